@@ -1,0 +1,34 @@
+"""Automated search for parameter-efficient fine-tuning.
+
+Names are loaded when they are first used, so that `import peftsearch` and `peftsearch --help` stay fast.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_LAZY = {
+    "Architecture": "peftsearch.architecture",
+    "Design": "peftsearch.architecture",
+    "Budget": "peftsearch.budget",
+    "parse_budget": "peftsearch.budget",
+    "detect": "peftsearch.backbone",
+    "describe": "peftsearch.backbone",
+    "fit": "peftsearch.fit",
+    "inject": "peftsearch.inject",
+    "remove": "peftsearch.inject",
+    "save_state": "peftsearch.inject",
+    "load_state": "peftsearch.inject",
+    "PeftSearchError": "peftsearch.errors",
+}
+
+__all__ = ["__version__", *_LAZY]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'peftsearch' has no attribute {name!r}")

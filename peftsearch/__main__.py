@@ -1,0 +1,8 @@
+"""`python -m peftsearch`."""
+
+import sys
+
+from peftsearch.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,128 @@
+"""A design, and the architecture that it becomes on one backbone under one budget. Plain data, no torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from peftsearch.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Design:
+    """A point of a search space (arXiv 2301.01821, sec. 3): it names choices, not sizes."""
+
+    grouping: str
+    """How consecutive blocks fall into groups: `spindle`, ..."""
+    allocation: tuple[float, ...]
+    """Share of the budget of one block of each group, relative to the others'; `(1, 1, 1, 1)` is uniform."""
+    methods: tuple[tuple[str, ...], ...]
+    """Methods of each group, input side first; an empty tuple leaves the group untuned."""
+    learning_rate: float | None = None
+    """Base learning rate; None takes the training settings' own."""
+
+    @property
+    def tunable(self) -> tuple[int, ...]:
+        """Indices of the groups that are tuned, from 0."""
+        return tuple(i for i, methods in enumerate(self.methods) if methods)
+
+    @property
+    def key(self) -> str:
+        """One text for one design: equal designs have equal keys."""
+        return json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The design as YAML and JSON hold it; `from_dict` reads it back."""
+        out: dict[str, Any] = {
+            "grouping": self.grouping,
+            "allocation": list(self.allocation),
+            "methods": [list(methods) for methods in self.methods],
+        }
+        if self.learning_rate is not None:
+            out["learning_rate"] = self.learning_rate
+        return out
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Design:
+        """Read what `to_dict` wrote.
+
+        Raises:
+            ConfigError: Keys are missing or unknown, or a value has a wrong type.
+        """
+        unknown = set(data) - {"grouping", "allocation", "methods", "learning_rate"}
+        if unknown:
+            raise ConfigError(f"design: unknown keys {sorted(map(str, unknown))}")
+        try:
+            rate = data.get("learning_rate")
+            return cls(
+                grouping=str(data["grouping"]),
+                allocation=tuple(float(x) for x in data["allocation"]),
+                methods=tuple(tuple(str(name) for name in group) for group in data["methods"]),
+                learning_rate=None if rate is None else float(rate),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ConfigError(f"design: {type(error).__name__}: {error}") from error
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Placement:
+    """One method of one size on one block."""
+
+    stack: str
+    """Stack of the block: `encoder` or `decoder`."""
+    block: int
+    """Position of the block in its stack, from 0."""
+    method: str
+    size: int
+    """The method's size knob: rank, width, length or index of a named subset, from 1."""
+    n_params: int
+    """Trainable parameters of this placement."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Architecture:
+    """A design made concrete: exact sizes for each block. Without placements it is the head alone."""
+
+    placements: tuple[Placement, ...]
+
+    @property
+    def n_params(self) -> int:
+        """Trainable parameters, the task head apart."""
+        return sum(placement.n_params for placement in self.placements)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The architecture as YAML holds it: a list of blocks, each with its methods and sizes."""
+        blocks: dict[tuple[str, int], dict[str, Any]] = {}
+        for p in self.placements:
+            entry = blocks.setdefault((p.stack, p.block), {"stack": p.stack, "block": p.block, "methods": {}})
+            entry["methods"][p.method] = {"size": p.size, "n_params": p.n_params}
+        return {"n_params": self.n_params, "blocks": list(blocks.values())}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Architecture:
+        """Read what `to_dict` wrote.
+
+        Raises:
+            ConfigError: The mapping is not of that form, or its sum differs from its `n_params`.
+        """
+        try:
+            placements = tuple(
+                Placement(
+                    stack=str(entry["stack"]),
+                    block=int(entry["block"]),
+                    method=str(method),
+                    size=int(facts["size"]),
+                    n_params=int(facts["n_params"]),
+                )
+                for entry in data["blocks"]
+                for method, facts in entry["methods"].items()
+            )
+            stated = int(data["n_params"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ConfigError(f"architecture: {type(error).__name__}: {error}") from error
+        architecture = cls(placements=placements)
+        if architecture.n_params != stated:
+            raise ConfigError(f"architecture: n_params says {stated}, its blocks sum to {architecture.n_params}")
+        return architecture

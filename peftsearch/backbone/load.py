@@ -1,0 +1,247 @@
+"""Loading a pretrained model with a fresh task head: from the hub, from a folder, or the embedded MiniLM.
+
+Only safetensors are read, never pickles. This is the one module that loads models.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from os import PathLike
+from typing import Any
+
+import torch
+from torch import nn
+
+from peftsearch.backbone.anatomy import Backbone
+from peftsearch.backbone.describe import describe
+from peftsearch.backbone.detect import detect
+from peftsearch.backbone.folder import CONVERT, check_folder, demo_folder, find_folder, fingerprint_folder
+from peftsearch.errors import BackboneError, one_line
+
+DEMO = "minilm"
+"""Name of the embedded model."""
+_HUB_SECONDS = 4.0
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoadedBackbone:
+    """A model in memory, its tokenizer and its anatomy."""
+
+    model: Any
+    """The transformers model with its task head, in evaluation mode."""
+    tokenizer: Any
+    """Its tokenizer; it has a padding token."""
+    backbone: Backbone
+
+
+def load_backbone(
+    name_or_path: str | PathLike[str] | None,
+    *,
+    num_labels: int,
+    problem_type: str | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+    trust_remote_code: bool = False,
+    revision: str | None = None,
+    local_files_only: bool = False,
+    anatomy: Mapping[str, Any] | str | PathLike[str] | None = None,
+) -> LoadedBackbone:
+    """Load a model for sequence classification or regression.
+
+    Args:
+        name_or_path: A hub id or a folder; None, `demo` or `minilm` for the embedded MiniLM-L6.
+        num_labels: Outputs of the head.
+        problem_type: `regression`, or None for classification with one label.
+        dtype: Of the weights; reduced precision of the forward pass is autocast's matter.
+        device: Where the model goes.
+        trust_remote_code: Whether code that the model brings with it may run.
+        revision: Branch, tag or commit of a hub model.
+        local_files_only: Whether to stay off the network.
+        anatomy: A description by hand, see `describe`; None detects.
+
+    Raises:
+        BackboneError: It cannot be found, loaded, or read.
+        ConfigError: The description by hand is not of the right form.
+    """
+    name = DEMO if name_or_path in (None, "demo") else str(name_or_path)
+    folder = demo_folder() if name == DEMO else find_folder(name)
+    options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+    if folder is None:
+        options |= {"revision": revision, "local_files_only": local_files_only or not _is_hub_reachable()}
+    else:
+        check_folder(name, folder)
+    labels = {"num_labels": num_labels, "problem_type": problem_type or "single_label_classification"}
+    model, tokenizer, info = _load(name, str(folder or name), options, {**labels, "dtype": dtype})
+    _set_padding(name, model, tokenizer)
+    fingerprint = fingerprint_folder(folder) if folder else str(getattr(model.config, "_commit_hash", None) or "")
+    backbone = detect(model, name, fingerprint) if anatomy is None else describe(model, anatomy, name, fingerprint)
+    _check_weights(name, backbone, info)
+    if hasattr(model.config, "use_cache"):
+        model.config.use_cache = False  # nothing is generated here, and a cache per forward pass costs memory
+    return LoadedBackbone(model=model.to(device).eval(), tokenizer=tokenizer, backbone=backbone)
+
+
+def n_head_params(loaded: LoadedBackbone) -> int:
+    """Parameters of the task head, which are trained beside the budget."""
+    modules = (loaded.model.get_submodule(path) for path in loaded.backbone.head)
+    return sum(p.numel() for module in modules for p in module.parameters())
+
+
+def reset_head(model: nn.Module, backbone: Backbone, seed: int) -> None:
+    """Initialise the head anew, equal for equal seeds on every device, and leave the global generator as it was.
+
+    Args:
+        model: The loaded model.
+        backbone: Its anatomy, which names the head.
+        seed: Of the initial values.
+
+    Raises:
+        BackboneError: A module of the head does not know how to initialise itself.
+    """
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.default_generator.manual_seed(seed)
+        for path in backbone.head:
+            module = model.get_submodule(path)
+            fresh = copy.deepcopy(module).to("cpu")  # drawn on the CPU: a GPU's generator gives other numbers
+            for part in fresh.modules():
+                _initialise(model, path, part)
+            module.load_state_dict(fresh.state_dict())
+
+
+def _initialise(model: nn.Module, path: str, part: nn.Module) -> None:
+    own = list(part.parameters(recurse=False))
+    for parameter in own:
+        if hasattr(parameter, "_is_hf_initialized"):
+            del parameter._is_hf_initialized  # with this mark transformers 5 leaves a loaded parameter as it is
+    if callable(initialise := getattr(model, "_init_weights", None)):
+        initialise(part)
+    elif callable(initialise := getattr(part, "reset_parameters", None)):
+        initialise()
+    elif own:
+        raise BackboneError(f"head {path}: {type(part).__name__} has no reset_parameters; give it one")
+
+
+def _is_hub_reachable() -> bool:
+    """Ask the hub once: its client's own retries take most of a minute without a network."""
+    from huggingface_hub import constants, get_session
+
+    try:
+        get_session().head(constants.ENDPOINT, timeout=_HUB_SECONDS)
+    except Exception:  # whatever the HTTP library of the day raises; the cache is the answer to all of it
+        return False
+    return True
+
+
+def _load(
+    name: str, source: str, options: dict[str, Any], settings: dict[str, Any]
+) -> tuple[Any, Any, Mapping[str, Any]]:
+    """Load tokenizer and model; weights that the files lack are drawn with a fixed seed."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    try:
+        with _quiet(), torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(0)
+            tokenizer = AutoTokenizer.from_pretrained(source, **options)
+            model, info = AutoModelForSequenceClassification.from_pretrained(
+                source,
+                **options,
+                **settings,
+                use_safetensors=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # a head of other size is replaced; `_check_weights` refuses the rest
+            )
+    except Exception as error:  # files from outside raise anything: OSError, ValueError, KeyError, SafetensorError
+        raise BackboneError(f"model {name!r}: {_explain(error, options)}") from error
+    return model, tokenizer, info
+
+
+def _explain(error: Exception, options: Mapping[str, Any]) -> str:
+    """What went wrong, and the next step."""
+    text = str(error)
+    if "trust_remote_code" in text:
+        return "it brings its own code; add --trust-remote-code if you trust its authors, after reading the code"
+    if "gated repo" in text:
+        return "the hub gives it only to those who accepted its terms; accept them there and run `hf auth login`"
+    if "use_safetensors" in text:
+        return f"the hub has no safetensors of it; {CONVERT}"
+    if "Unrecognized configuration class" in text:
+        return "transformers has no sequence classification for this architecture; choose another model"
+    if options.get("local_files_only") and isinstance(error, OSError):
+        return (
+            "no such folder, and not in the local cache while the hub cannot be reached (or is switched off); check "
+            "the name and the network, give a folder, or leave --model out for the embedded MiniLM"
+        )
+    if "is not a valid model identifier" in text or "is not a local folder" in text:
+        return "no such folder and no such model on the hub; check the spelling, or log in if it is private"
+    return f"cannot be loaded: {type(error).__name__}: {one_line(error, 200)}; check that the files are whole"
+
+
+def _check_weights(name: str, backbone: Backbone, info: Mapping[str, Any]) -> None:
+    """Refuse files that lack weights of the backbone, which would then be random."""
+    absent = [*info.get("missing_keys", ()), *(key[0] for key in info.get("mismatched_keys", ()))]
+    lacking = sorted(key for key in absent if not key.startswith(tuple(f"{path}." for path in backbone.head)))
+    pooler = [key for key in lacking if ".pooler." in f".{key}"]
+    if len(lacking) > len(pooler):
+        first = next(key for key in lacking if key not in pooler)
+        raise BackboneError(
+            f"model {name!r}: its files lack {len(lacking)} weights of the backbone, or have them in other sizes "
+            f"(first: {first}); check that config.json belongs to the weights"
+        )
+    if pooler:
+        _log.warning("model %r: its files have no pooler; it stays at random values drawn with a fixed seed", name)
+
+
+def _set_padding(name: str, model: Any, tokenizer: Any) -> None:
+    """Give decoders, which often have none, a padding token: the classification head looks for the last other token."""
+    if tokenizer.pad_token is None:
+        substitute = tokenizer.eos_token or tokenizer.unk_token
+        if substitute is None:
+            raise BackboneError(f"model {name!r}: its tokenizer has no padding, end or unknown token; set pad_token")
+        tokenizer.pad_token = substitute
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):  # transformers 5 makes an empty one when the files lack
+        raise BackboneError(
+            f"model {name!r}: its tokenizer has no vocabulary; add tokenizer.json or the vocabulary files"
+        )
+    if getattr(model.config, "pad_token_id", None) is None:
+        model.config.pad_token_id = tokenizer.pad_token_id
+    n_embeddings = model.get_input_embeddings().num_embeddings
+    if len(tokenizer) > n_embeddings:
+        raise BackboneError(
+            f"model {name!r}: its tokenizer has {len(tokenizer):,} tokens and the model {n_embeddings:,}; "
+            "take both from one source"
+        )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars, no report of a head that is new on purpose, no conversion of pickles by a bot of the hub."""
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+    from transformers.utils import logging as library
+
+    level, bar, hub_bar = library.get_verbosity(), library.is_progress_bar_enabled(), not are_progress_bars_disabled()
+    conversion = os.environ.get("DISABLE_SAFETENSORS_CONVERSION")
+    library.set_verbosity_error()
+    library.disable_progress_bar()
+    disable_progress_bars()
+    os.environ["DISABLE_SAFETENSORS_CONVERSION"] = "1"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        library.set_verbosity(level)
+        if bar:
+            library.enable_progress_bar()
+        if hub_bar:
+            enable_progress_bars()
+        if conversion is None:
+            del os.environ["DISABLE_SAFETENSORS_CONVERSION"]
+        else:
+            os.environ["DISABLE_SAFETENSORS_CONVERSION"] = conversion

@@ -1,0 +1,129 @@
+"""What detection and hand-written descriptions share: widths, counts, checks, and the errors that tell how to go on.
+
+Widths come from `in_features` and `out_features` (`nx` and `nf` of transformers' Conv1D) and never from a weight's
+shape, since the weights of quantised layers are packed.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable
+from typing import Any
+
+from torch import nn
+
+from peftsearch.backbone.anatomy import Attention, FeedForward, Norm, Projection
+from peftsearch.errors import BackboneError, one_line
+
+ANATOMY_HINT = (
+    "describe it by hand with --anatomy FILE (keys: blocks, query, key, value, output, ffn_in, ffn_out, heads; "
+    "optional: kv_heads, head_dim, causal, norms, head, base)"
+)
+
+
+def unreadable(model: nn.Module, wanted: str, found: str, hint: str = ANATOMY_HINT) -> BackboneError:
+    """The error for a model whose anatomy cannot be read: what was looked for, what was found, and the next step."""
+    return BackboneError(
+        f"{type(model).__name__}: looked for {one_line(wanted, 200)}, found {one_line(found, 240) or 'nothing'}; {hint}"
+    )
+
+
+def join(*parts: str) -> str:
+    """Join dotted paths, leaving out empty parts."""
+    return ".".join(part for part in parts if part)
+
+
+def is_linear(module: nn.Module) -> bool:
+    """Whether a module is a linear map: `nn.Linear`, a quantised subclass of it, or transformers' Conv1D."""
+    return isinstance(module, nn.Linear) or (type(module).__name__ == "Conv1D" and hasattr(module, "nf"))
+
+
+def widths(module: nn.Module) -> tuple[int, int]:
+    """Input and output width of a linear map."""
+    pair: Any = (module.in_features, module.out_features) if isinstance(module, nn.Linear) else (module.nx, module.nf)
+    return int(pair[0]), int(pair[1])
+
+
+def read_projection(model: nn.Module, path: str, start: int = 0, d_out: int | None = None) -> Projection:
+    """Read a linear map, or the slice `[start, start + d_out)` of its outputs."""
+    module = model.get_submodule(path)
+    d_in, d_module = widths(module)
+    return Projection(
+        path=path,
+        d_in=d_in,
+        d_out=d_module if d_out is None else d_out,
+        start=start,
+        d_module=0 if d_out in (None, d_module) else d_module,
+        bias=getattr(module, "bias", None) is not None,
+    )
+
+
+def read_norm(model: nn.Module, path: str) -> Norm | None:
+    """Read a normalisation layer; None where the module is none (its gain is its one weight, a vector)."""
+    module = model.get_submodule(path)
+    weight = getattr(module, "weight", None)
+    if next(module.children(), None) is not None or not isinstance(weight, nn.Parameter) or weight.dim() != 1:
+        return None
+    return Norm(path=path, width=weight.numel(), bias=getattr(module, "bias", None) is not None)
+
+
+def count_params(root: nn.Module, without: Iterable[nn.Module] = ()) -> int:
+    """Count parameters: shared ones once, packed ones of quantised linear maps by their real number.
+
+    Args:
+        root: What to count.
+        without: Modules below it that are left out.
+    """
+    seen = {id(p) for module in without for p in module.parameters()}
+    total = 0
+    for module in root.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if id(parameter) not in seen:
+                seen.add(id(parameter))
+                if isinstance(module, nn.Linear) and name == "weight":
+                    total += module.in_features * module.out_features  # numel of a quantised weight is packed bytes
+                else:
+                    total += parameter.numel()
+    return total
+
+
+def list_head(model: nn.Module, base: nn.Module) -> tuple[str, ...]:
+    """Name the top-level modules that are not the base and share nothing with it (a tied lm_head is no head)."""
+    if base is model:
+        return ()
+    own = {id(p) for p in base.parameters()}
+    return tuple(
+        name
+        for name, child in model.named_children()
+        if child is not base and any(True for _ in child.parameters()) and not own & {id(p) for p in child.parameters()}
+    )
+
+
+def uses_interface(model: nn.Module, attention: nn.Module) -> bool:
+    """Whether an attention goes through transformers' AttentionInterface.
+
+    Read from the code that runs. The class flag `_supports_attention_backend` says less: it is missing on BART and T5,
+    which do go through it, and it belongs to the model rather than to the attention.
+    """
+    forward = getattr(inspect.unwrap(type(attention).forward), "__code__", None)
+    return hasattr(model, "set_attn_implementation") and "ALL_ATTENTION_FUNCTIONS" in getattr(forward, "co_names", ())
+
+
+def check_widths(attention: Attention, ffn: FeedForward, hidden: int) -> list[str]:
+    """Say where the widths of a block do not fit together."""
+    wanted = {
+        "query input": (attention.query.d_in, hidden),
+        "query output": (attention.query.d_out, attention.n_heads * attention.head_dim),
+        "key output": (attention.key.d_out, attention.d_kv),
+        "value output": (attention.value.d_out, attention.d_kv),
+        "attention output's input": (attention.output.d_in, attention.query.d_out),
+        "attention output": (attention.output.d_out, hidden),
+        "ffn output": (ffn.output.d_out, hidden),
+    }
+    for i, projection in enumerate(ffn.inputs):
+        wanted[f"ffn input {i}"] = (projection.d_in, hidden)
+        wanted[f"ffn inner width {i}"] = (projection.d_out, ffn.d_ff)
+    faults = [f"{name} {got} instead of {want}" for name, (got, want) in wanted.items() if got != want]
+    if not attention.n_kv_heads or attention.n_heads % attention.n_kv_heads:
+        faults.append(f"{attention.n_heads} heads over {attention.n_kv_heads} key/value heads")
+    return faults

@@ -1,0 +1,63 @@
+"""The designs that every study tries first: what a user would have done by hand, and what the S4 paper found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from peftsearch.architecture import Design
+from peftsearch.backbone.anatomy import Backbone
+from peftsearch.methods import METHODS
+from peftsearch.space import DesignSpace
+
+SINGLE_METHODS = ("lora", "adapter", "bitfit", "prefix")
+"""Methods that are tried alone, uniformly over all blocks, at the same budget."""
+S4_PAPER = Design(
+    grouping="spindle",
+    allocation=(1.0, 1.0, 1.0, 1.0),
+    methods=(
+        ("adapter", "lora"),
+        ("adapter", "prefix"),
+        ("adapter", "prefix", "bitfit"),
+        ("prefix", "bitfit", "lora"),
+    ),
+)
+"""The design that arXiv 2301.01821 found with T5-base (sec. 4, S4-model)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Baseline:
+    """A named design of the comparison."""
+
+    name: str
+    design: Design
+    params: dict[str, str | float] | None
+    """The design as a point of the space; None when the space does not hold it."""
+
+
+def baselines_of(space: DesignSpace, backbone: Backbone) -> list[Baseline]:
+    """The baselines on a backbone, at every learning rate that the space may choose.
+
+    Methods that cannot act on the backbone are left out, and so is the S4 paper's design when it needs one of them.
+    """
+    usable = usable_methods(backbone)
+    uniform = [(name, _uniform(name, space, backbone)) for name in SINGLE_METHODS if name in usable]
+    named = [("head", Design(grouping="uniform", allocation=(1.0,), methods=((),))), *uniform]
+    if len(backbone.blocks) >= 4 and {m for group in S4_PAPER.methods for m in group} <= set(usable):
+        named.append(("s4-paper", S4_PAPER))
+    rates = next((d.choices for d in space.dimensions if d.name == "learning_rate"), ())
+    if rates:
+        named = [(f"{name} lr={r:g}", replace(d, learning_rate=float(r))) for name, d in named for r in rates]
+    return [Baseline(name=name, design=design, params=space.params(design)) for name, design in named]
+
+
+def usable_methods(backbone: Backbone) -> tuple[str, ...]:
+    """The methods that can act on every block."""
+    return tuple(name for name, m in METHODS.items() if all(m.obstacle(b) is None for b in backbone.blocks))
+
+
+def _uniform(method: str, space: DesignSpace, backbone: Backbone) -> Design:
+    """One method on all blocks, in the number of groups that the space uses, so that its samplers learn from it."""
+    n_groups = max(1, sum(d.name.startswith(("methods.", "rank.")) for d in space.dimensions))
+    if n_groups > len(backbone.blocks):
+        n_groups = 1
+    return Design(grouping="uniform", allocation=(1.0,) * n_groups, methods=((method,),) * n_groups)

@@ -1,0 +1,64 @@
+"""Reading a budget: the number of trainable parameters that a search may spend, the task head apart."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from decimal import Decimal
+
+from peftsearch.errors import BudgetError, one_line
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9}
+_FORMS = "write a share of the backbone such as 0.1%, or a count such as 22_700, 22.7k or 1M"
+_NUMBER = re.compile(r"([+-]?\d[\d_]*(?:\.\d+)?|[+-]?\.\d+)\s*([%a-z]*)", re.IGNORECASE)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Budget:
+    """A budget on one backbone."""
+
+    text: str
+    """What the user wrote: `0.1%`."""
+    n_params: int
+    """Trainable parameters that it allows, rounded down."""
+    n_backbone: int
+    """Parameters of the backbone that the share is of."""
+
+    @property
+    def percent(self) -> float:
+        """The budget as a percentage of the backbone."""
+        return 100 * self.n_params / self.n_backbone
+
+
+def parse_budget(text: str, n_backbone: int) -> Budget:
+    """Read a budget: `0.1%`, `22_700`, `22.7k`, `1M`.
+
+    Args:
+        text: What the user wrote.
+        n_backbone: Parameters of the backbone, the head apart.
+
+    Raises:
+        BudgetError: The text is no budget, or it is not above zero, or it is more than the backbone has.
+    """
+    given = one_line(text, 60)
+    match = _NUMBER.fullmatch(text.strip())
+    if match is None:
+        raise BudgetError(f"--budget {given!r} is not a budget: {_FORMS}")
+    number, unit = Decimal(match[1].replace("_", "")), match[2].lower()
+    if unit == "x":
+        share = (number * 100).normalize()
+        raise BudgetError(f"--budget {given!r}: a factor is not a budget; did you mean {share:f}%? ({_FORMS})")
+    if unit != "%" and unit not in _UNITS:
+        raise BudgetError(f"--budget {given!r}: unknown unit {match[2]!r}; {_FORMS}")
+    if number <= 0:
+        raise BudgetError(f"--budget {given!r} must be above zero; {_FORMS}")
+    n_params = int(number * n_backbone / 100) if unit == "%" else int(number * _UNITS[unit])
+    if n_params > n_backbone:
+        raise BudgetError(
+            f"--budget {given!r} is {n_params:,} parameters, more than the backbone's {n_backbone:,}; "
+            "a budget is at most 100%"
+        )
+    if n_params < 1:
+        hint = f"; for a share write {number}%" if unit == "" else ""
+        raise BudgetError(f"--budget {given!r} is less than one parameter of the backbone's {n_backbone:,}{hint}")
+    return Budget(text=text.strip(), n_params=n_params, n_backbone=n_backbone)

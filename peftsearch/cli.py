@@ -1,0 +1,108 @@
+"""The command line. Nothing heavy is imported before a command runs: `peftsearch --help` answers at once."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from peftsearch import __version__
+from peftsearch.errors import PeftSearchError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        argv: Arguments without the program's name; None takes those of the process.
+
+    Returns:
+        0 when all went well, 1 when every trial failed, 2 for a user's fault, 130 when interrupted.
+    """
+    arguments = parser().parse_args(argv)
+    try:
+        return _dispatch(arguments)
+    except PeftSearchError as error:
+        if arguments.debug:
+            raise
+        print(f"peftsearch: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("peftsearch: interrupted; the same command again goes on from here", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+
+
+def _dispatch(arguments: argparse.Namespace) -> int:
+    from peftsearch import commands
+
+    if arguments.command == "run":
+        return commands.run(arguments)
+    if arguments.command == "show":
+        return commands.show(arguments.what)
+    return commands.list_catalog(arguments.what, arguments.json)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    top = argparse.ArgumentParser(
+        prog="peftsearch",
+        description="Find the best mix of fine-tuning methods for a model, a task and a budget of trainable parameters.",
+    )
+    top.add_argument("--version", action="version", version=f"peftsearch {__version__}")
+    top.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_run(commands.add_parser("run", help="search, confirm, and write runs/NAME/best.yaml", allow_abbrev=False))
+    show = commands.add_parser("show", help="draw the architecture that a run found")
+    show.add_argument("what", type=Path, metavar="RUN|BEST.YAML", help="folder of a run, or its best.yaml")
+    listing = commands.add_parser("list", help="what there is to choose from")
+    listing.add_argument("what", choices=("spaces", "strategies", "methods", "tasks"))
+    listing.add_argument("--json", action="store_true", help="print JSON")
+    return top
+
+
+def _add_run(run: argparse.ArgumentParser) -> None:
+    run.add_argument("--budget", required=True, help="trainable parameters, the head apart: 0.1%%, 22_700, 22.7k, 1M")
+    run.add_argument("--count-head", action="store_true", help="the budget includes the task head")
+    model = run.add_argument_group("model (default: the embedded MiniLM-L6)")
+    model.add_argument("--model", help="hub id or folder of a transformers model")
+    model.add_argument("--revision", help="commit, tag or branch of a hub model")
+    model.add_argument("--trust-remote-code", action="store_true", help="run code that comes with a hub model")
+    model.add_argument("--anatomy", type=Path, metavar="YAML", help="describes the blocks of an unknown model")
+    task = run.add_argument_group("task (default: the embedded task, see `peftsearch list tasks`)")
+    task.add_argument("--task", help="embedded task, or a hub data set such as glue/sst2")
+    for split in ("train", "validation", "test"):
+        task.add_argument(f"--{split}", type=Path, metavar="FILE", help="CSV, TSV, JSONL or Parquet")
+    task.add_argument("--text-column", metavar="NAME")
+    task.add_argument("--pair-column", metavar="NAME", help="second text of a pair")
+    task.add_argument("--label-column", metavar="NAME")
+    task.add_argument("--kind", choices=("classification", "regression"))
+    task.add_argument("--metric", metavar="NAME", help="accuracy, f1, matthews, pearson or spearman")
+    task.add_argument("--max-train", type=int, metavar="N", help="most training examples")
+    search = run.add_argument_group("search")
+    search.add_argument("--space", default="s4", help="search space: a name or a YAML (default: %(default)s)")
+    search.add_argument("--strategy", default="s4", help="a name or a YAML (default: %(default)s)")
+    search.add_argument("--trials", type=int, metavar="N", help="designs to train, baselines and confirmation apart")
+    search.add_argument("--steps", type=int, metavar="N", help="optimizer steps at full fidelity")
+    search.add_argument("--search-steps", type=int, metavar="N", help="optimizer steps of a trial of the search")
+    search.add_argument("--seeds", type=int, metavar="N", help="trainings of each confirmed design")
+    search.add_argument("--seed", type=int, default=0, help="seed of everything (default: %(default)s)")
+    training = run.add_argument_group("training")
+    training.add_argument("--learning-rate", type=float, metavar="X", help="base rate; methods scale it")
+    training.add_argument("--batch-size", type=int, metavar="N")
+    training.add_argument("--max-length", type=int, metavar="N", help="tokens after which a text is cut")
+    training.add_argument("--device", help="cpu, cuda, cuda:1 (default: cuda when there is one)")
+    training.add_argument("--dtype", help="auto, float32 or bfloat16")
+    where = run.add_argument_group("study")
+    where.add_argument("--name", help="folder of the study below --runs (default: made from the settings)")
+    where.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="default: %(default)s")
+    where.add_argument("--storage", default="", metavar="URL", help="Optuna storage (default: SQLite in the folder)")
+    where.add_argument("--resume", action="store_true", help="refuse to start anew; the same command resumes anyway")
+    where.add_argument("--json", action="store_true", help="print the result as JSON; progress goes to stderr")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,183 @@
+"""What the commands do; imported only when one runs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from peftsearch.architecture import Architecture
+from peftsearch.catalog import read_yaml, shipped
+from peftsearch.errors import ConfigError, StudyError
+from peftsearch.progress import LiveReporter, PlainReporter, Reporter
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """`peftsearch run`: prepare, search, conclude, print."""
+    from peftsearch.engines.local import LocalEngine
+    from peftsearch.result import conclude, result_table
+    from peftsearch.search import AllTrialsFailed, Search
+    from peftsearch.setup import RunOptions, prepare
+    from peftsearch.study import StudyFolder, check_settings, storage_faults
+
+    options = RunOptions(**{f.name: getattr(arguments, f.name) for f in fields(RunOptions)})
+    reporter = _reporter(arguments.json)
+    setup = prepare(options)
+    with storage_faults(setup.path):
+        if not check_settings(setup.path, setup.settings) and arguments.resume:
+            raise StudyError(f"{setup.path}: there is no study to resume; leave --resume out to start it")
+        folder = StudyFolder(setup.path, setup.settings, options.storage)
+        try:
+            engine = LocalEngine(
+                setup.loaded, setup.task, setup.encoded, setup.training, setup.device, setup.autocast
+            )
+            for line in _heading(setup):
+                reporter.note(line)
+            search = Search(setup, folder, engine, reporter)
+            finalists = search.run()
+            result = conclude(setup, folder, search, finalists, engine)
+        except AllTrialsFailed as error:
+            print(f"peftsearch: {error}", file=sys.stderr)
+            return 1
+        finally:
+            folder.close()
+    if arguments.json:
+        print(json.dumps(result.best, ensure_ascii=False))
+        return 0
+    console = Console()
+    console.print(result_table(result, setup.task.metric))
+    _print_best(console, result.best, setup.path / "best.yaml")
+    return 0
+
+
+def _reporter(machine: bool) -> Reporter:
+    if machine:
+        return PlainReporter(sys.stderr)
+    return LiveReporter(Console()) if sys.stdout.isatty() else PlainReporter(sys.stdout)
+
+
+def _heading(setup: Any) -> list[str]:
+    from peftsearch.backbone.device import hardware
+
+    backbone, task, budget = setup.backbone, setup.task, setup.budget
+    sizes = f"{len(task.train.labels):,} train, {len(task.validation.labels):,} validation"
+    if task.test is not None:
+        sizes += f", {len(task.test.labels):,} test"
+    return [
+        f"peftsearch: {backbone.name} ({backbone.n_params:,} parameters, {len(backbone.blocks)} blocks) on {hardware()}",
+        f"Task: {task.name}, {task.kind}, {sizes}; {task.metric} (majority class {task.majority_score:.4f})",
+        f"Budget: {budget.text} = {budget.n_params:,} trainable parameters"
+        + ("" if setup.options.count_head else ", the task head apart"),
+        f"Study: {setup.path} (the same command again resumes it)",
+        *(f"Note: {note}" for note in setup.notes),
+    ]
+
+
+def show(what: Path) -> int:
+    """`peftsearch show`: the picture, the verdict and the stages of a finished run."""
+    path = what / "best.yaml" if what.is_dir() else what
+    if what.is_dir() and not path.exists():
+        raise StudyError(f"{what}: no best.yaml; the run is not finished, `peftsearch run` with its settings resumes it")
+    best = read_yaml(path)
+    if best.get("format") != "peftsearch-best/1":
+        raise ConfigError(f"{path}: is not the best.yaml of a run (format {best.get('format')!r})")
+    _print_best(Console(), best, path)
+    return 0
+
+
+def _print_best(console: Console, best: Mapping[str, Any], path: Path) -> None:
+    from peftsearch.display import picture
+    from peftsearch.search import stage_line
+
+    try:
+        architecture = Architecture.from_dict(best["architecture"])
+        blocks = [(stack, i) for stack, n in best["model"]["stacks"].items() for i in range(n)]
+        labels = {
+            (entry["stack"], entry["block"], method): str(facts.get("label", facts["size"]))
+            for entry in best["architecture"]["blocks"]
+            for method, facts in entry["methods"].items()
+        }
+        verdict = best["verdict"]
+        lines = [stage_line(stage) for stage in best["stages"]]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{path}: is damaged: {type(error).__name__} {error}") from error
+    console.print(picture(architecture, blocks, labels))
+    for line in lines:
+        console.print(f"  {line}", style="dim", highlight=False, markup=False, soft_wrap=True)
+    console.print(verdict["statement"], style="bold", highlight=False, markup=False, soft_wrap=True)
+    if verdict["settle"]:
+        console.print(verdict["settle"], highlight=False, markup=False, soft_wrap=True)
+    console.print(f"Written: {path}", highlight=False, markup=False, soft_wrap=True)
+
+
+def list_catalog(what: str, as_json: bool) -> int:
+    """`peftsearch list`."""
+    rows = {"spaces": _spaces, "strategies": _strategies, "methods": _methods, "tasks": _tasks}[what]()
+    if as_json:
+        print(json.dumps(rows, ensure_ascii=False))
+        return 0
+    table = Table()
+    for column in rows[0]:
+        table.add_column(column, overflow="fold", no_wrap=column == "name")
+    for row in rows:
+        table.add_row(*map(str, row.values()))
+    Console().print(table)
+    return 0
+
+
+def _spaces() -> list[dict[str, Any]]:
+    from peftsearch.space import load_space
+
+    found = {name: load_space(name) for name in shipped("search_spaces")}
+    return [
+        {"name": name, "designs": f"{s.n_designs:,}", "what": getattr(s, "description", "")} for name, s in found.items()
+    ]
+
+
+def _strategies() -> list[dict[str, Any]]:
+    from peftsearch.strategy import load_strategy
+
+    found = {name: load_strategy(name) for name in shipped("strategies")}
+    return [
+        {
+            "name": name,
+            "sampler": s.sampler,
+            "pruner": s.pruner,
+            "trials": s.trials,
+            "steps (search, confirm x seeds)": f"{s.search.steps}, {s.confirm.steps} x {s.confirm.seeds}",
+            "what": s.description,
+        }
+        for name, s in found.items()
+    ]
+
+
+def _methods() -> list[dict[str, Any]]:
+    from peftsearch.methods import METHODS
+
+    return [
+        {
+            "name": name,
+            "paper (arXiv)": m.paper,
+            "acts": m.places,
+            "size": m.knob,
+            "changes": m.changes,
+            "merges": "yes" if m.merges else "no",
+        }
+        for name, m in METHODS.items()
+    ]
+
+
+def _tasks() -> list[dict[str, Any]]:
+    from peftsearch.tasks import EMBEDDED
+
+    rows = [{"name": name, "what": grammar.description} for name, grammar in EMBEDDED.items()]
+    rows.append({"name": "glue/sst2, ...", "what": "any text classification or regression set of the hub"})
+    rows.append({"name": "--train FILE", "what": "CSV, TSV, JSONL or Parquet of your own"})
+    return rows

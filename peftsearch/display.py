@@ -1,0 +1,90 @@
+"""Designs and architectures as text: one line for a list, a picture of blocks by methods for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from rich.table import Table
+
+from peftsearch.architecture import Architecture, Design, Placement
+from peftsearch.backbone.anatomy import Backbone
+from peftsearch.methods import METHODS
+from peftsearch.space import ALLOCATIONS, allocation_weights
+
+BlockKey = tuple[str, int]
+_BARS = " ▁▂▃▄▅▆▇█"
+
+
+def design_line(design: Design) -> str:
+    """`spindle, uniform: G1 adapter+lora | G2 - | G3 bitfit | G4 lora`."""
+    if not design.tunable:
+        return "the task head alone"
+    groups = " | ".join(f"G{i + 1} {'+'.join(m) or '-'}" for i, m in enumerate(design.methods))
+    rate = "" if design.learning_rate is None else f", lr {design.learning_rate:g}"
+    if len(set(design.methods)) == 1 and len(set(design.allocation)) == 1:
+        return f"{'+'.join(design.methods[0])} on all blocks{rate}"
+    return f"{design.grouping}, {allocation_name(design.allocation)}: {groups}{rate}"
+
+
+def allocation_name(weights: tuple[float, ...]) -> str:
+    """The pattern's name, or the weights as a ratio."""
+    for name in ("uniform", *ALLOCATIONS):
+        if allocation_weights(name, len(weights)) == weights:
+            return name
+    return ":".join(f"{w:g}" for w in weights)
+
+
+def picture(
+    architecture: Architecture, blocks: Sequence[BlockKey], labels: Mapping[tuple[str, int, str], str]
+) -> Table:
+    """Blocks (columns, input side left) by methods (rows): size of each placement under a bar of its share.
+
+    Args:
+        architecture: What to draw.
+        blocks: All blocks of the backbone as (stack, index), input side first.
+        labels: Readable size of each (stack, block, method); the bare size where one is missing.
+    """
+    most = max((p.n_params for p in architecture.placements), default=1)
+    table = Table(title=f"{architecture.n_params:,} trainable parameters, input side left", title_justify="left")
+    table.add_column("block", no_wrap=True)
+    for stack, index in blocks:
+        table.add_column(_block_name(stack, index, blocks), justify="center")
+    table.add_column("parameters", justify="right")
+    for method in _methods(architecture):
+        own = {(p.stack, p.block): p for p in architecture.placements if p.method == method}
+        cells = [_cell(own.get(key), most, labels) for key in blocks]
+        table.add_row(method, *cells, f"{sum(p.n_params for p in own.values()):,}")
+    per_block = [sum(p.n_params for p in architecture.placements if (p.stack, p.block) == key) for key in blocks]
+    table.add_section()
+    table.add_row("parameters", *(f"{n:,}" for n in per_block), f"{sum(per_block):,}")
+    return table
+
+
+def block_keys(backbone: Backbone) -> list[BlockKey]:
+    """(stack, index) of every block, input side first."""
+    return [(b.stack, b.index) for b in backbone.blocks]
+
+
+def size_labels(architecture: Architecture, backbone: Backbone) -> dict[tuple[str, int, str], str]:
+    """Readable sizes of all placements: `r=4`, `query+ffn_in`."""
+    blocks = {(b.stack, b.index): b for b in backbone.blocks}
+    return {
+        (p.stack, p.block, p.method): METHODS[p.method].label(blocks[p.stack, p.block], p.size)
+        for p in architecture.placements
+    }
+
+
+def _cell(p: Placement | None, most: int, labels: Mapping[tuple[str, int, str], str]) -> str:
+    if p is None:
+        return "·"
+    bar = _BARS[max(1, round(p.n_params / most * (len(_BARS) - 1)))] * 3
+    return f"{bar}\n{labels.get((p.stack, p.block, p.method), str(p.size))}".replace("+", "+\n")
+
+
+def _block_name(stack: str, index: int, blocks: Sequence[BlockKey]) -> str:
+    return str(index) if len({s for s, _ in blocks}) == 1 else f"{stack[:3]} {index}"
+
+
+def _methods(architecture: Architecture) -> list[str]:
+    used = {p.method for p in architecture.placements}
+    return [name for name in METHODS if name in used]

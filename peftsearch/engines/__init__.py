@@ -1,0 +1,1 @@
+"""Engines: where trials run. `local` runs them one after the other in this process."""

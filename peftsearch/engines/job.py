@@ -1,0 +1,43 @@
+"""What an engine is asked to do, and what it gives back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from peftsearch.architecture import Architecture
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """One training of one architecture."""
+
+    architecture: Architecture
+    learning_rate: float
+    """Base rate, before the methods' scales."""
+    steps: int
+    """Optimizer steps."""
+    evaluations: int = 1
+    """Validations, evenly spread, the last one at the end."""
+    seed: int = 0
+    """Seeds the new parameters, the head, the order of the data and dropout."""
+    save_to: Path | None = None
+    """Where the trained parameters go (safetensors); None keeps nothing."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """What came of a job."""
+
+    score: float
+    """Validation score at the end."""
+    n_params: int
+    """Trainable parameters, the head apart."""
+    n_head: int
+    """Trainable parameters of the head."""
+    loss: float
+    """Mean training loss of the last tenth of the steps."""
+    train_s: float
+    """Seconds in training steps."""
+    wall_s: float
+    """Seconds in all."""

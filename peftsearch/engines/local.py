@@ -1,0 +1,124 @@
+"""The in-process engine: one loaded backbone, data encoded once, trials one after the other."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from peftsearch.architecture import Architecture
+from peftsearch.backbone.load import LoadedBackbone, n_head_params, reset_head
+from peftsearch.engines.job import Job, Outcome
+from peftsearch.evaluate import Objective
+from peftsearch.inject import inject, load_state, param_groups, save_state
+from peftsearch.tasks.encode import EncodedSplit, EncodedTask, batches
+from peftsearch.tasks.task import Task
+from peftsearch.training import TrainingSettings, train
+
+
+class LocalEngine:
+    """Runs jobs on the backbone that this process holds.
+
+    Args:
+        loaded: The backbone; every job leaves it bit for bit as it was.
+        task: The task, for loss and metric.
+        encoded: Its tokenised splits.
+        settings: Training settings of the study.
+        device: Where the model is.
+        autocast: Reduced precision of the forward pass, or None.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedBackbone,
+        task: Task,
+        encoded: EncodedTask,
+        settings: TrainingSettings,
+        device: torch.device,
+        autocast: torch.dtype | None,
+    ) -> None:
+        self._loaded = loaded
+        self._encoded = encoded
+        self._objective = Objective(task)
+        self._settings = settings
+        self._device = device
+        self._autocast = autocast
+
+    def run(self, job: Job, report: Callable[[int, float], None] | None = None) -> Outcome:
+        """Train one architecture and score it on the validation split.
+
+        Args:
+            job: What to train.
+            report: Called with step and score at each validation before the last; what it raises ends the job.
+
+        Returns:
+            The outcome; the model is restored whatever happens.
+
+        Raises:
+            Diverged: The loss is no longer a number.
+        """
+        started = time.perf_counter()
+        model, backbone = self._loaded.model, self._loaded.backbone
+        with inject(model, job.architecture, backbone, seed=job.seed):
+            reset_head(model, backbone, job.seed)
+            torch.manual_seed(job.seed)
+            stops = evaluation_steps(job.steps, job.evaluations)
+
+            def after_step(step: int) -> None:
+                if report is not None and step in stops[:-1]:
+                    report(step, self._score(self._encoded.validation))
+
+            log = train(
+                model,
+                param_groups(model, job.learning_rate),
+                batches(self._encoded.train, self._settings.batch_size, seed=job.seed, steps=job.steps),
+                n_steps=job.steps,
+                settings=self._settings,
+                loss_of=self._objective.loss,
+                device=self._device,
+                autocast=self._autocast,
+                after_step=after_step,
+            )
+            score = self._score(self._encoded.validation)
+            if job.save_to is not None:
+                save_state(model, job.save_to)
+            tail = log.losses[-max(1, len(log.losses) // 10) :]
+            return Outcome(
+                score=score,
+                n_params=job.architecture.n_params,
+                n_head=n_head_params(self._loaded),
+                loss=sum(tail) / len(tail),
+                train_s=log.train_s,
+                wall_s=time.perf_counter() - started,
+            )
+
+    def test_score(self, architecture: Architecture, state: Path) -> float | None:
+        """Score a trained state on the test split; None where the task has none."""
+        if self._encoded.test is None:
+            return None
+        with inject(self._loaded.model, architecture, self._loaded.backbone):
+            load_state(self._loaded.model, state)
+            return self._score(self._encoded.test)
+
+    def calibrate(self, architecture: Architecture, steps: int = 5) -> tuple[float, float]:
+        """Seconds of a training step and of a validation, measured on a few steps after a warm-up."""
+        self.run(Job(architecture=architecture, learning_rate=0.0, steps=2))
+        outcome = self.run(Job(architecture=architecture, learning_rate=0.0, steps=steps))
+        return outcome.train_s / steps, outcome.wall_s - outcome.train_s
+
+    def _score(self, split: EncodedSplit) -> float:
+        return self._objective.score(
+            self._loaded.model,
+            split,
+            batch_size=2 * self._settings.batch_size,
+            device=self._device,
+            autocast=self._autocast,
+        )
+
+
+def evaluation_steps(steps: int, evaluations: int) -> tuple[int, ...]:
+    """The steps after which a trial is scored: `evaluations` of them, evenly spread, the last at the end."""
+    n = min(evaluations, steps)
+    return tuple(round(steps * (i + 1) / n) for i in range(n))

@@ -1,0 +1,69 @@
+"""Every fault that a user can cause, and the nearest-name hint that goes with an unknown name.
+
+The command line prints the message of a `PeftSearchError` as one line and exits with 2; anything else that
+escapes is a defect of this project and shows its traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class PeftSearchError(Exception):
+    """A user's fault: the message says where, what was given, what is allowed, and the next step."""
+
+
+class BudgetError(PeftSearchError):
+    """The budget cannot be read, or a design cannot fit into it.
+
+    Attributes:
+        smallest: The smallest number of trainable parameters that can hold the design; None where it does not apply.
+    """
+
+    def __init__(self, message: str, smallest: int | None = None) -> None:
+        super().__init__(message)
+        self.smallest = smallest
+
+
+class ConfigError(PeftSearchError):
+    """A YAML file or a setting is not of the form that is needed."""
+
+
+class BackboneError(PeftSearchError):
+    """The pretrained model cannot be found, loaded, or read as a stack of blocks."""
+
+
+class MethodError(PeftSearchError):
+    """A method cannot act where a design asks for it."""
+
+
+class TaskError(PeftSearchError):
+    """The data of the task are missing or cannot be used."""
+
+
+class StudyError(PeftSearchError):
+    """The folder or the storage of a study cannot be used."""
+
+
+def one_line(text: object, limit: int = 300) -> str:
+    """Squeeze a text into one line of at most `limit` characters, as messages and trial reasons need it."""
+    line = " ".join(str(text).split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def unknown_name(kind: str, name: object, known: Iterable[str]) -> str:
+    """Say that `name` is unknown, with the nearest known name and all that there are.
+
+    Args:
+        kind: What is named, singular: "task".
+        name: What was given.
+        known: The names that exist.
+
+    Returns:
+        One line, without a full stop at its end.
+    """
+    names = sorted(known)
+    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"unknown {kind} {one_line(name, 80)!r}{hint} (known: {', '.join(names)})"

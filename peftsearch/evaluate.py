@@ -1,0 +1,60 @@
+"""Scores of a model on a split: predictions batch by batch, then the task's metric."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from peftsearch.tasks.encode import EncodedSplit, eval_batches
+from peftsearch.tasks.metrics import score
+from peftsearch.tasks.task import Task
+from peftsearch.training import forward
+
+
+class Objective:
+    """Loss and score of one task.
+
+    Regression targets are standardised with the training split's mean and deviation; the correlations that score
+    them do not change by it.
+
+    Args:
+        task: Its kind, metric and training labels.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self._metric = task.metric
+        self._regression = task.kind == "regression"
+        targets = torch.tensor(task.train.labels, dtype=torch.float64) if self._regression else torch.zeros(1)
+        self._mean = float(targets.mean())
+        self._scale = max(float(targets.std(correction=0)), 1e-12)
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Cross-entropy, or mean squared error of the standardised target.
+
+        Args:
+            logits: `(batch, num_labels)`.
+            labels: `(batch,)`, class indices or targets.
+        """
+        if self._regression:
+            return nn.functional.mse_loss(logits.squeeze(-1), (labels.float() - self._mean) / self._scale)
+        return nn.functional.cross_entropy(logits, labels)
+
+    @torch.inference_mode()
+    def score(
+        self,
+        model: nn.Module,
+        split: EncodedSplit,
+        *,
+        batch_size: int,
+        device: torch.device,
+        autocast: torch.dtype | None,
+    ) -> float:
+        """The task's metric on a split; the model is left in evaluation mode."""
+        model.eval()
+        predictions: list[float] = [0.0] * len(split.labels)
+        for indices, batch in eval_batches(split, batch_size):
+            logits, _ = forward(model, batch, device, autocast)
+            values = logits.float().squeeze(-1) if self._regression else logits.argmax(-1)
+            for index, value in zip(indices, values.tolist(), strict=True):
+                predictions[index] = value
+        return score(self._metric, predictions, split.labels)

@@ -1,0 +1,136 @@
+"""Fitting a design into a budget: exact sizes for every block, never above the budget.
+
+A slot is one method on one block. The rule, in whole sizes:
+
+1. Every slot gets its smallest size. If these alone exceed the budget, the design cannot fit.
+2. A slot's target is its fair share: the allocation's weight of its block, divided evenly over the block's methods.
+   The next size always goes to the slot whose cost after growing is smallest against its target (ties: input side
+   first, then the order of the methods in the table), until the next one in this order no longer fits. BitFit, whose few sizes
+   are fixed costs, so grows to the largest subset within its share.
+3. What is left over goes, largest step first, to slots where one more step fits.
+
+The order of step 2 does not depend on the budget, and step 3 takes the largest step first from steps of constant
+cost; so a larger budget never gives fewer parameters.
+"""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass
+
+from peftsearch.architecture import Architecture, Design, Placement
+from peftsearch.backbone.anatomy import Backbone, Block
+from peftsearch.budget import Budget
+from peftsearch.errors import BudgetError, MethodError
+from peftsearch.grouping import group_of_blocks
+from peftsearch.methods import METHODS, get_method
+from peftsearch.methods.method import Method
+
+
+@dataclass(kw_only=True, slots=True)
+class _Slot:
+    """One method on one block while it is being sized."""
+
+    block: Block
+    method: Method
+    weight: float
+    size: int = 1
+
+    @property
+    def cost(self) -> int:
+        return self.method.count(self.block, self.size)
+
+    @property
+    def step(self) -> int | None:
+        """Cost of the next size; None at the largest."""
+        if self.size >= self.method.max_size(self.block):
+            return None
+        return self.method.count(self.block, self.size + 1) - self.cost
+
+
+def fit(design: Design, backbone: Backbone, budget: Budget) -> Architecture:
+    """Size a design for a backbone under a budget.
+
+    Args:
+        design: What to size.
+        backbone: Its blocks give the widths.
+        budget: The most trainable parameters, the head apart.
+
+    Returns:
+        An architecture of at most `budget.n_params`; deterministic, and never smaller for a larger budget.
+
+    Raises:
+        BudgetError: The design's smallest sizes exceed the budget; `smallest` says what it needs.
+        MethodError: A method is unknown or cannot act on a block.
+        ConfigError: The grouping does not suit the number of blocks.
+    """
+    slots = _slots(design, backbone)
+    left = budget.n_params - sum(slot.cost for slot in slots)
+    if left < 0:
+        smallest = budget.n_params - left
+        raise BudgetError(
+            f"the design needs at least {smallest:,} trainable parameters ({100 * smallest / backbone.n_params:.3g}%) "
+            f"and the budget is {budget.n_params:,} ({budget.percent:.3g}%)",
+            smallest=smallest,
+        )
+    _spend_the_rest(slots, _grow_evenly(slots, left))
+    return Architecture(
+        placements=tuple(
+            Placement(stack=s.block.stack, block=s.block.index, method=s.method.name, size=s.size, n_params=s.cost)
+            for s in slots
+        )
+    )
+
+
+def smallest_budget(design: Design, backbone: Backbone) -> int:
+    """The fewest trainable parameters that hold the design."""
+    return sum(slot.cost for slot in _slots(design, backbone))
+
+
+def _slots(design: Design, backbone: Backbone) -> list[_Slot]:
+    groups = group_of_blocks(design.grouping, len(backbone.blocks), len(design.methods))
+    order = list(METHODS)
+    slots = []
+    for block, group in zip(backbone.blocks, groups, strict=True):
+        names = sorted(design.methods[group], key=lambda name: order.index(name) if name in METHODS else -1)
+        for method in map(get_method, names):
+            if (obstacle := method.obstacle(block)) is not None:
+                raise MethodError(f"{method.name} cannot act on this backbone: {obstacle}")
+            slots.append(_Slot(block=block, method=method, weight=design.allocation[group] / len(names)))
+    return slots
+
+
+def _grow_evenly(slots: list[_Slot], left: int) -> int:
+    """Step 2; returns what is left of the budget."""
+
+    def entry(i: int) -> tuple[float, int] | None:
+        step = slots[i].step
+        return None if step is None else ((slots[i].cost + step) / slots[i].weight, i)
+
+    heap = [e for e in map(entry, range(len(slots))) if e is not None]
+    heapq.heapify(heap)
+    while heap:
+        _, i = heap[0]
+        step = slots[i].step
+        if step is None or step > left:
+            break
+        left -= step
+        slots[i].size += 1
+        following = entry(i)
+        if following is None:
+            heapq.heappop(heap)
+        else:
+            heapq.heapreplace(heap, following)
+    return left
+
+
+def _spend_the_rest(slots: list[_Slot], left: int) -> None:
+    """Step 3; slots with unequal steps (BitFit's subsets) are left as they are, which keeps the total monotone."""
+    linear = [s for s in slots if s.method.knob != "subset"]
+    while True:
+        fitting = [s for s in linear if s.step is not None and s.step <= left]
+        if not fitting:
+            return
+        slot = max(fitting, key=lambda s: (s.step or 0, -s.cost / s.weight))
+        left -= slot.step or 0
+        slot.size += 1

@@ -1,0 +1,266 @@
+"""Putting an architecture into a loaded model, taking it out again, and reading and writing what was trained.
+
+Methods attach by hooks and never touch the backbone's weights, so removal is exact: afterwards `state_dict`, the
+`requires_grad` flags, the attention implementation and the head are as they were, bit for bit. Everything trainable
+but the head sits in one submodule, `model.peftsearch`, where optimizers, DistributedDataParallel and Trainer find it.
+
+Gradient checkpointing works as on any frozen model: the reentrant kind needs `model.enable_input_require_grads()`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import nn
+
+from peftsearch.architecture import Architecture, Placement
+from peftsearch.backbone.anatomy import Backbone, Block
+from peftsearch.backbone.detect import detect
+from peftsearch.errors import MethodError
+from peftsearch.methods import METHODS, get_method
+
+NAME = "peftsearch"
+"""The submodule of the model that holds the injected parameters."""
+HEAD_LR_SCALE = 1.0
+"""The head's learning rate as a multiple of the run's."""
+FORMAT = "peftsearch-1"
+"""Format version in the metadata of saved states."""
+
+
+class Injected(nn.ModuleDict):
+    """All injected parameters, by `STACK_BLOCK_METHOD`, and what it takes to remove them."""
+
+    def __init__(self, flags: dict[str, bool], head: dict[str, torch.Tensor]) -> None:
+        super().__init__()
+        self.flags = flags
+        """`requires_grad` of each parameter of the model before injection."""
+        self.head = head
+        """Copies of the head's parameters before injection."""
+        self.methods: dict[str, str] = {}
+        """Name of the method behind each key."""
+        self.undo: list[Callable[[], object]] = []
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Injection:
+    """An architecture inside a model; leaving its `with` block removes it."""
+
+    model: nn.Module = field(repr=False)
+    architecture: Architecture
+    backbone: Backbone = field(repr=False)
+    injected: Injected = field(repr=False)
+
+    def remove(self) -> None:
+        """Take the architecture out; does nothing when it is out already."""
+        if getattr(self.model, NAME, None) is self.injected:
+            remove(self.model)
+
+    def __enter__(self) -> Injection:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.remove()
+
+
+def inject(model: nn.Module, architecture: Architecture, backbone: Backbone | None = None, seed: int = 0) -> Injection:
+    """Freeze a model and put an architecture into it; the parameters of its head stay trainable.
+
+    Args:
+        model: A transformers model, without an architecture in it.
+        architecture: What to put in. Nothing is touched unless all of it fits.
+        backbone: The model's anatomy; None detects it.
+        seed: Seed of the initial values. The global random generators are left as they are.
+
+    Raises:
+        MethodError: The model carries an architecture already, or a placement does not fit the backbone.
+    """
+    if hasattr(model, NAME):
+        raise MethodError("the model already carries an architecture: remove(model) first")
+    backbone = detect(model) if backbone is None else backbone
+    placements = _check(architecture, backbone)
+    head = [f"{path}.{name}" for path in backbone.head for name, _ in model.get_submodule(path).named_parameters()]
+    injected = _freeze(model, head)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            # The CPU's generator alone: manual_seed of the torch module would reseed the accelerators too.
+            torch.default_generator.manual_seed(seed)
+            for placement, block in placements:
+                _attach(model, injected, placement, block)
+        n_trainable = sum(p.numel() for name, p in model.named_parameters() if p.requires_grad and name not in head)
+        assert n_trainable == architecture.n_params, f"{n_trainable} trainable, {architecture.n_params} predicted"
+    except BaseException:
+        remove(model)
+        raise
+    return Injection(model=model, architecture=architecture, backbone=backbone, injected=injected)
+
+
+def remove(model: nn.Module) -> None:
+    """Take the injected architecture out and restore the head: the model is as it was before `inject`.
+
+    Raises:
+        MethodError: The model carries no architecture.
+    """
+    injected = _injected(model)
+    for undo in reversed(injected.undo):
+        undo()
+    delattr(model, NAME)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(injected.flags[name])
+        if name in injected.head:
+            parameter.grad = None
+            with torch.no_grad():
+                parameter.copy_(injected.head[name])
+
+
+def param_groups(model: nn.Module, lr: float) -> list[dict[str, Any]]:
+    """Group the trainable parameters for AdamW: one group a method, then the head; none has weight decay.
+
+    Args:
+        model: A model with an architecture in it.
+        lr: The run's learning rate, which each method and the head scale by their own constants.
+
+    Returns:
+        Groups with `name`, `params`, `lr` and `weight_decay`; no empty ones.
+    """
+    injected = _injected(model)
+    params: dict[str, list[nn.Parameter]] = {}
+    for key, module in injected.items():
+        params.setdefault(injected.methods[key], []).extend(module.parameters())
+    rates = {name: METHODS[name].lr_scale for name in params} | {"head": HEAD_LR_SCALE}
+    params["head"] = [p for name, p in model.named_parameters() if name in injected.head]
+    return [
+        {"name": name, "params": group, "lr": lr * rates[name], "weight_decay": 0.0}
+        for name, group in params.items()
+        if group
+    ]
+
+
+def state(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Copy what is trained: injected parameters (`peftsearch.STACK_BLOCK_METHOD...`) and the head's, by name."""
+    return {name: parameter.detach().clone() for name, parameter in _trained(model).items()}
+
+
+def set_state(model: nn.Module, values: Mapping[str, torch.Tensor]) -> None:
+    """Put values from `state` into a model with the same architecture.
+
+    Raises:
+        MethodError: A name or a shape differs; nothing is changed then.
+    """
+    trained = _trained(model)
+    for name in sorted(trained.keys() | values.keys()):
+        if name not in values:
+            raise MethodError(f"state: {name} is missing; the model has it")
+        if name not in trained:
+            raise MethodError(f"state: {name} is not in the model; inject the architecture the state was saved from")
+        if values[name].shape != trained[name].shape:
+            given, needed = tuple(values[name].shape), tuple(trained[name].shape)
+            raise MethodError(f"state: {name} has shape {given}, the model needs {needed}")
+    with torch.no_grad():
+        for name, parameter in trained.items():
+            parameter.copy_(values[name])
+
+
+def save_state(model: nn.Module, path: Path | str) -> None:
+    """Write what is trained to a safetensors file, whole or not at all.
+
+    Raises:
+        OSError: The disk is full, read-only or forbidden.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    part.write_bytes(save({name: value.contiguous() for name, value in state(model).items()}, {"format": FORMAT}))
+    part.replace(path)
+
+
+def load_state(model: nn.Module, path: Path | str) -> None:
+    """Read a file of `save_state` into a model with the same architecture.
+
+    Raises:
+        MethodError: There is no such file, it is not of that form, or it belongs to another architecture.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            version = (file.metadata() or {}).get("format")
+            values = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict: it cannot be iterated
+    except (SafetensorError, OSError) as error:
+        raise MethodError(f"{path}: not a readable safetensors file ({error})") from error
+    if version != FORMAT:
+        raise MethodError(f"{path}: format is {version!r}, this version reads {FORMAT!r}")
+    set_state(model, values)
+
+
+def _injected(model: nn.Module) -> Injected:
+    injected = getattr(model, NAME, None)
+    if not isinstance(injected, Injected):
+        raise MethodError("the model carries no architecture: inject(model, architecture) first")
+    return injected
+
+
+def _trained(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The injected parameters and the head's, by their names in the model."""
+    head = _injected(model).head
+    return {name: p for name, p in model.named_parameters() if name in head or name.startswith(f"{NAME}.")}
+
+
+def _check(architecture: Architecture, backbone: Backbone) -> list[tuple[Placement, Block]]:
+    """Hold every placement against the backbone; return them with their blocks in the order of attachment."""
+    blocks = {(block.stack, block.index): (position, block) for position, block in enumerate(backbone.blocks)}
+    ranks = {name: rank for rank, name in enumerate(METHODS)}
+    found: dict[tuple[int, int], tuple[Placement, Block]] = {}
+    for placement in architecture.placements:
+        where = f"{placement.stack} block {placement.block}, {placement.method}"
+        position, block = blocks.get((placement.stack, placement.block), (-1, None))
+        if block is None:
+            stacks = ", ".join(f"{stack.name} 0 to {len(stack.blocks) - 1}" for stack in backbone.stacks)
+            raise MethodError(f"{where}: no such block (the backbone has {stacks})")
+        _check_placement(placement, block, where)
+        order = (position, ranks[placement.method])
+        if order in found:
+            raise MethodError(f"{where}: placed twice")
+        found[order] = (placement, block)
+    return [found[order] for order in sorted(found)]
+
+
+def _check_placement(placement: Placement, block: Block, where: str) -> None:
+    method = get_method(placement.method)
+    obstacle = method.obstacle(block)
+    if obstacle is not None:
+        raise MethodError(f"{where}: {obstacle}")
+    largest = method.max_size(block)
+    if not 1 <= placement.size <= largest:
+        raise MethodError(f"{where}: {method.knob} {placement.size} is outside 1 to {largest}")
+    n_params = method.count(block, placement.size)
+    if placement.n_params != n_params:
+        label = method.label(block, placement.size)
+        raise MethodError(f"{where}: {label} has {n_params} parameters, the architecture says {placement.n_params}")
+
+
+def _freeze(model: nn.Module, head: list[str]) -> Injected:
+    """Register the empty `Injected` and leave only the head trainable."""
+    parameters = dict(model.named_parameters())
+    copies = {name: p.detach().clone() for name, p in parameters.items() if name in head}
+    injected = Injected({name: p.requires_grad for name, p in parameters.items()}, copies)
+    for name, parameter in parameters.items():
+        parameter.requires_grad_(name in copies)
+    model.add_module(NAME, injected)
+    return injected
+
+
+def _attach(model: nn.Module, injected: Injected, placement: Placement, block: Block) -> None:
+    """Attach one placement, in float32 on the block's device."""
+    attachment = METHODS[placement.method].attach(model, block, placement.size)
+    injected.undo += attachment.undo
+    key = f"{placement.stack}_{placement.block}_{placement.method}"
+    device = next(model.get_submodule(block.path).parameters()).device
+    injected[key] = attachment.module.to(device=device, dtype=torch.float32)
+    injected.methods[key] = placement.method

@@ -1,0 +1,113 @@
+"""BitFit: training the biases alone (arXiv 2106.10199).
+
+Sec. 3 trains every bias of the backbone, or the query's and the feed-forward's first (b_q and b_m2) alone. Here each
+bias b becomes b + delta with delta = 0 at init: the same functions and, without weight decay, the same Adam updates as
+training b itself, while the backbone stays untouched and the query's slice of a fused bias can be trained alone.
+The size is the index of a named subset, smallest first: `query`, `query+ffn_in`, `all` (the biases of all projections
+and norms of the block); subsets that a block does not have, or that add nothing to the one before, are skipped. The
+count is the sum of the biases' widths. The output is unchanged at init. It merges in place.
+
+Left out: biases outside the blocks (embeddings), which belong to no group.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from peftsearch.backbone.anatomy import Block
+from peftsearch.methods.method import Attachment
+from peftsearch.methods.projections import add_delta, hook_outputs, name_projections, slice_margins
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bias:
+    """One bias, or a slice of a fused one."""
+
+    name: str
+    """What its parameter is called: `query`, `ffn_in0`, `norm1`."""
+    path: str
+    """Dotted path of its module."""
+    width: int
+    start: int = 0
+    """First index of the slice."""
+    d_module: int = 0
+    """Length of the whole bias; 0 means `width`."""
+
+
+class BiasDelta(nn.Module):
+    """The delta of one bias; its `forward` is the hook on the bias's module."""
+
+    def __init__(self, bias: Bias) -> None:
+        super().__init__()
+        self.delta = nn.Parameter(torch.zeros(bias.width))
+        self.margins = slice_margins(bias.start, bias.width, bias.d_module)
+
+    def forward(self, module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
+        """Add delta `(d_slice,)` to the module's output `(..., d_module)`, whose shape it keeps."""
+        return add_delta(output, self.delta, self.margins)
+
+
+def list_biases(block: Block) -> list[Bias]:
+    """All biases of a block: of the projections in the order in which they act, then of the norms."""
+    of_maps = [
+        Bias(name=name, path=p.path, width=p.d_out, start=p.start, d_module=p.d_module)
+        for name, p in name_projections(block).items()
+        if p.bias
+    ]
+    return of_maps + [Bias(name=f"norm{i}", path=n.path, width=n.width) for i, n in enumerate(block.norms) if n.bias]
+
+
+def subsets(block: Block) -> list[tuple[str, list[Bias]]]:
+    """The named subsets of a block's biases, each with more parameters than the one before.
+
+    Returns:
+        Name and biases of each subset; empty for a block without biases.
+    """
+    every = list_biases(block)
+    query = [bias for bias in every if bias.name == "query"]
+    query_ffn = query + [bias for bias in every if bias.name.startswith("ffn_in")]
+    found: list[tuple[str, list[Bias]]] = []
+    for name, biases in (("query", query), ("query+ffn_in", query_ffn), ("all", every)):
+        if len(biases) > (len(found[-1][1]) if found else 0):
+            found.append((name, biases))
+    return found
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BitFit:
+    """Deltas on a named subset of a block's biases."""
+
+    name: str = "bitfit"
+    paper: str = "2106.10199, sec. 3"
+    places: str = "biases of the projections and norms"
+    lr_scale: float = 1.0
+    knob: str = "subset"
+    merges: bool = True
+    changes: str = "the biases"
+    exact_at_init: bool = True
+
+    def obstacle(self, block: Block) -> str | None:
+        """Blocks without biases (Llama) have nothing to train."""
+        return None if list_biases(block) else f"{block.path} has no biases; use lora or adapter there"
+
+    def max_size(self, block: Block) -> int:
+        """How many subsets the block has."""
+        return len(subsets(block))
+
+    def count(self, block: Block, size: int) -> int:
+        """The sum of the widths of the subset's biases."""
+        return sum(bias.width for bias in subsets(block)[size - 1][1])
+
+    def label(self, block: Block, size: int) -> str:
+        """The name of the subset."""
+        return subsets(block)[size - 1][0]
+
+    def attach(self, model: nn.Module, block: Block, size: int) -> Attachment:
+        """Hook a delta on every bias of the subset."""
+        biases = {bias.name: bias for bias in subsets(block)[size - 1][1]}
+        deltas = {name: BiasDelta(bias) for name, bias in biases.items()}
+        undo = hook_outputs(model, {name: (biases[name].path, delta.forward) for name, delta in deltas.items()})
+        return Attachment(module=nn.ModuleDict(deltas), undo=undo)

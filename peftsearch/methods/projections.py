@@ -1,0 +1,70 @@
+"""What the methods that act on linear maps share: stable names, slices of fused maps, and hooks on outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.utils.hooks import RemovableHandle
+
+from peftsearch.backbone.anatomy import Block, Projection
+
+Hook = Callable[[nn.Module, tuple[torch.Tensor, ...], torch.Tensor], torch.Tensor]
+
+
+def name_projections(block: Block) -> dict[str, Projection]:
+    """Name a block's linear maps as parameter names hold them: `query`, `cross_query`, `ffn_in0`, `ffn_out`, ..."""
+    named: dict[str, Projection] = {}
+    for prefix, attention in (("", block.attention), ("cross_", block.cross_attention)):
+        if attention is not None:
+            for part in ("query", "key", "value", "output"):
+                named[prefix + part] = getattr(attention, part)
+    named |= {f"ffn_in{i}": projection for i, projection in enumerate(block.ffn.inputs)}
+    return named | {"ffn_out": block.ffn.output}
+
+
+def slice_margins(start: int, width: int, d_module: int) -> tuple[int, int] | None:
+    """The zeros in front of and behind a slice of a fused map's output; None where the slice is the whole.
+
+    Args:
+        start: First output of the slice.
+        width: Outputs in the slice.
+        d_module: Outputs of the module; 0 means `width`.
+    """
+    behind = (d_module or width) - start - width
+    return (start, behind) if start or behind else None
+
+
+def add_delta(output: torch.Tensor, delta: torch.Tensor, margins: tuple[int, int] | None) -> torch.Tensor:
+    """Add a delta to a module's output, or to a slice of it, in the output's dtype.
+
+    Args:
+        output: `(..., d_module)`, left as it is.
+        delta: `(..., d_slice)`, or anything that broadcasts to it.
+        margins: See `slice_margins`.
+
+    Returns:
+        `(..., d_module)`
+    """
+    if margins is not None:
+        delta = functional.pad(delta, margins)
+    return output + delta.to(output.dtype)
+
+
+def hook_outputs(model: nn.Module, hooks: Mapping[str, tuple[str, Hook]]) -> list[Callable[[], object]]:
+    """Register forward hooks; all modules are looked up before the first hook goes in.
+
+    The hooks are bound methods of modules and never closures, so that a deep copy of the model has hooks of its own.
+
+    Args:
+        model: The model that the paths start from.
+        hooks: By name, the path of a module and the hook for it.
+
+    Returns:
+        What takes the hooks out again.
+    """
+    found = [(model.get_submodule(path), hook) for path, hook in hooks.values()]
+    handles: list[RemovableHandle] = [module.register_forward_hook(hook) for module, hook in found]
+    return [handle.remove for handle in handles]

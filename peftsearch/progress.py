@@ -1,0 +1,205 @@
+"""What a search tells while it runs: a live display in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Protocol, TextIO
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.text import Text
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrialLine:
+    """One finished trial, as it is shown."""
+
+    phase: str
+    """`baselines`, `search` or `confirm`."""
+    stage: str
+    """Stage of the search, or empty."""
+    name: str
+    """`lora`, `trial 12`."""
+    state: str
+    """`complete`, `reused`, `pruned`, `failed` or `does not fit`."""
+    score: float | None
+    n_params: int | None
+    detail: str = ""
+    """The design, or why it failed."""
+
+
+class Reporter(Protocol):
+    """Hears of everything that happens in a search."""
+
+    def note(self, text: str) -> None:
+        """A line that stays."""
+
+    def start(self, n_steps: int, step_s: float) -> None:
+        """The work begins: optimizer steps in all, and seconds a step."""
+
+    def phase(self, name: str, n_trials: int) -> None:
+        """A phase begins."""
+
+    def trial(self, line: TrialLine, n_steps: int) -> None:
+        """A trial has ended; `n_steps` of the work are done by it."""
+
+    def close(self) -> None:
+        """The work has ended."""
+
+
+class PlainReporter:
+    """One line for each event, for logs and pipes.
+
+    Args:
+        stream: Where the lines go.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._clock = _Clock()
+        self._best = _Best()
+
+    def note(self, text: str) -> None:
+        """Print it."""
+        print(text, file=self._stream, flush=True)
+
+    def start(self, n_steps: int, step_s: float) -> None:
+        """Start the clock."""
+        self._clock.start(n_steps, step_s)
+
+    def phase(self, name: str, n_trials: int) -> None:
+        """Print the phase."""
+        self._best.phase = name
+        self.note(f"-- {name}: {n_trials} trials")
+
+    def trial(self, line: TrialLine, n_steps: int) -> None:
+        """Print the trial with the time left."""
+        self._clock.advance(n_steps)
+        self._best.see(line)
+        left = format_seconds(self._clock.left_s)
+        self.note(f"   {format_line(line)}  [{self._best.text}; {left} left]")
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+class LiveReporter:
+    """A display that redraws itself: progress, stage, best so far, time left; notes and finished phases stay above.
+
+    Args:
+        console: A terminal.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._clock = _Clock()
+        self._best = _Best()
+        self._last = Text("")
+        self._progress = Progress(
+            TextColumn("{task.description}"), BarColumn(bar_width=30), MofNCompleteColumn(), console=console
+        )
+        self._task = self._progress.add_task("starting", total=None)
+        self._live: Live | None = None
+
+    def note(self, text: str) -> None:
+        """Print it above the display."""
+        self._console.print(text, highlight=False, markup=False)
+
+    def start(self, n_steps: int, step_s: float) -> None:
+        """Show the display."""
+        self._clock.start(n_steps, step_s)
+        self._live = Live(get_renderable=self._draw, console=self._console, refresh_per_second=4, transient=True)
+        self._live.start()
+
+    def phase(self, name: str, n_trials: int) -> None:
+        """Begin a bar."""
+        if self._best.name:
+            self.note(f"{self._best.phase} done: {self._best.text}")
+        self._best.phase = name
+        self._progress.reset(self._task, total=n_trials, description=name)
+
+    def trial(self, line: TrialLine, n_steps: int) -> None:
+        """Advance the bar."""
+        self._clock.advance(n_steps)
+        self._best.see(line)
+        stage = f" · {line.stage}" if line.stage else ""
+        self._progress.update(self._task, advance=1, description=f"{line.phase}{stage}")
+        self._last = Text(format_line(line), overflow="ellipsis", no_wrap=True)
+        if line.state == "failed":
+            self.note(f"{line.name} failed: {line.detail}")
+
+    def close(self) -> None:
+        """Remove the display."""
+        if self._live is not None:
+            self._live.stop()
+
+    def _draw(self) -> Group:
+        left = Text(f"best so far: {self._best.text}   time left: {format_seconds(self._clock.left_s)}", style="bold")
+        return Group(self._progress, left, self._last)
+
+
+class _Best:
+    """The best score of a phase."""
+
+    def __init__(self) -> None:
+        self.name = ""
+        self._phase = ""
+        self._score: float | None = None
+
+    @property
+    def phase(self) -> str:
+        return self._phase
+
+    @phase.setter
+    def phase(self, name: str) -> None:
+        if name == "confirm" or self._phase == "confirm":
+            self.name, self._score = "", None  # another fidelity: scores are not comparable
+        self._phase = name
+
+    def see(self, line: TrialLine) -> None:
+        if line.score is not None and (self._score is None or line.score > self._score):
+            self.name, self._score = line.name, line.score
+
+    @property
+    def text(self) -> str:
+        return "none yet" if self._score is None else f"best {self.name} {self._score:.4f}"
+
+
+class _Clock:
+    """Time left, from the work done and the time it took."""
+
+    def __init__(self) -> None:
+        self._n_steps = 0
+        self._done = 0
+        self._expected_step_s = 0.0
+        self._started = time.monotonic()
+
+    def start(self, n_steps: int, step_s: float) -> None:
+        self._n_steps, self._expected_step_s = n_steps, step_s
+        self._started = time.monotonic()
+
+    def advance(self, n_steps: int) -> None:
+        self._done += n_steps
+
+    @property
+    def left_s(self) -> float:
+        measured = (time.monotonic() - self._started) / self._done if self._done else self._expected_step_s
+        return max(0, self._n_steps - self._done) * measured
+
+
+def format_line(line: TrialLine) -> str:
+    """A finished trial in one line."""
+    score = "" if line.score is None else f"{line.score:.4f}"
+    n_params = "" if line.n_params is None else f"{line.n_params:,}"
+    state = "" if line.state == "complete" else f" ({line.state})"
+    return f"{line.name:<12} {score:>7} {n_params:>9}{state} {line.detail}".rstrip()
+
+
+def format_seconds(seconds: float) -> str:
+    """`45 s`, `3 min 20 s`, `2 h 5 min`."""
+    s = round(seconds)
+    if s < 60:
+        return f"{s} s"
+    return f"{s // 60} min {s % 60} s" if s < 3600 else f"{s // 3600} h {s % 3600 // 60} min"

@@ -1,0 +1,58 @@
+"""Samplers: what chooses the next design from the history of a study.
+
+Each is an Optuna sampler in one file. It decides from the stored trials and the seed alone, never from its own memory,
+so that a resumed search goes on as an uninterrupted one would.
+
+To add one: a file with a function `make(context, **settings)` that returns an Optuna sampler, a line in the table,
+and the contract test runs over it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from peftsearch.catalog import load_object
+from peftsearch.errors import ConfigError, one_line, unknown_name
+from peftsearch.samplers.context import SamplerContext, StagePlan
+
+if TYPE_CHECKING:
+    from optuna.samplers import BaseSampler
+
+SAMPLERS = {
+    "s4": "peftsearch.samplers.s4:make",
+    "random": "peftsearch.samplers.random:make",
+    "tpe": "peftsearch.samplers.tpe:make",
+}
+
+
+def make_sampler(name: str, context: SamplerContext, settings: dict[str, Any]) -> BaseSampler:
+    """The sampler of a strategy.
+
+    Args:
+        name: A name of the table, or `package.module:Object` for a callable of the same form.
+        context: What it samples from.
+        settings: Its keyword arguments.
+
+    Raises:
+        ConfigError: The name is unknown or the settings do not suit the sampler.
+    """
+    if name not in SAMPLERS and ":" not in name:
+        raise ConfigError(f"{unknown_name('sampler', name, SAMPLERS)}; or give package.module:Object")
+    make = load_object(SAMPLERS.get(name, name))
+    try:
+        sampler: BaseSampler = make(context, **settings)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"sampler {name}: its settings do not suit it: {one_line(error)}") from error
+    return sampler
+
+
+def plan_of(sampler: BaseSampler, context: SamplerContext) -> tuple[StagePlan, ...]:
+    """What the sampler will compare, before anything is trained; one stage for samplers without stages."""
+    plan = getattr(sampler, "plan", None)
+    if plan is not None:
+        stages: tuple[StagePlan, ...] = plan()
+        return stages
+    return (StagePlan(name="search", n_choices=context.space.n_designs, compared=context.n_trials, repeats=1),)
+
+
+__all__ = ["SAMPLERS", "SamplerContext", "StagePlan", "make_sampler", "plan_of"]

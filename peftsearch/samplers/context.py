@@ -1,0 +1,71 @@
+"""What every sampler is made from, and what it leaves in a trial."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.trial import FrozenTrial, TrialState
+
+from peftsearch.architecture import Design
+from peftsearch.space import DesignSpace
+
+REPLICATE = "peftsearch:replicate"
+"""System attribute of a trial: trials with equal numbers share their training seed (absent means 0)."""
+STAGE = "peftsearch:stage"
+"""System attribute of a trial: the stage it belongs to, for the display and the report."""
+INTERRUPTED = "interrupted"
+"""User attribute of a failed trial that a killed process left behind; it is run anew and counts for nothing."""
+KIND = "kind"
+"""User attribute of a trial: `baseline` or `search`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SamplerContext:
+    """What a sampler chooses from."""
+
+    space: DesignSpace
+    n_trials: int
+    """Trained designs that the search may spend."""
+    seed: int
+    feasible: Callable[[Design], bool]
+    """Whether a design fits the backbone and the budget."""
+
+    @property
+    def distributions(self) -> dict[str, BaseDistribution]:
+        """The space as Optuna sees it: one categorical parameter a dimension."""
+        return {d.name: CategoricalDistribution(d.choices) for d in self.space.dimensions}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StagePlan:
+    """One stage of a search, as the plan shows it."""
+
+    name: str
+    n_choices: int
+    """Choices that the stage has."""
+    compared: int
+    """Choices that it will try."""
+    repeats: int
+    """Trials of each of them."""
+
+    @property
+    def n_trials(self) -> int:
+        """Trials of the stage."""
+        return self.compared * self.repeats
+
+
+def counted(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
+    """The trials of the search that count: no baselines, none that a killed process left behind."""
+    return [
+        t
+        for t in trials
+        if t.state != TrialState.WAITING and not t.user_attrs.get(INTERRUPTED) and t.user_attrs.get(KIND) != "baseline"
+    ]
+
+
+def derived_seed(*parts: object) -> int:
+    """A seed of 32 bits from any parts, the same on every machine."""
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:4], "big")

@@ -1,0 +1,346 @@
+"""From what the user asked to all that a search needs, checked before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from peftsearch.architecture import Design
+from peftsearch.backbone.anatomy import Backbone
+from peftsearch.baselines import usable_methods
+from peftsearch.budget import Budget, parse_budget
+from peftsearch.errors import BudgetError, ConfigError
+from peftsearch.fit import smallest_budget
+from peftsearch.samplers import SamplerContext, make_sampler
+from peftsearch.space import Choice, DesignSpace, load_space
+from peftsearch.strategy import Strategy, load_strategy
+from peftsearch.study import make_pruner
+from peftsearch.training import TrainingSettings
+
+if TYPE_CHECKING:
+    from optuna.pruners import BasePruner
+    from optuna.samplers import BaseSampler
+
+    from peftsearch.backbone.load import LoadedBackbone
+    from peftsearch.tasks.encode import EncodedTask
+    from peftsearch.tasks.task import Task
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunOptions:
+    """What `peftsearch run` was asked for; one field for each option of the command line."""
+
+    budget: str
+    """`0.1%`, `22_700`, `22.7k`."""
+    count_head: bool = False
+    """Whether the budget includes the task head."""
+    model: str | None = None
+    """Hub id or folder; None is the embedded MiniLM."""
+    revision: str | None = None
+    """Commit, tag or branch of a hub model."""
+    trust_remote_code: bool = False
+    """Whether code that a hub model brings may run."""
+    anatomy: Path | None = None
+    """YAML that describes an unknown backbone by hand."""
+    task: str | None = None
+    """Embedded task or hub data set; None with `train` files, else the default task."""
+    train: Path | None = None
+    validation: Path | None = None
+    test: Path | None = None
+    text_column: str | None = None
+    pair_column: str | None = None
+    label_column: str | None = None
+    kind: str | None = None
+    """`classification` or `regression`; None guesses."""
+    metric: str | None = None
+    """Name of the score; None takes the task's own."""
+    max_train: int | None = None
+    """Most training examples; None takes all."""
+    space: str = "s4"
+    strategy: str = "s4"
+    trials: int | None = None
+    """Trained designs of the search; None takes the strategy's."""
+    steps: int | None = None
+    """Steps at full fidelity; None takes the strategy's."""
+    search_steps: int | None = None
+    """Steps of a trial of the search; None keeps the strategy's ratio to `steps`."""
+    seeds: int | None = None
+    """Seeds of the confirmation; None takes the strategy's."""
+    learning_rate: float | None = None
+    batch_size: int | None = None
+    max_length: int | None = None
+    seed: int = 0
+    device: str | None = None
+    dtype: str | None = None
+    name: str | None = None
+    """Folder of the study below `runs`; None makes one from the settings."""
+    runs: Path = Path("runs")
+    storage: str = ""
+    """Optuna storage URL; empty for SQLite in the study's folder."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Setup:
+    """All that a search needs, loaded and checked."""
+
+    options: RunOptions
+    task: Task
+    encoded: EncodedTask
+    loaded: LoadedBackbone
+    budget: Budget
+    """What the methods may spend; without the head's share under `count_head`."""
+    space: DesignSpace
+    strategy: Strategy
+    training: TrainingSettings
+    sampler: BaseSampler
+    context: SamplerContext
+    pruner: BasePruner
+    device: Any
+    autocast: Any
+    path: Path
+    """Folder of the study."""
+    settings: dict[str, Any]
+    """What the study is about: equal settings resume it, others are refused."""
+    notes: tuple[str, ...] = ()
+    """What the user should know before the search starts."""
+
+    @property
+    def backbone(self) -> Backbone:
+        """The backbone's anatomy."""
+        return self.loaded.backbone
+
+
+def prepare(options: RunOptions) -> Setup:
+    """Load and check everything; writes nothing.
+
+    Raises:
+        PeftSearchError: What is wrong with the options, the data, the model, the space or the budget.
+    """
+    from peftsearch.backbone.device import choose_device, choose_dtype
+    from peftsearch.backbone.load import load_backbone
+    from peftsearch.tasks.encode import encode
+
+    strategy = strategy_of(options)
+    space = load_space(options.space)
+    training = training_of(options)
+    parse_budget(options.budget, 10**15)  # a budget that is no budget is said before anything is loaded
+    device = choose_device(options.device)
+    autocast = choose_dtype(device, options.dtype)
+    task = _task(options)
+    loaded = load_backbone(
+        options.model,
+        num_labels=task.num_labels,
+        problem_type="regression" if task.kind == "regression" else None,
+        device=device,
+        trust_remote_code=options.trust_remote_code,
+        revision=options.revision,
+        anatomy=options.anatomy,
+    )
+    backbone = loaded.backbone
+    bound = space.bound_to(len(backbone.blocks), usable_methods(backbone))
+    budget = _budget(options, loaded)
+    feasible = feasibility(backbone, budget)
+    require_a_fit(bound, backbone, budget)
+    context = SamplerContext(space=bound, n_trials=strategy.trials, seed=options.seed, feasible=feasible)
+    encoded = encode(task, loaded.tokenizer, training.max_length)
+    settings = _settings(options, task, backbone, budget, bound, strategy, training, autocast)
+    return Setup(
+        options=options,
+        task=task,
+        encoded=encoded,
+        loaded=loaded,
+        budget=budget,
+        space=bound,
+        strategy=strategy,
+        training=training,
+        sampler=make_sampler(strategy.sampler, context, dict(strategy.sampler_settings)),
+        context=context,
+        pruner=make_pruner(strategy),
+        device=device,
+        autocast=autocast,
+        path=options.runs / (options.name or _name(options, task, backbone)),
+        settings=settings,
+        notes=(*task.notes, *encoded.notes, *_space_notes(space, bound)),
+    )
+
+
+def strategy_of(options: RunOptions) -> Strategy:
+    """The strategy with the options' own numbers put in."""
+    strategy = load_strategy(options.strategy)
+    search, confirm = strategy.search, strategy.confirm
+    if options.steps is not None:
+        ratio = search.steps / confirm.steps
+        confirm = replace(confirm, steps=_at_least_one("--steps", options.steps))
+        search = replace(search, steps=max(1, round(options.steps * ratio)))
+    if options.search_steps is not None:
+        search = replace(search, steps=_at_least_one("--search-steps", options.search_steps))
+    if options.seeds is not None:
+        confirm = replace(confirm, seeds=_at_least_one("--seeds", options.seeds))
+    trials = strategy.trials if options.trials is None else _at_least_one("--trials", options.trials)
+    return replace(strategy, trials=trials, search=search, confirm=confirm)
+
+
+def training_of(options: RunOptions) -> TrainingSettings:
+    """Training settings with the options' own numbers put in."""
+    given = {
+        "learning_rate": options.learning_rate,
+        "batch_size": options.batch_size,
+        "max_length": options.max_length,
+    }
+    return TrainingSettings.from_dict({k: v for k, v in given.items() if v is not None}, "options")
+
+
+def feasibility(backbone: Backbone, budget: Budget) -> Callable[[Design], bool]:
+    """Whether a design fits, remembered per design."""
+
+    @lru_cache(maxsize=100_000)
+    def feasible(design: Design) -> bool:
+        return 0 < smallest_budget(design, backbone) <= budget.n_params
+
+    return feasible
+
+
+def require_a_fit(space: DesignSpace, backbone: Backbone, budget: Budget) -> None:
+    """Check that at least one design fits the budget.
+
+    Raises:
+        BudgetError: None does; the message names the smallest budget that holds one.
+    """
+    cost = min(_descend(space, backbone, first) for first in space.dimensions[0].choices)
+    if cost > budget.n_params:
+        raise BudgetError(
+            f"--budget {budget.text} ({budget.n_params:,} parameters) holds no design of space {space.name} on "
+            f"{backbone.name}: the smallest needs {cost:,} ({100 * cost / backbone.n_params:.3g}%)",
+            smallest=cost,
+        )
+
+
+def _descend(space: DesignSpace, backbone: Backbone, first: Choice) -> int:
+    """Cost of the cheapest design with this first choice, by coordinate descent: a cost is a sum over groups."""
+    head, *rest = space.dimensions
+    params: dict[str, Choice] = {head.name: first, **{d.name: d.choices[-1] for d in rest}}
+    cost = smallest_budget(space.design(params), backbone) or backbone.n_params
+    improved = True
+    while improved:
+        improved = False
+        for dimension, choice in ((d, c) for d in rest for c in d.choices):
+            trial = {**params, dimension.name: choice}
+            found = smallest_budget(space.design(trial), backbone)
+            if 0 < found < cost:
+                params, cost, improved = trial, found, True
+    return cost
+
+
+def _at_least_one(option: str, value: int) -> int:
+    if value < 1:
+        raise ConfigError(f"{option} must be at least 1, got {value}")
+    return value
+
+
+def _task(options: RunOptions) -> Task:
+    from peftsearch.tasks import resolve_task
+
+    return resolve_task(
+        options.task,
+        train=options.train,
+        validation=options.validation,
+        test=options.test,
+        text_column=options.text_column,
+        pair_column=options.pair_column,
+        label_column=options.label_column,
+        kind=options.kind,
+        metric=options.metric,
+        max_train=options.max_train,
+        seed=options.seed,
+    )
+
+
+def _budget(options: RunOptions, loaded: LoadedBackbone) -> Budget:
+    from peftsearch.backbone.load import n_head_params
+
+    budget = parse_budget(options.budget, loaded.backbone.n_params)
+    if not options.count_head:
+        return budget
+    n_head = n_head_params(loaded)
+    if budget.n_params <= n_head:
+        raise BudgetError(
+            f"--budget {budget.text} ({budget.n_params:,} parameters) with --count-head: the head alone has {n_head:,}"
+        )
+    return replace(budget, n_params=budget.n_params - n_head)
+
+
+def _settings(
+    options: RunOptions,
+    task: Task,
+    backbone: Backbone,
+    budget: Budget,
+    space: DesignSpace,
+    strategy: Strategy,
+    training: TrainingSettings,
+    autocast: Any,
+) -> dict[str, Any]:
+    return {
+        "format": "peftsearch-study/1",
+        "model": backbone.name,
+        "revision": backbone.revision,
+        "task": task.name,
+        "task_source": task.source,
+        "task_fingerprint": task.fingerprint,
+        "metric": task.metric,
+        "budget": budget.text,
+        "budget_params": budget.n_params,
+        "count_head": options.count_head,
+        "space": space.name,
+        "dimensions": {d.name: list(d.choices) for d in space.dimensions},
+        "strategy": plain(asdict(strategy)),
+        "training": plain(asdict(training)),
+        "autocast": str(autocast).removeprefix("torch.") if autocast is not None else "none",
+        "seed": options.seed,
+        "storage": _without_password(options.storage),
+    }
+
+
+def plain(value: Any) -> Any:
+    """A value as YAML gives it back: tuples become lists."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value
+
+
+def _without_password(url: str) -> str:
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    if not url:
+        return "study.db"
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except ArgumentError as error:
+        raise ConfigError(f"--storage {url!r} is not a storage URL such as sqlite:///x.db or postgresql://…") from error
+
+
+def _name(options: RunOptions, task: Task, backbone: Backbone) -> str:
+    """A folder name from what distinguishes studies; equal commands give equal names."""
+    parts = [backbone.name.rstrip("/").split("/")[-1], task.name, options.budget, options.space, options.strategy]
+    text = "-".join([*(Path(p).stem if p.endswith((".yaml", ".yml")) else p for p in parts), f"seed{options.seed}"])
+    return "".join(c if c.isalnum() or c in "-_." else "_" for c in text.replace("%", "pct"))
+
+
+def _space_notes(space: DesignSpace, bound: DesignSpace) -> tuple[str, ...]:
+    before = {d.name: d.choices for d in space.dimensions}
+    notes = []
+    for dimension in bound.dimensions:
+        dropped = [c for c in before.get(dimension.name, ()) if c not in dimension.choices]
+        if dropped and dimension.name == "grouping":
+            notes.append(f"groupings that coincide on this depth are left out: {', '.join(map(str, dropped))}")
+        elif dropped and dimension.name.endswith("G1"):
+            methods = {m for c in dropped for m in str(c).split("+")} - {
+                m for c in dimension.choices for m in str(c).split("+")
+            }
+            notes.append(f"methods that cannot act on this backbone are left out: {', '.join(sorted(methods))}")
+    return tuple(notes)

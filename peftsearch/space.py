@@ -1,0 +1,233 @@
+"""Search spaces: which designs there are, as named dimensions of choices (arXiv 2301.01821, sec. 3 and 4).
+
+A space is data (a YAML in `search_spaces/`). Its dimensions, in the order in which the S4 procedure decides them,
+are: `grouping`, `allocation`, `tunable` (which groups are trained), `methods.G1` ... and, where the space has one,
+`learning_rate`. A space with `ranks` has `rank.G1` ... instead of allocation and tunable groups: relative sizes,
+which `fit` scales to the budget (0:1:2:4 with any budget means twice and four times the rank of G2 in G3 and G4).
+
+A user's own space is a YAML path, or `package.module:Object` with this interface.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import combinations, product
+from math import gcd
+from typing import Any, Protocol
+
+from peftsearch.architecture import Design
+from peftsearch.catalog import load_entry
+from peftsearch.errors import ConfigError
+from peftsearch.fields import Fields, above, at_least, list_of, one_of
+from peftsearch.grouping import GROUPINGS, distinct_groupings
+
+Choice = str | float
+ALLOCATIONS = ("increasing", "uniform", "decreasing")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Dimension:
+    """One choice that a design makes."""
+
+    name: str
+    """`grouping`, `methods.G1`, ..."""
+    choices: tuple[Choice, ...]
+    """What may be chosen; texts, or numbers for a learning rate."""
+
+
+class DesignSpace(Protocol):
+    """What the samplers and the search need of a space."""
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+
+    @property
+    def dimensions(self) -> tuple[Dimension, ...]:
+        """The choices, in the order in which a staged search decides them."""
+
+    @property
+    def n_designs(self) -> int:
+        """How many different designs there are."""
+
+    def design(self, params: Mapping[str, Any]) -> Design:
+        """The design that one choice for every dimension names."""
+
+    def params(self, design: Design) -> dict[str, Choice] | None:
+        """One choice for every dimension that names this design; None when the space does not hold it."""
+
+    def bound_to(self, n_blocks: int, methods: tuple[str, ...]) -> DesignSpace:
+        """The space as it is on one backbone: without doubled groupings and without methods that cannot act."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SearchSpace:
+    """A space of the S4 kind, read from YAML."""
+
+    name: str
+    description: str
+    """One line for `peftsearch list spaces`."""
+    groups: int
+    """Groups that the blocks fall into."""
+    groupings: tuple[str, ...]
+    methods: tuple[str, ...]
+    """Methods; every non-empty subset of them is a choice for each tunable group."""
+    allocations: tuple[str, ...] = ()
+    """Patterns of the budget over groups; empty in a space with `ranks`."""
+    tunable: str = "any"
+    """`any`: every non-empty subset of the groups may be trained; `all`: all groups are."""
+    ranks: tuple[int, ...] = ()
+    """Relative sizes that a group may take (0 leaves it untuned); with them there is exactly one method."""
+    learning_rates: tuple[float, ...] = ()
+    """Base learning rates to choose from; empty leaves it to the training settings."""
+
+    @classmethod
+    def from_dict(cls, name: str, data: Mapping[str, Any]) -> SearchSpace:
+        """Read a space.
+
+        Raises:
+            ConfigError: With all faults of the mapping at once.
+        """
+        fields = Fields(f"space {name}", data)
+        space = cls(
+            name=name,
+            description=fields.take("description", str, ""),
+            groups=fields.take("groups", int, 4, at_least(1)),
+            groupings=tuple(fields.take("groupings", list, list(GROUPINGS), list_of(str, one_of(GROUPINGS)))),
+            methods=tuple(fields.take("methods", list, [], list_of(str))),
+            allocations=tuple(fields.take("allocations", list, [], list_of(str, one_of(ALLOCATIONS)))),
+            tunable=fields.take("tunable_groups", str, "any", one_of(("any", "all"))),
+            ranks=tuple(fields.take("ranks", list, [], list_of(int, at_least(0)))),
+            learning_rates=tuple(map(float, fields.take("learning_rates", list, [], list_of(float, above(0))))),
+        )
+        if not space.methods:
+            fields.fault("'methods' is missing")
+        if bool(space.ranks) == bool(space.allocations):
+            fields.fault("needs either 'allocations' or 'ranks'")
+        if space.ranks and (len(space.methods) != 1 or not any(space.ranks)):
+            fields.fault("'ranks' needs exactly one method and a value above 0")
+        if space.groups > 8 or len(space.methods) > 12 or len(space.ranks) ** space.groups > 100_000:
+            fields.fault("is too large: at most 8 groups, 12 methods and 100,000 combinations of ranks")
+        fields.finish()
+        return space
+
+    @property
+    def dimensions(self) -> tuple[Dimension, ...]:
+        """The choices in the order of the S4 procedure."""
+        names = [f"G{i + 1}" for i in range(self.groups)]
+        dims = [Dimension(name="grouping", choices=self.groupings)]
+        if self.ranks:
+            dims += [Dimension(name=f"rank.{g}", choices=tuple(map(str, self.ranks))) for g in names]
+        else:
+            tunable = _subsets(names) if self.tunable == "any" else ("+".join(names),)
+            dims += [Dimension(name="allocation", choices=self.allocations), Dimension(name="tunable", choices=tunable)]
+            dims += [Dimension(name=f"methods.{g}", choices=_subsets(self.methods)) for g in names]
+        if self.learning_rates:
+            dims.append(Dimension(name="learning_rate", choices=self.learning_rates))
+        return tuple(dims)
+
+    @property
+    def n_designs(self) -> int:
+        """Different designs: groupings x (allocations x group choices | distinct ratios of ranks) x learning rates."""
+        around = len(self.groupings) * max(1, len(self.learning_rates))
+        if self.ranks:
+            ratios = {_reduced(r) for r in product(self.ranks, repeat=self.groups) if any(r)}
+            return around * len(ratios)
+        subsets = 2 ** len(self.methods) - 1
+        of_groups = (1 + subsets) ** self.groups - 1 if self.tunable == "any" else subsets**self.groups
+        return around * len(self.allocations) * of_groups
+
+    def design(self, params: Mapping[str, Any]) -> Design:
+        """The design that the choices name; those for groups that are not tuned do not matter."""
+        names = [f"G{i + 1}" for i in range(self.groups)]
+        methods: tuple[tuple[str, ...], ...]
+        if self.ranks:
+            ranks = tuple(int(params[f"rank.{g}"]) for g in names)
+            allocation = tuple(float(max(1, r)) for r in _reduced(ranks))
+            methods = tuple(self.methods if r else () for r in ranks)
+        else:
+            allocation = allocation_weights(str(params["allocation"]), self.groups)
+            tuned = str(params["tunable"]).split("+")
+            methods = tuple(tuple(str(params[f"methods.{g}"]).split("+")) if g in tuned else () for g in names)
+        rate = params.get("learning_rate")
+        return Design(
+            grouping=str(params["grouping"]),
+            allocation=allocation,
+            methods=methods,
+            learning_rate=None if rate is None else float(rate),
+        )
+
+    def params(self, design: Design) -> dict[str, Choice] | None:
+        """The inverse of `design`; groups that are not tuned get the first choice."""
+        for params in self._candidates(design):
+            allowed = all(params.get(d.name) in d.choices for d in self.dimensions)
+            if allowed and self.design(params) == design:
+                return params
+        return None
+
+    def _candidates(self, design: Design) -> Iterator[dict[str, Choice]]:
+        if len(design.methods) != self.groups:
+            return
+        names = [f"G{i + 1}" for i in range(self.groups)]
+        base: dict[str, Choice] = {"grouping": design.grouping}
+        if design.learning_rate is not None:
+            base["learning_rate"] = design.learning_rate
+        if self.ranks:
+            for ranks in product(self.ranks, repeat=self.groups):
+                yield base | {f"rank.{g}": str(r) for g, r in zip(names, ranks, strict=True)}
+            return
+        base["tunable"] = "+".join(names[i] for i in design.tunable)
+        for g, chosen in zip(names, design.methods, strict=True):
+            ordered = [m for m in self.methods if m in chosen] if chosen else list(self.methods[:1])
+            base[f"methods.{g}"] = "+".join(ordered)
+        for allocation in self.allocations:
+            yield base | {"allocation": allocation}
+
+    def bound_to(self, n_blocks: int, methods: tuple[str, ...]) -> SearchSpace:
+        """Drop groupings that coincide on this depth and methods that the backbone cannot take.
+
+        Raises:
+            ConfigError: No method is left, or there are fewer blocks than groups.
+        """
+        left = tuple(method for method in self.methods if method in methods)
+        if not left:
+            raise ConfigError(f"space {self.name}: none of its methods ({', '.join(self.methods)}) can act here")
+        return replace(self, groupings=distinct_groupings(self.groupings, n_blocks, self.groups), methods=left)
+
+
+def load_space(name: str) -> DesignSpace:
+    """A space by its shipped name, YAML path, or `package.module:Object`.
+
+    Raises:
+        ConfigError: It does not exist or is not of the form.
+    """
+    found, entry = load_entry("search_spaces", "space", name)
+    if isinstance(entry, Mapping):
+        return SearchSpace.from_dict(found, entry)
+    missing = [part for part in ("dimensions", "n_designs", "design", "params", "bound_to") if not hasattr(entry, part)]
+    if missing:
+        raise ConfigError(f"space {name}: the object lacks {', '.join(missing)}")
+    return entry  # type: ignore[return-value]  # its interface was checked just above
+
+
+def allocation_weights(allocation: str, n_groups: int) -> tuple[float, ...]:
+    """Relative budget of one block of each group: n_i non-decreasing, equal or non-increasing (2301.01821, sec. 3.1).
+
+    The ramp is linear in the group: increasing is 1:2:3:4 for four groups.
+    """
+    ramp = tuple(float(i + 1) for i in range(n_groups))
+    return {"increasing": ramp, "uniform": (1.0,) * n_groups, "decreasing": tuple(reversed(ramp))}[allocation]
+
+
+def _subsets(names: list[str] | tuple[str, ...]) -> tuple[str, ...]:
+    """Every non-empty subset, smaller ones first: `G1`, `G2`, `G1+G2`."""
+    return tuple("+".join(c) for size in range(1, len(names) + 1) for c in combinations(names, size))
+
+
+def _reduced(ranks: tuple[int, ...]) -> tuple[int, ...]:
+    """Ranks divided by their greatest common divisor: 2:2:4:0 and 1:1:2:0 are one design."""
+    divisor = gcd(*ranks) or 1
+    return tuple(r // divisor for r in ranks)
+
+

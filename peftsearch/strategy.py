@@ -1,0 +1,120 @@
+"""Strategies: a sampler with its settings, a pruner, and the fidelities; a YAML in `strategies/`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from peftsearch.catalog import load_entry
+from peftsearch.errors import ConfigError
+from peftsearch.fields import Fields, above, at_least, one_of
+
+PRUNERS = ("none", "median", "asha")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SearchFidelity:
+    """How long a trial of the search trains."""
+
+    steps: int = 50
+    """Optimizer steps."""
+    evaluations: int = 1
+    """Validations during a trial, evenly spread, the last one at its end; the pruner acts on them."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ConfirmFidelity:
+    """How the best designs are confirmed."""
+
+    steps: int = 120
+    """Optimizer steps: the full fidelity."""
+    seeds: int = 5
+    """Trainings of each confirmed design, with seeds that the search did not use."""
+    best: int = 3
+    """Designs of the search that are confirmed, beside the best baseline."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Strategy:
+    """How a space is searched."""
+
+    name: str
+    description: str = ""
+    """One line for `peftsearch list strategies`."""
+    sampler: str = "s4"
+    """Name in the table of `peftsearch.samplers`, or `package.module:Object`."""
+    sampler_settings: Mapping[str, Any] = field(default_factory=dict)
+    """Keyword arguments of the sampler."""
+    pruner: str = "none"
+    """`none`, `median` or `asha` (successive halving)."""
+    pruner_settings: Mapping[str, Any] = field(default_factory=dict)
+    """Keyword arguments of Optuna's pruner."""
+    trials: int = 40
+    """Trained designs of the search, the baselines and the confirmation apart."""
+    search: SearchFidelity = SearchFidelity()
+    confirm: ConfirmFidelity = ConfirmFidelity()
+
+    @classmethod
+    def from_dict(cls, name: str, data: Mapping[str, Any]) -> Strategy:
+        """Read a strategy.
+
+        Raises:
+            ConfigError: With all faults of a mapping at once.
+        """
+        fields = Fields(f"strategy {name}", data)
+        description = fields.take("description", str, "")
+        trials = fields.take("trials", int, 40, at_least(1))
+        sampler = dict(fields.take("sampler", dict) or {})
+        pruner = dict(fields.take("pruner", dict, {"name": "none"}))
+        fidelities = fields.take("fidelities", dict, {})
+        if sampler and not isinstance(sampler.get("name"), str):
+            fields.fault("'sampler' needs a 'name'")
+        if fault := one_of(PRUNERS)(pruner.get("name")):
+            fields.fault(f"'pruner': 'name' {fault}")
+        fields.finish()
+        search, confirm = _fidelities(name, fidelities)
+        return cls(
+            name=name,
+            description=description,
+            sampler=sampler.pop("name"),
+            sampler_settings=sampler,
+            pruner=pruner.pop("name"),
+            pruner_settings=pruner,
+            trials=trials,
+            search=search,
+            confirm=confirm,
+        )
+
+
+def _fidelities(name: str, data: Mapping[str, Any]) -> tuple[SearchFidelity, ConfirmFidelity]:
+    fields = Fields(f"strategy {name}: fidelities", data)
+    search = Fields(f"strategy {name}: fidelities: search", fields.take("search", dict, {}))
+    confirm = Fields(f"strategy {name}: fidelities: confirm", fields.take("confirm", dict, {}))
+    fields.finish()
+    of_search = SearchFidelity(
+        steps=search.take("steps", int, SearchFidelity().steps, above(0)),
+        evaluations=search.take("evaluations", int, 1, above(0)),
+    )
+    of_confirm = ConfirmFidelity(
+        steps=confirm.take("steps", int, ConfirmFidelity().steps, above(0)),
+        seeds=confirm.take("seeds", int, ConfirmFidelity().seeds, above(0)),
+        best=confirm.take("best", int, ConfirmFidelity().best, above(0)),
+    )
+    search.finish()
+    confirm.finish()
+    return of_search, of_confirm
+
+
+def load_strategy(name: str) -> Strategy:
+    """A strategy by its shipped name, YAML path, or `package.module:Object` (a `Strategy`).
+
+    Raises:
+        ConfigError: It does not exist or is not of the form.
+    """
+    found, entry = load_entry("strategies", "strategy", name)
+    if isinstance(entry, Mapping):
+        return Strategy.from_dict(found, entry)
+    if not isinstance(entry, Strategy):
+        raise ConfigError(f"strategy {name}: expected a peftsearch Strategy, got {type(entry).__name__}")
+    return entry

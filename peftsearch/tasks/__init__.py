@@ -1,0 +1,98 @@
+"""Tasks: what a search trains and scores on. One table of generated ones; files, dataset folders and the hub besides.
+
+Nothing heavy is loaded before a task is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TypedDict
+
+from peftsearch.errors import TaskError, unknown_name
+from peftsearch.tasks.embedded import EMBEDDED, load_embedded
+from peftsearch.tasks.task import Kind, Split, Task
+
+DEFAULT_TASK = "sentiment"
+
+
+class Wanted(TypedDict):
+    """The columns that the user names."""
+
+    text_column: str | None
+    pair_column: str | None
+    label_column: str | None
+
+
+def resolve_task(
+    name: str | None = None,
+    *,
+    train: str | Path | None = None,
+    validation: str | Path | None = None,
+    test: str | Path | None = None,
+    text_column: str | None = None,
+    pair_column: str | None = None,
+    label_column: str | None = None,
+    kind: Kind | None = None,
+    metric: str | None = None,
+    seed: int = 0,
+    max_train: int | None = None,
+) -> Task:
+    """Find the task that the user means.
+
+    Args:
+        name: An embedded task, a name of the hub ("glue/sst2", "org/name", "org/name:config") or a dataset folder; the
+            default task where there is neither a name nor a file.
+        train: A file of training examples, instead of a name.
+        validation: A file of validation examples.
+        test: A file of test examples.
+        text_column: The column of the text, of files and datasets; guessed where None, as the next two.
+        pair_column: The column of the second text.
+        label_column: The column of the class or target.
+        kind: Classification or regression, of files and datasets; guessed where None.
+        metric: A name of the table of metrics; the default of the task where None.
+        seed: Decides the generated sentences and what is split off.
+        max_train: Number of training examples to keep; all where None.
+
+    Raises:
+        TaskError: There is no such task, the arguments contradict each other, or the data cannot be used.
+    """
+    from peftsearch.tasks.build import limit_train
+
+    if train is None and (validation is not None or test is not None):
+        raise TaskError("task: a validation or test file is given without a training file; add --train FILE")
+    if train is not None and name is not None:
+        raise TaskError(f"task: both the name {name!r} and the file {str(train)!r} are given; leave one out")
+    columns = Wanted(text_column=text_column, pair_column=pair_column, label_column=label_column)
+    if train is not None:
+        from peftsearch.tasks.files import load_files
+
+        task = load_files(train, validation, test, **columns, kind=kind, metric=metric, seed=seed)
+        return limit_train(task, max_train, seed)
+    name = DEFAULT_TASK if name is None else name
+    if name in EMBEDDED:
+        return limit_train(_embedded(name, {**columns, "kind": kind}, metric, seed), max_train, seed)
+    if Path(name).is_file():
+        raise TaskError(f"task {name!r}: is a file; give it with --train {name}")
+    if "/" not in name and ":" not in name and not Path(name).is_dir():
+        raise TaskError(
+            f"{unknown_name('task', name, EMBEDDED)}; a dataset of the hub is org/name, a file goes to --train"
+        )
+    from peftsearch.tasks.hub import load_hub
+
+    return limit_train(load_hub(name, **columns, kind=kind, metric=metric, seed=seed), max_train, seed)
+
+
+def _embedded(name: str, refused: Mapping[str, object], metric: str | None, seed: int) -> Task:
+    from peftsearch.tasks.metrics import choose_metric
+
+    given = [option for option, value in refused.items() if value is not None]
+    if given:
+        raise TaskError(
+            f"task {name!r}: is generated and takes no {', '.join(given)}; these are for files and datasets"
+        )
+    return replace(load_embedded(name, seed), metric=choose_metric("classification", metric))
+
+
+__all__ = ["DEFAULT_TASK", "EMBEDDED", "Kind", "Split", "Task", "load_embedded", "resolve_task"]

@@ -1,0 +1,285 @@
+"""From tables and the names of their columns to a task: kind, classes, targets, splits, and notes on the way."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from random import Random
+
+from peftsearch.errors import TaskError, one_line
+from peftsearch.tasks.columns import Columns
+from peftsearch.tasks.metrics import choose_metric
+from peftsearch.tasks.read import Table
+from peftsearch.tasks.task import Kind, Split, Task
+
+MANY_VALUES = 10
+"""More different fractional labels than this are targets of a regression."""
+VALIDATION_SHARE = 0.15
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tables:
+    """The splits of a task as tables."""
+
+    train: Table
+    """What trials train on; validation is split off from it where there is none."""
+    validation: Table | None = None
+    """What trials are scored on."""
+    test: Table | None = None
+    """What the winner is scored on once."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wishes:
+    """What a user may ask of a task beyond its data."""
+
+    kind: Kind | None = None
+    """Classification or regression; guessed from the labels where None."""
+    metric: str | None = None
+    """A name of the table of metrics; the kind's default where None."""
+    validation_share: float = VALIDATION_SHARE
+    """The share of train that becomes validation where there is none."""
+    seed: int = 0
+    """Decides which examples that are."""
+
+    def __post_init__(self) -> None:
+        """Hold the values against what is allowed."""
+        if self.kind not in (None, "classification", "regression"):
+            raise TaskError(f"kind is {self.kind!r}; it must be classification or regression")
+        if not 0 < self.validation_share <= 0.5:
+            raise TaskError(f"validation share is {self.validation_share}; it must be above 0 and at most 0.5")
+
+
+def build_task(
+    name: str,
+    source: str,
+    tables: Tables,
+    columns: Columns,
+    wishes: Wishes,
+    class_names: Sequence[str] | None = None,
+    notes: Sequence[str] = (),
+) -> Task:
+    """Build a task.
+
+    Args:
+        name: A short name.
+        source: Where the data came from.
+        tables: The splits.
+        columns: Their columns.
+        wishes: What the user asks for.
+        class_names: The classes in order; where None they are those of train, in natural order.
+        notes: What was noticed so far.
+
+    Raises:
+        TaskError: The data cannot be used; the message says where.
+    """
+    given = {"train": tables.train, "validation": tables.validation, "test": tables.test}
+    for table in filter(None, given.values()):
+        columns.check(table)
+        _check_labels_there(table, columns.label)
+    told = [*filter(None, [columns.note]), *notes]
+    kind = wishes.kind or _guess_kind(tables.train, columns.label, told)
+    metric = choose_metric(kind, wishes.metric)
+    classes = _classes(tables.train, columns.label, class_names) if kind == "classification" else ()
+    splits = {split: None if table is None else _split(table, columns, classes) for split, table in given.items()}
+    train, validation = splits["train"], splits["validation"]
+    assert train is not None, "there is always a train table"
+    if validation is None:
+        train, validation = split_off(train, wishes.validation_share, wishes.seed, stratify=kind == "classification")
+        told.append(
+            f"no validation given: {len(validation)} of {len(train) + len(validation)} examples of train were split off"
+        )
+    told.extend(_overlaps(train, {"validation": validation, "test": splits["test"]}))
+    return Task(
+        name=name,
+        kind=kind,
+        labels=classes,
+        train=train,
+        validation=validation,
+        test=splits["test"],
+        metric=metric,
+        source=source,
+        notes=tuple(told),
+    )
+
+
+def class_name(value: object) -> str:
+    """The name of a class: 1, 1.0, "1" and " 1.0 " are all "1"."""
+    text = str(value).strip()
+    return re.sub(r"^(-?\d+)\.0+$", r"\1", text)
+
+
+def natural_key(name: str) -> tuple[object, ...]:
+    """Sort "2" before "10", "-1" before "1" and "grade 2" before "grade 10"."""
+    number = _number(name)
+    if number is None or not math.isfinite(number):
+        parts = re.split(r"(\d+)", name)
+        return (1, *(part if i % 2 == 0 else (int(part), part) for i, part in enumerate(parts)))
+    return (0, number, name)
+
+
+def _check_labels_there(table: Table, column: str) -> None:
+    missing = [i for i, value in enumerate(table.columns[column]) if _is_null(value)]
+    if missing:
+        raise TaskError(
+            f"{table.at(missing[0])}: no label in column {column!r} ({len(missing)} of {len(table)} rows); label these "
+            "rows or leave them out"
+        )
+
+
+def _is_null(value: object) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value)) or str(value).strip() == ""
+
+
+def _number(value: object) -> float | None:
+    try:
+        return float(str(value))
+    except ValueError:
+        return None
+
+
+def _guess_kind(train: Table, column: str, told: list[str]) -> Kind:
+    """Fractional labels of many values are a regression; all others are classes."""
+    numbers = [_number(value) for value in train.columns[column]]
+    finite = [number for number in numbers if number is not None and math.isfinite(number)]
+    fractional = any(not number.is_integer() for number in finite)
+    if not fractional or 2 * len(finite) < len(numbers):
+        return "classification"
+    many = len(set(finite)) > MANY_VALUES
+    told.append(
+        f"{train.where}: column {column!r} holds fractions of {len(set(finite))} values: taken as a "
+        + ("regression" if many else "classification; ask for the kind regression if it is one")
+    )
+    return "regression" if many else "classification"
+
+
+def _classes(train: Table, column: str, given: Sequence[str] | None) -> tuple[str, ...]:
+    found = {class_name(value) for value in train.columns[column]}
+    if len(found) < 2:
+        raise TaskError(
+            f"{train.where}: column {column!r} holds one class only ({one_line(next(iter(found)), 60)!r}); at least "
+            "two are needed"
+        )
+    if given is not None:
+        return tuple(given)
+    if len(found) > max(2, len(train) / 2):
+        raise TaskError(
+            f"{train.where}: column {column!r} holds {len(found)} classes in {len(train)} rows; name another label "
+            "column, or ask for the kind regression"
+        )
+    return tuple(sorted(found, key=natural_key))
+
+
+def _split(table: Table, columns: Columns, classes: tuple[str, ...]) -> Split:
+    labels = _class_indices(table, columns.label, classes) if classes else _targets(table, columns.label)
+    pairs = None if columns.pair is None else _texts(table, columns.pair)
+    return Split(texts=_texts(table, columns.text), pairs=pairs, labels=labels)
+
+
+def _texts(table: Table, column: str) -> list[str]:
+    values = table.columns[column]
+    empty = [i for i, value in enumerate(values) if _is_null(value)]
+    if empty:
+        raise TaskError(
+            f"{table.at(empty[0])}: empty text in column {column!r} ({len(empty)} of {len(table)} rows); fill these "
+            "rows or leave them out"
+        )
+    for i, value in enumerate(values):
+        if not isinstance(value, str | int | float):
+            raise TaskError(
+                f"{table.at(i)}: column {column!r} holds a {type(value).__name__}, a text is needed; name another"
+            )
+        if isinstance(value, str) and _has_surrogate(value):
+            raise TaskError(
+                f"{table.at(i)}: column {column!r} holds half a surrogate pair (\\ud8..); write the text anew"
+            )
+    return [str(value) for value in values]
+
+
+def _has_surrogate(text: str) -> bool:
+    """Whether a text cannot be written as UTF-8; tokenizers fail on such."""
+    return any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
+def _class_indices(table: Table, column: str, classes: tuple[str, ...]) -> list[int]:
+    index = {name: i for i, name in enumerate(classes)}
+    names = [class_name(value) for value in table.columns[column]]
+    for i, name in enumerate(names):
+        if name not in index:
+            known = one_line(", ".join(classes), 120)
+            raise TaskError(
+                f"{table.at(i)}: label {one_line(name, 60)!r} does not occur in training (known: {known}); correct "
+                "it or leave the row out"
+            )
+    return [index[name] for name in names]
+
+
+def _targets(table: Table, column: str) -> list[float]:
+    targets: list[float] = []
+    for i, value in enumerate(table.columns[column]):
+        number = _number(value)
+        if number is None or not math.isfinite(number):
+            raise TaskError(
+                f"{table.at(i)}: {one_line(value, 60)!r} in column {column!r} is not a finite number; a regression "
+                "needs one in every row"
+            )
+        targets.append(number)
+    return targets
+
+
+def split_off(train: Split, share: float, seed: int, *, stratify: bool) -> tuple[Split, Split]:
+    """Split a part off, decided by the seed; both parts keep the order of the rows.
+
+    Args:
+        train: What to split.
+        share: The share to split off.
+        seed: The same seed takes the same examples.
+        stratify: Take that share of every class; the only example of a class stays.
+
+    Returns:
+        The rest, and the part.
+
+    Raises:
+        TaskError: There are too few examples.
+    """
+    groups: dict[object, list[int]] = defaultdict(list)
+    for i, label in enumerate(train.labels):
+        groups[label if stratify else None].append(i)
+    rng, taken = Random(seed), set[int]()
+    for key in sorted(groups, key=str):
+        n_taken = min(max(1, round(share * len(groups[key]))), len(groups[key]) - 1)
+        taken.update(rng.sample(groups[key], n_taken))
+    if not taken:
+        raise TaskError(
+            f"train: {len(train)} examples are too few to split validation off; give a validation file with "
+            "--validation"
+        )
+    rest = [i for i in range(len(train)) if i not in taken]
+    return train.take(rest), train.take(sorted(taken))
+
+
+def _overlaps(train: Split, others: dict[str, Split | None]) -> list[str]:
+    known = set(train.rows())
+    counts = {name: sum(row in known for row in split.rows()) for name, split in others.items() if split is not None}
+    return [f"{count} texts of {name} occur in train too" for name, count in counts.items() if count]
+
+
+def limit_train(task: Task, max_train: int | None, seed: int) -> Task:
+    """Keep at most `max_train` training examples, drawn by the seed, with the shares of the classes left to chance.
+
+    Raises:
+        TaskError: The limit is below 2.
+    """
+    if max_train is not None and max_train < 2:
+        raise TaskError(f"task {task.name!r}: max_train is {max_train}; it must be at least 2")
+    if max_train is None or max_train >= len(task.train):
+        return task
+    kept = task.train.take(sorted(Random(seed).sample(range(len(task.train)), max_train)))
+    note = f"{max_train} of {len(task.train)} training examples are used (max_train)"
+    limited = replace(task, train=kept, notes=(*task.notes, note), fingerprint="")
+    if task.kind == "classification" and len(Counter(kept.labels)) < 2:
+        raise TaskError(f"task {task.name!r}: max_train {max_train} leaves one class only; raise it")
+    return limited

@@ -1,0 +1,152 @@
+"""Which columns hold the text, the second text and the label; named by the user or guessed from names and values."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+
+from peftsearch.errors import TaskError
+from peftsearch.tasks.read import Table
+
+TEXTS = (
+    "text",
+    "sentence",
+    "content",
+    "review",
+    "question",
+    "comment",
+    "tweet",
+    "document",
+    "body",
+    "message",
+    "title",
+)
+PAIRS = (
+    ("text_a", "text_b"),
+    ("text1", "text2"),
+    ("premise", "hypothesis"),
+    ("sentence1", "sentence2"),
+    ("sentence_a", "sentence_b"),
+    ("question1", "question2"),
+    ("question", "sentence"),
+    ("question", "passage"),
+    ("query", "document"),
+)
+LABELS = ("label", "labels", "class", "target", "score", "category", "rating", "stars", "gold_label")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Columns:
+    """The names of the columns of a task."""
+
+    text: str
+    """The text, or the first text of each pair."""
+    pair: str | None = None
+    """The second text of each pair."""
+    label: str
+    """The class or the target."""
+    note: str | None = None
+    """What was guessed, a sentence."""
+
+    def check(self, table: Table) -> None:
+        """Hold the names against a table.
+
+        Raises:
+            TaskError: A column is not there.
+        """
+        for name in filter(None, (self.text, self.pair, self.label)):
+            if name not in table.columns:
+                raise TaskError(_missing(table, name))
+
+
+def choose_columns(table: Table, text: str | None, pair: str | None, label: str | None) -> Columns:
+    """Complete the columns that the user named with guesses.
+
+    Args:
+        table: The training data.
+        text: The user's text column.
+        pair: The user's column of second texts.
+        label: The user's label column.
+
+    Raises:
+        TaskError: A named column is not there, one is named twice, or the others cannot be guessed.
+    """
+    named = [name for name in (text, pair, label) if name is not None]
+    for name in named:
+        if name not in table.columns:
+            raise TaskError(_missing(table, name))
+    if len(set(named)) < len(named):
+        raise TaskError(f"{table.where}: text, pair and label must be different columns, got {', '.join(named)}")
+    found_label = label or _guess_label(table, [name for name in (text, pair) if name is not None])
+    found_text, found_pair = (text, pair) if text else _guess_text(table, found_label, pair)
+    note = None
+    if text is None or label is None:
+        both = f"text {found_text!r}, " + (f"pair {found_pair!r}, " if found_pair else "")
+        note = f"{table.where}: columns guessed: {both}label {found_label!r}"
+    return Columns(text=found_text, pair=found_pair, label=found_label, note=note)
+
+
+def _missing(table: Table, name: str) -> str:
+    lowered = {column.lower(): column for column in table.columns}
+    near = difflib.get_close_matches(name.lower(), lowered, n=1)
+    hint = f"; did you mean {lowered[near[0]]!r}?" if near else ""
+    return f"{table.where}: no column {name!r}{hint} (columns: {', '.join(table.columns)})"
+
+
+def _guess_label(table: Table, taken: list[str]) -> str:
+    free = {name.lower(): name for name in table.columns if name not in taken}
+    for name in LABELS:
+        if name in free:
+            return free[name]
+    names = list(free.values())
+    if taken and len(names) == 1:
+        return names[0]
+    if not taken and len(names) == 2:
+        label = _label_of_two(table, names[0], names[1])
+        if label is not None:
+            return label
+    raise TaskError(
+        f"{table.where}: cannot tell the label column from {', '.join(table.columns)}; name it with --label-column"
+    )
+
+
+def _label_of_two(table: Table, first: str, second: str) -> str | None:
+    """Of two columns the one of numbers, or else the one with at most half as many different values."""
+    prose = [name for name in (first, second) if is_prose(table.columns[name])]
+    if len(prose) == 1:
+        return second if prose[0] == first else first
+    n_first, n_second = (len(set(map(str, table.columns[name]))) for name in (first, second))
+    if 2 * min(n_first, n_second) > max(n_first, n_second):
+        return None
+    return first if n_first < n_second else second
+
+
+def _guess_text(table: Table, label: str, pair: str | None) -> tuple[str, str | None]:
+    free = {name.lower(): name for name in table.columns if name not in (label, pair)}
+    if pair is None:
+        for first, second in PAIRS:
+            if first in free and second in free:
+                return free[first], free[second]
+    for name in TEXTS:
+        if name in free:
+            return free[name], pair
+    prose = [name for name in free.values() if is_prose(table.columns[name])]
+    if len(prose) == 1:
+        return prose[0], pair
+    raise TaskError(
+        f"{table.where}: cannot tell the text column from {', '.join(table.columns)}; name it with --text-column"
+    )
+
+
+def is_prose(values: list[object]) -> bool:
+    """Whether a column holds strings that are not all numbers."""
+    strings = [value for value in values if isinstance(value, str)]
+    return bool(strings) and not all(_is_number(value) for value in strings)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,177 @@
+"""Tokenise a task once, and cut it into batches for every trial.
+
+Texts become lists of token ids without padding. A batch holds texts of like length, padded on the right to its
+longest: on short texts that saves most of the work. Evaluation batches carry their examples' indices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+import torch
+
+from peftsearch.errors import TaskError
+from peftsearch.tasks.task import Split, Task
+
+MEGA_BATCHES = 20
+"""Batches whose examples are sorted by length together."""
+CHUNK = 1000
+"""Texts per call of the tokenizer."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncodedSplit:
+    """The token ids of one split."""
+
+    input_ids: list[list[int]]
+    """Token ids of each example, special tokens included, not padded."""
+    token_type_ids: list[list[int]] | None
+    """The segment of each token, where the tokenizer makes them."""
+    labels: list[int] | list[float]
+    """Class indices or targets."""
+    pad_id: int
+    """The token that pads a batch."""
+    n_truncated: int = 0
+    """Number of examples that were cut to the maximum length."""
+
+    def __len__(self) -> int:
+        """The number of examples."""
+        return len(self.input_ids)
+
+    def collate(self, indices: list[int]) -> dict[str, torch.Tensor]:
+        """Pad the examples at `indices` into one batch.
+
+        Returns:
+            `input_ids`, `attention_mask` and, where there are, `token_type_ids`, `(batch, seq)` of int64, and
+            `labels`, `(batch,)` of int64 for classes or float32 for targets.
+        """
+        rows = [self.input_ids[i] for i in indices]
+        width = max(map(len, rows))
+        batch = {
+            "input_ids": torch.tensor([row + [self.pad_id] * (width - len(row)) for row in rows]),
+            "attention_mask": torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows]),
+        }
+        if self.token_type_ids is not None:
+            segments = [self.token_type_ids[i] for i in indices]
+            batch["token_type_ids"] = torch.tensor([row + [0] * (width - len(row)) for row in segments])
+        batch["labels"] = torch.tensor([self.labels[i] for i in indices])
+        return batch
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncodedTask:
+    """A task as token ids."""
+
+    task: Task
+    """What was encoded."""
+    train: EncodedSplit
+    """What trials train on."""
+    validation: EncodedSplit
+    """What trials are scored on."""
+    test: EncodedSplit | None
+    """What the winner is scored on once; None where there is none."""
+    notes: tuple[str, ...] = ()
+    """What was noticed, a sentence each."""
+
+
+def encode(task: Task, tokenizer: Any, max_length: int = 128) -> EncodedTask:
+    """Tokenise every split.
+
+    Args:
+        task: What to encode.
+        tokenizer: A transformers tokenizer.
+        max_length: Number of tokens, special ones included, that a text is cut to.
+
+    Raises:
+        TaskError: The tokenizer has no token to pad with, or `max_length` is too small.
+    """
+    least = tokenizer.num_special_tokens_to_add(pair=task.train.pairs is not None) + 1
+    if max_length < least:
+        raise TaskError(f"task {task.name!r}: max_length is {max_length}; this tokenizer needs at least {least}")
+    train = encode_split(task.train, tokenizer, max_length)
+    validation = encode_split(task.validation, tokenizer, max_length)
+    test = None if task.test is None else encode_split(task.test, tokenizer, max_length)
+    splits = {"train": train, "validation": validation, "test": test}
+    notes = [
+        f"{split.n_truncated} of {len(split)} texts of {name} are longer than {max_length} tokens and were cut"
+        for name, split in splits.items()
+        if split is not None and split.n_truncated
+    ]
+    return EncodedTask(task=task, train=train, validation=validation, test=test, notes=tuple(notes))
+
+
+def encode_split(split: Split, tokenizer: Any, max_length: int) -> EncodedSplit:
+    """Tokenise one split; a pair is cut at the end of its longer text."""
+    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    if pad_id is None:
+        raise TaskError("tokenizer: it has neither a pad token nor an end token; set tokenizer.pad_token first")
+    ids: list[list[int]] = []
+    segments: list[list[int]] = []
+    n_truncated = 0
+    for start in range(0, len(split), CHUNK):
+        texts = split.texts[start : start + CHUNK]
+        pairs = None if split.pairs is None else split.pairs[start : start + CHUNK]
+        whole = tokenizer(texts, pairs, truncation=False, padding=False, verbose=False)
+        over = [i for i, row in enumerate(whole["input_ids"]) if len(row) > max_length]
+        n_truncated += len(over)
+        made = tokenizer(texts, pairs, truncation=True, max_length=max_length) if over else whole
+        ids.extend(made["input_ids"])
+        segments.extend(made.get("token_type_ids") or [])
+    return EncodedSplit(
+        input_ids=ids,
+        token_type_ids=segments or None,
+        labels=split.labels,
+        pad_id=pad_id,
+        n_truncated=n_truncated,
+    )
+
+
+def batches(split: EncodedSplit, batch_size: int, seed: int, steps: int) -> Iterator[dict[str, torch.Tensor]]:
+    """Training batches: epochs without end until `steps`, every example once per epoch.
+
+    An epoch is shuffled, cut into runs of `MEGA_BATCHES` batches, sorted by length inside each run, cut into batches,
+    and these are shuffled. The last batch of an epoch may be smaller.
+
+    Args:
+        split: What to draw from; not empty.
+        batch_size: Examples per batch.
+        seed: The same seed gives the same batches.
+        steps: Number of batches.
+    """
+    rng, made = Random(seed), 0
+    while made < steps:
+        for indices in epoch(split, batch_size, rng):
+            if made == steps:
+                return
+            made += 1
+            yield split.collate(indices)
+
+
+def epoch(split: EncodedSplit, batch_size: int, rng: Random) -> list[list[int]]:
+    """The indices of one epoch's batches."""
+    assert len(split) > 0, "an epoch needs examples"
+    assert batch_size > 0, "a batch needs a size"
+    order = list(range(len(split)))
+    rng.shuffle(order)
+    mega = MEGA_BATCHES * batch_size
+    cut: list[list[int]] = []
+    for start in range(0, len(order), mega):
+        run = sorted(order[start : start + mega], key=lambda i: len(split.input_ids[i]))
+        cut.extend(run[i : i + batch_size] for i in range(0, len(run), batch_size))
+    rng.shuffle(cut)
+    return cut
+
+
+def eval_batches(split: EncodedSplit, batch_size: int) -> Iterator[tuple[list[int], dict[str, torch.Tensor]]]:
+    """Every example once, sorted by length.
+
+    Yields:
+        The indices of the examples in the split, and their batch.
+    """
+    order = sorted(range(len(split)), key=lambda i: len(split.input_ids[i]))
+    for start in range(0, len(order), batch_size):
+        indices = order[start : start + batch_size]
+        yield indices, split.collate(indices)

@@ -1,0 +1,209 @@
+"""A task from the Hugging Face hub or a local dataset folder, through `datasets`.
+
+Names: "glue/sst2" (a task of a known benchmark), "org/name", "org/name:config", or a folder that `load_dataset` or
+`load_from_disk` reads. Without a network only what is in the local cache loads, and a failure takes seconds, not the
+half minute of the hub client's retries.
+"""
+
+from __future__ import annotations
+
+import difflib
+import urllib.error
+import urllib.request
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from peftsearch.errors import TaskError, one_line
+from peftsearch.tasks.build import VALIDATION_SHARE, Tables, Wishes, build_task
+from peftsearch.tasks.columns import choose_columns
+from peftsearch.tasks.embedded import EMBEDDED
+from peftsearch.tasks.read import Table
+from peftsearch.tasks.task import Kind, Task
+
+BENCHMARKS = {"glue": "nyu-mll/glue", "super_glue": "aps/super_glue"}
+METRIC_OF = {"cola": "matthews", "mrpc": "f1", "qqp": "f1", "stsb": "pearson"}
+"""The metrics of GLUE (arXiv 1804.07461) that are not accuracy."""
+VALIDATION_NAMES = ("validation", "validation_matched", "dev", "valid", "val", "eval")
+TEST_NAMES = ("test", "test_matched")
+PROBE_S = 2.0
+"""Seconds that the hub has to answer before it counts as out of reach."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Address:
+    """Where a dataset is."""
+
+    path: str
+    """What `load_dataset` takes: a name of the hub or a folder."""
+    config: str | None
+    """The configuration, a subset of the dataset."""
+    is_folder: bool
+    """Whether it is a local folder."""
+
+
+def parse_address(name: str) -> Address:
+    """Read "glue/sst2", "org/name", "org/name:config" or a folder."""
+    if Path(name).is_dir():
+        return Address(path=name, config=None, is_folder=True)
+    path, _, config = name.partition(":")
+    owner, _, rest = path.partition("/")
+    if owner in BENCHMARKS and (rest or config):
+        return Address(path=BENCHMARKS[owner], config=rest or config, is_folder=False)
+    return Address(path=path, config=config or None, is_folder=False)
+
+
+def load_hub(
+    name: str,
+    *,
+    text_column: str | None = None,
+    pair_column: str | None = None,
+    label_column: str | None = None,
+    kind: Kind | None = None,
+    metric: str | None = None,
+    validation_share: float = VALIDATION_SHARE,
+    seed: int = 0,
+    max_rows: int | None = None,
+) -> Task:
+    """Load a task from the hub, its cache, or a dataset folder.
+
+    Args:
+        name: See the module.
+        text_column: The column of the text; guessed where None, as the next two.
+        pair_column: The column of the second text.
+        label_column: The column of the class or target.
+        kind: Classification or regression; guessed where None.
+        metric: A name of the table of metrics; the benchmark's own, or the kind's, where None.
+        validation_share: The share of train that is split off where there is no validation split.
+        seed: Decides which examples are split off or kept.
+        max_rows: Number of rows to read of each split, drawn by the seed; all where None.
+
+    Raises:
+        TaskError: The dataset cannot be reached, or cannot be used.
+    """
+    wishes = Wishes(kind=kind, metric=metric, validation_share=validation_share, seed=seed)
+    address = parse_address(name)
+    data = _load(name, address)
+    splits = {split: found for split in ("train", "validation", "test") if (found := _find(data, split)) is not None}
+    if "train" not in splits:
+        raise TaskError(
+            f"task {name!r}: no split 'train' (splits: {', '.join(data)}); give its files with --train instead"
+        )
+    notes: list[str] = []
+    tables = {split: _table(name, split, data[found], max_rows, seed) for split, found in splits.items()}
+    columns = choose_columns(tables["train"], text_column, pair_column, label_column)
+    classes = getattr(data[splits["train"]].features[columns.label], "names", None)
+    labelled = {
+        split: _drop_unlabelled(table, columns.label, classes is not None, notes) for split, table in tables.items()
+    }
+    if classes is not None:
+        labelled = {split: table and _name_classes(table, columns.label, classes) for split, table in labelled.items()}
+    train = labelled["train"]
+    if train is None:
+        raise TaskError(f"task {name!r}: no row of train has a label in column {columns.label!r}; name another column")
+    chosen = Tables(train=train, validation=labelled.get("validation"), test=labelled.get("test"))
+    short = Path(address.path).name if address.config is None else address.config
+    source = f"{'folder' if address.is_folder else 'hub'} {name}"
+    return build_task(short, source, chosen, columns, _glue_wishes(wishes, address), classes, notes)
+
+
+def _glue_wishes(wishes: Wishes, address: Address) -> Wishes:
+    """Fill in what GLUE says of its tasks."""
+    if address.path != BENCHMARKS["glue"]:
+        return wishes
+    kind: Kind = "regression" if address.config == "stsb" else "classification"
+    return replace(
+        wishes, kind=wishes.kind or kind, metric=wishes.metric or METRIC_OF.get(address.config or "", "accuracy")
+    )
+
+
+def _load(name: str, address: Address) -> dict[str, Any]:
+    """The splits of a dataset, by name."""
+    import datasets
+
+    try:
+        if address.is_folder and (Path(address.path) / "dataset_dict.json").exists():
+            return dict(datasets.load_from_disk(address.path))
+        if address.is_folder and (Path(address.path) / "state.json").exists():
+            return {"train": datasets.load_from_disk(address.path)}
+        with _offline_unless(address.is_folder or _hub_answers()):
+            return dict(datasets.load_dataset(address.path, address.config))
+    except Exception as fault:  # the loader of a dataset may fail in any way; the reason goes into the message
+        raise TaskError(_why(name, address, fault)) from fault
+
+
+def _why(name: str, address: Address, fault: Exception) -> str:
+    reason = f"task {name!r}: cannot be loaded ({one_line(fault, 160)})"
+    if address.is_folder:
+        return f"{reason}; a folder of csv, jsonl or parquet files, or one of save_to_disk, is needed"
+    near = difflib.get_close_matches(name.rpartition("/")[2], EMBEDDED, n=1)
+    hint = f"did you mean the embedded task {near[0]!r}? Else check" if near else "check"
+    return (
+        f"{reason}; {hint} the name and the network, or use --train FILE or an embedded task "
+        f"({', '.join(sorted(EMBEDDED))})"
+    )
+
+
+def _hub_answers() -> bool:
+    """Whether the hub gives any answer, through the proxies of the environment, within `PROBE_S`."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        urllib.request.urlopen(urllib.request.Request(constants.ENDPOINT, method="HEAD"), timeout=PROBE_S).close()
+    except urllib.error.HTTPError:
+        return True
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+@contextmanager
+def _offline_unless(online: bool) -> Iterator[None]:
+    """Let `datasets` read its cache alone, without retries, while the hub is out of reach."""
+    from datasets import config
+    from huggingface_hub import constants
+
+    before = config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE
+    if not online:
+        config.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE = before
+
+
+def _find(data: Iterable[str], split: str) -> str | None:
+    names = {"train": ("train",), "validation": VALIDATION_NAMES, "test": TEST_NAMES}[split]
+    there = set(data)
+    return next((candidate for candidate in names if candidate in there), None)
+
+
+def _table(name: str, split: str, dataset: Any, max_rows: int | None, seed: int) -> Table:
+    if max_rows is not None and max_rows < len(dataset):
+        dataset = dataset.shuffle(seed=seed).select(range(max_rows))
+    columns = {column: list(dataset[column]) for column in dataset.column_names}
+    return Table(where=f"{name}, {split}", columns=columns, lines=list(range(1, len(dataset) + 1)), unit="row")
+
+
+def _drop_unlabelled(table: Table, column: str, has_classes: bool, notes: list[str]) -> Table | None:
+    """Leave rows without a label out; None where no row stays.
+
+    The mark of a hidden label is -1. Where labels are numbers of their own, -1 is one too unless all of a split are -1.
+    """
+    labels = table.columns.get(column)
+    if labels is None or not (has_classes or set(labels) == {-1}):
+        return table
+    kept = [i for i, label in enumerate(labels) if label != -1]
+    if len(kept) < len(labels):
+        n_out = len(labels) - len(kept)
+        notes.append(f"{table.where}: {n_out} of {len(labels)} rows have no label (-1) and were left out")
+    return table.take(kept) if kept else None
+
+
+def _name_classes(table: Table, column: str, classes: list[str]) -> Table:
+    named = [classes[label] if isinstance(label, int) else label for label in table.columns[column]]
+    return replace(table, columns={**table.columns, column: named})

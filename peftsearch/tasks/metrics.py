@@ -1,0 +1,107 @@
+"""The table of metrics: each takes predictions and labels and gives one number, larger is better.
+
+From scikit-learn and SciPy. What they leave undefined (a correlation with a constant) is 0.0 here, the score of
+knowing nothing, so that a trial whose model answers always the same has a score that can be compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from peftsearch.errors import TaskError, unknown_name
+from peftsearch.tasks.task import Kind
+
+Numbers = Sequence[int] | Sequence[float]
+
+
+def accuracy(predictions: Numbers, labels: Numbers) -> float:
+    """The share of correct predictions."""
+    return sum(p == t for p, t in zip(predictions, labels, strict=True)) / len(labels)
+
+
+def f1(predictions: Numbers, labels: Numbers) -> float:
+    """F1 of class 1 where there are only classes 0 and 1; else the mean over the classes (macro F1)."""
+    from sklearn.metrics import f1_score
+
+    average = "binary" if {*predictions, *labels} <= {0, 1} else "macro"
+    return float(f1_score(labels, predictions, average=average, zero_division=0.0))
+
+
+def matthews(predictions: Numbers, labels: Numbers) -> float:
+    """Matthews' correlation coefficient, -1 to 1."""
+    from sklearn.metrics import matthews_corrcoef
+
+    return _unless_constant(lambda: matthews_corrcoef(labels, predictions), predictions, labels)
+
+
+def pearson(predictions: Numbers, labels: Numbers) -> float:
+    """Pearson's correlation, -1 to 1."""
+    from scipy.stats import pearsonr
+
+    return _unless_constant(lambda: pearsonr(predictions, labels).statistic, predictions, labels)
+
+
+def spearman(predictions: Numbers, labels: Numbers) -> float:
+    """Spearman's rank correlation, -1 to 1."""
+    from scipy.stats import spearmanr
+
+    return _unless_constant(lambda: spearmanr(predictions, labels).statistic, predictions, labels)
+
+
+def _unless_constant(measure: Callable[[], Any], predictions: Numbers, labels: Numbers) -> float:
+    if len(set(predictions)) < 2 or len(set(labels)) < 2:
+        return 0.0
+    return float(measure())
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Metric:
+    """A line of the table."""
+
+    measure: Callable[[Numbers, Numbers], float]
+    """Takes predictions, then labels."""
+    kind: Kind
+    """The kind of task that it fits."""
+
+
+METRICS = {
+    "accuracy": Metric(measure=accuracy, kind="classification"),
+    "f1": Metric(measure=f1, kind="classification"),
+    "matthews": Metric(measure=matthews, kind="classification"),
+    "pearson": Metric(measure=pearson, kind="regression"),
+    "spearman": Metric(measure=spearman, kind="regression"),
+}
+
+
+def score(metric: str, predictions: Numbers, labels: Numbers) -> float:
+    """Score predictions against labels; class indices for a classification, numbers for a regression.
+
+    Raises:
+        TaskError: There is no such metric, there are no examples, or the two differ in length.
+    """
+    if metric not in METRICS:
+        raise TaskError(unknown_name("metric", metric, METRICS))
+    if len(predictions) != len(labels) or not len(labels):
+        raise TaskError(
+            f"metric {metric!r}: {len(predictions)} predictions for {len(labels)} labels; there must be one for "
+            "each, and at least one"
+        )
+    return METRICS[metric].measure(predictions, labels)
+
+
+def choose_metric(kind: Kind, asked: str | None = None) -> str:
+    """The metric that was asked for, held against the kind of task, or the default of that kind.
+
+    Raises:
+        TaskError: There is no such metric, or it is for the other kind of task.
+    """
+    if asked is None:
+        return "accuracy" if kind == "classification" else "pearson"
+    if asked not in METRICS:
+        raise TaskError(unknown_name("metric", asked, METRICS))
+    if METRICS[asked].kind != kind:
+        fits = ", ".join(name for name, line in METRICS.items() if line.kind == kind)
+        raise TaskError(f"metric {asked!r} is for {METRICS[asked].kind}, the task is a {kind}; choose one of: {fits}")
+    return asked

@@ -1,0 +1,220 @@
+"""Read a file of examples into columns: CSV, TSV, JSON lines, a JSON list, or Parquet.
+
+The readers keep the line that each row starts on, so that a fault in the data is told by its place. Values stay as the
+file has them; in CSV and TSV all are strings.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import io
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from peftsearch.errors import TaskError, one_line
+
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
+DELIMITERS = (",", ";", "\t", "|")
+
+Row = tuple[int, dict[str, object]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Table:
+    """The columns of one file or hub split."""
+
+    where: str
+    """How messages name it."""
+    columns: dict[str, list[object]]
+    """Values by column; all columns have the same length."""
+    lines: list[int]
+    """Where each row starts, from 1."""
+    unit: Literal["line", "row"]
+    """What `lines` counts."""
+
+    def __len__(self) -> int:
+        """The number of rows."""
+        return len(self.lines)
+
+    def at(self, index: int) -> str:
+        """The place of a row, for messages."""
+        return f"{self.where}, {self.unit} {self.lines[index]}"
+
+    def take(self, indices: list[int]) -> Table:
+        """The rows at `indices`, in that order."""
+        columns = {name: [values[i] for i in indices] for name, values in self.columns.items()}
+        return Table(where=self.where, columns=columns, lines=[self.lines[i] for i in indices], unit=self.unit)
+
+
+def read_table(path: str | Path) -> Table:
+    """Read one file by its suffix.
+
+    Raises:
+        TaskError: There is no such file, or it is not what its suffix says, or it holds no rows.
+    """
+    path = Path(path)
+    _check_file(path)
+    table = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_text(path)
+    if not len(table):
+        raise TaskError(
+            f"{path}: has no rows (columns: {', '.join(table.columns) or 'none'}); give a file with examples"
+        )
+    return table
+
+
+def _check_file(path: Path) -> None:
+    if path.is_dir():
+        raise TaskError(f"{path}: is a folder, a file is needed ({' '.join(SUFFIXES)}); a folder goes to --task")
+    if not path.exists():
+        names = sorted(p.name for p in path.parent.iterdir()) if path.parent.is_dir() else []
+        near = difflib.get_close_matches(path.name, names, n=3)
+        hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"looked in {path.parent.absolute()}"
+        raise TaskError(f"{path}: no such file; {hint}")
+    if path.suffix.lower() not in SUFFIXES:
+        raise TaskError(f"{path}: unknown suffix {path.suffix!r}; give a file of one of: {', '.join(SUFFIXES)}")
+    if path.stat().st_size == 0:
+        raise TaskError(f"{path}: is empty; give a file with examples")
+
+
+def _read_text(path: Path) -> Table:
+    text = _decode(path)
+    if not text.strip():
+        raise TaskError(f"{path}: is empty; give a file with examples")
+    suffix = path.suffix.lower()
+    if suffix in (".csv", ".tsv"):
+        return _read_delimited(path, text)
+    if suffix == ".json" and text.lstrip().startswith("["):
+        return _from_rows(path, _json_list(path, text), "row")
+    return _from_rows(path, _json_lines(path, text), "line")
+
+
+def _decode(path: Path) -> str:
+    raw = path.read_bytes()
+    if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise TaskError(
+            f"{path}: is UTF-16, UTF-8 is needed; save it as 'CSV UTF-8', or: iconv -f UTF-16 -t UTF-8 IN > OUT"
+        )
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as fault:
+        line = raw[: fault.start].count(b"\n") + 1
+        raise TaskError(
+            f"{path}, line {line}: not UTF-8 (byte 0x{raw[fault.start]:02x} at offset {fault.start}); save it as "
+            "'CSV UTF-8', or: iconv -f WINDOWS-1252 -t UTF-8 IN > OUT"
+        ) from None
+
+
+def _sniff(path: Path, text: str) -> str:
+    """The delimiter that the header has most of; for a tie the suffix's own, then the first of the table."""
+    header = next(line for line in text.splitlines() if line.strip())
+    own = "\t" if path.suffix.lower() == ".tsv" else ","
+    return max(DELIMITERS, key=lambda mark: (header.count(mark), mark == own))
+
+
+def _read_delimited(path: Path, text: str) -> Table:
+    mark = _sniff(path, text)
+    try:
+        records = list(_records(text, mark, csv.QUOTE_MINIMAL))
+    except csv.Error as fault:
+        if mark != "\t":
+            raise TaskError(
+                f"{path}, {one_line(fault)}; put a field with quotes or line ends in double quotes"
+            ) from None
+        records = list(_records(text, mark, csv.QUOTE_NONE))  # tab-separated files often hold bare quotes
+    (_, header), rows = records[0], records[1:]
+    names = [name.strip() for name in header]
+    _check_names(path, names)
+    for line, fields in rows:
+        if len(fields) != len(names):
+            raise TaskError(
+                f"{path}, line {line}: {len(fields)} fields where the header has {len(names)} (delimiter {mark!r}); "
+                "put a field that holds the delimiter in double quotes"
+            )
+    columns: dict[str, list[object]] = {name: [fields[i] for _, fields in rows] for i, name in enumerate(names) if name}
+    return Table(where=str(path), columns=columns, lines=[line for line, _ in rows], unit="line")
+
+
+def _records(text: str, mark: str, quoting: Literal[0, 3]) -> Iterator[tuple[int, list[str]]]:
+    """The records that are not blank, each with the line that it starts on."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=mark, quoting=quoting, strict=True)
+    start = 1
+    try:
+        for fields in reader:
+            if any(field.strip() for field in fields):
+                yield start, fields
+            start = reader.line_num + 1
+    except csv.Error as fault:
+        raise csv.Error(f"line {start}: {fault}") from None
+
+
+def _check_names(path: Path, names: list[str]) -> None:
+    double = [name for name, count in Counter(filter(None, names)).items() if count > 1]
+    if double:
+        raise TaskError(f"{path}: duplicate column names: {', '.join(double)}; rename one of each in the header")
+
+
+def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    double = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
+    if double:
+        raise ValueError(f"duplicate column names: {', '.join(double)}")
+    return dict(pairs)
+
+
+def _json_lines(path: Path, text: str) -> Iterator[Row]:
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line, object_pairs_hook=_unique_keys)
+        except ValueError as fault:
+            raise TaskError(
+                f"{path}, line {number}: malformed JSON ({one_line(fault)}); write one object per line"
+            ) from None
+        yield number, _object(path, f"line {number}", row)
+
+
+def _json_list(path: Path, text: str) -> Iterator[Row]:
+    try:
+        rows = json.loads(text, object_pairs_hook=_unique_keys)
+    except ValueError as fault:
+        raise TaskError(
+            f"{path}: malformed JSON ({one_line(fault)}); write a list of objects, or one per line"
+        ) from None
+    for number, row in enumerate(rows, start=1):
+        yield number, _object(path, f"row {number}", row)
+
+
+def _object(path: Path, place: str, row: object) -> dict[str, object]:
+    if not isinstance(row, dict):
+        raise TaskError(
+            f'{path}, {place}: a JSON {type(row).__name__}, an object is needed, like {{"text": "...", "label": "..."}}'
+        )
+    return row
+
+
+def _from_rows(path: Path, rows: Iterator[Row], unit: Literal["line", "row"]) -> Table:
+    """Columns of rows of objects; a key that a row lacks is null there."""
+    kept = list(rows)
+    names = dict.fromkeys(name for _, row in kept for name in row)
+    columns = {name: [row.get(name) for _, row in kept] for name in names}
+    return Table(where=str(path), columns=columns, lines=[number for number, _ in kept], unit=unit)
+
+
+def _read_parquet(path: Path) -> Table:
+    import pyarrow as pa  # type: ignore[import-untyped]  # has no type hints
+    from pyarrow import parquet
+
+    try:
+        table = parquet.read_table(path)
+    except (pa.ArrowException, OSError) as fault:
+        raise TaskError(
+            f"{path}: cannot be read as Parquet ({one_line(fault, 120)}); write it anew, or give CSV"
+        ) from None
+    _check_names(path, table.column_names)
+    columns = {name: table.column(name).to_pylist() for name in table.column_names}
+    return Table(where=str(path), columns=columns, lines=list(range(1, table.num_rows + 1)), unit="row")

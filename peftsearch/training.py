@@ -1,0 +1,162 @@
+"""The one training loop: AdamW, linear warm-up and decay, gradient clipping, divergence detection.
+
+It trains whatever parameters the groups hold, on batches that come ready (tokenised once a study, bucketed by length),
+and knows nothing of methods, studies or tasks beyond the loss.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from peftsearch.fields import Fields, above, at_least
+
+
+class Diverged(Exception):
+    """The loss is no longer a number; the trial is recorded as failed with this reason."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingSettings:
+    """How every trial trains; equal for all trials of a study."""
+
+    learning_rate: float = 3e-3
+    """Base rate; a method's own scale multiplies it."""
+    batch_size: int = 32
+    """Examples a step."""
+    warmup_share: float = 0.1
+    """Share of the steps over which the rate rises linearly from 0; then it falls linearly to 0."""
+    max_grad_norm: float = 1.0
+    """Global norm to which gradients are clipped."""
+    max_length: int = 128
+    """Tokens after which a text is cut."""
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], where: str = "training settings") -> TrainingSettings:
+        """Read settings; absent fields keep their defaults.
+
+        Raises:
+            ConfigError: With all faults at once.
+        """
+        fields = Fields(where, data)
+        d = cls()
+        settings = cls(
+            learning_rate=fields.take("learning_rate", float, d.learning_rate, above(0)),
+            batch_size=fields.take("batch_size", int, d.batch_size, at_least(1)),
+            warmup_share=fields.take("warmup_share", float, d.warmup_share, at_least(0)),
+            max_grad_norm=fields.take("max_grad_norm", float, d.max_grad_norm, above(0)),
+            max_length=fields.take("max_length", int, d.max_length, at_least(4)),
+        )
+        if settings.warmup_share > 1:
+            fields.fault("'warmup_share' must be at most 1")
+        fields.finish()
+        return settings
+
+
+@dataclass(kw_only=True, slots=True)
+class TrainingLog:
+    """What came of a training."""
+
+    losses: list[float] = field(default_factory=list)
+    """Training loss of each step."""
+    train_s: float = 0.0
+    """Seconds spent in steps, evaluations apart."""
+
+
+def rate_factor(step: int, n_steps: int, warmup_share: float) -> float:
+    """Factor of the learning rate at a step, counted from 0: linear warm-up, then linear decay to 0."""
+    n_warmup = math.ceil(n_steps * warmup_share)
+    if step < n_warmup:
+        return (step + 1) / n_warmup
+    return max(0.0, (n_steps - step) / max(1, n_steps - n_warmup))
+
+
+def train(
+    model: nn.Module,
+    groups: list[dict[str, Any]],
+    batches: Iterable[dict[str, Tensor]],
+    *,
+    n_steps: int,
+    settings: TrainingSettings,
+    loss_of: Callable[[Tensor, Tensor], Tensor],
+    device: torch.device,
+    autocast: torch.dtype | None = None,
+    after_step: Callable[[int], None] | None = None,
+) -> TrainingLog:
+    """Train the parameters of `groups`.
+
+    Args:
+        model: Gives `.logits` `(batch, num_labels)` for a batch without its labels.
+        groups: AdamW parameter groups with `params`, `lr` and `weight_decay`.
+        batches: At least `n_steps` batches with `labels` `(batch,)`.
+        n_steps: Optimizer steps.
+        settings: Schedule and clipping.
+        loss_of: Loss of logits and labels.
+        device: Where the model is.
+        autocast: Reduced precision for the forward pass; None trains in the model's own.
+        after_step: Called after each step with the number of steps done; its time is not counted.
+
+    Returns:
+        Losses and seconds.
+
+    Raises:
+        Diverged: A loss or a gradient norm is not finite.
+    """
+    optimizer = torch.optim.AdamW(groups, fused=device.type == "cuda")
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: rate_factor(s, n_steps, settings.warmup_share))
+    params = [p for group in optimizer.param_groups for p in group["params"]]
+    log = TrainingLog()
+    model.train()
+    for step, batch in enumerate(batches, 1):
+        started = time.perf_counter()
+        log.losses.append(_step(model, batch, params, settings, loss_of, device, autocast, step))
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad(set_to_none=True)
+        log.train_s += time.perf_counter() - started
+        if after_step is not None:
+            after_step(step)
+            model.train()
+        if step == n_steps:
+            return log
+    raise ValueError(f"the batches ended after {len(log.losses)} of {n_steps} steps")
+
+
+def _step(
+    model: nn.Module,
+    batch: dict[str, Tensor],
+    params: list[Tensor],
+    settings: TrainingSettings,
+    loss_of: Callable[[Tensor, Tensor], Tensor],
+    device: torch.device,
+    autocast: torch.dtype | None,
+    step: int,
+) -> float:
+    """Forward, backward and clip; the loss as a number."""
+    logits, labels = forward(model, batch, device, autocast)
+    loss = loss_of(logits.float(), labels)
+    loss.backward()  # type: ignore[no-untyped-call]  # torch ships it untyped
+    norm = nn.utils.clip_grad_norm_(params, settings.max_grad_norm)
+    value = float(loss.detach())
+    if not math.isfinite(value):
+        raise Diverged(f"the loss is {value} at step {step}")
+    if not math.isfinite(float(norm)):
+        raise Diverged(f"the gradient norm is {float(norm)} at step {step}")
+    return value
+
+
+def forward(
+    model: nn.Module, batch: dict[str, Tensor], device: torch.device, autocast: torch.dtype | None
+) -> tuple[Tensor, Tensor]:
+    """Logits `(batch, num_labels)` and labels `(batch,)` of one batch."""
+    moved = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
+    labels = moved.pop("labels")
+    with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
+        logits: Tensor = model(**moved).logits
+    return logits, labels

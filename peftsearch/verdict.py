@@ -1,0 +1,182 @@
+"""What the confirmed scores support: a winner, a tie, or nothing above the majority class.
+
+The confirmed designs are trained with the same several seeds. Two designs differ when Welch's t-test (two-sided, unequal
+variances) puts their means apart at the 5% level after Holm's correction for the number of comparisons; the variance of
+a mean is never taken below what one validation example is worth. The claim is about training seeds on this validation
+set; the test split, where there is one, is the check from outside.
+
+- `no_signal`: not even the best mean rises above the majority class by two standard errors.
+- `tie`: a baseline cannot be told from the best mean; the pick is the cheapest of the tied.
+- `winner`: every baseline differs from the best mean; the pick is the cheapest design that cannot be told from it and
+  that is no worse than the best baseline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil, inf, sqrt
+from statistics import mean, stdev
+
+LEVEL = 0.05
+"""Chance of calling two equal designs different."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Candidate:
+    """A confirmed design."""
+
+    name: str
+    """Baseline's name, or `trial 17` of the search."""
+    baseline: bool
+    n_params: int
+    """Trainable parameters, the head apart."""
+    scores: tuple[float, ...]
+    """Validation score of each seed; empty when every training failed."""
+
+    @property
+    def mean(self) -> float:
+        """Mean over seeds; minus infinity without scores."""
+        return mean(self.scores) if self.scores else -inf
+
+    @property
+    def std(self) -> float | None:
+        """Standard deviation over seeds (n - 1); None below two."""
+        return stdev(self.scores) if len(self.scores) > 1 else None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verdict:
+    """What may be claimed."""
+
+    kind: str
+    """`winner`, `tie` or `no_signal`."""
+    pick: Candidate
+    """The design to use."""
+    best: Candidate
+    """The design with the highest mean."""
+    best_baseline: Candidate | None
+    """The baseline with the highest mean."""
+    tied: tuple[Candidate, ...]
+    """Designs that cannot be told from the best, the best among them."""
+    p_value: float | None
+    """Corrected p-value of the pick against the best baseline; None where they are not compared."""
+    statement: str
+    """The result in a sentence or two."""
+    settle: str
+    """What would settle an open question; empty when nothing is open."""
+
+
+def judge(
+    candidates: Sequence[Candidate], *, majority: float, n_validation: int, metric: str, n_steps: int
+) -> Verdict | None:
+    """Decide what the scores support.
+
+    Args:
+        candidates: The confirmed designs.
+        majority: Score of always predicting the majority class (0 for correlations).
+        n_validation: Validation examples.
+        metric: Name for the statement.
+        n_steps: Optimizer steps of the confirmation, for the advice.
+
+    Returns:
+        The verdict; None when no candidate has a score.
+    """
+    scored = [c for c in candidates if c.scores]
+    if not scored:
+        return None
+    best = max(scored, key=lambda c: (c.mean, -c.n_params))
+    baselines = [c for c in scored if c.baseline]
+    best_baseline = max(baselines, key=lambda c: (c.mean, -c.n_params), default=None)
+    p_values = _holm({c.name: _welch(best, c, n_validation) for c in scored if c is not best})
+    tied = [c for c in scored if c is best or p_values[c.name] >= LEVEL]
+    cheapest = min(tied, key=lambda c: (c.n_params, -c.mean))
+    chance = sqrt(max(majority * (1 - majority), 1e-9) / n_validation) if majority > 0 else 1 / sqrt(n_validation)
+    noise = sqrt(_variance(best, n_validation) / len(best.scores) + chance**2)
+    common = {"best": best, "best_baseline": best_baseline, "tied": tuple(tied)}
+    if best.mean - majority <= 2 * noise:
+        text = (
+            f"No signal: the best mean {metric}, {best.mean:.4f}, does not rise above the majority class "
+            f"({majority:.4f}) by two standard errors ({2 * noise:.4f}). No design can be recommended on these data; "
+            f"{cheapest.name} is the cheapest of the tied."
+        )
+        settle = f"Train longer (--steps {4 * n_steps}), give more data or a larger budget, and check the labels."
+        return Verdict(kind="no_signal", pick=cheapest, p_value=None, statement=text, settle=settle, **common)
+    if any(c.baseline for c in tied):
+        text, settle = _tie_text(best, tied, cheapest, metric, n_validation)
+        return Verdict(kind="tie", pick=cheapest, p_value=None, statement=text, settle=settle, **common)
+    floor = best_baseline.mean if best_baseline else -inf
+    pick = min((c for c in tied if c.mean >= floor), key=lambda c: (c.n_params, -c.mean))
+    p_value = p_values.get(best_baseline.name) if best_baseline else None
+    text = _winner_text(pick, best, best_baseline, tied, metric, p_value)
+    return Verdict(kind="winner", pick=pick, p_value=p_value, statement=text, settle="", **common)
+
+
+def _variance(c: Candidate, n_validation: int) -> float:
+    """Variance of one score; never below that of rounding to whole examples."""
+    return max((c.std or 0.0) ** 2, (1 / n_validation) ** 2 / 12)
+
+
+def _welch(a: Candidate, b: Candidate, n_validation: int) -> float:
+    """Two-sided p-value of Welch's t-test; 1 where a design has fewer than two scores."""
+    from scipy.stats import ttest_ind_from_stats
+
+    if len(a.scores) < 2 or len(b.scores) < 2:
+        return 1.0
+    stds = [sqrt(_variance(c, n_validation)) for c in (a, b)]
+    test = ttest_ind_from_stats(
+        a.mean, stds[0], len(a.scores), b.mean, stds[1], len(b.scores), equal_var=False
+    )
+    return float(test.pvalue)
+
+
+def _holm(p_values: dict[str, float]) -> dict[str, float]:
+    """Holm's step-down correction (1979)."""
+    adjusted, running = {}, 0.0
+    for rank, (name, p) in enumerate(sorted(p_values.items(), key=lambda item: item[1])):
+        running = max(running, min(1.0, p * (len(p_values) - rank)))
+        adjusted[name] = running
+    return adjusted
+
+
+def _tie_text(
+    best: Candidate, tied: list[Candidate], cheapest: Candidate, metric: str, n_validation: int
+) -> tuple[str, str]:
+    names = ", ".join(f"{c.name} {c.mean:.4f}" for c in sorted(tied, key=lambda c: -c.mean))
+    baselines = [c for c in tied if c.baseline and c is not best]
+    text = (
+        f"No winner: these cannot be told apart on mean {metric} over {len(best.scores)} seeds: {names}. "
+        f"The cheapest of the tied is {cheapest.name} ({cheapest.n_params:,} parameters)."
+    )
+    if len(best.scores) < 2:
+        return text, "One seed cannot tell designs apart: give at least --seeds 5."
+    if not baselines:
+        return text, "The best mean is a baseline's: a longer search (--trials) may find a design that beats it."
+    rival = max(baselines, key=lambda c: c.mean)
+    gap = best.mean - rival.mean
+    spread = _variance(best, n_validation) + _variance(rival, n_validation)
+    if gap < 1 / n_validation:
+        return text, "The gap to the best baseline is below one validation example: more seeds will not settle it."
+    needed = max(len(best.scores) + 1, ceil(spread * (2.8 / gap) ** 2))
+    return text, (
+        f"A gap of {gap:.4f} to {rival.name} would need about --seeds {needed} (80% power at the 5% level), "
+        "or more steps or validation examples."
+    )
+
+
+def _winner_text(
+    pick: Candidate,
+    best: Candidate,
+    baseline: Candidate | None,
+    tied: list[Candidate],
+    metric: str,
+    p_value: float | None,
+) -> str:
+    text = f"Winner: {pick.name} with mean {metric} {pick.mean:.4f} over {len(pick.scores)} seeds"
+    if baseline is not None and p_value is not None:
+        text += f", {pick.mean - baseline.mean:+.4f} against the best baseline, {baseline.name}"
+        text += f" (the best mean differs from it with p = {p_value:.2g})"
+    if len(tied) > 1:
+        others = ", ".join(f"{c.name} {c.mean:.4f}" for c in tied if c is not pick)
+        text += f". It is the cheapest of those that cannot be told apart: also {others}"
+    return text + "."

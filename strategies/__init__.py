@@ -1,0 +1,1 @@
+"""YAML catalogue; read through `peftsearch.catalog`."""

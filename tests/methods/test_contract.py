@@ -1,0 +1,127 @@
+"""What every method promises, on every backbone family; a new method or family joins by its table."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from peftsearch.backbone.anatomy import Backbone
+from peftsearch.backbone.detect import detect
+from peftsearch.errors import MethodError
+from peftsearch.inject import inject, param_groups
+from peftsearch.methods import METHODS, get_method
+from tests.methods import disturb, make, place
+from tests.tiny import FAMILIES, tiny_input
+
+OBSTACLES = {("bitfit", "llama"), ("bitfit", "qwen3")}
+PAIRS = sorted({(method, family) for method in METHODS for family in FAMILIES} - OBSTACLES)
+
+
+@cache
+def loaded(family: str) -> tuple[nn.Module, Backbone]:
+    model = make(family)
+    return model, detect(model)
+
+
+@torch.no_grad()
+def logits(model: nn.Module) -> torch.Tensor:
+    result: torch.Tensor = model(**tiny_input(model)).logits
+    return result
+
+
+def test_obstacles_are_the_known_ones() -> None:
+    found = {
+        (name, family)
+        for name, method in METHODS.items()
+        for family in FAMILIES
+        if any(method.obstacle(block) for block in loaded(family)[1].blocks)
+    }
+    assert found == OBSTACLES
+
+
+def test_table_names_are_the_methods_own() -> None:
+    assert all(method.name == name for name, method in METHODS.items())
+    with pytest.raises(MethodError, match="unknown method 'lorra'; did you mean 'lora'"):
+        get_method("lorra")
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_count_is_the_number_of_real_parameters(data: st.DataObject) -> None:
+    name, family = data.draw(st.sampled_from(PAIRS))
+    method, (model, backbone) = METHODS[name], loaded(family)
+    block = data.draw(st.sampled_from(backbone.blocks))
+    size = data.draw(st.integers(1, method.max_size(block)))
+    attachment = method.attach(model, block, size)
+    try:
+        assert sum(p.numel() for p in attachment.module.parameters()) == method.count(block, size)
+        assert all(p.requires_grad for p in attachment.module.parameters())
+    finally:
+        for undo in reversed(attachment.undo):
+            undo()
+    if size > 1:
+        assert method.count(block, size) > method.count(block, size - 1) > 0
+
+
+@pytest.mark.parametrize(("name", "family"), PAIRS)
+def test_output_at_init_and_after_removal(name: str, family: str) -> None:
+    model, backbone = loaded(family)
+    before = logits(model)
+    with inject(model, place(backbone, **{name: 3}), backbone):
+        at_init = logits(model)
+        disturb(model)
+        disturbed = logits(model)
+    assert torch.equal(at_init, before) == METHODS[name].exact_at_init
+    assert (disturbed - before).abs().max() > 1e-4
+    assert torch.equal(logits(model), before)
+
+
+@pytest.mark.parametrize(("name", "family"), PAIRS)
+def test_training_changes_every_injected_parameter_and_no_other(name: str, family: str) -> None:
+    model, backbone = loaded(family)
+    inputs = tiny_input(model) | {"labels": torch.arange(len(tiny_input(model)["input_ids"])) % 2}
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with inject(model, place(backbone, **{name: 3}), backbone) as injection:
+        initial = {key: p.detach().clone() for key, p in model.named_parameters() if p.requires_grad}
+        optimizer = torch.optim.AdamW(param_groups(model, 1e-2))
+        for _ in range(3):
+            optimizer.zero_grad()
+            model(**inputs).loss.backward()
+            optimizer.step()
+        for key, parameter in model.named_parameters():
+            assert (parameter.grad is not None) == (key in initial), key
+            assert torch.equal(parameter, initial.get(key, before.get(key))) == (key not in initial), key
+        assert len(initial) > len(list(injection.injected.parameters())) > 0
+    after = model.state_dict()
+    assert list(after) == list(before)
+    assert all(torch.equal(after[key], before[key]) for key in before)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_facts_are_stated(name: str) -> None:
+    method, block = METHODS[name], loaded("bert")[1].blocks[0]
+    assert method.paper[:4].isdigit()
+    assert method.places
+    assert method.changes
+    assert method.lr_scale > 0
+    assert method.label(block, 1) != method.label(block, 2)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_bfloat16_backbone_computes_in_its_own_dtype(name: str) -> None:
+    model = make().to(torch.bfloat16)
+    exact = make()
+    exact.load_state_dict(model.state_dict())
+    results = []
+    for each in (model, exact):
+        inject(each, place(detect(each), **{name: 2}))
+        disturb(each)
+        assert {p.dtype for p in each.get_submodule("peftsearch").parameters()} == {torch.float32}
+        results.append(logits(each))
+    assert results[0].dtype == torch.bfloat16
+    torch.testing.assert_close(results[0].float(), results[1], atol=0.05, rtol=0.05)

@@ -1,0 +1,91 @@
+"""A tiny pretrained model with a tokenizer, a tiny task in files, and the command line in and out of process."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from peftsearch.cli import main
+from tests.tiny import FAMILIES
+
+WORDS = (
+    "good great fine lovely bad awful poor sad the a film book song was is and not very plot actor scene it ending "
+    "music long short blue red green old new"
+).split()
+POSITIVE, NEGATIVE = WORDS[:4], WORDS[4:8]
+
+
+def save_model(path: Path, family: str = "bert") -> Path:
+    """A tiny random model of a family (99 tokens) with a word tokenizer for `WORDS`."""
+    FAMILIES[family]().save_pretrained(path)
+    specials = ["[PAD]", "[CLS]", "[SEP]", "[UNK]"]
+    words = [*specials, *WORDS, *(f"w{i}" for i in range(99 - len(specials) - len(WORDS)))]
+    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]", unk_token="[UNK]"
+    ).save_pretrained(path)
+    return path
+
+
+def save_task(folder: Path, n_train: int = 96, n_validation: int = 64, seed: int = 0) -> tuple[Path, Path]:
+    """Sentences with one telling word, in two CSV files; no text is in both."""
+    rng, seen, rows = random.Random(seed), set(), []
+    while len(rows) < n_train + n_validation:
+        label = rng.choice(["negative", "positive"])
+        words = [rng.choice(WORDS[8:]) for _ in range(rng.randint(3, 8))]
+        words.insert(rng.randrange(len(words)), rng.choice(POSITIVE if label == "positive" else NEGATIVE))
+        if (text := " ".join(words)) not in seen:
+            seen.add(text)
+            rows.append(f"{text},{label}\n")
+    paths = folder / "train.csv", folder / "validation.csv"
+    paths[0].write_text("text,label\n" + "".join(rows[:n_train]))
+    paths[1].write_text("text,label\n" + "".join(rows[n_train:]))
+    return paths
+
+
+def arguments(model: Path, files: tuple[Path, Path], runs: Path, *more: str) -> list[str]:
+    """`peftsearch run` on the tiny model and task; a few seconds."""
+    return [
+        "run", "--budget", "20%", "--model", str(model), "--train", str(files[0]), "--validation", str(files[1]),
+        "--trials", "14", "--steps", "6", "--search-steps", "3", "--seeds", "2", "--batch-size", "16",
+        "--runs", str(runs), "--name", "r", "--device", "cpu", *more,
+    ]  # fmt: skip
+
+
+def call(*argv: str) -> int:
+    """Run the command line in this process."""
+    return main(list(map(str, argv)))
+
+
+def start(argv: list[str]) -> subprocess.Popen:
+    """Run the command line in a process of its own, in its own group."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "peftsearch", *argv],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+        start_new_session=True,
+    )
+
+
+def kill_after(process: subprocess.Popen, marker: str, delay_s: float = 0.0) -> list[str]:
+    """Read lines until one holds the marker, wait, and kill -9; returns the lines read."""
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if marker in line:
+            time.sleep(delay_s)
+            os.killpg(process.pid, signal.SIGKILL)
+            break
+    process.stdout.close()
+    process.wait()
+    return lines

@@ -1,0 +1,188 @@
+"""Dataset folders through the real `datasets`, and the hub out of reach."""
+
+from __future__ import annotations
+
+import os
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+
+from peftsearch.errors import TaskError
+from peftsearch.tasks import hub
+from peftsearch.tasks.hub import Address, load_hub, parse_address
+
+CARD = """---
+configs:
+- config_name: default
+  data_files:
+  - {split: train, path: train.parquet}
+  - {split: validation, path: validation.parquet}
+  - {split: test, path: test.parquet}
+---
+"""
+
+
+@pytest.fixture(autouse=True)
+def cache_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from datasets import config
+
+    monkeypatch.setattr(config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+
+
+def make_split(labels: list[Any], feature: Any) -> Any:
+    from datasets import Dataset, Features, Value
+
+    features = Features({"sentence": Value("string"), "label": feature, "idx": Value("int32")})
+    rows = [{"sentence": f"s{i} {label}", "label": label, "idx": i} for i, label in enumerate(labels)]
+    return Dataset.from_list(rows, features=features)
+
+
+def class_splits() -> dict[str, Any]:
+    from datasets import ClassLabel
+
+    names = ClassLabel(names=["negative", "positive", "never"])
+    return {
+        "train": make_split([0, 1, 1, 0, -1, 1], names),
+        "validation": make_split([1, 0, 0], names),
+        "test": make_split([-1, -1], names),
+    }
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    path = tmp_path / "reviews"
+    path.mkdir()
+    (path / "README.md").write_text(CARD)
+    for split, data in class_splits().items():
+        data.to_parquet(path / f"{split}.parquet")
+    return path
+
+
+def check_classes(task: Any) -> None:
+    assert task.labels == ("negative", "positive", "never")
+    assert task.train.labels == [0, 1, 1, 0, 1]
+    assert task.validation.labels == [1, 0, 0]
+    assert task.train.texts[0] == "s0 0"
+    assert task.test is None
+    assert any("train: 1 of 6 rows have no label (-1)" in note for note in task.notes)
+
+
+def test_a_folder_with_a_card_and_class_names(folder: Path) -> None:
+    task = load_hub(str(folder))
+    check_classes(task)
+    assert task.name == "reviews"
+    assert task.source == f"folder {folder}"
+
+
+def test_a_folder_of_save_to_disk(tmp_path: Path) -> None:
+    from datasets import DatasetDict
+
+    DatasetDict(class_splits()).save_to_disk(tmp_path / "saved")
+    check_classes(load_hub(str(tmp_path / "saved")))
+    class_splits()["train"].save_to_disk(tmp_path / "single")
+    single = load_hub(str(tmp_path / "single"), validation_share=0.4)
+    assert (len(single.train), len(single.validation)) == (3, 2)
+
+
+def test_numbers_of_their_own_keep_minus_one(tmp_path: Path) -> None:
+    from datasets import DatasetDict, Value
+
+    data = make_split([-1, 0, 1, -1, 0, 1], Value("int64"))
+    DatasetDict({"train": data, "dev": data}).save_to_disk(tmp_path / "three")
+    task = load_hub(str(tmp_path / "three"))
+    assert task.labels == ("-1", "0", "1")
+    assert len(task.validation) == 6
+
+
+def test_hidden_targets_of_a_test_split(tmp_path: Path) -> None:
+    from datasets import DatasetDict, Value
+
+    data, hidden = make_split([i / 7 for i in range(20)], Value("float32")), make_split([-1.0] * 3, Value("float32"))
+    DatasetDict({"train": data, "validation": data, "test": hidden}).save_to_disk(tmp_path / "scores")
+    task = load_hub(str(tmp_path / "scores"))
+    assert (task.kind, task.test) == ("regression", None)
+
+
+def test_max_rows_and_overrides(folder: Path) -> None:
+    task = load_hub(str(folder), max_rows=4, metric="f1", text_column="sentence", label_column="label")
+    assert len(task.train) in (3, 4)
+    assert task.metric == "f1"
+    with pytest.raises(TaskError, match="no column 'sentense'; did you mean 'sentence'"):
+        load_hub(str(folder), text_column="sentense")
+
+
+def test_glue_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    from datasets import Value
+
+    seen: list[Address] = []
+
+    def load(_name: str, address: Address) -> dict[str, Any]:
+        seen.append(address)
+        numbers = [i % 5 for i in range(20)] if address.config == "stsb" else [i % 2 for i in range(20)]
+        data = make_split(numbers, Value("float32" if address.config == "stsb" else "int64"))
+        return {"train": data, "validation_matched": data, "validation_mismatched": data}
+
+    monkeypatch.setattr(hub, "_load", load)
+    metrics = {}
+    for config in ("sst2", "cola", "mrpc", "qqp", "stsb", "mnli"):
+        task = load_hub(f"glue/{config}")
+        assert task.name == config
+        assert len(task.validation) == 20
+        metrics[config] = (task.kind, task.metric)
+    assert {address.path for address in seen} == {"nyu-mll/glue"}
+    assert metrics.pop("stsb") == ("regression", "pearson")
+    assert {config: metric for config, (_, metric) in metrics.items()} == {
+        "sst2": "accuracy", "cola": "matthews", "mrpc": "f1", "qqp": "f1", "mnli": "accuracy",
+    }  # fmt: skip
+    assert load_hub("glue/cola", metric="accuracy").metric == "accuracy"
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "config"),
+    [
+        ("glue/sst2", "nyu-mll/glue", "sst2"),
+        ("glue:sst2", "nyu-mll/glue", "sst2"),
+        ("org/name", "org/name", None),
+        ("org/name:config", "org/name", "config"),
+        ("imdb:plain_text", "imdb", "plain_text"),
+    ],
+)
+def test_addresses(name: str, path: str, config: str | None) -> None:
+    assert parse_address(name) == Address(path=path, config=config, is_folder=False)
+
+
+def test_out_of_reach_is_told_within_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    before, start = constants.HF_HUB_OFFLINE, time.perf_counter()
+    with pytest.raises(
+        TaskError, match=r"'org/sentimant': cannot be loaded .*did you mean the embedded task 'sentiment'"
+    ):
+        load_hub("org/sentimant")
+    assert time.perf_counter() - start < 10
+    assert before == constants.HF_HUB_OFFLINE
+
+
+def test_offline_by_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(urllib.request, "urlopen", lambda *_args, **_kwargs: pytest.fail("the network was asked"))
+    with pytest.raises(TaskError, match=r"'glue/sst2': cannot be loaded .*or an embedded task"):
+        load_hub("glue/sst2")
+
+
+def test_folders_that_hold_no_dataset(tmp_path: Path) -> None:
+    with pytest.raises(TaskError, match=r"cannot be loaded .*a folder of csv, jsonl or parquet files"):
+        load_hub(str(tmp_path))
+    from datasets import DatasetDict
+
+    DatasetDict({"extra": class_splits()["train"]}).save_to_disk(tmp_path / "odd")
+    with pytest.raises(TaskError, match=r"no split 'train' \(splits: extra\)"):
+        load_hub(str(tmp_path / "odd"))

@@ -1,0 +1,146 @@
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from peftsearch.architecture import Architecture, Design
+from peftsearch.baselines import S4_PAPER, baselines_of
+from peftsearch.budget import Budget, parse_budget
+from peftsearch.errors import BudgetError, ConfigError, MethodError
+from peftsearch.fit import fit, smallest_budget
+from peftsearch.grouping import GROUPINGS, group_sizes
+from peftsearch.methods import METHODS
+from peftsearch.space import ALLOCATIONS, allocation_weights, load_space
+from tests.anatomies import bert_like
+
+MINILM = bert_like()
+METHOD_NAMES = ("lora", "adapter", "prefix", "bitfit")
+
+
+def of(n_params, backbone=MINILM):
+    return Budget(text=str(n_params), n_params=n_params, n_backbone=backbone.n_params)
+
+
+def uniform(*methods, n_groups=4):
+    return Design(grouping="uniform", allocation=(1.0,) * n_groups, methods=(methods,) * n_groups)
+
+
+@st.composite
+def designs(draw):
+    groups = draw(
+        st.lists(st.sets(st.sampled_from(METHOD_NAMES)), min_size=4, max_size=4).filter(lambda g: any(g))
+    )
+    return Design(
+        grouping=draw(st.sampled_from(GROUPINGS)),
+        allocation=allocation_weights(draw(st.sampled_from(ALLOCATIONS)), 4),
+        methods=tuple(tuple(sorted(g)) for g in groups),
+    )
+
+
+@given(designs(), st.integers(1, 3_000_000))
+@settings(deadline=None)
+def test_never_above_the_budget_exact_and_deterministic(design, n_params):
+    try:
+        architecture = fit(design, MINILM, of(n_params))
+    except BudgetError as error:
+        assert error.smallest == smallest_budget(design, MINILM) > n_params
+        return
+    assert architecture.n_params <= n_params
+    blocks = {b.index: b for b in MINILM.blocks}
+    for p in architecture.placements:
+        assert p.n_params == METHODS[p.method].count(blocks[p.block], p.size)
+    assert fit(design, MINILM, of(n_params)) == architecture
+    assert Architecture.from_dict(architecture.to_dict()) == architecture
+
+
+@given(designs(), st.integers(0, 200_000), st.integers(0, 20_000))
+@settings(deadline=None, max_examples=200)
+def test_a_larger_budget_never_gives_fewer_parameters(design, extra, more):
+    smallest = smallest_budget(design, MINILM)
+    low = fit(design, MINILM, of(smallest + extra)).n_params
+    high = fit(design, MINILM, of(smallest + extra + more)).n_params
+    assert low <= high
+
+
+@given(designs())
+@settings(deadline=None)
+def test_the_smallest_budget_is_the_smallest(design):
+    smallest = smallest_budget(design, MINILM)
+    assert fit(design, MINILM, of(smallest)).n_params == smallest
+    with pytest.raises(BudgetError, match=f"at least {smallest:,} trainable"):
+        fit(design, MINILM, of(smallest - 1))
+
+
+@given(designs(), st.integers(30_000, 3_000_000))
+@settings(deadline=None)
+def test_what_is_left_is_less_than_one_more_step_of_any_linear_method(design, n_params):
+    architecture = fit(design, MINILM, of(n_params))
+    left = n_params - architecture.n_params
+    block = MINILM.blocks[0]
+    for p in architecture.placements:
+        method = METHODS[p.method]
+        if p.method != "bitfit" and p.size < method.max_size(block):
+            assert method.count(block, p.size + 1) - p.n_params > left
+
+
+@pytest.mark.parametrize("method", ["lora", "adapter", "prefix"])
+@pytest.mark.parametrize("allocation", ALLOCATIONS)
+def test_parameters_of_blocks_follow_the_allocation(method, allocation):
+    """With room enough for whole sizes, n_i is non-decreasing, equal or non-increasing to within one step."""
+    design = Design(
+        grouping="spindle", allocation=allocation_weights(allocation, 4), methods=((method,),) * 4
+    )
+    architecture = fit(design, MINILM, of(1_500_000 if method != "prefix" else 400_000))
+    per_block = [p.n_params for p in architecture.placements]
+    m = METHODS[method]
+    step = m.count(MINILM.blocks[0], 2) - m.count(MINILM.blocks[0], 1)
+    sign = {"increasing": 1, "uniform": 0, "decreasing": -1}[allocation]
+    for a, b in zip(per_block, per_block[1:], strict=False):
+        assert sign * (b - a) >= -step
+        if sign == 0:
+            assert abs(b - a) <= step
+    groups = [sum(per_block[:1]) / 1, sum(per_block[1:3]) / 2, sum(per_block[3:5]) / 2, per_block[5]]
+    weights = allocation_weights(allocation, 4)
+    for n, weight in zip(groups, weights, strict=True):
+        assert n == pytest.approx(sum(per_block) * weight / (weights @ SIZES), abs=2 * step)
+
+
+class _Dot(tuple):
+    """(1, 2, 2, 1) blocks of the spindle on six blocks; `weights @ SIZES` is their scalar product."""
+
+    def __rmatmul__(self, weights):
+        return sum(w * n for w, n in zip(weights, self, strict=True))
+
+
+SIZES = _Dot(group_sizes("spindle", 6))
+
+
+def test_bitfit_takes_the_largest_subset_that_fits_its_share():
+    names = [METHODS["bitfit"].label(MINILM.blocks[0], p.size) for p in fit(uniform("bitfit"), MINILM, of(22_713)).placements]
+    assert "all" in names[-1] or "ffn_in" in names[-1]
+    assert fit(uniform("bitfit"), MINILM, of(6 * 4224)).n_params == 6 * 4224  # 11 d + d_ff biases a block, all of them
+    assert fit(uniform("bitfit"), MINILM, of(6 * 4224 - 1)).n_params < 6 * 4224
+
+
+def test_a_tenth_of_a_percent_holds_the_baselines_and_uses_most_of_it():
+    budget = parse_budget("0.1%", MINILM.n_params)
+    used = {}
+    for baseline in baselines_of(load_space("s4"), MINILM):
+        used[baseline.name] = fit(baseline.design, MINILM, budget).n_params / budget.n_params
+    assert set(used) == {"head", "lora", "adapter", "bitfit", "prefix", "s4-paper"}
+    assert used.pop("head") == 0
+    assert min(used.values()) > 0.85
+
+
+def test_one_block_and_many():
+    design = uniform("lora", n_groups=1)
+    assert fit(design, bert_like(n_blocks=1), of(2_000)).placements[0].size == 1
+    assert len(fit(S4_PAPER, bert_like(n_blocks=30), of(200_000)).placements) > 60
+
+
+def test_refused():
+    with pytest.raises(MethodError, match="did you mean 'lora'"):
+        fit(uniform("lorra"), MINILM, of(10**6))
+    with pytest.raises(MethodError, match="bitfit"):
+        fit(uniform("bitfit"), bert_like(bias=False), of(10**6))
+    with pytest.raises(ConfigError, match="at least 4 blocks"):
+        fit(uniform("lora"), bert_like(n_blocks=3), of(10**6))

@@ -1,0 +1,105 @@
+from itertools import product
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from peftsearch.architecture import Design
+from peftsearch.baselines import S4_PAPER
+from peftsearch.catalog import shipped
+from peftsearch.errors import ConfigError
+from peftsearch.space import SearchSpace, load_space
+
+
+def all_designs(space):
+    names = [d.name for d in space.dimensions]
+    for choices in product(*(d.choices for d in space.dimensions)):
+        try:
+            design = space.design(dict(zip(names, choices, strict=True)))
+        except ValueError:
+            continue
+        if design.tunable:
+            yield design
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"groups": 2, "groupings": ["uniform", "spindle"], "allocations": ["uniform"], "methods": ["lora", "bitfit"]},
+        {"groups": 3, "groupings": ["uniform"], "allocations": ["increasing", "uniform"], "methods": ["lora", "adapter"]},
+        {"groups": 2, "allocations": ["uniform"], "methods": ["lora", "prefix"], "tunable_groups": "all"},
+        {"groups": 2, "allocations": ["uniform"], "methods": ["lora"], "learning_rates": [0.001, 0.01]},
+        {"groups": 2, "groupings": ["uniform"], "ranks": [0, 1, 2, 4], "methods": ["lora"]},
+    ],
+)
+def test_n_designs_is_what_enumeration_counts(data):
+    space = SearchSpace.from_dict("tiny", data)
+    assert space.n_designs == len({d.key for d in all_designs(space)})
+
+
+def test_the_size_of_the_papers_space():
+    # 5 groupings x 3 allocations x ((15 subsets of four methods + untuned)^4 - 1)
+    assert load_space("s4").n_designs == 5 * 3 * (16**4 - 1) == 983_025
+    assert load_space("s4-lr").n_designs == 3 * 983_025
+    assert load_space("uniform").n_designs == 15
+
+
+@pytest.mark.parametrize("name", sorted(shipped("search_spaces")))
+@given(data=st.data())
+def test_params_and_design_are_inverse(name, data):
+    space = load_space(name)
+    params = {d.name: data.draw(st.sampled_from(d.choices)) for d in space.dimensions}
+    design = space.design(params)
+    if design.tunable:
+        found = space.params(design)
+        assert found is not None
+        assert space.design(found) == design
+        assert Design.from_dict(design.to_dict()) == design
+
+
+def test_the_papers_design_is_in_the_papers_space():
+    space = load_space("s4")
+    assert space.design(space.params(S4_PAPER)) == S4_PAPER
+
+
+def test_a_design_outside_has_no_params():
+    other = Design(grouping="spindle", allocation=(1.0,) * 4, methods=(("lora",),) * 3 + (("ia3",),))
+    assert load_space("s4").params(other) is None
+    assert load_space("uniform").params(S4_PAPER) is None
+
+
+def test_bound_to_a_backbone_without_biases():
+    space = load_space("s4").bound_to(30, ("adapter", "prefix", "lora"))
+    assert space.methods == ("adapter", "prefix", "lora")
+    assert space.n_designs == 15 * (8**4 - 1)
+    with pytest.raises(ConfigError, match="none of its methods"):
+        load_space("s4").bound_to(30, ())
+    with pytest.raises(ConfigError, match="at least 4 blocks"):
+        load_space("s4").bound_to(3, ("lora",))
+
+
+def test_equal_ratios_of_ranks_are_one_design():
+    space = load_space("lora")
+    base = {"grouping": "uniform"}
+    one = space.design(base | {f"rank.G{i}": "1" for i in range(1, 5)})
+    two = space.design(base | {f"rank.G{i}": "2" for i in range(1, 5)})
+    assert one == two
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"methods": ["lora"]}, "needs either 'allocations' or 'ranks'"),
+        ({"methods": ["lora", "lora"], "allocations": ["uniform"]}, "holds a value twice"),
+        ({"methods": [], "allocations": ["uniform"]}, "must not be empty"),
+        ({"methods": ["lora"], "ranks": [0]}, "a value above 0"),
+        ({"methods": ["lora", "prefix"], "ranks": [1]}, "exactly one method"),
+        ({"methods": ["lora"], "allocations": ["uniform"], "learning_rates": [0]}, "must be above 0"),
+        ({"methods": ["lora"], "allocations": ["uniform"], "learning_rates": [float("nan")]}, "must be above 0"),
+        ({"methods": ["lora"], "allocations": ["uniform"], "groups": 9}, "is too large"),
+        ({"methods": "lora", "allocations": ["uniform"]}, "'methods' must be list, got 'lora'"),
+    ],
+)
+def test_refused(data, message):
+    with pytest.raises(ConfigError, match=message):
+        SearchSpace.from_dict("bad", data)

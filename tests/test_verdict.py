@@ -1,0 +1,91 @@
+import random
+
+import pytest
+from scipy.stats import ttest_ind
+
+from peftsearch.verdict import LEVEL, Candidate, judge
+
+
+def candidate(name, scores, n_params=100, baseline=False):
+    return Candidate(name=name, baseline=baseline, n_params=n_params, scores=tuple(scores))
+
+
+def verdict(*candidates, majority=0.5):
+    return judge(candidates, majority=majority, n_validation=500, metric="accuracy", n_steps=100)
+
+
+def test_a_clear_winner():
+    v = verdict(
+        candidate("lora", [0.80, 0.81, 0.80, 0.81, 0.80], baseline=True),
+        candidate("trial 9", [0.90, 0.91, 0.90, 0.91, 0.90]),
+    )
+    assert v.kind == "winner"
+    assert v.pick.name == "trial 9"
+    assert "+0.1000 against the best baseline, lora" in v.statement
+
+
+def test_two_candidates_agree_with_scipys_welch_test():
+    a, b = [0.83, 0.86, 0.84, 0.87, 0.85], [0.81, 0.83, 0.80, 0.84, 0.82]
+    p = ttest_ind(a, b, equal_var=False).pvalue
+    v = verdict(candidate("found", a), candidate("lora", b, baseline=True))
+    assert v.kind == ("winner" if p < LEVEL else "tie")
+    assert v.p_value == pytest.approx(p)
+
+
+def test_within_noise_is_a_tie_that_names_the_cheapest_and_what_would_settle_it():
+    v = verdict(
+        candidate("lora", [0.80, 0.84, 0.82], n_params=50, baseline=True),
+        candidate("trial 9", [0.82, 0.84, 0.83], n_params=90),
+    )
+    assert v.kind == "tie"
+    assert v.pick.name == "lora"
+    assert "No winner" in v.statement
+    assert "--seeds" in v.settle
+
+
+def test_a_tie_among_found_designs_still_wins_with_the_cheapest():
+    v = verdict(
+        candidate("lora", [0.70, 0.71, 0.70, 0.71], n_params=10, baseline=True),
+        candidate("trial 1", [0.90, 0.91, 0.90, 0.91], n_params=90),
+        candidate("trial 2", [0.90, 0.905, 0.90, 0.91], n_params=60),
+    )
+    assert v.kind == "winner"
+    assert v.pick.name == "trial 2"
+    assert "cheapest of those that cannot be told apart" in v.statement
+
+
+def test_nothing_above_the_majority_class():
+    v = verdict(
+        candidate("lora", [0.52, 0.53, 0.52], baseline=True), candidate("trial 1", [0.54, 0.53, 0.55]), majority=0.53
+    )
+    assert v.kind == "no_signal"
+    assert "No signal" in v.statement
+    assert "--steps" in v.settle
+
+
+def test_one_seed_never_makes_a_winner():
+    v = verdict(candidate("lora", [0.70], baseline=True), candidate("trial 1", [0.95]))
+    assert v.kind == "tie"
+    assert "One seed" in v.settle
+
+
+def test_equal_scores_without_spread_are_a_tie():
+    v = verdict(candidate("lora", [0.9] * 5, n_params=50, baseline=True), candidate("trial 1", [0.9] * 5))
+    assert v.kind == "tie"
+
+
+def test_failed_candidates_are_left_out():
+    v = verdict(candidate("lora", [], baseline=True), candidate("trial 1", [0.95, 0.94]))
+    assert v.pick.name == "trial 1"
+    assert verdict(candidate("lora", [], baseline=True)) is None
+
+
+def test_equal_designs_are_seldom_told_apart():
+    """Under equal true means the false-winner rate stays below the level, with four candidates and five seeds."""
+    rng = random.Random(0)
+    wins = 0
+    for _ in range(400):
+        found = [candidate(f"trial {i}", [rng.gauss(0.85, 0.01) for _ in range(5)]) for i in range(3)]
+        v = verdict(candidate("lora", [rng.gauss(0.85, 0.01) for _ in range(5)], baseline=True), *found)
+        wins += v.kind == "winner"
+    assert wins / 400 <= 0.06  # the level and the error of 400 draws
