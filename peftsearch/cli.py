@@ -89,6 +89,7 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     search.add_argument("--steps", type=int, metavar="N", help="optimizer steps at full fidelity")
     search.add_argument("--search-steps", type=int, metavar="N", help="optimizer steps of a trial of the search")
     search.add_argument("--seeds", type=int, metavar="N", help="trainings of each confirmed design")
+    search.add_argument("--confirm-baselines", type=int, metavar="N", help="baselines to confirm, best first")
     search.add_argument("--seed", type=int, default=0, help="seed of everything (default: %(default)s)")
     training = run.add_argument_group("training")
     training.add_argument("--learning-rate", type=float, metavar="X", help="base rate; methods scale it")

@@ -35,9 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
             raise StudyError(f"{setup.path}: there is no study to resume; leave --resume out to start it")
         folder = StudyFolder(setup.path, setup.settings, options.storage)
         try:
-            engine = LocalEngine(
-                setup.loaded, setup.task, setup.encoded, setup.training, setup.device, setup.autocast
-            )
+            engine = LocalEngine(setup.loaded, setup.task, setup.encoded, setup.training, setup.device, setup.autocast)
             for line in _heading(setup):
                 reporter.note(line)
             search = Search(setup, folder, engine, reporter)
@@ -84,7 +82,9 @@ def show(what: Path) -> int:
     """`peftsearch show`: the picture, the verdict and the stages of a finished run."""
     path = what / "best.yaml" if what.is_dir() else what
     if what.is_dir() and not path.exists():
-        raise StudyError(f"{what}: no best.yaml; the run is not finished, `peftsearch run` with its settings resumes it")
+        raise StudyError(
+            f"{what}: no best.yaml; the run is not finished, `peftsearch run` with its settings resumes it"
+        )
     best = read_yaml(path)
     if best.get("format") != "peftsearch-best/1":
         raise ConfigError(f"{path}: is not the best.yaml of a run (format {best.get('format')!r})")
@@ -137,7 +137,8 @@ def _spaces() -> list[dict[str, Any]]:
 
     found = {name: load_space(name) for name in shipped("search_spaces")}
     return [
-        {"name": name, "designs": f"{s.n_designs:,}", "what": getattr(s, "description", "")} for name, s in found.items()
+        {"name": name, "designs": f"{s.n_designs:,}", "what": getattr(s, "description", "")}
+        for name, s in found.items()
     ]
 
 

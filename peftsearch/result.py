@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import platform
 from collections.abc import Mapping
@@ -19,7 +17,7 @@ from rich.table import Table
 from peftsearch.architecture import Architecture
 from peftsearch.backbone.anatomy import Backbone
 from peftsearch.display import design_line, size_labels
-from peftsearch.samplers.context import INTERRUPTED, KIND
+from peftsearch.samplers.context import INTERRUPTED, KIND, STAGE
 from peftsearch.setup import Setup, plain
 from peftsearch.study import StudyFolder, to_yaml, write_atomically
 from peftsearch.verdict import Candidate, Verdict, judge
@@ -93,7 +91,9 @@ def conclude(setup: Setup, folder: StudyFolder, search: Search, finalists: list[
     """
     scores = {f.name: _confirmed(folder, f.name) for f in finalists}
     candidates = [
-        Candidate(name=f.name, baseline=f.baseline, n_params=f.architecture.n_params, scores=tuple(scores[f.name].values()))
+        Candidate(
+            name=f.name, baseline=f.baseline, n_params=f.architecture.n_params, scores=tuple(scores[f.name].values())
+        )
         for f in finalists
     ]
     verdict = judge(
@@ -164,9 +164,7 @@ def _rows(
         )
     rows.sort(key=lambda r: -(mean(r.validation.values) if r.validation.values else float("-inf")))
     confirmed = {f.name for f in finalists}
-    others = [
-        t for name, t in by_name.items() if t.user_attrs.get(KIND) == "baseline" and name not in confirmed
-    ]
+    others = [t for name, t in by_name.items() if t.user_attrs.get(KIND) == "baseline" and name not in confirmed]
     others.sort(key=lambda t: -(t.value if t.value is not None else float("-inf")))
     return (*rows, *map(_unconfirmed, others))
 
@@ -289,27 +287,26 @@ _COLUMNS = (
 
 
 def _trials_csv(folder: StudyFolder) -> str:
-    out = io.StringIO()
-    writer = csv.DictWriter(out, _COLUMNS, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
+    import pandas as pd
+
+    rows = []
     for study, name in ((folder.search, "search"), (folder.confirm, "confirm")):
         for t in study.get_trials(deepcopy=False):
             facts = dict(t.user_attrs)
             if t.user_attrs.get(INTERRUPTED):
                 facts["reason"] = "interrupted"
-            writer.writerow(
-                {
-                    **facts,
-                    "study": name,
-                    "number": t.number,
-                    "kind": "confirm" if name == "confirm" else facts.get(KIND, "search"),
-                    "stage": t.system_attrs.get("peftsearch:stage", ""),
-                    "state": t.state.name.lower(),
-                    "score": "" if t.value is None else t.value,
-                    "design": json.dumps(facts.get("design")),
-                }
-            )
-    return out.getvalue()
+            own = {
+                "study": name,
+                "number": t.number,
+                "kind": "confirm" if name == "confirm" else facts.get(KIND, "search"),
+                "stage": t.system_attrs.get(STAGE),
+                "state": t.state.name.lower(),
+                "score": t.value,
+                "design": json.dumps(facts.get("design")),
+            }
+            rows.append({**facts, **own})
+    text: str = pd.DataFrame(rows, columns=list(_COLUMNS)).to_csv(index=False)
+    return text
 
 
 def result_table(result: Result, metric: str) -> Table:

@@ -17,7 +17,7 @@ import torch
 from optuna.trial import FrozenTrial, TrialState
 
 from peftsearch.architecture import Architecture, Design
-from peftsearch.baselines import Baseline, baselines_of
+from peftsearch.baselines import baselines_of
 from peftsearch.display import design_line
 from peftsearch.engines.job import Job, Outcome
 from peftsearch.engines.local import LocalEngine
@@ -44,7 +44,7 @@ class Finalist:
     """A design that is confirmed."""
 
     name: str
-    """Baseline's name, or `trial 17` by the number in the search study."""
+    """Baseline's name, or `trial 17` by its place in the search; interrupted trials do not count."""
     baseline: bool
     design: Design
     architecture: Architecture
@@ -105,7 +105,8 @@ class Search:
         setup, strategy = self._setup, self._setup.strategy
         stages = plan_of(setup.sampler, setup.context)
         n_search = min(strategy.trials, sum(s.n_trials for s in stages))
-        n_confirm = (strategy.confirm.best + 1) * strategy.confirm.seeds
+        n_baselines = min(strategy.confirm.baselines, len(self._baselines))
+        n_confirm = (strategy.confirm.best + n_baselines) * strategy.confirm.seeds
         n_steps = (len(self._baselines) + n_search) * strategy.search.steps + n_confirm * strategy.confirm.steps
         design = next(b.design for b in self._baselines if b.design.tunable and setup.context.feasible(b.design))
         step_s, score_s = self._calibrate(design)
@@ -116,8 +117,8 @@ class Search:
         note(
             f"Plan: {len(self._baselines)} baselines, then {n_search} trials of {strategy.search.steps} steps "
             f"({strategy.name}, out of {setup.space.n_designs:,} designs of space {setup.space.name}), then the best "
-            f"{strategy.confirm.best} and the best baseline with {strategy.confirm.seeds} seeds of "
-            f"{strategy.confirm.steps} steps."
+            f"{strategy.confirm.best} and the best {'baseline' if n_baselines == 1 else f'{n_baselines} baselines'} with "
+            f"{strategy.confirm.seeds} seeds of {strategy.confirm.steps} steps."
         )
         for s in stages if len(stages) > 1 else ():
             note(f"   {s.name:<14} {s.compared} of {s.n_choices} choices x {s.repeats} = {s.n_trials} trials")
@@ -165,8 +166,9 @@ class Search:
             return
         self._reporter.phase("search", setup.strategy.trials - spent)
         while not self._search_is_over():
+            n_before = len(counted(study.get_trials(deepcopy=False)))
             trial = study.ask(setup.context.distributions)
-            self._run_one(study, trial, setup.space.design(trial.params), "search", f"trial {trial.number}")
+            self._run_one(study, trial, setup.space.design(trial.params), "search", f"trial {n_before + 1}")
             self._record_stages()
 
     def _record_stages(self) -> None:
@@ -199,7 +201,7 @@ class Search:
         return False
 
     def finalists(self) -> list[Finalist]:
-        """The best baseline, the design that the strategy decided on, and the best of the search, from the history.
+        """The best baselines, the design that the strategy decided on, and the best of the search, from the history.
 
         Designs that were trained several times rank by their mean.
         """
@@ -212,22 +214,24 @@ class Search:
         decided = getattr(self._setup.sampler, "decided_trial", None)
         if decided is not None and (trial := decided(trials)) is not None:
             found.insert(0, trial)
-        best_baseline = [t for t in ranked if t.user_attrs.get(KIND) == "baseline"][:1]
+        baselines = [t for t in ranked if t.user_attrs.get(KIND) == "baseline"]
         chosen: list[Finalist] = []
-        for finalist in map(self._finalist, best_baseline + found):
-            taken = {(f.architecture, f.design.learning_rate) for f in chosen}
-            if len(chosen) <= self._setup.strategy.confirm.best and (
-                (finalist.architecture, finalist.design.learning_rate) not in taken
-            ):
-                chosen.append(finalist)
+        confirm = self._setup.strategy.confirm
+        for group, n_wanted in ((baselines, confirm.baselines), (found, confirm.best)):
+            n_before = len(chosen)
+            for finalist in map(self._finalist, group):
+                taken = {(f.architecture, f.design.learning_rate) for f in chosen}
+                if (finalist.architecture, finalist.design.learning_rate) not in taken:
+                    chosen.append(finalist)
+                if len(chosen) - n_before == n_wanted:
+                    break
         return chosen
 
     def _finalist(self, trial: FrozenTrial) -> Finalist:
         design = Design.from_dict(trial.user_attrs["design"])
-        name = trial.user_attrs.get("baseline")
         return Finalist(
-            name=name or f"trial {trial.number}",
-            baseline=name is not None,
+            name=trial.user_attrs["name"],
+            baseline=trial.user_attrs.get(KIND) == "baseline",
             design=design,
             architecture=self._fit(design),
         )
@@ -344,7 +348,9 @@ def stage_line(stage: dict[str, Any]) -> str:
         f"{c['choice']} {c['mean']:.4f}" + (f" ± {c['standard_error']:.4f}" if c["standard_error"] is not None else "")
         for c in sorted(tried, key=lambda c: -c["mean"])
     )
-    n = f" (n={max(c['n'] for c in tried)} each: {scores})" if tried else ""
+    if not tried:
+        return f"{stage['stage']}: {stage['why']}"
+    n = f" (n={max(c['n'] for c in tried)} each: {scores})"
     return f"{stage['stage']}: {stage['chosen']}, {stage['why']}{n}"
 
 

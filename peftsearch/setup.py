@@ -13,7 +13,7 @@ from peftsearch.backbone.anatomy import Backbone
 from peftsearch.baselines import usable_methods
 from peftsearch.budget import Budget, parse_budget
 from peftsearch.errors import BudgetError, ConfigError
-from peftsearch.fit import smallest_budget
+from peftsearch.fit import fit, smallest_budget
 from peftsearch.samplers import SamplerContext, make_sampler
 from peftsearch.space import Choice, DesignSpace, load_space
 from peftsearch.strategy import Strategy, load_strategy
@@ -69,6 +69,8 @@ class RunOptions:
     """Steps of a trial of the search; None keeps the strategy's ratio to `steps`."""
     seeds: int | None = None
     """Seeds of the confirmation; None takes the strategy's."""
+    confirm_baselines: int | None = None
+    """Best baselines that are confirmed; None takes the strategy's."""
     learning_rate: float | None = None
     batch_size: int | None = None
     max_length: int | None = None
@@ -144,7 +146,13 @@ def prepare(options: RunOptions) -> Setup:
     budget = _budget(options, loaded)
     feasible = feasibility(backbone, budget)
     require_a_fit(bound, backbone, budget)
-    context = SamplerContext(space=bound, n_trials=strategy.trials, seed=options.seed, feasible=feasible)
+    context = SamplerContext(
+        space=bound,
+        n_trials=strategy.trials,
+        seed=options.seed,
+        feasible=feasible,
+        identity=lambda design: (fit(design, backbone, budget), design.learning_rate),
+    )
     encoded = encode(task, loaded.tokenizer, training.max_length)
     settings = _settings(options, task, backbone, budget, bound, strategy, training, autocast)
     return Setup(
@@ -179,6 +187,8 @@ def strategy_of(options: RunOptions) -> Strategy:
         search = replace(search, steps=_at_least_one("--search-steps", options.search_steps))
     if options.seeds is not None:
         confirm = replace(confirm, seeds=_at_least_one("--seeds", options.seeds))
+    if options.confirm_baselines is not None:
+        confirm = replace(confirm, baselines=_at_least_one("--confirm-baselines", options.confirm_baselines))
     trials = strategy.trials if options.trials is None else _at_least_one("--trials", options.trials)
     return replace(strategy, trials=trials, search=search, confirm=confirm)
 

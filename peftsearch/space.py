@@ -229,5 +229,3 @@ def _reduced(ranks: tuple[int, ...]) -> tuple[int, ...]:
     """Ranks divided by their greatest common divisor: 2:2:4:0 and 1:1:2:0 are one design."""
     divisor = gcd(*ranks) or 1
     return tuple(r // divisor for r in ranks)
-
-

@@ -17,7 +17,7 @@ PRUNERS = ("none", "median", "asha")
 class SearchFidelity:
     """How long a trial of the search trains."""
 
-    steps: int = 50
+    steps: int = 40
     """Optimizer steps."""
     evaluations: int = 1
     """Validations during a trial, evenly spread, the last one at its end; the pruner acts on them."""
@@ -27,12 +27,14 @@ class SearchFidelity:
 class ConfirmFidelity:
     """How the best designs are confirmed."""
 
-    steps: int = 120
+    steps: int = 100
     """Optimizer steps: the full fidelity."""
     seeds: int = 5
     """Trainings of each confirmed design, with seeds that the search did not use."""
-    best: int = 3
-    """Designs of the search that are confirmed, beside the best baseline."""
+    best: int = 2
+    """Designs of the search that are confirmed."""
+    baselines: int = 1
+    """Best baselines that are confirmed beside them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,7 +52,7 @@ class Strategy:
     """`none`, `median` or `asha` (successive halving)."""
     pruner_settings: Mapping[str, Any] = field(default_factory=dict)
     """Keyword arguments of Optuna's pruner."""
-    trials: int = 40
+    trials: int = 28
     """Trained designs of the search, the baselines and the confirmation apart."""
     search: SearchFidelity = SearchFidelity()
     confirm: ConfirmFidelity = ConfirmFidelity()
@@ -64,7 +66,7 @@ class Strategy:
         """
         fields = Fields(f"strategy {name}", data)
         description = fields.take("description", str, "")
-        trials = fields.take("trials", int, 40, at_least(1))
+        trials = fields.take("trials", int, 28, at_least(1))
         sampler = dict(fields.take("sampler", dict) or {})
         pruner = dict(fields.take("pruner", dict, {"name": "none"}))
         fidelities = fields.take("fidelities", dict, {})
@@ -100,6 +102,7 @@ def _fidelities(name: str, data: Mapping[str, Any]) -> tuple[SearchFidelity, Con
         steps=confirm.take("steps", int, ConfirmFidelity().steps, above(0)),
         seeds=confirm.take("seeds", int, ConfirmFidelity().seeds, above(0)),
         best=confirm.take("best", int, ConfirmFidelity().best, above(0)),
+        baselines=confirm.take("baselines", int, ConfirmFidelity().baselines, above(0)),
     )
     search.finish()
     confirm.finish()

@@ -26,9 +26,9 @@ class Diverged(Exception):
 class TrainingSettings:
     """How every trial trains; equal for all trials of a study."""
 
-    learning_rate: float = 3e-3
+    learning_rate: float = 1e-2
     """Base rate; a method's own scale multiplies it."""
-    batch_size: int = 32
+    batch_size: int = 16
     """Examples a step."""
     warmup_share: float = 0.1
     """Share of the steps over which the rate rises linearly from 0; then it falls linearly to 0."""

@@ -124,9 +124,7 @@ def _welch(a: Candidate, b: Candidate, n_validation: int) -> float:
     if len(a.scores) < 2 or len(b.scores) < 2:
         return 1.0
     stds = [sqrt(_variance(c, n_validation)) for c in (a, b)]
-    test = ttest_ind_from_stats(
-        a.mean, stds[0], len(a.scores), b.mean, stds[1], len(b.scores), equal_var=False
-    )
+    test = ttest_ind_from_stats(a.mean, stds[0], len(a.scores), b.mean, stds[1], len(b.scores), equal_var=False)
     return float(test.pvalue)
 
 

@@ -26,9 +26,7 @@ def uniform(*methods, n_groups=4):
 
 @st.composite
 def designs(draw):
-    groups = draw(
-        st.lists(st.sets(st.sampled_from(METHOD_NAMES)), min_size=4, max_size=4).filter(lambda g: any(g))
-    )
+    groups = draw(st.lists(st.sets(st.sampled_from(METHOD_NAMES)), min_size=4, max_size=4).filter(lambda g: any(g)))
     return Design(
         grouping=draw(st.sampled_from(GROUPINGS)),
         allocation=allocation_weights(draw(st.sampled_from(ALLOCATIONS)), 4),
@@ -86,9 +84,7 @@ def test_what_is_left_is_less_than_one_more_step_of_any_linear_method(design, n_
 @pytest.mark.parametrize("allocation", ALLOCATIONS)
 def test_parameters_of_blocks_follow_the_allocation(method, allocation):
     """With room enough for whole sizes, n_i is non-decreasing, equal or non-increasing to within one step."""
-    design = Design(
-        grouping="spindle", allocation=allocation_weights(allocation, 4), methods=((method,),) * 4
-    )
+    design = Design(grouping="spindle", allocation=allocation_weights(allocation, 4), methods=((method,),) * 4)
     architecture = fit(design, MINILM, of(1_500_000 if method != "prefix" else 400_000))
     per_block = [p.n_params for p in architecture.placements]
     m = METHODS[method]
@@ -115,7 +111,9 @@ SIZES = _Dot(group_sizes("spindle", 6))
 
 
 def test_bitfit_takes_the_largest_subset_that_fits_its_share():
-    names = [METHODS["bitfit"].label(MINILM.blocks[0], p.size) for p in fit(uniform("bitfit"), MINILM, of(22_713)).placements]
+    names = [
+        METHODS["bitfit"].label(MINILM.blocks[0], p.size) for p in fit(uniform("bitfit"), MINILM, of(22_713)).placements
+    ]
     assert "all" in names[-1] or "ffn_in" in names[-1]
     assert fit(uniform("bitfit"), MINILM, of(6 * 4224)).n_params == 6 * 4224  # 11 d + d_ff biases a block, all of them
     assert fit(uniform("bitfit"), MINILM, of(6 * 4224 - 1)).n_params < 6 * 4224

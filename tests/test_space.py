@@ -26,7 +26,12 @@ def all_designs(space):
     "data",
     [
         {"groups": 2, "groupings": ["uniform", "spindle"], "allocations": ["uniform"], "methods": ["lora", "bitfit"]},
-        {"groups": 3, "groupings": ["uniform"], "allocations": ["increasing", "uniform"], "methods": ["lora", "adapter"]},
+        {
+            "groups": 3,
+            "groupings": ["uniform"],
+            "allocations": ["increasing", "uniform"],
+            "methods": ["lora", "adapter"],
+        },
         {"groups": 2, "allocations": ["uniform"], "methods": ["lora", "prefix"], "tunable_groups": "all"},
         {"groups": 2, "allocations": ["uniform"], "methods": ["lora"], "learning_rates": [0.001, 0.01]},
         {"groups": 2, "groupings": ["uniform"], "ranks": [0, 1, 2, 4], "methods": ["lora"]},

@@ -35,7 +35,7 @@ class Method(Protocol):
 
     @property
     def paper(self) -> str:
-        """arXiv id and where in the paper: `2106.09685, eq. 3`."""
+        """ArXiv id and where in the paper: `2106.09685, eq. 3`."""
 
     @property
     def places(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution
@@ -32,6 +32,8 @@ class SamplerContext:
     seed: int
     feasible: Callable[[Design], bool]
     """Whether a design fits the backbone and the budget."""
+    identity: Callable[[Design], Hashable] = lambda design: design.key
+    """What a design amounts to: designs of equal identity train the same architecture."""
 
     @property
     def distributions(self) -> dict[str, BaseDistribution]:

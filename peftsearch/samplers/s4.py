@@ -38,6 +38,9 @@ from peftsearch.space import Choice, Dimension
 
 _SLOT = "peftsearch:s4"
 _DRAWS = 200
+"""Completions drawn in search of one that fits."""
+_TELLING_DRAWS = 10
+"""Fitting completions drawn in search of one that tells all choices apart."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -155,7 +158,9 @@ class S4Sampler(BaseSampler):
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
         """Raise, since every parameter is sampled relatively."""
-        raise ConfigError(f"the s4 sampler was asked for {param_name!r}, which the space does not have, or is exhausted")
+        raise ConfigError(
+            f"the s4 sampler was asked for {param_name!r}, which the space does not have, or is exhausted"
+        )
 
     def exhausted(self, trials: Sequence[FrozenTrial]) -> bool:
         """Whether all stages are closed."""
@@ -259,17 +264,27 @@ class S4Sampler(BaseSampler):
     def _completion(
         self, dimension: Dimension, choices: list[Choice], decided: dict[str, Choice], purpose: str, repeat: int
     ) -> dict[str, Any] | None:
-        """Random choices for all that is not decided, such that every one of `choices` fits; None when none is found."""
+        """Random choices for all that is not decided, such that every one of `choices` fits; None when none is found.
+
+        Of the first few that fit, the one under which most of the choices become different architectures: an
+        allocation, say, means nothing when a single group is tuned.
+        """
         rng = random.Random(derived_seed(self._context.seed, dimension.name, purpose, repeat))
         free = [d for d in self._dimensions if d.name not in decided and d.name != dimension.name]
-        for _ in range(_DRAWS):
+        best: dict[str, Any] | None = None
+        most_different = n_found = 0
+        for _ in range(_DRAWS if free else 1):
             params = {**decided, **{d.name: rng.choice(d.choices) for d in free}}
-            designs = (self._context.space.design({**params, dimension.name: choice}) for choice in choices)
-            if all(map(self._context.feasible, designs)):
-                return params
-            if not free:
-                return None
-        return None
+            designs = [self._context.space.design({**params, dimension.name: choice}) for choice in choices]
+            if not all(map(self._context.feasible, designs)):
+                continue
+            n_found += 1
+            n_different = len(set(map(self._context.identity, designs))) if len(designs) > 1 else 1
+            if n_different > most_different:
+                best, most_different = params, n_different
+            if most_different == len(choices) or n_found == _TELLING_DRAWS:
+                break
+        return best
 
 
 def apportion(n_trials: int, n_choices: Sequence[int]) -> list[int]:
@@ -307,9 +322,7 @@ def _by_slot(trials: Sequence[FrozenTrial]) -> dict[tuple[str, Choice, int], Fro
     return slots
 
 
-def _record(
-    dimension: Dimension, slots: list[_Slot], fitting: list[Choice], trials: list[FrozenTrial]
-) -> StageRecord:
+def _record(dimension: Dimension, slots: list[_Slot], fitting: list[Choice], trials: list[FrozenTrial]) -> StageRecord:
     tried = {s.choice for s in slots}
     records = []
     for choice in dimension.choices:
@@ -317,9 +330,7 @@ def _record(
         scores = tuple(float(t.value) for t in own if t.state == TrialState.COMPLETE and t.value is not None)
         failed = sum(t.state in (TrialState.FAIL, TrialState.PRUNED) for t in own)
         records.append(
-            ChoiceRecord(
-                choice=choice, scores=scores, n_failed=failed, fits=choice in fitting, drawn=choice in tried
-            )
+            ChoiceRecord(choice=choice, scores=scores, n_failed=failed, fits=choice in fitting, drawn=choice in tried)
         )
     return StageRecord(name=dimension.name, choices=tuple(records))
 

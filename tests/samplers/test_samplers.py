@@ -186,7 +186,7 @@ class TestS4:
         ctx = context(n_trials=300, space=load_space("s4-lr"))
         study = run("s4", ctx, score=lambda params, seed: params["learning_rate"] + 1e-6 * value_of(params))
         last = make_sampler("s4", ctx, {}).decisions(study.trials)[-1]
-        assert (last.name, last.chosen) == ("learning_rate", 0.01)
+        assert (last.name, last.chosen) == ("learning_rate", 0.03)
 
 
 @given(st.integers(1, 1000), st.lists(st.integers(2, 40), min_size=1, max_size=9))
