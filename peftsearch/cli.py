@@ -50,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
     top = argparse.ArgumentParser(
         prog="peftsearch",
-        description="Find the best mix of fine-tuning methods for a model, a task and a budget of trainable parameters.",
+        description="Find the best mix of fine-tuning methods for a model, a task and a budget of parameters.",
     )
     top.add_argument("--version", action="version", version=f"peftsearch {__version__}")
     top.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -96,7 +96,7 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     training.add_argument("--batch-size", type=int, metavar="N")
     training.add_argument("--max-length", type=int, metavar="N", help="tokens after which a text is cut")
     training.add_argument("--device", help="cpu, cuda, cuda:1 (default: cuda when there is one)")
-    training.add_argument("--dtype", help="auto, float32 or bfloat16")
+    training.add_argument("--dtype", help="auto, fp32 or bf16")
     where = run.add_argument_group("study")
     where.add_argument("--name", help="folder of the study below --runs (default: made from the settings)")
     where.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="default: %(default)s")

@@ -68,8 +68,9 @@ def _heading(setup: Any) -> list[str]:
     sizes = f"{len(task.train.labels):,} train, {len(task.validation.labels):,} validation"
     if task.test is not None:
         sizes += f", {len(task.test.labels):,} test"
+    size = f"{backbone.n_params:,} parameters, {len(backbone.blocks)} blocks"
     return [
-        f"peftsearch: {backbone.name} ({backbone.n_params:,} parameters, {len(backbone.blocks)} blocks) on {hardware()}",
+        f"Model: {backbone.name}, {size}, on {hardware(setup.device)}",
         f"Task: {task.name}, {task.kind}, {sizes}; {task.metric} (majority class {task.majority_score:.4f})",
         f"Budget: {budget.text} = {budget.n_params:,} trainable parameters"
         + ("" if setup.options.count_head else ", the task head apart"),

@@ -5,8 +5,8 @@ A slot is one method on one block. The rule, in whole sizes:
 1. Every slot gets its smallest size. If these alone exceed the budget, the design cannot fit.
 2. A slot's target is its fair share: the allocation's weight of its block, divided evenly over the block's methods.
    The next size always goes to the slot whose cost after growing is smallest against its target (ties: input side
-   first, then the order of the methods in the table), until the next one in this order no longer fits. BitFit, whose few sizes
-   are fixed costs, so grows to the largest subset within its share.
+   first, then the order of the methods in the table), until the next one in this order no longer fits. BitFit,
+   whose few sizes are fixed costs, so grows to the largest subset within its share.
 3. What is left over goes, largest step first, to slots where one more step fits.
 
 The order of step 2 does not depend on the budget, and step 3 takes the largest step first from steps of constant

@@ -106,6 +106,7 @@ class Search:
         stages = plan_of(setup.sampler, setup.context)
         n_search = min(strategy.trials, sum(s.n_trials for s in stages))
         n_baselines = min(strategy.confirm.baselines, len(self._baselines))
+        those = "baseline" if n_baselines == 1 else f"{n_baselines} baselines"
         n_confirm = (strategy.confirm.best + n_baselines) * strategy.confirm.seeds
         n_steps = (len(self._baselines) + n_search) * strategy.search.steps + n_confirm * strategy.confirm.steps
         design = next(b.design for b in self._baselines if b.design.tunable and setup.context.feasible(b.design))
@@ -117,7 +118,7 @@ class Search:
         note(
             f"Plan: {len(self._baselines)} baselines, then {n_search} trials of {strategy.search.steps} steps "
             f"({strategy.name}, out of {setup.space.n_designs:,} designs of space {setup.space.name}), then the best "
-            f"{strategy.confirm.best} and the best {'baseline' if n_baselines == 1 else f'{n_baselines} baselines'} with "
+            f"{strategy.confirm.best} and the best {those} with "
             f"{strategy.confirm.seeds} seeds of {strategy.confirm.steps} steps."
         )
         for s in stages if len(stages) > 1 else ():

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from peftsearch.architecture import Design
 from peftsearch.backbone.anatomy import Backbone
@@ -53,8 +53,8 @@ class RunOptions:
     text_column: str | None = None
     pair_column: str | None = None
     label_column: str | None = None
-    kind: str | None = None
-    """`classification` or `regression`; None guesses."""
+    kind: Literal["classification", "regression"] | None = None
+    """None guesses."""
     metric: str | None = None
     """Name of the score; None takes the task's own."""
     max_train: int | None = None

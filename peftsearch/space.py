@@ -135,7 +135,7 @@ class SearchSpace:
             ratios = {_reduced(r) for r in product(self.ranks, repeat=self.groups) if any(r)}
             return around * len(ratios)
         subsets = 2 ** len(self.methods) - 1
-        of_groups = (1 + subsets) ** self.groups - 1 if self.tunable == "any" else subsets**self.groups
+        of_groups: int = (1 + subsets) ** self.groups - 1 if self.tunable == "any" else subsets**self.groups
         return around * len(self.allocations) * of_groups
 
     def design(self, params: Mapping[str, Any]) -> Design:

@@ -17,7 +17,7 @@ PRUNERS = ("none", "median", "asha")
 class SearchFidelity:
     """How long a trial of the search trains."""
 
-    steps: int = 40
+    steps: int = 60
     """Optimizer steps."""
     evaluations: int = 1
     """Validations during a trial, evenly spread, the last one at its end; the pruner acts on them."""
@@ -27,9 +27,9 @@ class SearchFidelity:
 class ConfirmFidelity:
     """How the best designs are confirmed."""
 
-    steps: int = 100
+    steps: int = 120
     """Optimizer steps: the full fidelity."""
-    seeds: int = 5
+    seeds: int = 4
     """Trainings of each confirmed design, with seeds that the search did not use."""
     best: int = 2
     """Designs of the search that are confirmed."""
@@ -52,7 +52,7 @@ class Strategy:
     """`none`, `median` or `asha` (successive halving)."""
     pruner_settings: Mapping[str, Any] = field(default_factory=dict)
     """Keyword arguments of Optuna's pruner."""
-    trials: int = 28
+    trials: int = 20
     """Trained designs of the search, the baselines and the confirmation apart."""
     search: SearchFidelity = SearchFidelity()
     confirm: ConfirmFidelity = ConfirmFidelity()
@@ -66,7 +66,7 @@ class Strategy:
         """
         fields = Fields(f"strategy {name}", data)
         description = fields.take("description", str, "")
-        trials = fields.take("trials", int, 28, at_least(1))
+        trials = fields.take("trials", int, 20, at_least(1))
         sampler = dict(fields.take("sampler", dict) or {})
         pruner = dict(fields.take("pruner", dict, {"name": "none"}))
         fidelities = fields.take("fidelities", dict, {})

@@ -1,12 +1,13 @@
 """What the confirmed scores support: a winner, a tie, or nothing above the majority class.
 
-The confirmed designs are trained with the same several seeds. Two designs differ when Welch's t-test (two-sided, unequal
-variances) puts their means apart at the 5% level after Holm's correction for the number of comparisons; the variance of
-a mean is never taken below what one validation example is worth. The claim is about training seeds on this validation
-set; the test split, where there is one, is the check from outside.
+The confirmed designs are trained with the same several seeds. Two designs differ when Welch's t-test (two-sided,
+unequal variances) puts their means apart at the 5% level after Holm's correction for the number of comparisons; the
+variance of a score is never taken below that of rounding to whole validation examples. The claim is about training
+seeds on this validation set; the test split, where there is one, is the check from outside.
 
 - `no_signal`: not even the best mean rises above the majority class by two standard errors.
-- `tie`: a baseline cannot be told from the best mean; the pick is the cheapest of the tied.
+- `baseline`: a baseline has the best mean and differs from every design of the search; the pick is that baseline.
+- `tie`: designs of the search and baselines cannot be told apart; the pick is the cheapest of the tied.
 - `winner`: every baseline differs from the best mean; the pick is the cheapest design that cannot be told from it and
   that is no worse than the best baseline.
 """
@@ -50,7 +51,7 @@ class Verdict:
     """What may be claimed."""
 
     kind: str
-    """`winner`, `tie` or `no_signal`."""
+    """`winner`, `baseline`, `tie` or `no_signal`."""
     pick: Candidate
     """The design to use."""
     best: Candidate
@@ -90,26 +91,40 @@ def judge(
     best_baseline = max(baselines, key=lambda c: (c.mean, -c.n_params), default=None)
     p_values = _holm({c.name: _welch(best, c, n_validation) for c in scored if c is not best})
     tied = [c for c in scored if c is best or p_values[c.name] >= LEVEL]
-    cheapest = min(tied, key=lambda c: (c.n_params, -c.mean))
-    chance = sqrt(max(majority * (1 - majority), 1e-9) / n_validation) if majority > 0 else 1 / sqrt(n_validation)
-    noise = sqrt(_variance(best, n_validation) / len(best.scores) + chance**2)
-    common = {"best": best, "best_baseline": best_baseline, "tied": tuple(tied)}
+    pick, p_value, settle = _cheapest(tied), None, ""
+    noise = sqrt(_variance(best, n_validation) / len(best.scores) + _chance_variance(majority, n_validation))
     if best.mean - majority <= 2 * noise:
-        text = (
-            f"No signal: the best mean {metric}, {best.mean:.4f}, does not rise above the majority class "
-            f"({majority:.4f}) by two standard errors ({2 * noise:.4f}). No design can be recommended on these data; "
-            f"{cheapest.name} is the cheapest of the tied."
-        )
+        kind, text = "no_signal", _no_signal_text(best, pick, metric, majority, 2 * noise)
         settle = f"Train longer (--steps {4 * n_steps}), give more data or a larger budget, and check the labels."
-        return Verdict(kind="no_signal", pick=cheapest, p_value=None, statement=text, settle=settle, **common)
-    if any(c.baseline for c in tied):
-        text, settle = _tie_text(best, tied, cheapest, metric, n_validation)
-        return Verdict(kind="tie", pick=cheapest, p_value=None, statement=text, settle=settle, **common)
-    floor = best_baseline.mean if best_baseline else -inf
-    pick = min((c for c in tied if c.mean >= floor), key=lambda c: (c.n_params, -c.mean))
-    p_value = p_values.get(best_baseline.name) if best_baseline else None
-    text = _winner_text(pick, best, best_baseline, tied, metric, p_value)
-    return Verdict(kind="winner", pick=pick, p_value=p_value, statement=text, settle="", **common)
+    elif all(c.baseline for c in tied):
+        kind, (text, settle) = "baseline", _baseline_text(best, pick, [c for c in scored if not c.baseline], metric)
+    elif any(c.baseline for c in tied):
+        kind, (text, settle) = "tie", _tie_text(best, tied, pick, metric, n_validation)
+    else:
+        floor = best_baseline.mean if best_baseline else -inf
+        pick = _cheapest([c for c in tied if c.mean >= floor])
+        p_value = p_values.get(best_baseline.name) if best_baseline else None
+        kind, text = "winner", _winner_text(pick, best_baseline, tied, metric, p_value)
+    return Verdict(
+        kind=kind,
+        pick=pick,
+        best=best,
+        best_baseline=best_baseline,
+        tied=tuple(tied),
+        p_value=p_value,
+        statement=text,
+        settle=settle,
+    )
+
+
+def _cheapest(candidates: Sequence[Candidate]) -> Candidate:
+    """Fewest parameters, then the better mean."""
+    return min(candidates, key=lambda c: (c.n_params, -c.mean))
+
+
+def _chance_variance(majority: float, n_validation: int) -> float:
+    """Variance of the majority class's score on a sample of this size; of a correlation of zero where there is none."""
+    return majority * (1 - majority) / n_validation if majority > 0 else 1 / n_validation
 
 
 def _variance(c: Candidate, n_validation: int) -> float:
@@ -135,6 +150,24 @@ def _holm(p_values: dict[str, float]) -> dict[str, float]:
         running = max(running, min(1.0, p * (len(p_values) - rank)))
         adjusted[name] = running
     return adjusted
+
+
+def _no_signal_text(best: Candidate, pick: Candidate, metric: str, majority: float, noise: float) -> str:
+    return (
+        f"No signal: the best mean {metric}, {best.mean:.4f}, does not rise above the majority class ({majority:.4f}) "
+        f"by two standard errors ({noise:.4f}). No design can be recommended on these data; {pick.name} is the "
+        "cheapest of the tied."
+    )
+
+
+def _baseline_text(best: Candidate, pick: Candidate, found: list[Candidate], metric: str) -> tuple[str, str]:
+    text = f"No design of the search beats the best baseline, {best.name}: mean {metric} {best.mean:.4f}"
+    if found:
+        rival = max(found, key=lambda c: c.mean)
+        text += f" against {rival.mean:.4f} of the best found, {rival.name}"
+    if pick is not best:
+        text += f"; {pick.name} ({pick.mean:.4f}) cannot be told from it and is cheaper"
+    return f"{text}.", "A longer search (--trials, --search-steps) may find one."
 
 
 def _tie_text(
@@ -164,7 +197,6 @@ def _tie_text(
 
 def _winner_text(
     pick: Candidate,
-    best: Candidate,
     baseline: Candidate | None,
     tied: list[Candidate],
     metric: str,

@@ -14,7 +14,39 @@ from transformers import PreTrainedTokenizerFast
 from peftsearch.cli import main
 from tests.tiny import FAMILIES
 
-WORDS = ["good", "great", "fine", "lovely", "bad", "awful", "poor", "sad", "the", "a", "film", "book", "song", "was", "is", "and", "not", "very", "plot", "actor", "scene", "it", "ending", "music", "long", "short", "blue", "red", "green", "old", "new"]
+WORDS = [
+    "good",
+    "great",
+    "fine",
+    "lovely",
+    "bad",
+    "awful",
+    "poor",
+    "sad",
+    "the",
+    "a",
+    "film",
+    "book",
+    "song",
+    "was",
+    "is",
+    "and",
+    "not",
+    "very",
+    "plot",
+    "actor",
+    "scene",
+    "it",
+    "ending",
+    "music",
+    "long",
+    "short",
+    "blue",
+    "red",
+    "green",
+    "old",
+    "new",
+]
 POSITIVE, NEGATIVE = WORDS[:4], WORDS[4:8]
 
 

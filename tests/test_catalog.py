@@ -44,9 +44,9 @@ def test_every_shipped_entry_loads_and_describes_itself():
 
 
 def test_unknown_names_get_the_nearest():
-    with pytest.raises(ConfigError, match="unknown space 's5'.*did you mean 's4'"):
+    with pytest.raises(ConfigError, match=r"unknown space 's5'.*did you mean 's4'"):
         load_space("s5")
-    with pytest.raises(ConfigError, match="unknown strategy 'randm'.*did you mean 'random'"):
+    with pytest.raises(ConfigError, match=r"unknown strategy 'randm'.*did you mean 'random'"):
         load_strategy("randm")
 
 

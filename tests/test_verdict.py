@@ -43,6 +43,16 @@ def test_within_noise_is_a_tie_that_names_the_cheapest_and_what_would_settle_it(
     assert "--seeds" in v.settle
 
 
+def test_a_baseline_that_beats_the_search_is_said_to():
+    v = verdict(
+        candidate("lora", [0.90, 0.91, 0.90, 0.91], n_params=90, baseline=True),
+        candidate("trial 1", [0.80, 0.81, 0.80, 0.81], n_params=80),
+    )
+    assert (v.kind, v.pick.name) == ("baseline", "lora")
+    assert "No design of the search beats the best baseline, lora: mean accuracy 0.9050 against 0.8050" in v.statement
+    assert "--trials" in v.settle
+
+
 def test_a_tie_among_found_designs_still_wins_with_the_cheapest():
     v = verdict(
         candidate("lora", [0.70, 0.71, 0.70, 0.71], n_params=10, baseline=True),

@@ -145,7 +145,7 @@ class S4Sampler(BaseSampler):
         if not open_slots:
             return {}
         slot = open_slots[0]
-        attributes = {
+        attributes: dict[str, Any] = {
             _SLOT: {"stage": stage, "choice": slot.choice, "repeat": slot.repeat},
             REPLICATE: slot.repeat,
             STAGE: stage,
