@@ -38,9 +38,8 @@ def run(arguments: argparse.Namespace) -> int:
             engine = LocalEngine(setup.loaded, setup.task, setup.encoded, setup.training, setup.device, setup.autocast)
             for line in _heading(setup):
                 reporter.note(line)
-            search = Search(setup, folder, engine, reporter)
-            finalists = search.run()
-            result = conclude(setup, folder, search, finalists, engine)
+            finalists = Search(setup, folder, engine, reporter).run()
+            result = conclude(setup, folder, finalists, engine)
         except AllTrialsFailed as error:
             print(f"peftsearch: {error}", file=sys.stderr)
             return 1

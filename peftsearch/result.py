@@ -19,11 +19,11 @@ from peftsearch.backbone.anatomy import Backbone
 from peftsearch.display import design_line, size_labels
 from peftsearch.samplers.context import INTERRUPTED, KIND, STAGE
 from peftsearch.setup import Setup, plain
-from peftsearch.study import StudyFolder, to_yaml, write_atomically
+from peftsearch.study import StudyFolder, state_path, to_yaml, write_atomically
 from peftsearch.verdict import Candidate, Verdict, judge
 
 if TYPE_CHECKING:
-    from peftsearch.search import Finalist, Search
+    from peftsearch.search import Finalist
 
 _PACKAGES = ("peftsearch", "torch", "transformers", "datasets", "optuna", "accelerate")
 
@@ -79,13 +79,12 @@ class Result:
     """The content of `best.yaml`."""
 
 
-def conclude(setup: Setup, folder: StudyFolder, search: Search, finalists: list[Finalist], engine: Any) -> Result:
+def conclude(setup: Setup, folder: StudyFolder, finalists: list[Finalist], engine: Any) -> Result:
     """Judge the confirmed designs, read the test split for the pick and the best baseline, write the files.
 
     Args:
         setup: The settings of the study.
         folder: The study.
-        search: Knows where the trained parameters are.
         finalists: The confirmed designs.
         engine: Scores trained parameters on the test split.
     """
@@ -106,7 +105,7 @@ def conclude(setup: Setup, folder: StudyFolder, search: Search, finalists: list[
     if verdict is None:
         raise AssertionError("the search ends before its conclusion when no confirmation has a score")
     read = {verdict.pick.name} | ({verdict.best_baseline.name} if verdict.best_baseline else set())
-    tests = {f.name: _test_scores(folder, search, f, scores[f.name], engine) for f in finalists if f.name in read}
+    tests = {f.name: _test_scores(folder, f, scores[f.name], engine) for f in finalists if f.name in read}
     rows = _rows(setup, folder, finalists, scores, tests)
     best = _best_yaml(setup, folder, next(f for f in finalists if f.name == verdict.pick.name), verdict, rows)
     write_atomically(folder.path / "trials.csv", _trials_csv(folder))
@@ -120,16 +119,14 @@ def _confirmed(folder: StudyFolder, name: str) -> dict[int, float]:
     return {t.user_attrs["seed"]: float(t.value or 0.0) for t in trials if t.user_attrs.get("name") == name}
 
 
-def _test_scores(
-    folder: StudyFolder, search: Search, finalist: Finalist, scores: Mapping[int, float], engine: Any
-) -> Scores:
+def _test_scores(folder: StudyFolder, finalist: Finalist, scores: Mapping[int, float], engine: Any) -> Scores:
     """Test scores of a finalist; measured once and then kept in the study."""
     kept: dict[str, float] = dict(folder.confirm.user_attrs.get("test_scores", {}))
     values = []
     for seed in scores:
         key = f"{finalist.name}/{seed}"
         if key not in kept:
-            score = engine.test_score(finalist.architecture, search.state_path(finalist.name, seed))
+            score = engine.test_score(finalist.architecture, state_path(folder.path, finalist.name, seed))
             if score is None:
                 return Scores(values=())
             kept[key] = score

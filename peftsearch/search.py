@@ -6,28 +6,23 @@ repeated, and interrupted ones are run anew with the same design and seed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import mean
 from typing import Any
 
 import optuna
-import torch
 from optuna.trial import FrozenTrial, TrialState
 
 from peftsearch.architecture import Architecture, Design
 from peftsearch.baselines import baselines_of
-from peftsearch.display import design_line
-from peftsearch.engines.job import Job, Outcome
 from peftsearch.engines.local import LocalEngine
-from peftsearch.errors import BudgetError, StudyError, one_line
-from peftsearch.fit import fit
-from peftsearch.progress import Reporter, TrialLine, format_seconds
+from peftsearch.errors import one_line
+from peftsearch.progress import Reporter, format_seconds
 from peftsearch.samplers import plan_of
-from peftsearch.samplers.context import INTERRUPTED, KIND, REPLICATE, STAGE, counted
+from peftsearch.samplers.context import INTERRUPTED, KIND, counted
 from peftsearch.setup import Setup
 from peftsearch.study import StudyFolder
+from peftsearch.trial import TrialRunner
 
 _TRIES_PER_TRIAL = 50
 """Designs that may be proposed for each that fits, before the search gives up."""
@@ -65,6 +60,7 @@ class Search:
         self._folder = folder
         self._engine = engine
         self._reporter = reporter
+        self._trials = TrialRunner(setup, folder.path, engine, reporter)
         self._baselines = baselines_of(setup.space, setup.backbone)
         folder.use(setup.sampler, setup.pruner)
 
@@ -109,7 +105,8 @@ class Search:
         those = "baseline" if n_baselines == 1 else f"{n_baselines} baselines"
         n_confirm = (strategy.confirm.best + n_baselines) * strategy.confirm.seeds
         n_steps = (len(self._baselines) + n_search) * strategy.search.steps + n_confirm * strategy.confirm.steps
-        design = next(b.design for b in self._baselines if b.design.tunable and setup.context.feasible(b.design))
+        fitting = [b.design for b in self._baselines if setup.context.feasible(b.design)]
+        design = fitting[0] if fitting else self._baselines[0].design
         step_s, score_s = self._calibrate(design)
         n_scores = (len(self._baselines) + n_search) * strategy.search.evaluations + n_confirm
         done = self._steps_done()
@@ -131,7 +128,7 @@ class Search:
     def _calibrate(self, design: Design) -> tuple[float, float]:
         """Seconds of a step and of a validation; zeros where the measurement fails, as the trials will tell why."""
         try:
-            return self._engine.calibrate(self._fit(design))
+            return self._engine.calibrate(self._trials.fit(design))
         except (RuntimeError, MemoryError) as error:
             self._reporter.note(f"The time could not be measured: {one_line(error)}")
             return 0.0, 0.0
@@ -158,18 +155,18 @@ class Search:
                 facts = {KIND: "baseline", "baseline": baseline.name, "design": baseline.design.to_dict()}
                 study.enqueue_trial(baseline.params or {}, user_attrs=facts)
             trial = study.ask(self._setup.context.distributions if baseline.params else {})
-            self._run_one(study, trial, baseline.design, "baselines", baseline.name)
+            self._trials.run(study, trial, baseline.design, "baselines", baseline.name)
 
     def _run_search(self) -> None:
         study, setup = self._folder.search, self._setup
-        spent = self._spent()
+        self._record_stages()  # a kill may have come between the last trial of a stage and its record
         if self._search_is_over():
             return
-        self._reporter.phase("search", setup.strategy.trials - spent)
+        self._reporter.phase("search", setup.strategy.trials - self._spent())
         while not self._search_is_over():
             n_before = len(counted(study.get_trials(deepcopy=False)))
             trial = study.ask(setup.context.distributions)
-            self._run_one(study, trial, setup.space.design(trial.params), "search", f"trial {n_before + 1}")
+            self._trials.run(study, trial, setup.space.design(trial.params), "search", f"trial {n_before + 1}")
             self._record_stages()
 
     def _record_stages(self) -> None:
@@ -234,7 +231,7 @@ class Search:
             name=trial.user_attrs["name"],
             baseline=trial.user_attrs.get(KIND) == "baseline",
             design=design,
-            architecture=self._fit(design),
+            architecture=self._trials.fit(design),
         )
 
     def _run_confirmation(self, finalists: list[Finalist]) -> None:
@@ -243,7 +240,7 @@ class Search:
             self._reporter.phase("confirm", len(jobs))
         for finalist, seed in jobs:
             trial = self._folder.confirm.ask()
-            self._run_one(self._folder.confirm, trial, finalist.design, "confirm", finalist.name, seed=seed)
+            self._trials.run(self._folder.confirm, trial, finalist.design, "confirm", finalist.name, seed=seed)
 
     def _open_confirmations(self, finalists: list[Finalist]) -> list[tuple[Finalist, int]]:
         """Trainings that are not done; seed by seed, so that all designs have as many."""
@@ -251,85 +248,6 @@ class Search:
         first = self._setup.options.seed + _CONFIRM_SEED
         seeds = range(first, first + self._setup.strategy.confirm.seeds)
         return [(f, seed) for seed in seeds for f in finalists if (f.name, seed) not in done]
-
-    def _run_one(
-        self, study: optuna.Study, trial: optuna.Trial, design: Design, phase: str, name: str, seed: int | None = None
-    ) -> None:
-        """Fit, train, score and record one design; whatever happens to it is recorded and never ends the search."""
-        setup, confirm = self._setup, phase == "confirm"
-        fidelity: Any = setup.strategy.confirm if confirm else setup.strategy.search
-        system = study._storage.get_trial_system_attrs(trial._trial_id)
-        if seed is None:
-            seed = setup.options.seed + int(system.get(REPLICATE, 0))
-        facts = {"name": name, "design": design.to_dict(), "steps": fidelity.steps, "seed": seed}
-        line = {"phase": phase, "stage": str(system.get(STAGE, "")), "name": name, "detail": design_line(design)}
-        try:
-            architecture = self._fit(design)
-        except BudgetError as error:
-            _finish(study, trial, TrialState.PRUNED, {**facts, "infeasible": True, "reason": one_line(error)})
-            if phase == "baselines":
-                shown = TrialLine(**{**line, "detail": str(error)}, state="does not fit", score=None, n_params=None)
-                self._reporter.trial(shown, fidelity.steps)
-            return
-        job = Job(
-            architecture=architecture,
-            learning_rate=design.learning_rate or setup.training.learning_rate,
-            steps=fidelity.steps,
-            evaluations=1 if confirm or phase == "baselines" else fidelity.evaluations,
-            seed=seed,
-            save_to=self.state_path(name, seed) if confirm else None,
-        )
-        facts |= {"n_params": architecture.n_params, "learning_rate": job.learning_rate}
-        facts["share"] = architecture.n_params / setup.budget.n_params
-        state, score = self._train(study, trial, job, facts, prunable=phase == "search")
-        if state == "failed":
-            line["detail"] = facts["reason"]
-        self._reporter.trial(
-            TrialLine(**line, state=state, score=score, n_params=architecture.n_params), fidelity.steps
-        )
-
-    def _train(
-        self, study: optuna.Study, trial: optuna.Trial, job: Job, facts: dict[str, Any], prunable: bool
-    ) -> tuple[str, float | None]:
-        """Run a job and record how it ended; returns the state to show, and the score."""
-        known = self._known_score(study, job, facts)
-        if known is not None:
-            facts["reused_from"], score = known
-            _finish(study, trial, TrialState.COMPLETE, facts, score)
-            return "reused", score
-        try:
-            outcome = self._engine.run(job, _pruning(trial) if prunable else None)
-        except optuna.TrialPruned as error:
-            _finish(study, trial, TrialState.PRUNED, {**facts, "reason": one_line(error)})
-            return "pruned", None
-        except (StudyError, OSError, optuna.exceptions.OptunaError):
-            raise  # the study itself cannot go on
-        except Exception as error:  # any other fault is this trial's own: it is recorded and the search goes on
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
-            facts["reason"] = f"{type(error).__name__}: {one_line(error)}"
-            _finish(study, trial, TrialState.FAIL, facts)
-            return "failed", None
-        _finish(study, trial, TrialState.COMPLETE, facts | _measured(outcome), outcome.score)
-        return "complete", outcome.score
-
-    def _known_score(self, study: optuna.Study, job: Job, facts: dict[str, Any]) -> tuple[int, float] | None:
-        """Number and score of an equal training of this study; none is trained twice."""
-        if job.save_to is not None:
-            return None
-        wanted = [facts[key] for key in ("n_params", "learning_rate", "steps", "seed")]
-        for t in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
-            same = [t.user_attrs.get(key) for key in ("n_params", "learning_rate", "steps", "seed")] == wanted
-            if same and self._fit(Design.from_dict(t.user_attrs["design"])) == job.architecture:
-                return t.number, float(t.value or 0.0)
-        return None
-
-    def state_path(self, name: str, seed: int) -> Path:
-        """Where the trained parameters of a confirmation are."""
-        return self._folder.path / "confirmed" / f"{name.replace(' ', '-').replace('=', '-')}-seed{seed}.safetensors"
-
-    def _fit(self, design: Design) -> Architecture:
-        return fit(design, self._setup.backbone, self._setup.budget)
 
     def _require_scores(self, study: optuna.Study) -> None:
         trials = _not_interrupted(study)
@@ -361,30 +279,3 @@ def _not_interrupted(study: optuna.Study) -> list[FrozenTrial]:
 
 def _design_key(trial: FrozenTrial) -> str:
     return Design.from_dict(trial.user_attrs["design"]).key
-
-
-def _finish(
-    study: optuna.Study, trial: optuna.Trial, state: TrialState, facts: dict[str, Any], value: float | None = None
-) -> None:
-    """Write the facts, then the state: a trial with a state has all its facts."""
-    for key, fact in facts.items():
-        trial.set_user_attr(key, fact)
-    study.tell(trial, value, state=state)
-
-
-def _pruning(trial: optuna.Trial) -> Callable[[int, float], None]:
-    def report(step: int, score: float) -> None:
-        trial.report(score, step)
-        if trial.should_prune():
-            raise optuna.TrialPruned(f"stopped by the pruner at step {step} with score {score:.4f}")
-
-    return report
-
-
-def _measured(outcome: Outcome) -> dict[str, float]:
-    return {
-        "n_head": outcome.n_head,
-        "loss": outcome.loss,
-        "train_s": round(outcome.train_s, 3),
-        "wall_s": round(outcome.wall_s, 3),
-    }

@@ -135,6 +135,12 @@ def read_settings(path: Path) -> dict[str, Any]:
         raise StudyError(f"the settings of the study are damaged: {error}") from error
 
 
+def state_path(folder: Path, name: str, seed: int) -> Path:
+    """Where the trained parameters of one confirmation are."""
+    safe = "".join(c if c.isalnum() or c in "-._" else "-" for c in name)
+    return folder / "confirmed" / f"{safe}-seed{seed}.safetensors"
+
+
 def mark_interrupted(study: optuna.Study) -> int:
     """Fail the trials that a killed process left running, so that they are run anew. Returns their number."""
     stale = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))

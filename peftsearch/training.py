@@ -108,7 +108,7 @@ def train(
     Raises:
         Diverged: A loss or a gradient norm is not finite.
     """
-    optimizer = torch.optim.AdamW(groups, fused=device.type == "cuda")
+    optimizer = torch.optim.AdamW(groups, fused=device.type in {"cpu", "cuda"})
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: rate_factor(s, n_steps, settings.warmup_share))
     params = [p for group in optimizer.param_groups for p in group["params"]]
     log = TrainingLog()
@@ -155,6 +155,8 @@ def forward(
     model: nn.Module, batch: dict[str, Tensor], device: torch.device, autocast: torch.dtype | None
 ) -> tuple[Tensor, Tensor]:
     """Logits `(batch, num_labels)` and labels `(batch,)` of one batch."""
+    if device.type == "cuda":
+        batch = {name: tensor.pin_memory() for name, tensor in batch.items()}  # else non_blocking waits all the same
     moved = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
     labels = moved.pop("labels")
     with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
