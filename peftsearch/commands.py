@@ -22,7 +22,7 @@ from peftsearch.progress import LiveReporter, PlainReporter, Reporter
 def run(arguments: argparse.Namespace) -> int:
     """`peftsearch run`: prepare, search, conclude, print."""
     from peftsearch.engines.local import LocalEngine
-    from peftsearch.result import conclude, result_table
+    from peftsearch.result import conclude, design_lines, result_table
     from peftsearch.search import AllTrialsFailed, Search
     from peftsearch.setup import RunOptions, prepare
     from peftsearch.study import StudyFolder, check_settings, storage_faults
@@ -48,8 +48,10 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(result.best, ensure_ascii=False))
         return 0
-    console = Console()
+    console = _console()
     console.print(result_table(result, setup.task.metric))
+    for line in design_lines(result):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     _print_best(console, result.best, setup.path / "best.yaml")
     return 0
 
@@ -58,6 +60,11 @@ def _reporter(machine: bool) -> Reporter:
     if machine:
         return PlainReporter(sys.stderr)
     return LiveReporter(Console()) if sys.stdout.isatty() else PlainReporter(sys.stdout)
+
+
+def _console() -> Console:
+    """The terminal, or a wide page where the output goes to a file."""
+    return Console() if sys.stdout.isatty() else Console(width=160)
 
 
 def _heading(setup: Any) -> list[str]:
@@ -88,7 +95,7 @@ def show(what: Path) -> int:
     best = read_yaml(path)
     if best.get("format") != "peftsearch-best/1":
         raise ConfigError(f"{path}: is not the best.yaml of a run (format {best.get('format')!r})")
-    _print_best(Console(), best, path)
+    _print_best(_console(), best, path)
     return 0
 
 
@@ -128,7 +135,7 @@ def list_catalog(what: str, as_json: bool) -> int:
         table.add_column(column, overflow="fold", no_wrap=column == "name")
     for row in rows:
         table.add_row(*map(str, row.values()))
-    Console().print(table)
+    _console().print(table)
     return 0
 
 

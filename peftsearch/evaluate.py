@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from peftsearch.tasks.encode import EncodedSplit, eval_batches
 from peftsearch.tasks.metrics import score
 from peftsearch.tasks.task import Task
-from peftsearch.training import forward
+from peftsearch.training import Diverged, forward
 
 
 class Objective:
@@ -24,6 +24,7 @@ class Objective:
     def __init__(self, task: Task) -> None:
         self._metric = task.metric
         self._regression = task.kind == "regression"
+        self._n_classes = len(task.labels)
         targets = torch.tensor(task.train.labels, dtype=torch.float64) if self._regression else torch.zeros(1)
         self._mean = float(targets.mean())
         self._scale = max(float(targets.std(correction=0)), 1e-12)
@@ -36,7 +37,8 @@ class Objective:
             labels: `(batch,)`, class indices or targets.
         """
         if self._regression:
-            return nn.functional.mse_loss(logits.squeeze(-1), (labels.float() - self._mean) / self._scale)
+            targets = ((labels - self._mean) / self._scale).float()  # in the labels' float64: large offsets cancel
+            return nn.functional.mse_loss(logits.squeeze(-1), targets)
         return nn.functional.cross_entropy(logits, labels)
 
     @torch.inference_mode()
@@ -49,12 +51,18 @@ class Objective:
         device: torch.device,
         autocast: torch.dtype | None,
     ) -> float:
-        """The task's metric on a split; the model is left in evaluation mode."""
+        """The task's metric on a split; the model is left in evaluation mode.
+
+        Raises:
+            Diverged: An output is not a finite number.
+        """
         model.eval()
         predictions: list[float] = [0.0] * len(split.labels)
         for indices, batch in eval_batches(split, batch_size):
             logits, _ = forward(model, batch, device, autocast)
+            if not bool(torch.isfinite(logits).all()):
+                raise Diverged("the model's outputs are not finite on the evaluation data")
             values = logits.float().squeeze(-1) if self._regression else logits.argmax(-1)
             for index, value in zip(indices, values.tolist(), strict=True):
                 predictions[index] = value
-        return score(self._metric, predictions, split.labels)
+        return score(self._metric, predictions, split.labels, self._n_classes)

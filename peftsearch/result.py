@@ -312,11 +312,9 @@ def result_table(result: Result, metric: str) -> Table:
     table = Table(title=f"validation {metric}, mean ± standard deviation over seeds", title_justify="left")
     table.add_column("design", no_wrap=True)
     for name in ("parameters", "of budget", "one short run", "confirmed", *(["test"] if has_test else [])):
-        table.add_column(name, justify="right")
-    table.add_column("what it is", overflow="fold")
+        table.add_column(name, justify="right", no_wrap=True)
     for row in result.rows:
-        mark = "→ " if row.name == result.verdict.pick.name else "  "
-        kind = " (baseline)" if row.baseline else ""
+        picked = row.name == result.verdict.pick.name
         cells = [
             "" if row.n_params is None else f"{row.n_params:,}",
             "" if row.share is None else f"{100 * row.share:.1f}%",
@@ -324,5 +322,11 @@ def result_table(result: Result, metric: str) -> Table:
             str(row.validation),
             *([str(row.test)] if has_test else []),
         ]
-        table.add_row(f"{mark}{row.name}{kind}", *cells, row.detail, style="bold" if mark.strip() else None)
+        name = f"{'→' if picked else ' '} {row.name}{' (baseline)' if row.baseline else ''}"
+        table.add_row(name, *cells, style="bold" if picked else None)
     return table
+
+
+def design_lines(result: Result) -> list[str]:
+    """What the found designs are, and why a baseline has no score."""
+    return [f"  {r.name}: {r.detail}" for r in result.rows if r.detail and (not r.baseline or r.search_score is None)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
@@ -153,6 +155,7 @@ def prepare(options: RunOptions) -> Setup:
         feasible=feasible,
         identity=lambda design: (fit(design, backbone, budget), design.learning_rate),
     )
+    training, cut = _within_positions(training, options, loaded)
     encoded = encode(task, loaded.tokenizer, training.max_length)
     settings = _settings(options, task, backbone, budget, bound, strategy, training, autocast)
     return Setup(
@@ -171,7 +174,7 @@ def prepare(options: RunOptions) -> Setup:
         autocast=autocast,
         path=options.runs / (options.name or _name(options, task, backbone)),
         settings=settings,
-        notes=(*task.notes, *encoded.notes, *_space_notes(space, bound)),
+        notes=(*task.notes, *cut, *encoded.notes, *_space_notes(space, bound)),
     )
 
 
@@ -296,6 +299,7 @@ def _settings(
         "format": "peftsearch-study/1",
         "model": backbone.name,
         "revision": backbone.revision,
+        "anatomy": _digest(backbone),
         "task": task.name,
         "task_source": task.source,
         "task_fingerprint": task.fingerprint,
@@ -311,6 +315,26 @@ def _settings(
         "seed": options.seed,
         "storage": _without_password(options.storage),
     }
+
+
+def _within_positions(
+    training: TrainingSettings, options: RunOptions, loaded: LoadedBackbone
+) -> tuple[TrainingSettings, tuple[str, ...]]:
+    """Hold the length of texts against the positions that the model has."""
+    from peftsearch.backbone.load import max_positions
+
+    limit = max_positions(loaded)
+    if limit is None or training.max_length <= limit:
+        return training, ()
+    if options.max_length is not None:
+        raise ConfigError(f"--max-length {options.max_length}: {loaded.backbone.name} has positions for {limit} tokens")
+    return replace(training, max_length=limit), (f"texts are cut at {limit} tokens, for which the model has positions",)
+
+
+def _digest(backbone: Backbone) -> str:
+    """Tells anatomies apart: the same model may be described by hand in several ways."""
+    text = json.dumps(asdict(backbone)["stacks"], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def plain(value: Any) -> Any:

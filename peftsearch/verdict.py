@@ -1,15 +1,20 @@
 """What the confirmed scores support: a winner, a tie, or nothing above the majority class.
 
-The confirmed designs are trained with the same several seeds. Two designs differ when Welch's t-test (two-sided,
-unequal variances) puts their means apart at the 5% level after Holm's correction for the number of comparisons; the
-variance of a score is never taken below that of rounding to whole validation examples. The claim is about training
+The confirmed designs are trained with the same several seeds. Two thresholds answer two questions:
+
+- May a winner be claimed? Only where Welch's t-test (two-sided, unequal variances) tells the best design from every
+  confirmed baseline at the 5% level, after Holm's correction for the number of them. Designs that it does not tell
+  apart are called tied.
+- Which design to take? The cheapest within one standard error of the best: its mean is below the best by no more than
+  the standard error of the difference. Cheaper designs that are worse by more are not taken, tied or not.
+
+The variance of a score is never taken below that of rounding to whole validation examples. The claim is about training
 seeds on this validation set; the test split, where there is one, is the check from outside.
 
 - `no_signal`: not even the best mean rises above the majority class by two standard errors.
-- `baseline`: a baseline has the best mean and differs from every design of the search; the pick is that baseline.
-- `tie`: designs of the search and baselines cannot be told apart; the pick is the cheapest of the tied.
-- `winner`: every baseline differs from the best mean; the pick is the cheapest design that cannot be told from it and
-  that is no worse than the best baseline.
+- `baseline`: a baseline has the best mean and differs from every design of the search.
+- `tie`: designs of the search and baselines cannot be told apart.
+- `winner`: a design of the search has the best mean and every baseline differs from it.
 """
 
 from __future__ import annotations
@@ -59,7 +64,7 @@ class Verdict:
     best_baseline: Candidate | None
     """The baseline with the highest mean."""
     tied: tuple[Candidate, ...]
-    """Designs that cannot be told from the best, the best among them."""
+    """The best, and the designs of the other kind (baselines or found ones) that cannot be told from it."""
     p_value: float | None
     """Corrected p-value of the pick against the best baseline; None where they are not compared."""
     statement: str
@@ -89,22 +94,24 @@ def judge(
     best = max(scored, key=lambda c: (c.mean, -c.n_params))
     baselines = [c for c in scored if c.baseline]
     best_baseline = max(baselines, key=lambda c: (c.mean, -c.n_params), default=None)
-    p_values = _holm({c.name: _welch(best, c, n_validation) for c in scored if c is not best})
-    tied = [c for c in scored if c is best or p_values[c.name] >= LEVEL]
-    pick, p_value, settle = _cheapest(tied), None, ""
+    rivals = [c for c in scored if c.baseline != best.baseline]
+    p_values = _holm({c.name: _welch(best, c, n_validation) for c in rivals})
+    tied = [best, *(c for c in rivals if p_values[c.name] >= LEVEL)]
+    close = [c for c in scored if best.mean - c.mean <= _standard_error(best, c, n_validation)]
+    pick, p_value, settle = _cheapest([c for c in close if c in tied or c.baseline == best.baseline]), None, ""
     noise = sqrt(_variance(best, n_validation) / len(best.scores) + _chance_variance(majority, n_validation))
     if best.mean - majority <= 2 * noise:
         kind, text = "no_signal", _no_signal_text(best, pick, metric, majority, 2 * noise)
         settle = f"Train longer (--steps {4 * n_steps}), give more data or a larger budget, and check the labels."
-    elif all(c.baseline for c in tied):
-        kind, (text, settle) = "baseline", _baseline_text(best, pick, [c for c in scored if not c.baseline], metric)
-    elif any(c.baseline for c in tied):
+    elif len(tied) > 1:
         kind, (text, settle) = "tie", _tie_text(best, tied, pick, metric, n_validation)
+    elif best.baseline:
+        kind, (text, settle) = "baseline", _baseline_text(best, pick, rivals, metric)
     else:
         floor = best_baseline.mean if best_baseline else -inf
-        pick = _cheapest([c for c in tied if c.mean >= floor])
+        pick = _cheapest([c for c in close if not c.baseline and c.mean >= floor])
         p_value = p_values.get(best_baseline.name) if best_baseline else None
-        kind, text = "winner", _winner_text(pick, best_baseline, tied, metric, p_value)
+        kind, text = "winner", _winner_text(pick, best, best_baseline, metric, p_value)
     return Verdict(
         kind=kind,
         pick=pick,
@@ -132,6 +139,11 @@ def _variance(c: Candidate, n_validation: int) -> float:
     return max((c.std or 0.0) ** 2, (1 / n_validation) ** 2 / 12)
 
 
+def _standard_error(a: Candidate, b: Candidate, n_validation: int) -> float:
+    """Of the difference of two means; 0 between a design and itself."""
+    return 0.0 if a is b else sqrt(sum(_variance(c, n_validation) / len(c.scores) for c in (a, b)))
+
+
 def _welch(a: Candidate, b: Candidate, n_validation: int) -> float:
     """Two-sided p-value of Welch's t-test; 1 where a design has fewer than two scores."""
     from scipy.stats import ttest_ind_from_stats
@@ -156,7 +168,7 @@ def _no_signal_text(best: Candidate, pick: Candidate, metric: str, majority: flo
     return (
         f"No signal: the best mean {metric}, {best.mean:.4f}, does not rise above the majority class ({majority:.4f}) "
         f"by two standard errors ({noise:.4f}). No design can be recommended on these data; {pick.name} is the "
-        "cheapest of the tied."
+        "cheapest within one standard error of the best."
     )
 
 
@@ -166,18 +178,18 @@ def _baseline_text(best: Candidate, pick: Candidate, found: list[Candidate], met
         rival = max(found, key=lambda c: c.mean)
         text += f" against {rival.mean:.4f} of the best found, {rival.name}"
     if pick is not best:
-        text += f"; {pick.name} ({pick.mean:.4f}) cannot be told from it and is cheaper"
+        text += f"; {pick.name} ({pick.mean:.4f}) is within one standard error of it and cheaper"
     return f"{text}.", "A longer search (--trials, --search-steps) may find one."
 
 
 def _tie_text(
-    best: Candidate, tied: list[Candidate], cheapest: Candidate, metric: str, n_validation: int
+    best: Candidate, tied: list[Candidate], pick: Candidate, metric: str, n_validation: int
 ) -> tuple[str, str]:
     names = ", ".join(f"{c.name} {c.mean:.4f}" for c in sorted(tied, key=lambda c: -c.mean))
     baselines = [c for c in tied if c.baseline and c is not best]
     text = (
-        f"No winner: these cannot be told apart on mean {metric} over {len(best.scores)} seeds: {names}. "
-        f"The cheapest of the tied is {cheapest.name} ({cheapest.n_params:,} parameters)."
+        f"No winner: these cannot be told apart on mean {metric} over {len(best.scores)} seeds: {names}. The cheapest "
+        f"within one standard error of the best is {pick.name}: {pick.mean:.4f} with {pick.n_params:,} parameters."
     )
     if len(best.scores) < 2:
         return text, "One seed cannot tell designs apart: give at least --seeds 5."
@@ -196,17 +208,12 @@ def _tie_text(
 
 
 def _winner_text(
-    pick: Candidate,
-    baseline: Candidate | None,
-    tied: list[Candidate],
-    metric: str,
-    p_value: float | None,
+    pick: Candidate, best: Candidate, baseline: Candidate | None, metric: str, p_value: float | None
 ) -> str:
     text = f"Winner: {pick.name} with mean {metric} {pick.mean:.4f} over {len(pick.scores)} seeds"
     if baseline is not None and p_value is not None:
         text += f", {pick.mean - baseline.mean:+.4f} against the best baseline, {baseline.name}"
-        text += f" (the best mean differs from it with p = {p_value:.2g})"
-    if len(tied) > 1:
-        others = ", ".join(f"{c.name} {c.mean:.4f}" for c in tied if c is not pick)
-        text += f". It is the cheapest of those that cannot be told apart: also {others}"
+        text += f" (every baseline is told from the best mean; for {baseline.name} p = {p_value:.2g})"
+    if pick is not best:
+        text += f". It is the cheapest within one standard error of the best, {best.name} {best.mean:.4f}"
     return text + "."

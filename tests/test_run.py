@@ -232,6 +232,7 @@ class TestBadInput:
             (["--text-column", "txet"], "did you mean 'text'|nearest|'text'"),
             (["--metric", "acuracy"], "did you mean 'accuracy'"),
             (["--storage", "not a url"], "storage"),
+            (["--max-length", "600"], "has positions for"),
             (["--anatomy", "nowhere.yaml"], "nowhere.yaml"),
         ],
     )

@@ -173,12 +173,34 @@ def test_what_a_report_raises_ends_the_job_and_leaves_the_model_whole(made):
     assert not any(p.requires_grad for n, p in loaded.model.named_parameters() if "peftsearch" in n)
 
 
+class _Words:
+    """A tokenizer that knows nothing."""
+
+    pad_token_id = 0
+
+    def num_special_tokens_to_add(self, pair):
+        return 2 + pair
+
+    def __call__(self, texts, pairs=None, **_):
+        return {"input_ids": [[1, 2, 3] for _ in texts]}
+
+
+def test_outputs_that_are_not_finite_are_a_divergence(made):
+    engine, loaded, found = made
+    with torch.no_grad():
+        weight = loaded.model.classifier.weight
+        kept = weight.clone()
+    with pytest.raises(Diverged, match="not finite"):
+        engine.run(job(found["head"], steps=1, learning_rate=float("inf")))
+    assert torch.equal(weight, kept)
+
+
 def test_regression_standardises_its_target(tmp_path):
-    lines = [f"w{i % 30} film w{i % 7},{1000 + 50 * (i % 30)}.5" for i in range(120)]
+    lines = [f"w{i % 30} film w{i % 7},{1.7e9 + 50 * (i % 30)}" for i in range(120)]  # an offset that float32 loses
     (tmp_path / "t.csv").write_text("text,score\n" + "\n".join(lines) + "\n")
     task = resolve_task(train=tmp_path / "t.csv", kind="regression")
     objective = Objective(task)
-    targets = torch.tensor(task.train.labels, dtype=torch.float64)
+    targets = encode(task, _Words()).train.collate(list(range(len(task.train))))["labels"]
     standardised = ((targets - targets.mean()) / targets.std(correction=0)).float()
     assert float(objective.loss(standardised[:, None], targets)) == pytest.approx(0, abs=1e-9)
     assert float(objective.loss(torch.zeros(len(targets), 1), targets)) == pytest.approx(1, rel=1e-5)

@@ -3,8 +3,9 @@
 Trains the six baselines of every study on the embedded tasks with MiniLM through the engine that a search uses, appends
 a line a training to `results.csv` beside this file (lines that are there are not run again), and prints the table.
 
-    python table.py          # train what is missing, then print
-    python table.py --print  # print only
+    python table.py                 # train what is missing, then print
+    python table.py --task TASK     # only one task, so that tasks can train in processes of their own
+    python table.py --print         # print only
 """
 
 import argparse
@@ -26,26 +27,28 @@ from peftsearch.tasks.encode import encode
 from peftsearch.training import TrainingSettings
 
 BUDGET = "0.1%"
-STEPS = {"sentiment": 120, "acceptability": 300, "entailment": 300}
-SEEDS = {"sentiment": 3, "acceptability": 2, "entailment": 2}
+STEPS = {"sentiment": 120, "acceptability": 300, "entailment": 200}
+SEEDS = {"sentiment": 2, "acceptability": 2, "entailment": 2}
+RATES = {"sentiment": 1e-2, "acceptability": 5e-3, "entailment": 1e-2}
+"""Learning rates; 1e-2, the default of every study, leaves acceptability at chance in these steps (see README)."""
 RESULTS = Path(__file__).with_name("results.csv")
-FIELDS = ("task", "design", "seed", "steps", "n_params", "n_head", "score", "loss", "wall_s")
+FIELDS = ("task", "design", "seed", "steps", "learning_rate", "n_params", "n_head", "score", "loss", "wall_s")
 
 
-def jobs() -> Iterator[tuple[str, int]]:
+def jobs(tasks: list[str]) -> Iterator[tuple[str, int]]:
     """Tasks and seeds, the first seed of every task first, so that a run cut short compares all tasks."""
     for seed in range(max(SEEDS.values())):
-        yield from ((task, seed) for task in STEPS if seed < SEEDS[task])
+        yield from ((task, seed) for task in tasks if seed < SEEDS[task])
 
 
-def train_all() -> None:
+def train_all(tasks: list[str]) -> None:
     from peftsearch.backbone.load import load_backbone
 
     settings = TrainingSettings()
     done = {(r["task"], r["design"], int(r["seed"])) for r in read()}
     loaded = load_backbone(None, num_labels=2)  # all three tasks have two classes
     budget = parse_budget(BUDGET, loaded.backbone.n_params)
-    for name, seed in jobs():
+    for name, seed in jobs(tasks):
         task = load_embedded(name, seed=0)
         encoded = encode(task, loaded.tokenizer, settings.max_length)
         engine = LocalEngine(loaded, task, encoded, settings, torch.device("cpu"), None)
@@ -54,10 +57,10 @@ def train_all() -> None:
                 continue
             architecture = fit(baseline.design, loaded.backbone, budget)
             outcome = engine.run(
-                Job(architecture=architecture, learning_rate=settings.learning_rate, steps=STEPS[name], seed=seed)
+                Job(architecture=architecture, learning_rate=RATES[name], steps=STEPS[name], seed=seed)
             )
             values = (outcome.n_params, outcome.n_head, outcome.score, round(outcome.loss, 4), round(outcome.wall_s, 1))
-            write((name, baseline.name, seed, STEPS[name], *values))
+            write((name, baseline.name, seed, STEPS[name], RATES[name], *values))
 
 
 def read() -> list[dict[str, str]]:
@@ -97,6 +100,8 @@ def cell(scores: list[float]) -> str:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--print", action="store_true", dest="only_print", help="print the table without training")
-    if not parser.parse_args().only_print:
-        train_all()
+    parser.add_argument("--task", choices=STEPS, help="train one task alone")
+    args = parser.parse_args()
+    if not args.only_print:
+        train_all([args.task] if args.task else list(STEPS))
     show()

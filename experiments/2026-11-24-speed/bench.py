@@ -3,7 +3,8 @@
     python bench.py help|inject|memory|step|trial
 
 A and B always alternate in one process, and the order of a pair changes every time, so that a load from outside falls
-on both. Times are wall times; the ratio is the median over the pairs of A / B.
+on both. The ratios are medians over the pairs of A / B, of wall time and of this process's CPU time; on a machine that
+does other work besides, CPU time is the steadier (set OMP_NUM_THREADS=1: waiting threads count as CPU time).
 """
 
 import argparse
@@ -13,12 +14,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from statistics import median
 
+import datasets
 import peft
 import torch
 import transformers
-from datasets import Dataset
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trainer, TrainingArguments
 
 from peftsearch.architecture import Architecture, Design, Placement
@@ -42,6 +44,7 @@ SETTINGS = TrainingSettings()
 STEPS = 40
 RANK = 4
 VOCABULARY = 30000
+Times = tuple[float, float]  # wall and CPU seconds
 
 
 def bench_help(repeats: int) -> None:
@@ -93,7 +96,7 @@ def bench_step(repeats: int) -> None:
 
 
 def bench_trial(repeats: int) -> None:
-    """A trial of a study against the same training by hand with Trainer; our first trial, with loading, comes before."""
+    """A trial of a study against the same training by hand; our first trial, with loading, comes before."""
     task = load_embedded("sentiment", seed=0)
     engines: list[LocalEngine] = []
     jobs: list[Job] = []
@@ -121,7 +124,7 @@ def by_hand(task: Task) -> None:
     model = peft_lora()
     marks.append(time.perf_counter())
     train_data, validation = (
-        Dataset.from_dict({"text": split.texts, "label": split.labels}).map(
+        datasets.Dataset.from_dict({"text": split.texts, "label": split.labels}).map(
             lambda rows: tokenizer(rows["text"], truncation=True, max_length=SETTINGS.max_length), batched=True
         )
         for split in (task.train, task.validation)
@@ -131,11 +134,18 @@ def by_hand(task: Task) -> None:
         trainer = Trainer(
             model=model,
             args=TrainingArguments(
-                output_dir=folder, max_steps=STEPS, per_device_train_batch_size=SETTINGS.batch_size,
-                per_device_eval_batch_size=2 * SETTINGS.batch_size, learning_rate=SETTINGS.learning_rate,
-                warmup_steps=SETTINGS.warmup_share, weight_decay=0.0, save_strategy="no", report_to="none",
-                use_cpu=True, disable_tqdm=True,
-            ),  # fmt: skip
+                output_dir=folder,
+                max_steps=STEPS,
+                per_device_train_batch_size=SETTINGS.batch_size,
+                per_device_eval_batch_size=2 * SETTINGS.batch_size,  # Trainer's own is 8; this is what ours takes
+                learning_rate=SETTINGS.learning_rate,
+                warmup_steps=SETTINGS.warmup_share,
+                weight_decay=0.0,
+                save_strategy="no",
+                report_to="none",
+                use_cpu=True,
+                disable_tqdm=True,
+            ),
             train_dataset=train_data,
             eval_dataset=validation,
             processing_class=tokenizer,  # its collator pads each batch to its longest text
@@ -145,7 +155,7 @@ def by_hand(task: Task) -> None:
         marks.append(time.perf_counter())
         score = trainer.evaluate()["eval_accuracy"]
         marks.append(time.perf_counter())
-    parts = [later - earlier for earlier, later in zip(marks, marks[1:], strict=False)]
+    parts = [later - earlier for earlier, later in pairwise(marks)]
     print("  by hand: load {:.2f} s, tokenise {:.2f} s, training {:.2f} s, evaluation {:.2f} s, score {:.3f}".format(
         *parts, score))  # fmt: skip
 
@@ -199,26 +209,29 @@ def alternate(
     name: str, other_name: str, ours: Callable, other: Callable, repeats: int, bound: str, warm_up: int = 0
 ) -> None:
     """Time two callables in turn, the order swapped every time, and print the medians and the ratio."""
-    a, b = [], []
+    a: list[Times] = []
+    b: list[Times] = []
     for i in range(warm_up + repeats):
         for call, times in ((ours, a), (other, b))[:: 1 if i % 2 == 0 else -1]:
             times.append(timed(call))
     a, b = a[warm_up:], b[warm_up:]
     report(name, a)
     report(other_name, b)
-    ratio = median(x / y for x, y in zip(a, b, strict=True))
-    print(f"  ratio: {ratio:.3f} median of the pairs, {median(a) / median(b):.3f} of the medians  {bound}")
+    ratios = [[x / y for x, y in zip(pair_a, pair_b, strict=True)] for pair_a, pair_b in zip(a, b, strict=True)]
+    wall, cpu = (median(r) for r in zip(*ratios, strict=True))
+    print(f"  ratio: wall {wall:.3f}, CPU {cpu:.3f}  {bound}", flush=True)
 
 
-def timed(call: Callable[[], object]) -> float:
-    started = time.perf_counter()
+def timed(call: Callable[[], object]) -> Times:
+    started = time.perf_counter(), time.process_time()
     call()
-    return time.perf_counter() - started
+    return time.perf_counter() - started[0], time.process_time() - started[1]
 
 
-def report(name: str, times: list[float], bound: str = "") -> None:
-    text = f"median {median(times):.4f} s, {min(times):.4f} to {max(times):.4f} s, n={len(times)}"
-    print(f"{name}: {text}  {bound}", flush=True)
+def report(name: str, times: list[Times], bound: str = "") -> None:
+    wall, cpu = zip(*times, strict=True)
+    print(f"{name}: median {median(wall):.4f} s (CPU {median(cpu):.4f}), {min(wall):.4f} to {max(wall):.4f} s, "
+          f"n={len(times)}  {bound}", flush=True)  # fmt: skip
 
 
 def resident_mb() -> float:
@@ -238,5 +251,6 @@ if __name__ == "__main__":
           f"{torch.__version__}, transformers {transformers.__version__}, peft {peft.__version__}")  # fmt: skip
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
     bench, repeats = BENCHES[args.bench]
     bench(args.repeats or repeats)

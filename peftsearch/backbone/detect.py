@@ -35,8 +35,8 @@ def _synonyms(*stems: str) -> frozenset[str]:
 ROLES = {"query": _synonyms("query", "q"), "key": _synonyms("key", "k"), "value": _synonyms("value", "v")}
 OUTPUT = _synonyms("output", "out", "o") | {"dense", "c_proj", "proj"}
 FUSED = frozenset({"c_attn", "qkv_proj", "wqkv", "qkv", "query_key_value", "in_proj"})
-INTERLEAVED = frozenset({"codegen", "gpt_bigcode"})
-"""Families whose `qkv_proj` or `c_attn` is not query, key, value one after the other; `query_key_value` never is."""
+INTERLEAVED = frozenset({"codegen", "deberta", "gpt_bigcode"})
+"""Families whose fused map is not query, key, value one after the other; `query_key_value` never is."""
 
 
 def detect(model: nn.Module, name: str = "", revision: str = "") -> Backbone:

@@ -94,6 +94,18 @@ def n_head_params(loaded: LoadedBackbone) -> int:
     return sum(p.numel() for module in modules for p in module.parameters())
 
 
+def max_positions(loaded: LoadedBackbone) -> int | None:
+    """Tokens that the model has positions for; None where nothing limits them."""
+    stated: Any = getattr(loaded.model.config.get_text_config(), "max_position_embeddings", None)
+    if not isinstance(stated, int) or stated <= 0:
+        return None
+    for name, module in loaded.model.named_modules():
+        offset = getattr(module, "padding_idx", None)
+        if name.endswith("position_embeddings") and offset is not None:
+            return int(stated - offset - 1)  # RoBERTa counts positions from behind the padding index
+    return stated
+
+
 def reset_head(model: nn.Module, backbone: Backbone, seed: int) -> None:
     """Initialise the head anew, equal for equal seeds on every device, and leave the global generator as it was.
 
@@ -209,8 +221,9 @@ def _set_padding(name: str, model: Any, tokenizer: Any) -> None:
         raise BackboneError(
             f"model {name!r}: its tokenizer has no vocabulary; add tokenizer.json or the vocabulary files"
         )
-    if getattr(model.config, "pad_token_id", None) is None:
-        model.config.pad_token_id = tokenizer.pad_token_id
+    # The head of a decoder finds the last token by this id: it has to be the one that batches are padded with.
+    model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
+    model.config.pad_token_id = tokenizer.pad_token_id
     n_embeddings = model.get_input_embeddings().num_embeddings
     if len(tokenizer) > n_embeddings:
         raise BackboneError(

@@ -18,6 +18,7 @@ from peftsearch.tasks.task import Kind, Split, Task
 MANY_VALUES = 10
 """More different fractional labels than this are targets of a regression."""
 VALIDATION_SHARE = 0.15
+DECIMAL_COMMA = re.compile(r"-?\d+,\d+")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,6 +80,7 @@ def build_task(
     given = {"train": tables.train, "validation": tables.validation, "test": tables.test}
     for table in filter(None, given.values()):
         columns.check(table)
+        _check_labels_are_plain(table, columns.label)
         _check_labels_there(table, columns.label)
     told = [*filter(None, [columns.note]), *notes]
     kind = wishes.kind or _guess_kind(tables.train, columns.label, told)
@@ -130,6 +132,15 @@ def _check_labels_there(table: Table, column: str) -> None:
         )
 
 
+def _check_labels_are_plain(table: Table, column: str) -> None:
+    for i, value in enumerate(table.columns[column]):
+        if isinstance(value, list | dict | tuple):
+            raise TaskError(
+                f"{table.at(i)}: column {column!r} holds a {type(value).__name__}, a single label is needed; name "
+                "another label column"
+            )
+
+
 def _is_null(value: object) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value)) or str(value).strip() == ""
 
@@ -143,6 +154,11 @@ def _number(value: object) -> float | None:
 
 def _guess_kind(train: Table, column: str, told: list[str]) -> Kind:
     """Fractional labels of many values are a regression; all others are classes."""
+    if all(DECIMAL_COMMA.fullmatch(str(value).strip()) for value in train.columns[column]):
+        raise TaskError(
+            f"{train.where}: the labels in column {column!r} have decimal commas (such as "
+            f"{one_line(train.columns[column][0], 40)!r}); write decimal points, or ask for the kind classification"
+        )
     numbers = [_number(value) for value in train.columns[column]]
     finite = [number for number in numbers if number is not None and math.isfinite(number)]
     fractional = any(not number.is_integer() for number in finite)
@@ -227,6 +243,8 @@ def _targets(table: Table, column: str) -> list[float]:
                 "needs one in every row"
             )
         targets.append(number)
+    if len(set(targets)) == 1 and len(targets) > 1:
+        raise TaskError(f"{table.where}: column {column!r} holds one value only; a regression needs several")
     return targets
 
 

@@ -46,7 +46,7 @@ class EncodedSplit:
 
         Returns:
             `input_ids`, `attention_mask` and, where there are, `token_type_ids`, `(batch, seq)` of int64, and
-            `labels`, `(batch,)` of int64 for classes or float32 for targets.
+            `labels`, `(batch,)` of int64 for classes or float64 for targets.
         """
         rows = [self.input_ids[i] for i in indices]
         width = max(map(len, rows))
@@ -57,7 +57,8 @@ class EncodedSplit:
         if self.token_type_ids is not None:
             segments = [self.token_type_ids[i] for i in indices]
             batch["token_type_ids"] = torch.tensor([row + [0] * (width - len(row)) for row in segments])
-        batch["labels"] = torch.tensor([self.labels[i] for i in indices])
+        labels = [self.labels[i] for i in indices]
+        batch["labels"] = torch.tensor(labels, dtype=torch.float64 if isinstance(labels[0], float) else torch.int64)
         return batch
 
 
@@ -114,6 +115,8 @@ def encode_split(split: Split, tokenizer: Any, max_length: int) -> EncodedSplit:
     for start in range(0, len(split), CHUNK):
         texts = split.texts[start : start + CHUNK]
         pairs = None if split.pairs is None else split.pairs[start : start + CHUNK]
+        if pairs is not None and not _separates_pairs(tokenizer):
+            texts, pairs = [f"{text}\n{pair}" for text, pair in zip(texts, pairs, strict=True)], None
         whole = tokenizer(texts, pairs, truncation=False, padding=False, verbose=False)
         over = [i for i, row in enumerate(whole["input_ids"]) if len(row) > max_length]
         n_truncated += len(over)
@@ -127,6 +130,12 @@ def encode_split(split: Split, tokenizer: Any, max_length: int) -> EncodedSplit:
         pad_id=pad_id,
         n_truncated=n_truncated,
     )
+
+
+def _separates_pairs(tokenizer: Any) -> bool:
+    """Whether the tokenizer puts something between two texts; those of GPT-2 and Qwen run them into each other."""
+    more: int = tokenizer.num_special_tokens_to_add(pair=True) - tokenizer.num_special_tokens_to_add(pair=False)
+    return more > 0
 
 
 def batches(split: EncodedSplit, batch_size: int, seed: int, steps: int) -> Iterator[dict[str, torch.Tensor]]:

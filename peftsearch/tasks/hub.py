@@ -195,7 +195,7 @@ def _drop_unlabelled(table: Table, column: str, has_classes: bool, notes: list[s
     The mark of a hidden label is -1. Where labels are numbers of their own, -1 is one too unless all of a split are -1.
     """
     labels = table.columns.get(column)
-    if labels is None or not (has_classes or set(labels) == {-1}):
+    if labels is None or not (has_classes or all(label == -1 for label in labels)):
         return table
     kept = [i for i, label in enumerate(labels) if label != -1]
     if len(kept) < len(labels):

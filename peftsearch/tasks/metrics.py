@@ -22,11 +22,18 @@ def accuracy(predictions: Numbers, labels: Numbers) -> float:
 
 
 def f1(predictions: Numbers, labels: Numbers) -> float:
-    """F1 of class 1 where there are only classes 0 and 1; else the mean over the classes (macro F1)."""
+    """F1 of class 1 of a task with two classes."""
     from sklearn.metrics import f1_score
 
-    average = "binary" if {*predictions, *labels} <= {0, 1} else "macro"
-    return float(f1_score(labels, predictions, average=average, zero_division=0.0))
+    return float(f1_score(labels, predictions, average="binary", zero_division=0.0))
+
+
+def macro_f1(predictions: Numbers, labels: Numbers) -> float:
+    """Mean F1 over the classes that occur in `labels`, whatever is predicted; for more than two classes."""
+    from sklearn.metrics import f1_score
+
+    classes = sorted(set(labels))
+    return float(f1_score(labels, predictions, labels=classes, average="macro", zero_division=0.0))
 
 
 def matthews(predictions: Numbers, labels: Numbers) -> float:
@@ -75,8 +82,14 @@ METRICS = {
 }
 
 
-def score(metric: str, predictions: Numbers, labels: Numbers) -> float:
+def score(metric: str, predictions: Numbers, labels: Numbers, n_classes: int = 2) -> float:
     """Score predictions against labels; class indices for a classification, numbers for a regression.
+
+    Args:
+        metric: A name of the table.
+        predictions: One for each label.
+        labels: The truth.
+        n_classes: Classes of the task; with more than two, `f1` is the macro mean.
 
     Raises:
         TaskError: There is no such metric, there are no examples, or the two differ in length.
@@ -88,7 +101,8 @@ def score(metric: str, predictions: Numbers, labels: Numbers) -> float:
             f"metric {metric!r}: {len(predictions)} predictions for {len(labels)} labels; there must be one for "
             "each, and at least one"
         )
-    return METRICS[metric].measure(predictions, labels)
+    measure = macro_f1 if metric == "f1" and n_classes > 2 else METRICS[metric].measure
+    return measure(predictions, labels)
 
 
 def choose_metric(kind: Kind, asked: str | None = None) -> str:

@@ -58,8 +58,13 @@ def read_table(path: str | Path) -> Table:
         TaskError: There is no such file, or it is not what its suffix says, or it holds no rows.
     """
     path = Path(path)
-    _check_file(path)
-    table = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_text(path)
+    try:
+        _check_file(path)
+        table = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_text(path)
+    except OSError as fault:
+        raise TaskError(f"{one_line(path, 120)}: cannot be read: {fault.strerror or one_line(fault)}") from fault
+    except RecursionError as fault:
+        raise TaskError(f"{path}: is nested too deeply; write one flat object per line") from fault
     if not len(table):
         raise TaskError(
             f"{path}: has no rows (columns: {', '.join(table.columns) or 'none'}); give a file with examples"
@@ -117,6 +122,10 @@ def _sniff(path: Path, text: str) -> str:
 
 
 def _read_delimited(path: Path, text: str) -> Table:
+    first, _, rest = text.partition("\n")
+    if first.strip().lower().startswith("sep="):  # a line that Excel writes to name the delimiter
+        text = rest
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # the module refuses long texts otherwise
     mark = _sniff(path, text)
     try:
         records = list(_records(text, mark, csv.QUOTE_MINIMAL))

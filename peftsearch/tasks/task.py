@@ -90,7 +90,7 @@ class Task:
 
         counts = Counter(self.train.labels)
         majority = min(counts, key=lambda label: (-counts[label], label))
-        return score(self.metric, [majority] * len(self.validation), self.validation.labels)
+        return score(self.metric, [majority] * len(self.validation), self.validation.labels, len(self.labels))
 
     def _digest(self) -> str:
         splits = [None if s is None else [s.rows(), s.labels] for s in (self.train, self.validation, self.test)]

@@ -237,6 +237,12 @@ def test_family_that_does_not_say_so_is_known_to_be_causal() -> None:
 
 REFUSED = {
     "gpt_neox": (lambda: transformers.GPTNeoXConfig(**SHAPE, **TOKENS), "query_key_value, interleaved per head"),
+    "deberta": (
+        lambda: transformers.DebertaConfig(
+            hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64, vocab_size=99
+        ),
+        "interleaved",
+    ),
     "bloom": (lambda: transformers.BloomConfig(hidden_size=32, n_layer=2, n_head=4, vocab_size=99), "interleaved"),
     "codegen": (lambda: transformers.CodeGenConfig(n_embd=32, n_layer=2, n_head=4, vocab_size=99, rotary_dim=4), "mix"),
     "albert": (lambda: transformers.AlbertConfig(**SHAPE, **TOKENS, embedding_size=16), "4 blocks.*found 1.*share"),

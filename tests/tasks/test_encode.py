@@ -71,9 +71,10 @@ def test_padding_is_on_the_right_and_masked(tokenizer: BertTokenizerFast) -> Non
     assert batch["labels"].dtype == torch.int64
 
 
-def test_targets_are_float32() -> None:
+def test_targets_are_float64() -> None:
+    """Standardising them in less would lose targets with a large offset, such as times in seconds."""
     split = EncodedSplit(input_ids=[[1], [2]], token_type_ids=None, labels=[0.5, 2.0], pad_id=0)
-    assert split.collate([0, 1])["labels"].dtype == torch.float32
+    assert split.collate([0, 1])["labels"].dtype == torch.float64
     assert "token_type_ids" not in split.collate([0])
 
 
@@ -134,3 +135,20 @@ def test_the_default_task_encodes(tokenizer: BertTokenizerFast) -> None:
     assert [len(s) for s in (encoded.train, encoded.validation)] == [50, 20]
     assert encoded.test is not None
     assert len(encoded.test) == 20
+
+
+def test_a_tokenizer_that_runs_pairs_together_gets_a_line_end_between_them() -> None:
+    """GPT-2's and Qwen's put nothing between two texts."""
+
+    class Bytes:
+        pad_token_id = 0
+
+        def num_special_tokens_to_add(self, pair: bool) -> int:
+            return 0
+
+        def __call__(self, texts: list[str], pairs: list[str] | None = None, **_: object) -> dict[str, object]:
+            joined = texts if pairs is None else [a + b for a, b in zip(texts, pairs, strict=True)]
+            return {"input_ids": [list(text.encode()) for text in joined]}
+
+    split = Split(texts=["one"], pairs=["two"], labels=[0])
+    assert bytes(encode_split(split, Bytes(), 99).input_ids[0]) == b"one\ntwo"

@@ -281,3 +281,39 @@ def test_settings(write: Write) -> None:
         load_files(path, kind="ranking")  # type: ignore[arg-type]  # a wrong value is the point
     with pytest.raises(TaskError, match="'pearson' is for regression"):
         load_files(path, metric="pearson")
+
+
+def test_excels_separator_line(write: Write) -> None:
+    path = write("a.csv", "sep=;\r\ntext;label\r\ngood film;1\r\nbad film;0\r\nfine, film;1\r\nsad film;0\r\n")
+    assert (
+        "fine, film"
+        in load_files(path, validation_share=0.5).train.texts + load_files(path, validation_share=0.5).validation.texts
+    )
+
+
+def test_long_fields(write: Write) -> None:
+    path = write("a.csv", "text,label\n" + f"{'word ' * 40_000},1\nshort,0\nother,1\nlast,0\n")
+    assert max(map(len, load_files(path, path).train.texts)) > 131_072
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", "text;score\na;1,5\nb;2,0\nc;2,5\n", "decimal commas"),
+        ("a.jsonl", "[" * 100_000, "malformed JSON|nested too deeply"),
+        ("a.jsonl", '{"text": "a", "label": [1]}\n{"text": "b", "label": [2]}\n', "holds a list, a single label"),
+    ],
+)
+def test_more_bad_files(write: Write, name: str, content: str, message: str) -> None:
+    with pytest.raises(TaskError, match=message):
+        load_files(write(name, content))
+
+
+def test_names_that_the_system_refuses(tmp_path: Path) -> None:
+    with pytest.raises(TaskError, match="cannot be read: File name too long"):
+        load_files(tmp_path / ("a" * 300 + ".csv"))
+
+
+def test_constant_targets(write: Write) -> None:
+    with pytest.raises(TaskError, match="one value only"):
+        load_files(write("a.csv", "text,score\na,1\nb,1\nc,1\nd,1\n"), kind="regression")

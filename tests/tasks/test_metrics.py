@@ -21,7 +21,13 @@ def test_classification_by_hand() -> None:
 
 
 def test_f1_of_three_classes_is_the_mean_over_classes() -> None:
-    assert score("f1", [0, 1, 2, 2], [0, 1, 1, 2]) == pytest.approx((1 + 2 / 3 + 2 / 3) / 3)
+    assert score("f1", [0, 1, 2, 2], [0, 1, 1, 2], 3) == pytest.approx((1 + 2 / 3 + 2 / 3) / 3)
+
+
+def test_f1_keeps_its_definition_whatever_is_predicted() -> None:
+    """A validation split without class 2: predicting it or not, F1 is the mean over classes 0 and 1."""
+    assert score("f1", [0, 1, 1, 0], [0, 1, 0, 0], 3) == pytest.approx((0.8 + 2 / 3) / 2)
+    assert score("f1", [0, 1, 2, 0], [0, 1, 0, 0], 3) == pytest.approx((0.8 + 1) / 2)
 
 
 def test_correlations_by_hand() -> None:
