@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from peftsearch.architecture import Design
 from peftsearch.backbone.anatomy import Backbone
+from peftsearch.grouping import group_sizes
 from peftsearch.methods import METHODS
 from peftsearch.space import DesignSpace
 
@@ -47,7 +48,16 @@ def baselines_of(space: DesignSpace, backbone: Backbone) -> list[Baseline]:
     rates = next((d.choices for d in space.dimensions if d.name == "learning_rate"), ())
     if rates:
         named = [(f"{name} lr={r:g}", replace(d, learning_rate=float(r))) for name, d in named for r in rates]
-    return [Baseline(name=name, design=design, params=space.params(design)) for name, design in named]
+    return [Baseline(name=name, design=d, params=_point(d, space, len(backbone.blocks))) for name, d in named]
+
+
+def _point(design: Design, space: DesignSpace, n_blocks: int) -> dict[str, str | float] | None:
+    """The design as a point of the space, by whichever name the space has for its grouping on this depth."""
+    names = [str(c) for d in space.dimensions if d.name == "grouping" for c in d.choices]
+    n_groups = len(design.methods)
+    same = [n for n in names if group_sizes(n, n_blocks, n_groups) == group_sizes(design.grouping, n_blocks, n_groups)]
+    found = (space.params(replace(design, grouping=name)) for name in same)
+    return next((params for params in found if params is not None), None)
 
 
 def usable_methods(backbone: Backbone) -> tuple[str, ...]:

@@ -10,6 +10,8 @@ from peftsearch.errors import BudgetError, one_line
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9}
 _FORMS = "write a share of the backbone such as 0.1%, or a count such as 22_700, 22.7k or 1M"
+_LONGEST = 40
+"""Characters of the longest text that is read as a budget."""
 _NUMBER = re.compile(r"([+-]?\d[\d_]*(?:\.\d+)?|[+-]?\.\d+)\s*([%a-z]*)", re.IGNORECASE)
 
 
@@ -30,19 +32,19 @@ class Budget:
         return 100 * self.n_params / self.n_backbone
 
 
-def parse_budget(text: str, n_backbone: int) -> Budget:
+def parse_budget(text: str, n_backbone: int | None) -> Budget:
     """Read a budget: `0.1%`, `22_700`, `22.7k`, `1M`.
 
     Args:
         text: What the user wrote.
-        n_backbone: Parameters of the backbone, the head apart.
+        n_backbone: Parameters of the backbone, the head apart; None checks the form alone, before a model is loaded.
 
     Raises:
         BudgetError: The text is no budget, or it is not above zero, or it is more than the backbone has.
     """
     given = one_line(text, 60)
     match = _NUMBER.fullmatch(text.strip())
-    if match is None:
+    if match is None or len(text) > _LONGEST:
         raise BudgetError(f"--budget {given!r} is not a budget: {_FORMS}")
     number, unit = Decimal(match[1].replace("_", "")), match[2].lower()
     if unit == "x":
@@ -52,6 +54,10 @@ def parse_budget(text: str, n_backbone: int) -> Budget:
         raise BudgetError(f"--budget {given!r}: unknown unit {match[2]!r}; {_FORMS}")
     if number <= 0:
         raise BudgetError(f"--budget {given!r} must be above zero; {_FORMS}")
+    if unit == "%" and number > 100:
+        raise BudgetError(f"--budget {given!r} is more than the backbone has; a budget is at most 100%")
+    if n_backbone is None:
+        return Budget(text=text.strip(), n_params=0, n_backbone=0)
     n_params = int(number * n_backbone / 100) if unit == "%" else int(number * _UNITS[unit])
     if n_params > n_backbone:
         raise BudgetError(

@@ -17,7 +17,7 @@ import yaml
 
 from peftsearch.errors import ConfigError, one_line, unknown_name
 
-_MAX_BYTES = 64 * 1024
+MAX_BYTES = 64 * 1024
 _MAX_DEPTH = 20
 _OPENING = (
     yaml.FlowSequenceStartToken,
@@ -28,8 +28,8 @@ _OPENING = (
 _CLOSING = (yaml.FlowSequenceEndToken, yaml.FlowMappingEndToken, yaml.BlockEndToken)
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a small YAML mapping.
+def read_yaml(path: Path, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
+    """Read a small YAML mapping of at most `max_bytes`.
 
     Raises:
         ConfigError: The file is missing, too large, no valid YAML, uses anchors, or is not a mapping with text keys.
@@ -38,17 +38,17 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raw = path.read_bytes()
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or error}") from error
-    return parse_yaml(raw, str(path))
+    return parse_yaml(raw, str(path), max_bytes)
 
 
-def parse_yaml(raw: bytes, where: str) -> dict[str, Any]:
+def parse_yaml(raw: bytes, where: str, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
     """Parse a small YAML mapping; `where` names it in messages.
 
     Raises:
         ConfigError: As `read_yaml`.
     """
-    if len(raw) > _MAX_BYTES:
-        raise ConfigError(f"{where}: {len(raw):,} bytes; a configuration has at most {_MAX_BYTES:,}")
+    if len(raw) > max_bytes:
+        raise ConfigError(f"{where}: {len(raw):,} bytes; a configuration has at most {max_bytes:,}")
     try:
         text = raw.decode("utf-8-sig")
         _refuse_bombs(text, where)
@@ -126,5 +126,5 @@ def load_object(name: str) -> Any:
     module, _, attribute = name.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError, TypeError) as error:
+    except Exception as error:  # a module of the user's own may raise anything while it is imported
         raise ConfigError(f"{name}: cannot be imported: {one_line(error)}") from error

@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from peftsearch import __version__
 from peftsearch.errors import PeftSearchError
@@ -20,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0 when all went well, 1 when every trial failed, 2 for a user's fault, 130 when interrupted.
     """
-    arguments = parser().parse_args(argv)
+    arguments = parser().parse_args(_join_negative(sys.argv[1:] if argv is None else argv))
     try:
         return _dispatch(arguments)
     except PeftSearchError as error:
@@ -36,6 +37,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the message and leave with 2."""
+        self.exit(2, f"{self.prog}: {' '.join(message.split())} (see {self.prog} --help)\n")
+
+
+def _join_negative(argv: Sequence[str]) -> list[str]:
+    """Join `--budget -1%`, whose value argparse would take for an option, so that its own message can be given."""
+    joined: list[str] = []
+    for argument in argv:
+        if joined and joined[-1] == "--budget" and argument[:1] == "-" and argument[1:2].isdigit():
+            joined[-1] = f"--budget={argument}"
+        else:
+            joined.append(argument)
+    return joined
+
+
 def _dispatch(arguments: argparse.Namespace) -> int:
     from peftsearch import commands
 
@@ -48,7 +68,7 @@ def _dispatch(arguments: argparse.Namespace) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
-    top = argparse.ArgumentParser(
+    top = _Parser(
         prog="peftsearch",
         description="Find the best mix of fine-tuning methods for a model, a task and a budget of parameters.",
     )
@@ -65,7 +85,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add_run(run: argparse.ArgumentParser) -> None:
-    run.add_argument("--budget", required=True, help="trainable parameters, the head apart: 0.1%%, 22_700, 22.7k, 1M")
+    run.add_argument("--budget", help="trainable parameters, the head apart: 0.1%%, 22_700, 22.7k, 1M")
     run.add_argument("--count-head", action="store_true", help="the budget includes the task head")
     model = run.add_argument_group("model (default: the embedded MiniLM-L6)")
     model.add_argument("--model", help="hub id or folder of a transformers model")
@@ -101,7 +121,7 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     where.add_argument("--name", help="folder of the study below --runs (default: made from the settings)")
     where.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="default: %(default)s")
     where.add_argument("--storage", default="", metavar="URL", help="Optuna storage (default: SQLite in the folder)")
-    where.add_argument("--resume", action="store_true", help="refuse to start anew; the same command resumes anyway")
+    where.add_argument("--resume", action="store_true", help="go on with a study, by --name or the latest")
     where.add_argument("--json", action="store_true", help="print the result as JSON; progress goes to stderr")
 
 

@@ -6,17 +6,20 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
 from peftsearch.architecture import Architecture
 from peftsearch.catalog import read_yaml, shipped
-from peftsearch.errors import ConfigError, StudyError
+from peftsearch.errors import BudgetError, ConfigError, StudyError
 from peftsearch.progress import LiveReporter, PlainReporter, Reporter
+
+if TYPE_CHECKING:
+    from peftsearch.setup import RunOptions
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -27,13 +30,16 @@ def run(arguments: argparse.Namespace) -> int:
     from peftsearch.setup import RunOptions, prepare
     from peftsearch.study import StudyFolder, check_settings, storage_faults
 
-    options = RunOptions(**{f.name: getattr(arguments, f.name) for f in fields(RunOptions)})
+    given = {f.name: getattr(arguments, f.name) for f in fields(RunOptions)}
+    if arguments.budget is None:
+        given = _stored_options(arguments)
+    options = RunOptions(**given)
     reporter = _reporter(arguments.json)
     setup = prepare(options)
     with storage_faults(setup.path):
         if not check_settings(setup.path, setup.settings) and arguments.resume:
             raise StudyError(f"{setup.path}: there is no study to resume; leave --resume out to start it")
-        folder = StudyFolder(setup.path, setup.settings, options.storage)
+        folder = StudyFolder(setup.path, setup.settings, options.storage, _to_store(options, setup.path.name))
         try:
             engine = LocalEngine(setup.loaded, setup.task, setup.encoded, setup.training, setup.device, setup.autocast)
             for line in _heading(setup):
@@ -54,6 +60,34 @@ def run(arguments: argparse.Namespace) -> int:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     _print_best(console, result.best, setup.path / "best.yaml")
     return 0
+
+
+def _to_store(options: RunOptions, name: str) -> dict[str, Any]:
+    """The options as YAML holds them, with the study's name; a storage, which may hold a password, stays out."""
+    stored = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(options).items()}
+    return {k: v for k, v in stored.items() if k not in {"runs", "storage"}} | {"name": name}
+
+
+def _stored_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The options of the study that `--resume` without a budget names."""
+    from peftsearch.setup import RunOptions
+    from peftsearch.study import SETTINGS, read_settings
+
+    if not arguments.resume:
+        raise BudgetError(
+            "run needs --budget, such as --budget 0.1%; or --resume [--name NAME] for a study begun before"
+        )
+    runs: Path = arguments.runs
+    found = sorted(runs.glob(f"*/{SETTINGS}"), key=lambda p: p.stat().st_mtime)
+    if arguments.name is None and not found:
+        raise StudyError(f"{runs}: there is no study to resume; start one with --budget")
+    folder = runs / arguments.name if arguments.name is not None else found[-1].parent
+    stored = read_settings(folder).get("options")
+    known = {f.name: f.default for f in fields(RunOptions)}
+    if not isinstance(stored, dict) or not set(stored) <= set(known):
+        raise StudyError(f"{folder}: its options are not stored; resume it with the command that began it")
+    paths = {k: Path(v) for k, v in stored.items() if k in {"anatomy", "train", "validation", "test"} and v is not None}
+    return {**stored, **paths, "runs": runs, "storage": arguments.storage}
 
 
 def _reporter(machine: bool) -> Reporter:
@@ -92,7 +126,7 @@ def show(what: Path) -> int:
         raise StudyError(
             f"{what}: no best.yaml; the run is not finished, `peftsearch run` with its settings resumes it"
         )
-    best = read_yaml(path)
+    best = read_yaml(path, max_bytes=8 * 1024 * 1024)
     if best.get("format") != "peftsearch-best/1":
         raise ConfigError(f"{path}: is not the best.yaml of a run (format {best.get('format')!r})")
     _print_best(_console(), best, path)
@@ -111,17 +145,18 @@ def _print_best(console: Console, best: Mapping[str, Any], path: Path) -> None:
             for entry in best["architecture"]["blocks"]
             for method, facts in entry["methods"].items()
         }
-        verdict = best["verdict"]
         lines = [stage_line(stage) for stage in best["stages"]]
-    except (KeyError, TypeError, AttributeError) as error:
+        statement, settle = str(best["verdict"]["statement"]), str(best["verdict"]["settle"])
+        drawn = picture(architecture, blocks, labels)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ConfigError(f"{path}: is damaged: {type(error).__name__} {error}") from error
-    console.print(picture(architecture, blocks, labels))
+    console.print(drawn)
     for line in lines:
         console.print(f"  {line}", style="dim", highlight=False, markup=False, soft_wrap=True)
-    console.print(verdict["statement"], style="bold", highlight=False, markup=False, soft_wrap=True)
-    if verdict["settle"]:
-        console.print(verdict["settle"], highlight=False, markup=False, soft_wrap=True)
-    console.print(f"Written: {path}", highlight=False, markup=False, soft_wrap=True)
+    console.print(statement, style="bold", highlight=False, markup=False, soft_wrap=True)
+    if settle:
+        console.print(settle, highlight=False, markup=False, soft_wrap=True)
+    console.print(f"File: {path}", highlight=False, markup=False, soft_wrap=True)
 
 
 def list_catalog(what: str, as_json: bool) -> int:

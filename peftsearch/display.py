@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from rich.table import Table
+from rich.text import Text
 
 from peftsearch.architecture import Architecture, Design, Placement
 from peftsearch.backbone.anatomy import Backbone
@@ -74,11 +75,11 @@ def size_labels(architecture: Architecture, backbone: Backbone) -> dict[tuple[st
     }
 
 
-def _cell(p: Placement | None, most: int, labels: Mapping[tuple[str, int, str], str]) -> str:
+def _cell(p: Placement | None, most: int, labels: Mapping[tuple[str, int, str], str]) -> Text:
     if p is None:
-        return "·"
+        return Text("·")
     bar = _BARS[max(1, round(p.n_params / most * (len(_BARS) - 1)))] * 3
-    return f"{bar}\n{labels.get((p.stack, p.block, p.method), str(p.size))}".replace("+", "+\n")
+    return Text(f"{bar}\n{labels.get((p.stack, p.block, p.method), str(p.size))}".replace("+", "+\n"))
 
 
 def _block_name(stack: str, index: int, blocks: Sequence[BlockKey]) -> str:

@@ -50,8 +50,10 @@ class Objective:
         batch_size: int,
         device: torch.device,
         autocast: torch.dtype | None,
-    ) -> float:
-        """The task's metric on a split; the model is left in evaluation mode.
+    ) -> tuple[float, list[bool]]:
+        """The task's metric on a split, and which predictions are right; the model is left in evaluation mode.
+
+        Which are right is empty for metrics that are no mean over examples.
 
         Raises:
             Diverged: An output is not a finite number.
@@ -65,4 +67,5 @@ class Objective:
             values = logits.float().squeeze(-1) if self._regression else logits.argmax(-1)
             for index, value in zip(indices, values.tolist(), strict=True):
                 predictions[index] = value
-        return score(self._metric, predictions, split.labels, self._n_classes)
+        right = [p == t for p, t in zip(predictions, split.labels, strict=True)] if self._metric == "accuracy" else []
+        return score(self._metric, predictions, split.labels, self._n_classes), right

@@ -73,7 +73,7 @@ class Fields:
         Raises:
             ConfigError: There is at least one fault.
         """
-        for name in sorted(set(self._data) - set(self._known)):
+        for name in sorted(map(str, set(self._data) - set(self._known))):
             near = difflib.get_close_matches(name, self._known, n=1)
             hint = f", did you mean {near[0]!r}?" if near else f" (known: {', '.join(self._known)})"
             self._faults.append(f"unknown key {one_line(name, 40)!r}{hint}")

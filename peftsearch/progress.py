@@ -136,7 +136,7 @@ class LiveReporter:
             self._live.stop()
 
     def _draw(self) -> Group:
-        left = Text(f"best so far: {self._best.text}   time left: {format_seconds(self._clock.left_s)}", style="bold")
+        left = Text(f"so far: {self._best.text}   time left: {format_seconds(self._clock.left_s)}", style="bold")
         return Group(self._progress, left, self._last)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from statistics import mean, stdev
@@ -91,7 +91,11 @@ def conclude(setup: Setup, folder: StudyFolder, finalists: list[Finalist], engin
     scores = {f.name: _confirmed(folder, f.name) for f in finalists}
     candidates = [
         Candidate(
-            name=f.name, baseline=f.baseline, n_params=f.architecture.n_params, scores=tuple(scores[f.name].values())
+            name=f.name,
+            baseline=f.baseline,
+            n_params=f.architecture.n_params,
+            scores=tuple(scores[f.name].values()),
+            hits=_hits(folder, f.name),
         )
         for f in finalists
     ]
@@ -106,6 +110,7 @@ def conclude(setup: Setup, folder: StudyFolder, finalists: list[Finalist], engin
         raise AssertionError("the search ends before its conclusion when no confirmation has a score")
     read = {verdict.pick.name} | ({verdict.best_baseline.name} if verdict.best_baseline else set())
     tests = {f.name: _test_scores(folder, f, scores[f.name], engine) for f in finalists if f.name in read}
+    verdict = _against_test(verdict, tests)
     rows = _rows(setup, folder, finalists, scores, tests)
     best = _best_yaml(setup, folder, next(f for f in finalists if f.name == verdict.pick.name), verdict, rows)
     write_atomically(folder.path / "trials.csv", _trials_csv(folder))
@@ -117,6 +122,33 @@ def _confirmed(folder: StudyFolder, name: str) -> dict[int, float]:
     """Scores of a confirmed design by seed."""
     trials = folder.confirm.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     return {t.user_attrs["seed"]: float(t.value or 0.0) for t in trials if t.user_attrs.get("name") == name}
+
+
+def _hits(folder: StudyFolder, name: str) -> tuple[float, ...]:
+    """Share of the seeds that predict each validation example right."""
+    trials = folder.confirm.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    rows = [t.user_attrs.get("right", "") for t in trials if t.user_attrs.get("name") == name]
+    return tuple(mean(int(hit) for hit in column) for column in zip(*rows, strict=True))
+
+
+def _against_test(verdict: Verdict, tests: Mapping[str, Scores]) -> Verdict:
+    """A winner on validation that does not lead on the test split is none."""
+    if verdict.kind != "winner" or verdict.best_baseline is None:
+        return verdict
+    own, other = tests[verdict.pick.name].values, tests[verdict.best_baseline.name].values
+    if not own or not other or mean(own) > mean(other):
+        return verdict
+    return replace(
+        verdict,
+        kind="tie",
+        p_value=None,
+        statement=(
+            f"No winner: {verdict.pick.name} leads on validation ({verdict.pick.mean:.4f} against "
+            f"{verdict.best_baseline.mean:.4f} of {verdict.best_baseline.name}), but not on the test split "
+            f"({mean(own):.4f} against {mean(other):.4f})."
+        ),
+        settle="More validation examples, or another --seed, would show which of the two to believe.",
+    )
 
 
 def _test_scores(folder: StudyFolder, finalist: Finalist, scores: Mapping[int, float], engine: Any) -> Scores:
@@ -302,7 +334,7 @@ def _trials_csv(folder: StudyFolder) -> str:
                 "design": json.dumps(facts.get("design")),
             }
             rows.append({**facts, **own})
-    text: str = pd.DataFrame(rows, columns=list(_COLUMNS)).to_csv(index=False)
+    text: str = pd.DataFrame(rows, columns=list(_COLUMNS)).convert_dtypes().to_csv(index=False)
     return text
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
@@ -14,8 +15,9 @@ from peftsearch.architecture import Design
 from peftsearch.backbone.anatomy import Backbone
 from peftsearch.baselines import usable_methods
 from peftsearch.budget import Budget, parse_budget
-from peftsearch.errors import BudgetError, ConfigError
+from peftsearch.errors import BudgetError, ConfigError, one_line
 from peftsearch.fit import fit, smallest_budget
+from peftsearch.methods import get_method
 from peftsearch.samplers import SamplerContext, make_sampler
 from peftsearch.space import Choice, DesignSpace, load_space
 from peftsearch.strategy import Strategy, load_strategy
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
     from peftsearch.backbone.load import LoadedBackbone
     from peftsearch.tasks.encode import EncodedTask
     from peftsearch.tasks.task import Task
+
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._%-]{0,99}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,10 +132,13 @@ def prepare(options: RunOptions) -> Setup:
     from peftsearch.backbone.load import load_backbone
     from peftsearch.tasks.encode import encode
 
+    _check_plain_options(options)
     strategy = strategy_of(options)
     space = load_space(options.space)
+    for method in getattr(space, "methods", ()):
+        get_method(method)  # a misspelt one is said with the nearest name, before anything is loaded
     training = training_of(options)
-    parse_budget(options.budget, 10**15)  # a budget that is no budget is said before anything is loaded
+    parse_budget(options.budget, None)  # a budget that is no budget is said before anything is loaded
     device = choose_device(options.device)
     autocast = choose_dtype(device, options.dtype)
     task = _task(options)
@@ -245,6 +253,16 @@ def _descend(space: DesignSpace, backbone: Backbone, first: Choice) -> int:
             if 0 < found < cost:
                 params, cost, improved = trial, found, True
     return cost
+
+
+def _check_plain_options(options: RunOptions) -> None:
+    if not 0 <= options.seed < 2**31:
+        raise ConfigError(f"--seed must be from 0 to {2**31 - 1}, got {options.seed}")
+    if options.name is not None and not _NAME.fullmatch(options.name):
+        raise ConfigError(
+            f"--name {one_line(options.name, 60)!r}: a name has 1 to 100 letters, digits, '.', '_', '-' or '%', and "
+            "starts with none but a letter or digit; folders go to --runs"
+        )
 
 
 def _at_least_one(option: str, value: int) -> int:
@@ -362,7 +380,8 @@ def _name(options: RunOptions, task: Task, backbone: Backbone) -> str:
     """A folder name from what distinguishes studies; equal commands give equal names."""
     parts = [backbone.name.rstrip("/").split("/")[-1], task.name, options.budget, options.space, options.strategy]
     text = "-".join([*(Path(p).stem if p.endswith((".yaml", ".yml")) else p for p in parts), f"seed{options.seed}"])
-    return "".join(c if c.isalnum() or c in "-_." else "_" for c in text.replace("%", "pct"))
+    safe = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "_" for c in text.replace("%", "pct"))
+    return safe.lstrip("-_.")[:100] or "run"
 
 
 def _space_notes(space: DesignSpace, bound: DesignSpace) -> tuple[str, ...]:

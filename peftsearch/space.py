@@ -205,6 +205,8 @@ def load_space(name: str) -> DesignSpace:
     found, entry = load_entry("search_spaces", "space", name)
     if isinstance(entry, Mapping):
         return SearchSpace.from_dict(found, entry)
+    if isinstance(entry, type):
+        raise ConfigError(f"space {name}: is a class; name an object of it")
     missing = [part for part in ("dimensions", "n_designs", "design", "params", "bound_to") if not hasattr(entry, part)]
     if missing:
         raise ConfigError(f"space {name}: the object lacks {', '.join(missing)}")

@@ -10,7 +10,7 @@ from peftsearch.catalog import load_entry
 from peftsearch.errors import ConfigError
 from peftsearch.fields import Fields, above, at_least, one_of
 
-PRUNERS = ("none", "median", "asha")
+PRUNERS = ("none", "median")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,7 +49,7 @@ class Strategy:
     sampler_settings: Mapping[str, Any] = field(default_factory=dict)
     """Keyword arguments of the sampler."""
     pruner: str = "none"
-    """`none`, `median` or `asha` (successive halving)."""
+    """`none` or `median` (stops a trial below the median of the completed ones at its step)."""
     pruner_settings: Mapping[str, Any] = field(default_factory=dict)
     """Keyword arguments of Optuna's pruner."""
     trials: int = 20

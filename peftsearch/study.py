@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,9 +23,10 @@ import optuna
 import sqlalchemy.exc
 import yaml
 from filelock import FileLock, Timeout
-from optuna.pruners import BasePruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
+from optuna.pruners import BasePruner, MedianPruner, NopPruner
 from optuna.samplers import BaseSampler
 from optuna.trial import TrialState
+from sqlalchemy.engine import URL, make_url
 
 from peftsearch.catalog import read_yaml
 from peftsearch.errors import ConfigError, StudyError, one_line
@@ -32,7 +34,12 @@ from peftsearch.samplers.context import INTERRUPTED
 from peftsearch.strategy import Strategy
 
 SETTINGS = "settings.yaml"
+_NOT_COMPARED = {"id", "options"}
+"""Settings that every folder has its own of."""
 _DISK_FAULTS = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.ENOTDIR, errno.EISDIR}
+_DISK_FAULTS |= {errno.ENAMETOOLONG, errno.EROFS, errno.EIO}
+_OWN_FILES = {".lock", f".{SETTINGS}.part"}
+"""What a kill may leave in a folder before it holds a study."""
 
 
 class StudyFolder:
@@ -41,29 +48,38 @@ class StudyFolder:
     Args:
         path: The folder; made with its parents if it is not there.
         settings: What the study is about; plain YAML values.
-        storage: An Optuna storage URL; empty for SQLite in the folder.
+        storage: An Optuna storage URL; empty for SQLite in the folder. In a storage that several studies share, each
+            has its folder's name and id before its own.
+        options: What the user asked for, kept so that `--resume` needs no more than a name.
 
     Raises:
         StudyError: The folder belongs to other settings, is in use, damaged or cannot be written.
     """
 
-    def __init__(self, path: Path, settings: Mapping[str, Any], storage: str = "") -> None:
+    def __init__(
+        self, path: Path, settings: Mapping[str, Any], storage: str = "", options: Mapping[str, Any] | None = None
+    ) -> None:
         self.path = path
         self.settings = dict(settings)
-        self._url = storage or f"sqlite:///{(path / 'study.db').resolve()}"
-        with storage_faults(path):
+        own = URL.create("sqlite", database=str((path / "study.db").resolve()))
+        url = storage or own.render_as_string(hide_password=False)
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        logging.getLogger("alembic").setLevel(logging.ERROR)
+        with storage_faults(storage or path):
             check_settings(path, settings)
+            if storage:
+                self._storage = _open_storage(url)  # a storage that does not answer is said before anything is written
             path.mkdir(parents=True, exist_ok=True)
             self._lock = FileLock(path / ".lock", timeout=0)
             self._acquire()
             if not (path / SETTINGS).exists():
-                write_atomically(path / SETTINGS, to_yaml(self.settings))
-            optuna.logging.set_verbosity(optuna.logging.ERROR)
-            logging.getLogger("alembic").setLevel(logging.ERROR)
-            self._storage = _open_storage(self._url)
-            name = str(settings.get("name") or path.name)
-            self.search = self._open(f"{name}/search")
-            self.confirm = self._open(f"{name}/confirm")
+                identity = {"id": uuid.uuid4().hex[:12], "options": dict(options or {})}
+                write_atomically(path / SETTINGS, to_yaml(self.settings | identity))
+            if not storage:
+                self._storage = _open_storage(url)
+            prefix = f"{path.name}-{read_settings(path)['id']}/" if storage else ""
+            self.search = self._open(f"{prefix}search")
+            self.confirm = self._open(f"{prefix}confirm")
             self.n_interrupted = sum(map(mark_interrupted, (self.search, self.confirm)))
 
     def use(self, sampler: BaseSampler, pruner: BasePruner) -> None:
@@ -90,7 +106,12 @@ class StudyFolder:
 
 
 def _open_storage(url: str) -> optuna.storages.RDBStorage:
-    return optuna.storages.RDBStorage(url)
+    try:
+        if make_url(url).database in (None, "", ":memory:"):
+            raise StudyError(f"--storage {url!r} names no database; a search in memory could not be resumed")
+        return optuna.storages.RDBStorage(url)
+    except (ImportError, sqlalchemy.exc.ArgumentError) as error:
+        raise StudyError(f"--storage {url!r} cannot be opened: {one_line(error)}") from error
 
 
 def _no_sampler() -> BaseSampler:
@@ -108,11 +129,11 @@ def check_settings(path: Path, settings: Mapping[str, Any]) -> bool:
     if not path.is_dir():
         raise StudyError(f"{path}: is not a folder; give another --name")
     if not (path / SETTINGS).exists():
-        if any(item.name != ".lock" for item in path.iterdir()):
+        if any(item.name not in _OWN_FILES for item in path.iterdir()):
             raise StudyError(f"{path}: is not empty and holds no study; give another --name or remove it")
         return False
     stored = read_settings(path)
-    for key in dict.fromkeys([*stored, *settings]):
+    for key in (k for k in dict.fromkeys([*stored, *settings]) if k not in _NOT_COMPARED):
         if stored.get(key) != settings.get(key):
             raise StudyError(
                 f"{path}: belongs to other settings: {key} is {_brief(stored.get(key))} there and "
@@ -156,7 +177,7 @@ def make_pruner(strategy: Strategy) -> BasePruner:
     Raises:
         ConfigError: Its settings do not suit it.
     """
-    kinds = {"none": NopPruner, "median": MedianPruner, "asha": SuccessiveHalvingPruner}
+    kinds = {"none": NopPruner, "median": MedianPruner}
     try:
         pruner: BasePruner = kinds[strategy.pruner](**strategy.pruner_settings)
     except (TypeError, ValueError) as error:

@@ -51,6 +51,8 @@ class TrialRunner:
         line = {"phase": phase, "stage": str(system.get(STAGE, "")), "name": name, "detail": design_line(design)}
         try:
             architecture = self.fit(design)
+            if phase == "search" and not architecture.placements:
+                raise BudgetError("the design tunes no group")
         except BudgetError as error:
             _finish(study, trial, TrialState.PRUNED, {**facts, "infeasible": True, "reason": one_line(error)})
             if phase == "baselines":
@@ -96,6 +98,8 @@ class TrialRunner:
             facts["reason"] = f"{type(error).__name__}: {one_line(error)}"
             _finish(study, trial, TrialState.FAIL, facts)
             return "failed", None
+        if job.save_to is not None:
+            facts["right"] = "".join("01"[hit] for hit in outcome.right)
         _finish(study, trial, TrialState.COMPLETE, facts | _measured(outcome), outcome.score)
         return "complete", outcome.score
 

@@ -2,14 +2,19 @@
 
 The confirmed designs are trained with the same several seeds. Two thresholds answer two questions:
 
-- May a winner be claimed? Only where Welch's t-test (two-sided, unequal variances) tells the best design from every
-  confirmed baseline at the 5% level, after Holm's correction for the number of them. Designs that it does not tell
-  apart are called tied.
+- May a winner be claimed? Only where a two-sided t-test tells it from every confirmed baseline at the 5% level, after
+  Holm's correction for the number of them. Designs that it does not tell apart are called tied.
 - Which design to take? The cheapest within one standard error of the best: its mean is below the best by no more than
   the standard error of the difference. Cheaper designs that are worse by more are not taken, tied or not.
 
-The variance of a score is never taken below that of rounding to whole validation examples. The claim is about training
-seeds on this validation set; the test split, where there is one, is the check from outside.
+The test is Welch's with one more component: beside the variances of the two means over seeds, that of the paired
+differences over the validation examples (where each prediction is right or wrong), since another sample of examples
+would give other scores. Metrics that are no mean over examples (F1, Matthews, correlations) have the seeds' variance
+alone. The variance of a score is never taken below that of rounding to whole validation examples. Designs with fewer
+scores than the others, since trainings failed, are neither winners nor tied.
+
+The validation split that compares the designs also chose them; the test split, where there is one, is the check from
+outside.
 
 - `no_signal`: not even the best mean rises above the majority class by two standard errors.
 - `baseline`: a baseline has the best mean and differs from every design of the search.
@@ -26,6 +31,8 @@ from statistics import mean, stdev
 
 LEVEL = 0.05
 """Chance of calling two equal designs different."""
+_POWER = 2.8
+"""Standard errors that a difference needs to be found at that level with a probability of 80%."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,6 +46,8 @@ class Candidate:
     """Trainable parameters, the head apart."""
     scores: tuple[float, ...]
     """Validation score of each seed; empty when every training failed."""
+    hits: tuple[float, ...] = ()
+    """Share of the seeds whose prediction is right, for each validation example; empty where a metric has no such."""
 
     @property
     def mean(self) -> float:
@@ -88,29 +97,36 @@ def judge(
     Returns:
         The verdict; None when no candidate has a score.
     """
-    scored = [c for c in candidates if c.scores]
-    if not scored:
+    n_seeds = max((len(c.scores) for c in candidates), default=0)
+    full = [c for c in candidates if c.scores and len(c.scores) == n_seeds]
+    if not full:
         return None
-    best = max(scored, key=lambda c: (c.mean, -c.n_params))
-    baselines = [c for c in scored if c.baseline]
+    best = max(full, key=lambda c: (c.mean, -c.n_params))
+    baselines = [c for c in full if c.baseline]
+    found = [c for c in full if not c.baseline]
     best_baseline = max(baselines, key=lambda c: (c.mean, -c.n_params), default=None)
-    rivals = [c for c in scored if c.baseline != best.baseline]
-    p_values = _holm({c.name: _welch(best, c, n_validation) for c in rivals})
+    rivals = found if best.baseline else baselines
+    p_values = _compare(best, rivals, n_validation)
     tied = [best, *(c for c in rivals if p_values[c.name] >= LEVEL)]
-    close = [c for c in scored if best.mean - c.mean <= _standard_error(best, c, n_validation)]
+    close = [c for c in full if best.mean - c.mean <= _standard_error(best, c, n_validation)]
     pick, p_value, settle = _cheapest([c for c in close if c in tied or c.baseline == best.baseline]), None, ""
-    noise = sqrt(_variance(best, n_validation) / len(best.scores) + _chance_variance(majority, n_validation))
+    noise = sqrt(_variance(best, n_validation) / n_seeds + _chance_variance(majority, n_validation))
     if best.mean - majority <= 2 * noise:
         kind, text = "no_signal", _no_signal_text(best, pick, metric, majority, 2 * noise)
         settle = f"Train longer (--steps {4 * n_steps}), give more data or a larger budget, and check the labels."
+    elif best_baseline is None:
+        kind, text = "tie", f"No winner: no baseline has all {n_seeds} scores to compare {best.name} with."
+        settle = "See in trials.csv why the baselines failed; give --confirm-baselines a larger number."
     elif len(tied) > 1:
         kind, (text, settle) = "tie", _tie_text(best, tied, pick, metric, n_validation)
     elif best.baseline:
         kind, (text, settle) = "baseline", _baseline_text(best, pick, rivals, metric)
     else:
-        floor = best_baseline.mean if best_baseline else -inf
-        pick = _cheapest([c for c in close if not c.baseline and c.mean >= floor])
-        p_value = p_values.get(best_baseline.name) if best_baseline else None
+        told = {
+            c.name: _compare(c, baselines, n_validation) for c in found if c in close and c.mean > best_baseline.mean
+        }
+        pick = _cheapest([c for c in found if c.name in told and max(told[c.name].values()) < LEVEL])
+        p_value = told[pick.name][best_baseline.name]
         kind, text = "winner", _winner_text(pick, best, best_baseline, metric, p_value)
     return Verdict(
         kind=kind,
@@ -139,20 +155,35 @@ def _variance(c: Candidate, n_validation: int) -> float:
     return max((c.std or 0.0) ** 2, (1 / n_validation) ** 2 / 12)
 
 
+def _components(a: Candidate, b: Candidate, n_validation: int) -> list[tuple[float, int]]:
+    """Variances of the difference of two means, each with its degrees of freedom: seeds of a, of b, examples."""
+    parts = [(_variance(c, n_validation) / len(c.scores), len(c.scores) - 1) for c in (a, b)]
+    if len(a.hits) == len(b.hits) > 1:
+        differences = [x - y for x, y in zip(a.hits, b.hits, strict=True)]
+        parts.append((stdev(differences) ** 2 / len(differences), len(differences) - 1))
+    return parts
+
+
 def _standard_error(a: Candidate, b: Candidate, n_validation: int) -> float:
     """Of the difference of two means; 0 between a design and itself."""
-    return 0.0 if a is b else sqrt(sum(_variance(c, n_validation) / len(c.scores) for c in (a, b)))
+    return 0.0 if a is b else sqrt(sum(variance for variance, _ in _components(a, b, n_validation)))
 
 
-def _welch(a: Candidate, b: Candidate, n_validation: int) -> float:
-    """Two-sided p-value of Welch's t-test; 1 where a design has fewer than two scores."""
-    from scipy.stats import ttest_ind_from_stats
+def _p_value(a: Candidate, b: Candidate, n_validation: int) -> float:
+    """Two-sided, with Welch and Satterthwaite's degrees of freedom; 1 where a design has fewer than two scores."""
+    from scipy.stats import t
 
     if len(a.scores) < 2 or len(b.scores) < 2:
         return 1.0
-    stds = [sqrt(_variance(c, n_validation)) for c in (a, b)]
-    test = ttest_ind_from_stats(a.mean, stds[0], len(a.scores), b.mean, stds[1], len(b.scores), equal_var=False)
-    return float(test.pvalue)
+    parts = _components(a, b, n_validation)
+    total = sum(variance for variance, _ in parts)
+    freedom = total**2 / sum(variance**2 / df for variance, df in parts)
+    return float(2 * t.sf(abs(a.mean - b.mean) / sqrt(total), freedom))
+
+
+def _compare(a: Candidate, rivals: Sequence[Candidate], n_validation: int) -> dict[str, float]:
+    """Corrected p-values of one design against each of the others."""
+    return _holm({c.name: _p_value(a, c, n_validation) for c in rivals})
 
 
 def _holm(p_values: dict[str, float]) -> dict[str, float]:
@@ -197,10 +228,18 @@ def _tie_text(
         return text, "The best mean is a baseline's: a longer search (--trials) may find a design that beats it."
     rival = max(baselines, key=lambda c: c.mean)
     gap = best.mean - rival.mean
-    spread = _variance(best, n_validation) + _variance(rival, n_validation)
     if gap < 1 / n_validation:
         return text, "The gap to the best baseline is below one validation example: more seeds will not settle it."
-    needed = max(len(best.scores) + 1, ceil(spread * (2.8 / gap) ** 2))
+    seeds_a, seeds_b, *examples = [variance for variance, _ in _components(best, rival, n_validation)]
+    left = (gap / _POWER) ** 2 - sum(examples)
+    n_seeds = len(best.scores)
+    if left <= 0:
+        needed = ceil(n_validation * sum(examples) / (gap / _POWER) ** 2)
+        return text, (
+            f"A gap of {gap:.4f} to {rival.name} is within the noise of {n_validation:,} validation examples: about "
+            f"{needed:,} would be needed, however many the seeds."
+        )
+    needed = max(n_seeds + 1, ceil(n_seeds * (seeds_a + seeds_b) / left))
     return text, (
         f"A gap of {gap:.4f} to {rival.name} would need about --seeds {needed} (80% power at the 5% level), "
         "or more steps or validation examples."
@@ -213,7 +252,7 @@ def _winner_text(
     text = f"Winner: {pick.name} with mean {metric} {pick.mean:.4f} over {len(pick.scores)} seeds"
     if baseline is not None and p_value is not None:
         text += f", {pick.mean - baseline.mean:+.4f} against the best baseline, {baseline.name}"
-        text += f" (every baseline is told from the best mean; for {baseline.name} p = {p_value:.2g})"
+        text += f" (p = {p_value:.2g})"
     if pick is not best:
         text += f". It is the cheapest within one standard error of the best, {best.name} {best.mean:.4f}"
     return text + "."

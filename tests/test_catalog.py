@@ -71,9 +71,10 @@ def test_a_users_own_yaml_and_object(tmp_path):
         ({}, "'sampler' is missing"),
         ({"sampler": {"name": "s4"}, "trials": "many"}, "'trials' must be int, got 'many'"),
         ({"sampler": {"name": "s4"}, "trials": True}, "'trials' must be int"),
-        ({"sampler": {"name": "s4"}, "pruner": {"name": "axe"}}, "must be one of none, median, asha"),
+        ({"sampler": {"name": "s4"}, "pruner": {"name": "axe"}}, "must be one of none, median"),
         ({"sampler": {"name": "s4"}, "fidelities": {"search": {"steps": 0}}}, "must be above 0"),
         ({"sampler": {"name": "s4"}, "fidelities": {"serch": {}}}, "did you mean 'search'"),
+        ({"sampler": {"name": "s4"}, "fidelities": {1: {}}}, "unknown key '1'"),
     ],
 )
 def test_strategies_report_their_faults(tmp_path, data, message):

@@ -39,7 +39,7 @@ def args(place, tmp_path):
 
 
 def study(folder, which="search"):
-    return optuna.load_study(study_name=f"r/{which}", storage=f"sqlite:///{folder / 'study.db'}")
+    return optuna.load_study(study_name=which, storage=f"sqlite:///{folder / 'study.db'}")
 
 
 def story(folder, which="search"):
@@ -128,6 +128,21 @@ class TestResume:
         assert story(tmp_path / "killed" / "r", "confirm") == story(finished, "confirm")
         assert study(tmp_path / "killed" / "r").user_attrs["stages"] == study(finished).user_attrs["stages"]
 
+    def test_resume_needs_no_more_than_the_name(self, place, finished, capsys, monkeypatch):
+        folder, _, _ = place
+        before = story(finished), story(finished, "confirm")
+        assert call("run", "--resume", "--runs", folder / "whole", "--name", "r") == 0
+        assert call("run", "--resume", "--runs", folder / "whole") == 0
+        assert (story(finished), story(finished, "confirm")) == before
+
+    def test_studies_of_one_storage_do_not_mix(self, args, tmp_path):
+        url = f"sqlite:///{tmp_path / 'shared.db'}"
+        assert call(*args("--storage", url)) == 0
+        assert call(*args("--storage", url, "--runs", tmp_path / "other", "--budget", "30%")) == 0
+        bests = [yaml.safe_load((p / "r" / "best.yaml").read_text()) for p in (tmp_path / "runs", tmp_path / "other")]
+        shares = [max(row["share"] for row in best["comparison"] if row["share"]) for best in bests]
+        assert max(shares) <= 1
+
     def test_resume_without_a_study(self, args, tmp_path, capsys):
         assert call(*args("--resume")) == 2
         assert "no study to resume" in capsys.readouterr().err
@@ -167,6 +182,18 @@ class TestFailures:
         monkeypatch.setattr(LocalEngine, "run", fail)
         assert call(*args()) == 1
         assert "trials failed: Diverged: the loss is nan at step 1" in capsys.readouterr().err
+
+
+class TestBudgets:
+    def test_a_budget_that_holds_no_uniform_baseline(self, args, tmp_path, capsys):
+        """64 parameters: one block's prefix, and none of the baselines but the head."""
+        assert call(*args("--budget", "64", "--strategy", "random", "--trials", "3")) == 0
+        assert "does not fit" in capsys.readouterr().out
+
+    def test_a_method_that_is_misspelt_in_a_space(self, args, tmp_path, capsys):
+        path = tmp_path / "mine.yaml"
+        path.write_text("allocations: [uniform]\nmethods: [lora, adpter]\n")
+        assert "unknown method 'adpter'; did you mean 'adapter'" in refused(capsys, *args("--space", path))
 
 
 class TestStrategies:
@@ -216,6 +243,13 @@ class TestBadInput:
         [
             (["--budget", "0"], "above zero"),
             (["--budget=-1%"], "above zero"),
+            (["--budget", "-1%"], "above zero"),
+            (["--budget", "9" * 5000], "is not a budget"),
+            (["--seed", "-1"], "--seed must be"),
+            (["--storage", "sqlite://"], "names no database"),
+            (["--storage", "mysql://nobody@localhost/x"], "cannot be opened"),
+            (["--storage", "sqlite:////no/such/folder/x.db"], "storage cannot be used"),
+            (["--space", "peftsearch.space:SearchSpace"], "is a class"),
             (["--budget", "200%"], "at most 100%"),
             (["--budget", "nonsense"], "is not a budget"),
             (["--budget", "10"], "holds no design of space s4"),
@@ -278,10 +312,18 @@ class TestBadInput:
         line = refused(capsys, *arguments(model, (train, train), tmp_path / "runs", "--kind", "regression"))
         assert "nan" in line.lower()
 
-    def test_no_budget(self, capsys):
+    def test_no_budget(self, tmp_path, capsys):
+        assert "run needs --budget, such as --budget 0.1%" in refused(capsys, "run", "--runs", tmp_path)
+
+    def test_options_that_do_not_parse_are_one_line_too(self, capsys):
         with pytest.raises(SystemExit) as caught:
-            call("run")
+            call("run", "--budget", "1%", "--trials", "many")
         assert caught.value.code == 2
+        assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+    @pytest.mark.parametrize("name", ["../x", "/tmp/x", "", "a\nb", "x" * 300, ".lock"])
+    def test_names_that_leave_the_folder(self, args, capsys, name):
+        assert "a name has 1 to 100 letters" in refused(capsys, *args("--name", name))
 
     def test_unknown_task(self, tmp_path, capsys):
         assert "did you mean 'sentiment'" in refused(

@@ -94,10 +94,53 @@ def test_equal_scores_without_spread_are_a_tie():
     assert v.kind == "tie"
 
 
-def test_failed_candidates_are_left_out():
+def test_the_pick_itself_is_told_from_the_baselines():
+    """B is close to A and cheaper, but its spread reaches below LoRA: it must not inherit A's proof."""
+    v = verdict(
+        candidate("lora", [0.85, 0.852, 0.848, 0.85], baseline=True),
+        candidate("A", [0.90, 0.905, 0.90, 0.905], n_params=90),
+        candidate("B", [0.84, 0.93, 0.95, 0.85], n_params=60),
+    )
+    assert (v.kind, v.pick.name) == ("winner", "A")
+
+
+def test_designs_with_failed_seeds_are_neither_tied_nor_picked():
+    v = verdict(
+        candidate("lora", [0.85, 0.852, 0.848, 0.85], baseline=True),
+        candidate("A", [0.90, 0.905, 0.90, 0.905], n_params=90),
+        candidate("B", [0.41], n_params=10),
+        candidate("bitfit", [0.95], n_params=10, baseline=True),
+    )
+    assert (v.kind, v.pick.name, len(v.tied)) == ("winner", "A", 1)
+
+
+def test_without_a_baseline_there_is_no_winner():
     v = verdict(candidate("lora", [], baseline=True), candidate("trial 1", [0.95, 0.94]))
-    assert v.pick.name == "trial 1"
+    assert (v.kind, v.pick.name) == ("tie", "trial 1")
+    assert "no baseline has all 2 scores" in v.statement
     assert verdict(candidate("lora", [], baseline=True)) is None
+
+
+def test_the_noise_of_the_examples_counts():
+    """20 seeds agree that A is right on 5 more of 200 examples: certain for these examples, not for others."""
+    hits_a = [1.0] * 170 + [0.0] * 30
+    hits_b = [1.0] * 155 + [0.0] * 20 + [1.0] * 10 + [0.0] * 15
+    a, b = sum(hits_a) / 200, sum(hits_b) / 200
+    wobble = [0.0001 * (i % 3) for i in range(20)]
+
+    def judged(with_hits):
+        return judge(
+            [
+                Candidate(name=name, baseline=name == "lora", n_params=100, scores=tuple(mean + w for w in wobble),
+                          hits=tuple(hits) if with_hits else ())
+                for name, mean, hits in (("A", a, hits_a), ("lora", b, hits_b))
+            ],
+            majority=0.5, n_validation=200, metric="accuracy", n_steps=100,
+        )  # fmt: skip
+
+    assert judged(with_hits=False).kind == "winner"
+    assert judged(with_hits=True).kind == "tie"
+    assert "within the noise of 200 validation examples" in judged(with_hits=True).settle
 
 
 def test_equal_designs_are_seldom_told_apart():

@@ -31,6 +31,8 @@ class Outcome:
 
     score: float
     """Validation score at the end."""
+    right: list[bool]
+    """Which validation examples are predicted right; empty for metrics that are no mean over examples."""
     n_params: int
     """Trainable parameters, the head apart."""
     n_head: int

@@ -68,7 +68,7 @@ class LocalEngine:
 
             def after_step(step: int) -> None:
                 if report is not None and step in stops[:-1]:
-                    report(step, self._score(self._encoded.validation))
+                    report(step, self._score(self._encoded.validation)[0])
 
             log = train(
                 model,
@@ -81,12 +81,13 @@ class LocalEngine:
                 autocast=self._autocast,
                 after_step=after_step,
             )
-            score = self._score(self._encoded.validation)
+            score, right = self._score(self._encoded.validation)
             if job.save_to is not None:
                 save_state(model, job.save_to)
             tail = log.losses[-max(1, len(log.losses) // 10) :]
             return Outcome(
                 score=score,
+                right=right,
                 n_params=job.architecture.n_params,
                 n_head=n_head_params(self._loaded),
                 loss=sum(tail) / len(tail),
@@ -100,7 +101,7 @@ class LocalEngine:
             return None
         with inject(self._loaded.model, architecture, self._loaded.backbone):
             load_state(self._loaded.model, state)
-            return self._score(self._encoded.test)
+            return self._score(self._encoded.test)[0]
 
     def calibrate(self, architecture: Architecture, steps: int = 5) -> tuple[float, float]:
         """Seconds of a training step and of a validation, measured on a few steps after a warm-up."""
@@ -108,7 +109,7 @@ class LocalEngine:
         outcome = self.run(Job(architecture=architecture, learning_rate=0.0, steps=steps))
         return outcome.train_s / steps, outcome.wall_s - outcome.train_s
 
-    def _score(self, split: EncodedSplit) -> float:
+    def _score(self, split: EncodedSplit) -> tuple[float, list[bool]]:
         return self._objective.score(
             self._loaded.model,
             split,

@@ -23,15 +23,22 @@ class PerTrialSampler(BaseSampler):
     Args:
         make: Makes the sampler for one trial from a seed.
         seed: The study's seed.
+        relative: The dimensions to sample jointly. Optuna would infer them from the trials so far, and infer none as
+            soon as one trial (a baseline outside the space) has none. None leaves it to the sampler.
     """
 
-    def __init__(self, make: Callable[[int], BaseSampler], seed: int) -> None:
+    def __init__(
+        self, make: Callable[[int], BaseSampler], seed: int, relative: dict[str, BaseDistribution] | None = None
+    ) -> None:
         self._make = make
+        self._relative = relative
         self._seed = seed
         self._current: tuple[int, BaseSampler] | None = None
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """As the trial's sampler does."""
+        """The dimensions to sample jointly."""
+        if self._relative is not None:
+            return self._relative
         return self._of(study, trial).infer_relative_search_space(study, trial)
 
     def sample_relative(

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import floor, sqrt
 from statistics import mean, stdev
 from typing import Any
@@ -222,7 +222,8 @@ class S4Sampler(BaseSampler):
                 return (*records, record), open_slots, dimension.name
             used += len(slots)
             decided[dimension.name] = _best(record)
-            records.append(StageRecord(name=record.name, choices=record.choices, chosen=decided[dimension.name]))
+            why = "best mean" if any(c.scores for c in record.choices) else "all trials failed"
+            records.append(replace(record, chosen=decided[dimension.name], why=why))
         return tuple(records), [], ""
 
     def _nothing_to_decide(self, dimension: Dimension, decided: dict[str, Choice]) -> str | None:

@@ -22,6 +22,9 @@ def make(
         n_ei_candidates: Candidates drawn for each suggestion.
         multivariate: Whether dimensions are modelled jointly.
     """
+    for name, value in (("n_startup_trials", n_startup_trials), ("n_ei_candidates", n_ei_candidates)):
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
 
     def sampler(seed: int) -> BaseSampler:
         with warnings.catch_warnings():
@@ -33,4 +36,4 @@ def make(
                 multivariate=multivariate,
             )
 
-    return PerTrialSampler(sampler, context.seed)
+    return PerTrialSampler(sampler, context.seed, context.distributions if multivariate else None)

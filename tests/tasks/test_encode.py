@@ -14,7 +14,7 @@ from transformers import BertTokenizerFast
 
 from peftsearch.errors import TaskError
 from peftsearch.tasks.embedded import load_embedded
-from peftsearch.tasks.encode import EncodedSplit, batches, encode, epoch, eval_batches
+from peftsearch.tasks.encode import EncodedSplit, batches, encode, encode_split, epoch, eval_batches
 from peftsearch.tasks.task import Split, Task
 
 
