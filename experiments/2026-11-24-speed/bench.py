@@ -35,7 +35,7 @@ from peftsearch.engines.local import LocalEngine
 from peftsearch.fit import fit
 from peftsearch.inject import inject, param_groups, remove
 from peftsearch.methods import get_method
-from peftsearch.tasks import Task, load_embedded
+from peftsearch.tasks import Task, load_embedded, resolve_task
 from peftsearch.tasks.encode import encode
 from peftsearch.training import TrainingSettings, _step, train
 
@@ -97,7 +97,7 @@ def bench_step(repeats: int) -> None:
 
 def bench_trial(repeats: int) -> None:
     """A trial of a study against the same training by hand; our first trial, with loading, comes before."""
-    task = load_embedded("sentiment", seed=0)
+    task = resolve_task(train=FILES[0], validation=FILES[1]) if FILES else load_embedded("sentiment", seed=0)
     engines: list[LocalEngine] = []
     jobs: list[Job] = []
 
@@ -233,6 +233,7 @@ def resident_mb() -> float:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
+FILES: list[str] = []
 BENCHES = {"help": (bench_help, 10), "inject": (bench_inject, 20), "memory": (bench_memory, 50),
            "step": (bench_step, 60), "trial": (bench_trial, 5)}  # fmt: skip
 
@@ -240,11 +241,13 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("bench", choices=BENCHES)
     parser.add_argument("--repeats", type=int, help="measurements, or cycles of memory, or pairs")
+    parser.add_argument("--files", nargs=2, default=[], help="of trial: training and validation file of another task")
     args = parser.parse_args()
     print(f"{args.bench}: {hardware(CPU)}, {torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}; torch "
           f"{torch.__version__}, transformers {transformers.__version__}, peft {peft.__version__}")  # fmt: skip
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     datasets.disable_progress_bars()
+    FILES.extend(args.files)
     bench, repeats = BENCHES[args.bench]
     bench(args.repeats or repeats)

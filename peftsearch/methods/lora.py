@@ -3,7 +3,10 @@
 Eq. 3: h = W_0 x + (alpha / r) B A x, with A in R^(r x d_in), B in R^(d_out x r) and W_0 frozen. By default it acts on
 the query and value projections (sec. 4.2, 5.1); in a fused map it acts on their slices alone. The size is the rank r,
 from 1 to the smallest width of a target; r (d_in + d_out) parameters a target. A starts as HF peft starts it
-(Kaiming uniform with a = sqrt 5), B at zero, so the output is unchanged at init. It merges: W = W_0 + (alpha / r) B A.
+(Kaiming uniform with a = sqrt 5), B at zero, so the output is unchanged at init. It merges: W = W_0 + s B A.
+
+The scale s is alpha / sqrt(r) (rank-stabilised LoRA, arXiv 2312.03732) and not the paper's alpha / r: a search fits
+ranks to budgets, and one learning rate has to serve them all.
 
 Left out: dropout on x, and the decoder's cross-attention.
 """
@@ -63,8 +66,9 @@ class LoRA:
     paper: str = "2106.09685, eq. 3"
     targets: tuple[str, ...] = ("query", "value")
     """Which maps it acts on, out of `TARGETS`; `ffn_in` is both maps of a gated feed-forward network."""
-    scaling: float = 1.0
-    """alpha / r: alpha grows with the rank, so that one learning rate serves every rank."""
+    alpha: float = 1.0
+    """The delta is scaled by alpha / sqrt(r) (rank-stabilised LoRA, 2312.03732, eq. 5), so that one learning rate serves
+    every rank; HF peft calls it `use_rslora`."""
     lr_scale: float = 1.0
     knob: str = "rank"
     merges: bool = True
@@ -104,6 +108,6 @@ class LoRA:
     def attach(self, model: nn.Module, block: Block, size: int) -> Attachment:
         """Hook an A, B pair of rank `size` on every target."""
         targets = self.projections(block)
-        pairs = {name: LowRank(projection, size, self.scaling) for name, projection in targets.items()}
+        pairs = {name: LowRank(projection, size, self.alpha / math.sqrt(size)) for name, projection in targets.items()}
         undo = hook_outputs(model, {name: (targets[name].path, pair.forward) for name, pair in pairs.items()})
         return Attachment(module=nn.ModuleDict(pairs), undo=undo)

@@ -32,7 +32,9 @@ def test_equals_peft(family: str) -> None:
     backbone = detect(ours)
     injection = inject(ours, place(backbone, lora=3), backbone)
     disturb(ours)
-    wrapped = peft.get_peft_model(theirs, peft.LoraConfig(r=3, lora_alpha=3, target_modules=TARGETS[family]))
+    wrapped = peft.get_peft_model(
+        theirs, peft.LoraConfig(r=3, lora_alpha=1, use_rslora=True, target_modules=TARGETS[family])
+    )
     assert wrapped.get_nb_trainable_parameters()[0] == injection.architecture.n_params
     with torch.no_grad():
         for block in backbone.blocks:
@@ -61,7 +63,7 @@ def test_merged_weights_give_the_same_output(family: str) -> None:
                 assert isinstance(pair, LowRank)
                 weight = model.get_submodule(p.path).weight
                 weight = weight.T if family == "gpt2" else weight  # Conv1D holds (d_in, d_out)
-                weight[p.start : p.start + p.d_out] += pair.b @ pair.a
+                weight[p.start : p.start + p.d_out] += pair.scaling * pair.b @ pair.a
         torch.testing.assert_close(model(**tiny_input(model)).logits, hooked, atol=1e-5, rtol=0)
 
 
