@@ -67,8 +67,7 @@ class LoRA:
     targets: tuple[str, ...] = ("query", "value")
     """Which maps it acts on, out of `TARGETS`; `ffn_in` is both maps of a gated feed-forward network."""
     alpha: float = 1.0
-    """The delta is scaled by alpha / sqrt(r) (rank-stabilised LoRA, 2312.03732, eq. 5), so that one learning rate serves
-    every rank; HF peft calls it `use_rslora`."""
+    """The delta is scaled by alpha / sqrt(r), as rank-stabilised LoRA does (2312.03732; HF peft's `use_rslora`)."""
     lr_scale: float = 1.0
     knob: str = "rank"
     merges: bool = True

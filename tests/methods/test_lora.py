@@ -30,10 +30,10 @@ def test_equals_peft(family: str) -> None:
     theirs = make(family)
     theirs.load_state_dict(ours.state_dict())
     backbone = detect(ours)
-    injection = inject(ours, place(backbone, lora=3), backbone)
+    injection = inject(ours, place(backbone, lora=4), backbone)
     disturb(ours)
     wrapped = peft.get_peft_model(
-        theirs, peft.LoraConfig(r=3, lora_alpha=1, use_rslora=True, target_modules=TARGETS[family])
+        theirs, peft.LoraConfig(r=4, lora_alpha=1, use_rslora=True, target_modules=TARGETS[family])
     )
     assert wrapped.get_nb_trainable_parameters()[0] == injection.architecture.n_params
     with torch.no_grad():
