@@ -27,7 +27,7 @@ class SearchFidelity:
 class ConfirmFidelity:
     """How the best designs are confirmed."""
 
-    steps: int = 120
+    steps: int = 100
     """Optimizer steps: the full fidelity."""
     seeds: int = 4
     """Trainings of each confirmed design, with seeds that the search did not use."""
@@ -52,7 +52,7 @@ class Strategy:
     """`none` or `median` (stops a trial below the median of the completed ones at its step)."""
     pruner_settings: Mapping[str, Any] = field(default_factory=dict)
     """Keyword arguments of Optuna's pruner."""
-    trials: int = 20
+    trials: int = 18
     """Trained designs of the search, the baselines and the confirmation apart."""
     search: SearchFidelity = SearchFidelity()
     confirm: ConfirmFidelity = ConfirmFidelity()
@@ -66,7 +66,7 @@ class Strategy:
         """
         fields = Fields(f"strategy {name}", data)
         description = fields.take("description", str, "")
-        trials = fields.take("trials", int, 20, at_least(1))
+        trials = fields.take("trials", int, 18, at_least(1))
         sampler = dict(fields.take("sampler", dict) or {})
         pruner = dict(fields.take("pruner", dict, {"name": "none"}))
         fidelities = fields.take("fidelities", dict, {})
