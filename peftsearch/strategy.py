@@ -17,7 +17,7 @@ PRUNERS = ("none", "median")
 class SearchFidelity:
     """How long a trial of the search trains."""
 
-    steps: int = 60
+    steps: int = 50
     """Optimizer steps."""
     evaluations: int = 1
     """Validations during a trial, evenly spread, the last one at its end; the pruner acts on them."""
@@ -52,7 +52,7 @@ class Strategy:
     """`none` or `median` (stops a trial below the median of the completed ones at its step)."""
     pruner_settings: Mapping[str, Any] = field(default_factory=dict)
     """Keyword arguments of Optuna's pruner."""
-    trials: int = 18
+    trials: int = 16
     """Trained designs of the search, the baselines and the confirmation apart."""
     search: SearchFidelity = SearchFidelity()
     confirm: ConfirmFidelity = ConfirmFidelity()
@@ -66,7 +66,7 @@ class Strategy:
         """
         fields = Fields(f"strategy {name}", data)
         description = fields.take("description", str, "")
-        trials = fields.take("trials", int, 18, at_least(1))
+        trials = fields.take("trials", int, 16, at_least(1))
         sampler = dict(fields.take("sampler", dict) or {})
         pruner = dict(fields.take("pruner", dict, {"name": "none"}))
         fidelities = fields.take("fidelities", dict, {})
