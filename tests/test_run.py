@@ -89,6 +89,18 @@ class TestResult:
         table = pd.read_csv(finished / "trials.csv")
         assert len(table) == len(search.trials) + len(confirm.trials)
 
+    def test_best_yaml_goes_into_a_model_as_the_readme_says(self, place, finished):
+        import peftsearch
+        from peftsearch.backbone import load_backbone
+
+        _, model, _ = place
+        best = yaml.safe_load((finished / "best.yaml").read_text())
+        loaded = load_backbone(str(model), num_labels=2)
+        injection = peftsearch.inject(loaded.model, peftsearch.Architecture.from_dict(best["architecture"]))
+        n_trained = sum(p.numel() for p in loaded.model.parameters() if p.requires_grad)
+        assert n_trained == best["budget"]["used"] + sum(p.numel() for p in loaded.model.classifier.parameters())
+        injection.remove()
+
     def test_confirmed_states_are_safetensors(self, finished):
         files = list((finished / "confirmed").iterdir())
         assert files
