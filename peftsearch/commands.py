@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
     console.print(result_table(result, setup.task.metric))
     for line in design_lines(result):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
-    _print_best(console, result.best, setup.path / "best.yaml")
+    _print_best(console, result.best, setup.path / "best.yaml", stages=False)  # told while it ran
     return 0
 
 
@@ -133,7 +133,7 @@ def show(what: Path) -> int:
     return 0
 
 
-def _print_best(console: Console, best: Mapping[str, Any], path: Path) -> None:
+def _print_best(console: Console, best: Mapping[str, Any], path: Path, stages: bool = True) -> None:
     from peftsearch.display import picture
     from peftsearch.search import stage_line
 
@@ -145,7 +145,7 @@ def _print_best(console: Console, best: Mapping[str, Any], path: Path) -> None:
             for entry in best["architecture"]["blocks"]
             for method, facts in entry["methods"].items()
         }
-        lines = [stage_line(stage) for stage in best["stages"]]
+        lines = [stage_line(stage) for stage in best["stages"] if stages]
         statement, settle = str(best["verdict"]["statement"]), str(best["verdict"]["settle"])
         drawn = picture(architecture, blocks, labels)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
