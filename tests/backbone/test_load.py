@@ -15,7 +15,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from peftsearch.backbone import folder as folder_module
 from peftsearch.backbone import load as module
-from peftsearch.backbone.load import load_backbone, n_head_params, reset_head
+from peftsearch.backbone.load import load_backbone, max_positions, n_head_params, reset_head
 from peftsearch.errors import BackboneError
 from tests.tiny import FAMILIES
 
@@ -85,10 +85,12 @@ def test_regression_and_dtype(saved: Path) -> None:
     assert model.bert.pooler.dense.weight.dtype is torch.bfloat16
 
 
+@pytest.mark.parametrize("stated", ["null", "0"])
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
-def test_decoder_gets_a_padding_token(tmp_path: Path, family: str) -> None:
+def test_decoder_gets_a_padding_token(tmp_path: Path, family: str, stated: str) -> None:
+    """Whatever the config says, its head has to look for the token that the tokenizer pads with."""
     save(tmp_path, family)
-    config = (tmp_path / "config.json").read_text().replace('"pad_token_id": 0', '"pad_token_id": null')
+    config = (tmp_path / "config.json").read_text().replace('"pad_token_id": 0', f'"pad_token_id": {stated}')
     (tmp_path / "config.json").write_text(config)
     loaded = load_backbone(tmp_path, num_labels=2)
     assert loaded.tokenizer.pad_token == "</s>"
@@ -228,3 +230,18 @@ def test_minilm() -> None:
     assert {(block.hidden_size, block.ffn.d_ff) for block in backbone.blocks} == {(384, 1536)}
     assert backbone.revision == "sha256:53aa51172d142c89"
     assert loaded.tokenizer("hello world")["input_ids"] == [101, 7592, 2088, 102]
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "gpt2", "opt", "llama"])
+def test_max_positions_are_those_that_run(tmp_path: Path, family: str) -> None:
+    """As many tokens as it says go through; tables of positions take not one more."""
+    save(tmp_path, family)
+    loaded = load_backbone(tmp_path, num_labels=2)
+    limit = max_positions(loaded)
+    assert limit is not None
+    ids = torch.full((1, limit + 1), 5)
+    with torch.no_grad():
+        loaded.model(ids[:, :limit], attention_mask=torch.ones_like(ids[:, :limit]))
+        if family in ("bert", "roberta", "gpt2"):
+            with pytest.raises((IndexError, RuntimeError)):
+                loaded.model(ids, attention_mask=torch.ones_like(ids))
