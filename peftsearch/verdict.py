@@ -4,8 +4,9 @@ The confirmed designs are trained with the same several seeds. Two thresholds an
 
 - May a winner be claimed? Only where a two-sided t-test tells it from every confirmed baseline at the 5% level, after
   Holm's correction for the number of them. Designs that it does not tell apart are called tied.
-- Which design to take? The cheapest within one standard error of the best: its mean is below the best by no more than
-  the standard error of the difference. Cheaper designs that are worse by more are not taken, tied or not.
+- Which design to take? The cheapest within one standard error of the best (Breiman et al., 1984): the error of the best
+  mean over seeds, and of the difference over examples. A design's own spread does not bring it nearer, and cheaper
+  designs that are worse by more are not taken, tied or not.
 
 The test is Welch's with one more component: beside the variances of the two means over seeds, that of the paired
 differences over the validation examples (where each prediction is right or wrong), since another sample of examples
@@ -164,9 +165,10 @@ def _components(a: Candidate, b: Candidate, n_validation: int) -> list[tuple[flo
     return parts
 
 
-def _standard_error(a: Candidate, b: Candidate, n_validation: int) -> float:
-    """Of the difference of two means; 0 between a design and itself."""
-    return 0.0 if a is b else sqrt(sum(variance for variance, _ in _components(a, b, n_validation)))
+def _standard_error(best: Candidate, other: Candidate, n_validation: int) -> float:
+    """Of the best mean against another design's, whose own variance over seeds does not count."""
+    of_best, _, *of_examples = [variance for variance, _ in _components(best, other, n_validation)]
+    return sqrt(of_best + sum(of_examples))
 
 
 def _p_value(a: Candidate, b: Candidate, n_validation: int) -> float:

@@ -53,6 +53,16 @@ def test_a_cheaper_design_beyond_one_standard_error_is_not_taken():
     assert (v.kind, v.pick.name) == ("tie", "lora")
 
 
+def test_a_design_that_collapsed_for_one_seed_is_not_near_the_best():
+    """As LoRA did on TREC at 0.5%: its spread makes it impossible to tell, and no reason to take it."""
+    v = verdict(
+        candidate("s4-paper", [0.87, 0.89, 0.88, 0.874], n_params=113_332, baseline=True),
+        candidate("trial 15", [0.87, 0.89, 0.86, 0.886], n_params=113_308),
+        candidate("lora", [0.22, 0.88, 0.88, 0.88], n_params=112_128, baseline=True),
+    )
+    assert (v.kind, v.pick.name) == ("tie", "trial 15")
+
+
 def test_a_baseline_that_beats_the_search_is_said_to():
     v = verdict(
         candidate("lora", [0.90, 0.91, 0.90, 0.91], n_params=90, baseline=True),
