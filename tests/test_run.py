@@ -76,8 +76,8 @@ class TestResult:
             pick = next(r for r in confirmed if r["name"] == best["name"])
             assert pick["validation"]["mean"] >= max(r["validation"]["mean"] for r in confirmed if r["baseline"])
         else:
-            tied = [r for r in confirmed if r["name"] in best["verdict"]["tied"]]
-            assert best["budget"]["used"] == min(r["n_params"] for r in tied)
+            top = max(confirmed, key=lambda r: r["validation"]["mean"])
+            assert best["budget"]["used"] <= top["n_params"]
 
     def test_every_training_is_a_trial(self, finished):
         search, confirm = study(finished), study(finished, "confirm")
