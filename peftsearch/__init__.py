@@ -17,11 +17,11 @@ _LAZY = {
     "parse_budget": "peftsearch.budget",
     "detect": "peftsearch.backbone",
     "describe": "peftsearch.backbone",
-    "fit": "peftsearch.fit",
-    "inject": "peftsearch.inject",
-    "remove": "peftsearch.inject",
-    "save_state": "peftsearch.inject",
-    "load_state": "peftsearch.inject",
+    "fit": "peftsearch.fitting",
+    "inject": "peftsearch.injection",
+    "remove": "peftsearch.injection",
+    "save_state": "peftsearch.injection",
+    "load_state": "peftsearch.injection",
     "PeftSearchError": "peftsearch.errors",
 }
 

@@ -16,7 +16,7 @@ from peftsearch.backbone.anatomy import Backbone
 from peftsearch.baselines import usable_methods
 from peftsearch.budget import Budget, parse_budget
 from peftsearch.errors import BudgetError, ConfigError, one_line
-from peftsearch.fit import fit, smallest_budget
+from peftsearch.fitting import fit, smallest_budget
 from peftsearch.methods import get_method
 from peftsearch.samplers import SamplerContext, make_sampler
 from peftsearch.space import Choice, DesignSpace, load_space

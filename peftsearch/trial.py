@@ -15,7 +15,7 @@ from peftsearch.display import design_line
 from peftsearch.engines.job import Job, Outcome
 from peftsearch.engines.local import LocalEngine
 from peftsearch.errors import BudgetError, StudyError, one_line
-from peftsearch.fit import fit
+from peftsearch.fitting import fit
 from peftsearch.progress import Reporter, TrialLine
 from peftsearch.samplers.context import REPLICATE, STAGE
 from peftsearch.setup import Setup

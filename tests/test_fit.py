@@ -8,7 +8,7 @@ from peftsearch.architecture import Architecture, Design
 from peftsearch.baselines import S4_PAPER, baselines_of
 from peftsearch.budget import Budget, parse_budget
 from peftsearch.errors import BudgetError, ConfigError, MethodError
-from peftsearch.fit import fit, smallest_budget
+from peftsearch.fitting import fit, smallest_budget
 from peftsearch.grouping import GROUPINGS, group_sizes
 from peftsearch.methods import METHODS
 from peftsearch.space import ALLOCATIONS, allocation_weights, load_space

@@ -18,7 +18,7 @@ from torch import nn
 from peftsearch.architecture import Architecture, Placement
 from peftsearch.backbone.detect import detect
 from peftsearch.errors import MethodError
-from peftsearch.inject import inject, load_state, param_groups, remove, save_state, set_state, state
+from peftsearch.injection import inject, load_state, param_groups, remove, save_state, set_state, state
 from peftsearch.methods import METHODS
 from peftsearch.methods.lora import LoRA
 from tests.methods import available, disturb, make, place

@@ -14,7 +14,7 @@ from peftsearch.engines.job import Job
 from peftsearch.engines.local import LocalEngine, evaluation_steps
 from peftsearch.errors import ConfigError
 from peftsearch.evaluate import Objective
-from peftsearch.fit import fit
+from peftsearch.fitting import fit
 from peftsearch.space import load_space
 from peftsearch.tasks import resolve_task
 from peftsearch.tasks.encode import encode

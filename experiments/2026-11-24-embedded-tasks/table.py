@@ -20,7 +20,7 @@ from peftsearch.baselines import baselines_of
 from peftsearch.budget import parse_budget
 from peftsearch.engines.job import Job
 from peftsearch.engines.local import LocalEngine
-from peftsearch.fit import fit
+from peftsearch.fitting import fit
 from peftsearch.space import load_space
 from peftsearch.tasks import load_embedded
 from peftsearch.tasks.encode import encode

@@ -32,8 +32,8 @@ from peftsearch.baselines import S4_PAPER
 from peftsearch.budget import parse_budget
 from peftsearch.engines.job import Job
 from peftsearch.engines.local import LocalEngine
-from peftsearch.fit import fit
-from peftsearch.inject import inject, param_groups, remove
+from peftsearch.fitting import fit
+from peftsearch.injection import inject, param_groups, remove
 from peftsearch.methods import get_method
 from peftsearch.tasks import Task, load_embedded, resolve_task
 from peftsearch.tasks.encode import encode

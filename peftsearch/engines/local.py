@@ -12,7 +12,7 @@ from peftsearch.architecture import Architecture
 from peftsearch.backbone.load import LoadedBackbone, n_head_params, reset_head
 from peftsearch.engines.job import Job, Outcome
 from peftsearch.evaluate import Objective
-from peftsearch.inject import inject, load_state, param_groups, save_state
+from peftsearch.injection import inject, load_state, param_groups, save_state
 from peftsearch.tasks.encode import EncodedSplit, EncodedTask, batches
 from peftsearch.tasks.task import Task
 from peftsearch.training import TrainingSettings, train

@@ -13,7 +13,7 @@ from torch import nn
 from peftsearch.backbone.anatomy import Backbone
 from peftsearch.backbone.detect import detect
 from peftsearch.errors import MethodError
-from peftsearch.inject import inject, param_groups
+from peftsearch.injection import inject, param_groups
 from peftsearch.methods import METHODS, get_method
 from tests.methods import disturb, make, place
 from tests.tiny import FAMILIES, tiny_input
