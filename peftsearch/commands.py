@@ -83,8 +83,8 @@ def _stored_options(arguments: argparse.Namespace) -> dict[str, Any]:
         raise StudyError(f"{runs}: there is no study to resume; start one with --budget")
     folder = runs / arguments.name if arguments.name is not None else found[-1].parent
     stored = read_settings(folder).get("options")
-    known = {f.name: f.default for f in fields(RunOptions)}
-    if not isinstance(stored, dict) or not set(stored) <= set(known):
+    known = {f.name for f in fields(RunOptions)}
+    if not isinstance(stored, dict) or not set(stored) <= known:
         raise StudyError(f"{folder}: its options are not stored; resume it with the command that began it")
     paths = {k: Path(v) for k, v in stored.items() if k in {"anatomy", "train", "validation", "test"} and v is not None}
     return {**stored, **paths, "runs": runs, "storage": arguments.storage}

@@ -36,8 +36,17 @@ from peftsearch.strategy import Strategy
 SETTINGS = "settings.yaml"
 _NOT_COMPARED = {"id", "options"}
 """Settings that every folder has its own of."""
-_DISK_FAULTS = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.ENOTDIR, errno.EISDIR}
-_DISK_FAULTS |= {errno.ENAMETOOLONG, errno.EROFS, errno.EIO}
+_DISK_FAULTS = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EIO,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ENAMETOOLONG,
+}
 _OWN_FILES = {".lock", f".{SETTINGS}.part"}
 """What a kill may leave in a folder before it holds a study."""
 

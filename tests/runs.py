@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import optuna
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
@@ -118,3 +119,27 @@ def kill_after(process: subprocess.Popen, marker: str, delay_s: float = 0.0) -> 
     process.stdout.close()
     process.wait()
     return lines
+
+
+def study(folder, which="search"):
+    return optuna.load_study(study_name=which, storage=f"sqlite:///{folder / 'study.db'}")
+
+
+def story(folder, which="search"):
+    """What was tried and what came of it, interrupted trials apart."""
+    return [
+        (t.user_attrs["name"] if which == "confirm" else t.user_attrs.get("baseline"), t.user_attrs["design"],
+         t.user_attrs.get("seed"), t.value, t.state)
+        for t in study(folder, which).trials
+        if t.state.is_finished() and not t.user_attrs.get("interrupted")
+    ]  # fmt: skip
+
+
+def refused(capsys, *argv):
+    """Run a command that must be refused; returns its one line."""
+    assert call(*argv) == 2
+    captured = capsys.readouterr()
+    lines = captured.err.strip().splitlines()
+    assert len(lines) == 1, captured.err
+    assert "Traceback" not in captured.err
+    return lines[0]
