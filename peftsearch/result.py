@@ -17,13 +17,13 @@ from rich.table import Table
 from peftsearch.architecture import Architecture
 from peftsearch.backbone.anatomy import Backbone
 from peftsearch.display import design_line, size_labels
-from peftsearch.samplers.context import INTERRUPTED, KIND, STAGE
+from peftsearch.samplers.context import INTERRUPTED, KIND, STAGE, score_of
 from peftsearch.setup import Setup, plain
 from peftsearch.study import StudyFolder, state_path, to_yaml, write_atomically
 from peftsearch.verdict import Candidate, Verdict, judge
 
 if TYPE_CHECKING:
-    from peftsearch.search import Finalist
+    from peftsearch.finalists import Finalist
 
 _PACKAGES = ("peftsearch", "torch", "transformers", "datasets", "optuna", "accelerate")
 
@@ -121,7 +121,7 @@ def conclude(setup: Setup, folder: StudyFolder, finalists: list[Finalist], engin
 def _confirmed(folder: StudyFolder, name: str) -> dict[int, float]:
     """Scores of a confirmed design by seed."""
     trials = folder.confirm.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return {t.user_attrs["seed"]: float(t.value or 0.0) for t in trials if t.user_attrs.get("name") == name}
+    return {t.user_attrs["seed"]: score_of(t) for t in trials if t.user_attrs.get("name") == name}
 
 
 def _hits(folder: StudyFolder, name: str) -> tuple[float, ...]:
@@ -186,7 +186,7 @@ def _rows(
                 detail=design_line(f.design),
                 n_params=f.architecture.n_params,
                 share=f.architecture.n_params / setup.budget.n_params,
-                search_score=by_name[f.name].value,
+                search_score=score_of(by_name[f.name]),
                 validation=Scores(values=tuple(scores[f.name].values())),
                 test=tests.get(f.name, Scores(values=())),
             )
@@ -194,7 +194,7 @@ def _rows(
     rows.sort(key=lambda r: -(mean(r.validation.values) if r.validation.values else float("-inf")))
     confirmed = {f.name for f in finalists}
     others = [t for name, t in by_name.items() if t.user_attrs.get(KIND) == "baseline" and name not in confirmed]
-    others.sort(key=lambda t: -(t.value if t.value is not None else float("-inf")))
+    others.sort(key=lambda t: -(score_of(t) if t.state == TrialState.COMPLETE else float("-inf")))
     return (*rows, *map(_unconfirmed, others))
 
 
@@ -206,7 +206,7 @@ def _unconfirmed(trial: FrozenTrial) -> Row:
         detail="" if done else str(trial.user_attrs.get("reason", trial.state.name.lower())),
         n_params=trial.user_attrs.get("n_params"),
         share=trial.user_attrs.get("share"),
-        search_score=trial.value if done else None,
+        search_score=score_of(trial) if done else None,
         validation=Scores(values=()),
         test=Scores(values=()),
     )
@@ -330,7 +330,7 @@ def _trials_csv(folder: StudyFolder) -> str:
                 "kind": "confirm" if name == "confirm" else facts.get(KIND, "search"),
                 "stage": t.system_attrs.get(STAGE),
                 "state": t.state.name.lower(),
-                "score": t.value,
+                "score": score_of(t) if t.state == TrialState.COMPLETE else None,
                 "design": json.dumps(facts.get("design")),
             }
             rows.append({**facts, **own})
