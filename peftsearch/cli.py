@@ -61,6 +61,8 @@ def _dispatch(arguments: argparse.Namespace) -> int:
 
     if arguments.command == "run":
         return commands.run(arguments)
+    if arguments.command == "worker":
+        return commands.worker(arguments)
     if arguments.command == "show":
         return commands.show(arguments.what)
     return commands.list_catalog(arguments.what, arguments.json)
@@ -76,6 +78,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_run(commands.add_parser("run", help="search, confirm, and write runs/NAME/best.yaml", allow_abbrev=False))
+    _add_worker(commands.add_parser("worker", help="take part in a run that another process began"))
     show = commands.add_parser("show", help="draw the architecture that a run found")
     show.add_argument("what", type=Path, metavar="RUN|BEST.YAML", help="folder of a run, or its best.yaml")
     listing = commands.add_parser("list", help="what there is to choose from")
@@ -123,6 +126,12 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     where.add_argument("--storage", default="", metavar="URL", help="Optuna storage (default: SQLite in the folder)")
     where.add_argument("--resume", action="store_true", help="go on with a study, by --name or the latest")
     where.add_argument("--json", action="store_true", help="print the result as JSON; progress goes to stderr")
+
+
+def _add_worker(worker: argparse.ArgumentParser) -> None:
+    worker.add_argument("run", type=Path, metavar="RUN", help="its folder; made where only --storage is shared")
+    worker.add_argument("--storage", default="", metavar="URL", help="the run's Optuna storage, where it has its own")
+    worker.add_argument("--device", help="cpu, cuda, cuda:1 (default: cuda when there is one)")
 
 
 if __name__ == "__main__":

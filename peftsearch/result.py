@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib import metadata
+from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
@@ -17,14 +18,18 @@ from rich.table import Table
 from peftsearch.architecture import Architecture
 from peftsearch.backbone.anatomy import Backbone
 from peftsearch.display import design_line, size_labels
+from peftsearch.engines.job import Job
+from peftsearch.injection import write_state
 from peftsearch.samplers.context import INTERRUPTED, KIND, STAGE, score_of
 from peftsearch.setup import Setup, plain
 from peftsearch.study import StudyFolder, state_path, to_yaml, write_atomically
 from peftsearch.verdict import Candidate, Verdict, judge
 
 if TYPE_CHECKING:
+    from peftsearch.engines.local import LocalEngine
     from peftsearch.finalists import Finalist
 
+BEST = "best.yaml"
 _PACKAGES = ("peftsearch", "torch", "transformers", "datasets", "optuna", "accelerate")
 
 
@@ -79,7 +84,7 @@ class Result:
     """The content of `best.yaml`."""
 
 
-def conclude(setup: Setup, folder: StudyFolder, finalists: list[Finalist], engine: Any) -> Result:
+def conclude(setup: Setup, folder: StudyFolder, finalists: list[Finalist], engine: LocalEngine) -> Result:
     """Judge the confirmed designs, read the test split for the pick and the best baseline, write the files.
 
     Args:
@@ -109,12 +114,12 @@ def conclude(setup: Setup, folder: StudyFolder, finalists: list[Finalist], engin
     if verdict is None:
         raise AssertionError("the search ends before its conclusion when no confirmation has a score")
     read = {verdict.pick.name} | ({verdict.best_baseline.name} if verdict.best_baseline else set())
-    tests = {f.name: _test_scores(folder, f, scores[f.name], engine) for f in finalists if f.name in read}
+    tests = {f.name: _test_scores(setup, folder, f, scores[f.name], engine) for f in finalists if f.name in read}
     verdict = _against_test(verdict, tests)
     rows = _rows(setup, folder, finalists, scores, tests)
     best = _best_yaml(setup, folder, next(f for f in finalists if f.name == verdict.pick.name), verdict, rows)
     write_atomically(folder.path / "trials.csv", _trials_csv(folder))
-    write_atomically(folder.path / "best.yaml", to_yaml(best))
+    write_atomically(folder.path / BEST, to_yaml(best))
     return Result(verdict=verdict, rows=rows, best=best)
 
 
@@ -151,20 +156,37 @@ def _against_test(verdict: Verdict, tests: Mapping[str, Scores]) -> Verdict:
     )
 
 
-def _test_scores(folder: StudyFolder, finalist: Finalist, scores: Mapping[int, float], engine: Any) -> Scores:
+def _test_scores(
+    setup: Setup, folder: StudyFolder, finalist: Finalist, scores: Mapping[int, float], engine: LocalEngine
+) -> Scores:
     """Test scores of a finalist; measured once and then kept in the study."""
     kept: dict[str, float] = dict(folder.confirm.user_attrs.get("test_scores", {}))
     values = []
     for seed in scores:
         key = f"{finalist.name}/{seed}"
         if key not in kept:
-            score = engine.test_score(finalist.architecture, state_path(folder.path, finalist.name, seed))
-            if score is None:
+            if setup.task.test is None:
                 return Scores(values=())
+            score = engine.test_score(finalist.architecture, _state(setup, folder, finalist, seed, engine))
             kept[key] = score
             folder.confirm.set_user_attr("test_scores", kept)
         values.append(kept[key])
     return Scores(values=tuple(values))
+
+
+def _state(setup: Setup, folder: StudyFolder, finalist: Finalist, seed: int, engine: LocalEngine) -> Path:
+    """The trained parameters of one confirmation; trained again where another machine has kept them to itself."""
+    path = state_path(folder.path, finalist.name, seed)
+    if not path.exists():
+        job = Job(
+            architecture=finalist.architecture,
+            learning_rate=finalist.design.learning_rate or setup.training.learning_rate,
+            steps=setup.strategy.confirm.steps,
+            seed=seed,
+            keep_state=True,
+        )
+        write_state(engine.run(job).state or b"", path)
+    return path
 
 
 def _rows(

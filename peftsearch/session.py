@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
 from peftsearch.engines.local import LocalEngine
 from peftsearch.errors import StudyError
 from peftsearch.progress import Reporter
-from peftsearch.result import Result, conclude
+from peftsearch.result import BEST, Result, conclude
+from peftsearch.schedule import Schedule
 from peftsearch.search import LocalDriver, Search
 from peftsearch.setup import RunOptions, Setup, prepare
 from peftsearch.storage import storage_faults
-from peftsearch.study import StudyFolder, check_settings
+from peftsearch.study import SETTINGS, StudyFolder, check_settings, fetch_settings, read_settings
+from peftsearch.trial import TrialRunner
 
 
 def run_study(options: RunOptions, reporter: Reporter, *, resume: bool = False) -> tuple[Setup, Result]:
@@ -37,6 +39,58 @@ def run_study(options: RunOptions, reporter: Reporter, *, resume: bool = False) 
             reporter.note(line)
         finalists = Search(setup, folder, engine, LocalDriver(engine), reporter).run()
         return setup, conclude(setup, folder, finalists, engine)
+
+
+def join_study(folder: Path, storage: str, device: str | None, reporter: Reporter) -> str:
+    """Take part in a study beside the process that began it; the last to find nothing left writes the result.
+
+    Args:
+        folder: The run's folder; where it is not seen from here, it is made from what the storage holds.
+        storage: The run's own Optuna storage; empty for the one in the folder.
+        device: Where to train; None for CUDA where there is any.
+        reporter: Is told of what this process does.
+
+    Returns:
+        How it ended, in a sentence.
+
+    Raises:
+        PeftSearchError: There is no such study, or it cannot be used from here.
+        AllTrialsFailed: No trial has a score.
+    """
+    options = read_options(folder, storage)
+    setup = prepare(replace(options, device=device))
+    with open_study(setup, resume=True, shared=True) as study:
+        engine = engine_of(setup)
+        for line in heading(setup):
+            reporter.note(line)
+        runner = TrialRunner(setup, study, reporter)
+        schedule = Schedule(setup, study, runner, reporter)
+        LocalDriver(engine).drive(schedule, runner)
+        if not study.lead():
+            return "Nothing is left to train; the process that began the run writes its result."
+        if not (study.path / BEST).exists():
+            conclude(setup, study, schedule.finalists(), engine)
+        return f"Nothing is left to train; the result is in {study.path / BEST}."
+
+
+def read_options(folder: Path, storage: str = "") -> RunOptions:
+    """The options with which a study was begun.
+
+    Args:
+        folder: The study's folder. Where it is not there, its settings are fetched from the storage, and it is made.
+        storage: The study's own storage, if it has one.
+
+    Raises:
+        StudyError: There is no such study, or its options are not stored.
+    """
+    if storage and not (folder / SETTINGS).exists():
+        fetch_settings(folder, storage)
+    stored = read_settings(folder).get("options")
+    known = {f.name for f in fields(RunOptions)}
+    if not isinstance(stored, dict) or not set(stored) <= known:
+        raise StudyError(f"{folder}: its options are not stored; resume it with the command that began it")
+    paths = {k: Path(v) for k, v in stored.items() if k in {"anatomy", "train", "validation", "test"} and v is not None}
+    return RunOptions(**{**stored, **paths, "runs": folder.parent, "name": folder.name, "storage": storage})
 
 
 def engine_of(setup: Setup) -> LocalEngine:

@@ -11,6 +11,7 @@ for work in it, marks it as failed and interrupted (`claims.py`): it counts for 
 from __future__ import annotations
 
 import os
+import re
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -173,6 +174,30 @@ def read_settings(path: Path) -> dict[str, Any]:
         return read_yaml(path / SETTINGS)
     except ConfigError as error:
         raise StudyError(f"the settings of the study are damaged: {error}") from error
+
+
+def fetch_settings(path: Path, url: str) -> None:
+    """Make a study's folder from what its storage holds, for a machine that does not see the first one.
+
+    Raises:
+        StudyError: The storage cannot be used, or holds no study of that name, or several.
+    """
+    quiet_optuna()
+    with storage_faults(url):
+        storage = open_storage(url)
+        names = [s.study_name for s in storage.get_all_studies()]
+        own = [n for n in names if re.fullmatch(rf"{re.escape(path.name)}-[0-9a-f]{{12}}/search", n)]
+        if len(own) != 1:
+            known = sorted({n.rsplit("-", 1)[0] for n in names if n.endswith("/search")})
+            what = "no study" if not own else f"{len(own)} studies"
+            raise StudyError(
+                f"{path}: is not there, and the storage holds {what} of that name (it has {known or 'none'})"
+            )
+        settings = optuna.load_study(study_name=own[0], storage=storage).user_attrs.get("settings")
+        if not isinstance(settings, dict):
+            raise StudyError(f"{path}: is not there, and the storage does not hold its settings")
+        path.mkdir(parents=True, exist_ok=True)
+        write_atomically(path / SETTINGS, to_yaml(settings))
 
 
 def state_path(folder: Path, name: str, seed: int) -> Path:

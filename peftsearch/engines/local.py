@@ -120,10 +120,9 @@ class LocalEngine:
                 state=packed_state(model) if job.keep_state else None,
             )
 
-    def test_score(self, architecture: Architecture, state: Path) -> float | None:
-        """Score a trained state on the test split; None where the task has none."""
-        if self._encoded.test is None:
-            return None
+    def test_score(self, architecture: Architecture, state: Path) -> float:
+        """Score a trained state on the test split, which the task must have."""
+        assert self._encoded.test is not None, "the task has no test split"
         with inject(self._loaded.model, architecture, self._loaded.backbone):
             load_state(self._loaded.model, state)
             return self._score(self._encoded.test)[0]
