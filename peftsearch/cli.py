@@ -120,6 +120,14 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     training.add_argument("--max-length", type=int, metavar="N", help="tokens after which a text is cut")
     training.add_argument("--device", help="cpu, cuda, cuda:1 (default: cuda when there is one)")
     training.add_argument("--dtype", help="auto, fp32 or bf16")
+    engine = run.add_argument_group("engine")
+    engine.add_argument("--engine", default="local", help="local, or ray for many GPUs (default: %(default)s)")
+    engine.add_argument(
+        "--ray-address", metavar="ADDRESS", help="auto, HOST:PORT or ray://... (default: start Ray here)"
+    )
+    engine.add_argument("--cpus-per-trial", type=float, default=1.0, metavar="N", help="default: %(default)s")
+    engine.add_argument("--gpus-per-trial", type=float, metavar="N", help="fractions too (default: 1 if there is any)")
+    engine.add_argument("--max-concurrent", type=int, metavar="N", help="trials at a time (default: all that fit)")
     where = run.add_argument_group("study")
     where.add_argument("--name", help="folder of the study below --runs (default: made from the settings)")
     where.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="default: %(default)s")

@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +61,11 @@ def _stored_options(arguments: argparse.Namespace) -> RunOptions:
     if arguments.name is None and not found:
         raise StudyError(f"{runs}: there is no study to resume; start one with --budget")
     folder = runs / arguments.name if arguments.name is not None else found[-1].parent
-    return read_options(folder, arguments.storage)
+    where = {
+        k: getattr(arguments, k)
+        for k in ("engine", "ray_address", "cpus_per_trial", "gpus_per_trial", "max_concurrent")
+    }
+    return replace(read_options(folder, arguments.storage), **where)
 
 
 def worker(arguments: argparse.Namespace) -> int:

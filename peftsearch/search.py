@@ -29,6 +29,9 @@ _PAUSE_S = 0.2
 class Driver(Protocol):
     """Runs a schedule to its end: trials one after the other here, or many at a time elsewhere."""
 
+    width: int
+    """Trials at a time."""
+
     def drive(self, schedule: Schedule, runner: TrialRunner) -> None:
         """Claim, train and record until nothing is left."""
 
@@ -39,6 +42,8 @@ class LocalDriver:
     Args:
         engine: Trains them.
     """
+
+    width = 1
 
     def __init__(self, engine: LocalEngine) -> None:
         self._engine = engine
@@ -106,7 +111,7 @@ class Search:
         step_s, score_s = self._calibrate(design)
         n_scores = (len(baselines) + n_search) * strategy.search.evaluations + n_confirm
         done = self._steps_done()
-        left_s = (n_steps - done) * step_s + n_scores * score_s * (1 - done / n_steps)
+        left_s = ((n_steps - done) * step_s + n_scores * score_s * (1 - done / n_steps)) / self._driver.width
         note = self._reporter.note
         note(
             f"Plan: {len(baselines)} baselines, then {n_search} trials of {strategy.search.steps} steps "
@@ -118,7 +123,10 @@ class Search:
             note(f"   {s.name:<14} {s.compared} of {s.n_choices} choices x {s.repeats} = {s.n_trials} trials")
         if len(stages) > 1 and any(s.repeats == 1 for s in stages):
             note("   A choice tried once has no standard error: the stages' decisions are rough at this many trials.")
-        note(f"   about {format_seconds(left_s)} ({1000 * step_s:.0f} ms a step, {score_s:.1f} s a validation)")
+        at_once = f", {self._driver.width} trials at a time" if self._driver.width > 1 else ""
+        note(
+            f"   about {format_seconds(left_s)}{at_once} ({1000 * step_s:.0f} ms a step, {score_s:.1f} s a validation)"
+        )
         self._reporter.start(n_steps - done, left_s / max(1, n_steps - done))
 
     def _calibrate(self, design: Design) -> tuple[float, float]:

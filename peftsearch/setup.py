@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,7 +16,7 @@ from peftsearch.architecture import Design
 from peftsearch.backbone.anatomy import Backbone
 from peftsearch.baselines import usable_methods
 from peftsearch.budget import Budget, parse_budget
-from peftsearch.errors import BudgetError, ConfigError, one_line
+from peftsearch.errors import BudgetError, ConfigError, one_line, unknown_name
 from peftsearch.fitting import fit, smallest_budget
 from peftsearch.methods import get_method
 from peftsearch.samplers import SamplerContext, make_sampler
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from peftsearch.tasks.task import Task
 
 
+ENGINES = ("local", "ray")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._%-]{0,99}")
 
 
@@ -89,6 +91,16 @@ class RunOptions:
     runs: Path = Path("runs")
     storage: str = ""
     """Optuna storage URL; empty for SQLite in the study's folder."""
+    engine: str = "local"
+    """Where trials run: `local` or `ray`; a study may be begun with one and resumed with another."""
+    ray_address: str | None = None
+    """A Ray cluster; None starts Ray on this machine."""
+    cpus_per_trial: float = 1.0
+    """Cores of a trial under Ray."""
+    gpus_per_trial: float | None = None
+    """GPUs of a trial under Ray, fractions too; None is one where there are any."""
+    max_concurrent: int | None = None
+    """Trials at a time under Ray; None is as many as the cluster holds."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -263,6 +275,19 @@ def _check_plain_options(options: RunOptions) -> None:
             f"--name {one_line(options.name, 60)!r}: a name has 1 to 100 letters, digits, '.', '_', '-' or '%', and "
             "starts with none but a letter or digit; folders go to --runs"
         )
+    _check_engine(options)
+
+
+def _check_engine(options: RunOptions) -> None:
+    if options.engine not in ENGINES:
+        raise ConfigError(unknown_name("engine", options.engine, ENGINES))
+    if not 0 < options.cpus_per_trial < inf:
+        raise ConfigError(f"--cpus-per-trial must be above 0, got {options.cpus_per_trial:g}")
+    gpus = options.gpus_per_trial
+    if gpus is not None and not (0 <= gpus < 1 or (gpus < inf and gpus == int(gpus))):
+        raise ConfigError(f"--gpus-per-trial must be a fraction below 1 or a whole number, got {gpus:g}")
+    if options.max_concurrent is not None:
+        _at_least_one("--max-concurrent", options.max_concurrent)
 
 
 def _at_least_one(option: str, value: int) -> int:

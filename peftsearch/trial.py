@@ -54,8 +54,8 @@ class TrialRunner:
     """
 
     def __init__(self, setup: Setup, folder: StudyFolder, reporter: Reporter) -> None:
-        self._setup = setup
-        self._folder = folder
+        self.setup = setup
+        self.folder = folder
         self._reporter = reporter
 
     def begin(
@@ -66,13 +66,13 @@ class TrialRunner:
         Returns:
             What is to be trained; None when the trial is over already: it does not fit, or was trained before.
         """
-        setup, confirm = self._setup, phase == "confirm"
+        setup, confirm = self.setup, phase == "confirm"
         fidelity: Any = setup.strategy.confirm if confirm else setup.strategy.search
         system = study._storage.get_trial_system_attrs(trial._trial_id)
         if seed is None:
             seed = setup.options.seed + int(system.get(REPLICATE, 0))
         facts = {"name": name, "design": design.to_dict(), "steps": fidelity.steps, "seed": seed}
-        facts[OWNER] = self._folder.owner
+        facts[OWNER] = self.folder.owner
         line = {"phase": phase, "stage": str(system.get(STAGE, "")), "name": name, "detail": design_line(design)}
         try:
             architecture = self.fit(design)
@@ -125,7 +125,7 @@ class TrialRunner:
         """Record a trained trial, its parameters before its score."""
         facts = _measured(outcome)
         if outcome.state is not None:
-            write_state(outcome.state, state_path(self._folder.path, work.name, work.job.seed))
+            write_state(outcome.state, state_path(self.folder.path, work.name, work.job.seed))
             facts["right"] = "".join("01"[hit] for hit in outcome.right)
         _finish(work.study, work.trial, TrialState.COMPLETE, facts, [outcome.score])
         self._show(work, "complete", outcome.score)
@@ -148,7 +148,7 @@ class TrialRunner:
 
     def fit(self, design: Design) -> Architecture:
         """The architecture that a design becomes under the study's budget."""
-        return fit(design, self._setup.backbone, self._setup.budget)
+        return fit(design, self.setup.backbone, self.setup.budget)
 
     def _show(self, work: Work, state: str, score: float | None = None, detail: str | None = None) -> None:
         line = work.line if detail is None else {**work.line, "detail": detail}
