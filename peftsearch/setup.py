@@ -15,7 +15,7 @@ from peftsearch.architecture import Design
 from peftsearch.backbone.anatomy import Backbone
 from peftsearch.baselines import usable_methods
 from peftsearch.budget import Budget, parse_budget
-from peftsearch.errors import BudgetError, ConfigError, one_line
+from peftsearch.errors import BudgetError, ConfigError, MethodError, one_line
 from peftsearch.fitting import fit, smallest_budget
 from peftsearch.methods import get_method
 from peftsearch.samplers import SamplerContext, make_sampler
@@ -215,11 +215,14 @@ def training_of(options: RunOptions) -> TrainingSettings:
 
 
 def feasibility(backbone: Backbone, budget: Budget) -> Callable[[Design], bool]:
-    """Whether a design fits, remembered per design."""
+    """Whether a design fits the budget and the backbone's widths, remembered per design."""
 
     @lru_cache(maxsize=100_000)
     def feasible(design: Design) -> bool:
-        return 0 < smallest_budget(design, backbone) <= budget.n_params
+        try:
+            return 0 < smallest_budget(design, backbone) <= budget.n_params
+        except MethodError:  # a size that the space fixes is wider than a block
+            return False
 
     return feasible
 
