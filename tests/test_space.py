@@ -102,7 +102,7 @@ def test_equal_ratios_of_ranks_are_one_design():
         ({"methods": ["lora"], "allocations": ["uniform"], "learning_rates": [0]}, "must be above 0"),
         ({"methods": ["lora"], "allocations": ["uniform"], "learning_rates": [float("nan")]}, "must be above 0"),
         ({"methods": ["lora"], "allocations": ["uniform"], "groups": 9}, "is too large"),
-        ({"methods": "lora", "allocations": ["uniform"]}, "'methods' must be list, got 'lora'"),
+        ({"methods": "lora", "allocations": ["uniform"]}, "'methods' must be a list of names or 'all', got 'lora'"),
     ],
 )
 def test_refused(data, message):
