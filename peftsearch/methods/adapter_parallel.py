@@ -1,9 +1,12 @@
 """The scaled parallel adapter beside the feed-forward network (arXiv 2110.04366).
 
-2110.04366 sec. 3.3 and 4.6: FFN(x) + s W_up f(W_down x + b_down) + s b_up, with f = ReLU and s = 4. The size is the
-width m of the bottleneck, from 1 to the hidden size; 2 d m + d + m parameters. It starts as the paper's scaled variant
-does, like LoRA: W_down Kaiming uniform with a = sqrt 5, W_up and the biases at zero, so the output is unchanged at
-init. It does not merge.
+2110.04366 sec. 3.3 and 4.6: FFN(x) + s (W_up f(W_down x + b_down) + b_up) with s = 4. The size is the width m of the
+bottleneck, from 1 to the hidden size; 2 d m + d + m parameters. It starts as the paper's scaled variant does, like
+LoRA: W_down Kaiming uniform with a = sqrt 5, W_up and the biases at zero, so the output is unchanged at init. It does
+not merge.
+
+f is GELU, as in the serial adapters here, and not the paper's ReLU: small budgets give widths of 1 to 5, and a ReLU
+unit that is off for every token at the start never trains.
 
 What it sees is the input x of the network's first map, gate and up alike: in pre-norm blocks (GPT-2, Llama) the hidden
 state after the norm, in post-norm blocks (BERT) the output of the attention sub-layer. As the serial adapters do, it
@@ -28,7 +31,7 @@ from peftsearch.methods.projections import add_delta, hook_outputs
 
 
 class ParallelBottleneck(nn.Module):
-    """W_down, ReLU, W_up around one feed-forward network; two hooks, on its first map and on its last."""
+    """W_down, GELU, W_up around one feed-forward network; two hooks, on its first map and on its last."""
 
     def __init__(self, hidden_size: int, width: int, scaling: float) -> None:
         super().__init__()
@@ -47,7 +50,7 @@ class ParallelBottleneck(nn.Module):
         return output
 
     def forward(self, module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
-        """Add s (W_up relu(W_down x + b_down) + b_up) to the network's output (2110.04366 table 1 and sec. 4.6).
+        """Add s (W_up gelu(W_down x + b_down) + b_up) to the network's output (2110.04366 table 1 and sec. 4.6).
 
         Both hooks run in every forward, in a block that gradient checkpointing computes anew too, and this one lets
         go of x before it computes: nothing is kept from one forward to the next.
@@ -62,7 +65,7 @@ class ParallelBottleneck(nn.Module):
         """
         assert self.seen is not None, "the feed-forward network's first map has not run"
         x, self.seen = self.seen, None
-        low = functional.relu(functional.linear(x.to(self.w_down.dtype), self.w_down, self.b_down))  # (..., width)
+        low = functional.gelu(functional.linear(x.to(self.w_down.dtype), self.w_down, self.b_down))  # (..., width)
         return add_delta(output, self.scaling * functional.linear(low, self.w_up, self.b_up), None)
 
     def forget(self) -> None:
