@@ -1,6 +1,6 @@
 """The scaled parallel adapter beside the feed-forward network (arXiv 2110.04366).
 
-2110.04366 sec. 3.3 and 4.6: FFN(x) + s (W_up f(W_down x + b_down) + b_up) with s = 4. The size is the width m of the
+2110.04366 sec. 3.3 and 4.5: FFN(x) + s (W_up f(W_down x + b_down) + b_up) with s = 4. The size is the width m of the
 bottleneck, from 1 to the hidden size; 2 d m + d + m parameters. It starts as the paper's scaled variant does, like
 LoRA: W_down Kaiming uniform with a = sqrt 5, W_up and the biases at zero, so the output is unchanged at init. It does
 not merge.
@@ -50,7 +50,7 @@ class ParallelBottleneck(nn.Module):
         return output
 
     def forward(self, module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
-        """Add s (W_up gelu(W_down x + b_down) + b_up) to the network's output (2110.04366 table 1 and sec. 4.6).
+        """Add s (W_up gelu(W_down x + b_down) + b_up) to the network's output (2110.04366 table 1 and sec. 4.5).
 
         Both hooks run in every forward, in a block that gradient checkpointing computes anew too, and this one lets
         go of x before it computes: nothing is kept from one forward to the next.
@@ -78,7 +78,7 @@ class ParallelAdapter:
     """A bottleneck from the feed-forward network's input to its output."""
 
     name: str = "adapter_parallel"
-    paper: str = "2110.04366, sec. 3.3 and 4.6"
+    paper: str = "2110.04366, sec. 3.3 and 4.5"
     places: str = "beside ffn"
     scaling: float = 4.0
     """The s of the paper, which multiplies the delta."""
