@@ -16,7 +16,7 @@ from peftsearch.architecture import Design
 from peftsearch.backbone.anatomy import Backbone
 from peftsearch.baselines import usable_methods
 from peftsearch.budget import Budget, parse_budget
-from peftsearch.errors import BudgetError, ConfigError, one_line, unknown_name
+from peftsearch.errors import BudgetError, ConfigError, MethodError, one_line, unknown_name
 from peftsearch.fitting import fit, smallest_budget
 from peftsearch.methods import get_method
 from peftsearch.samplers import SamplerContext, make_sampler
@@ -227,11 +227,14 @@ def training_of(options: RunOptions) -> TrainingSettings:
 
 
 def feasibility(backbone: Backbone, budget: Budget) -> Callable[[Design], bool]:
-    """Whether a design fits, remembered per design."""
+    """Whether a design fits the budget and the backbone's widths, remembered per design."""
 
     @lru_cache(maxsize=100_000)
     def feasible(design: Design) -> bool:
-        return 0 < smallest_budget(design, backbone) <= budget.n_params
+        try:
+            return 0 < smallest_budget(design, backbone) <= budget.n_params
+        except MethodError:  # a size that the space fixes is wider than a block
+            return False
 
     return feasible
 
@@ -241,14 +244,31 @@ def require_a_fit(space: DesignSpace, backbone: Backbone, budget: Budget) -> Non
 
     Raises:
         BudgetError: None does; the message names the smallest budget that holds one.
+        MethodError: None has sizes that the backbone's blocks can take.
     """
-    cost = min(_descend(space, backbone, first) for first in space.dimensions[0].choices)
+    cost = _smallest_cost(space, backbone)
     if cost > budget.n_params:
         raise BudgetError(
             f"--budget {budget.text} ({budget.n_params:,} parameters) holds no design of space {space.name} on "
             f"{backbone.name}: the smallest needs {cost:,} ({100 * cost / backbone.n_params:.3g}%)",
             smallest=cost,
         )
+
+
+def _smallest_cost(space: DesignSpace, backbone: Backbone) -> int:
+    """Cost of the cheapest design: of the points that the space itself names, or found by descent."""
+    points = getattr(space, "smallest_points", None)
+    if points is None:
+        return min(_descend(space, backbone, first) for first in space.dimensions[0].choices)
+    costs, faults = [], []
+    for design in map(space.design, points()):
+        try:
+            costs.append(smallest_budget(design, backbone))
+        except MethodError as error:
+            faults.append(error)
+    if not costs:
+        raise MethodError(f"space {space.name}: none of its designs fits the blocks of {backbone.name}: {faults[0]}")
+    return min(costs)
 
 
 def _descend(space: DesignSpace, backbone: Backbone, first: Choice) -> int:
@@ -416,9 +436,7 @@ def _space_notes(space: DesignSpace, bound: DesignSpace) -> tuple[str, ...]:
         dropped = [c for c in before.get(dimension.name, ()) if c not in dimension.choices]
         if dropped and dimension.name == "grouping":
             notes.append(f"groupings that coincide on this depth are left out: {', '.join(map(str, dropped))}")
-        elif dropped and dimension.name.endswith("G1"):
-            methods = {m for c in dropped for m in str(c).split("+")} - {
-                m for c in dimension.choices for m in str(c).split("+")
-            }
-            notes.append(f"methods that cannot act on this backbone are left out: {', '.join(sorted(methods))}")
+    left_out = set(getattr(space, "methods", ())) - set(getattr(bound, "methods", ()))
+    if left_out:
+        notes.append(f"methods that cannot act on this backbone are left out: {', '.join(sorted(left_out))}")
     return tuple(notes)

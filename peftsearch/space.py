@@ -1,11 +1,13 @@
 """Search spaces: which designs there are, as named dimensions of choices (arXiv 2301.01821, sec. 3 and 4).
 
 A space is data (a YAML in `search_spaces/`). Its dimensions, in the order in which the S4 procedure decides them,
-are: `grouping`, `allocation`, `tunable` (which groups are trained), `methods.G1` ... and, where the space has one,
-`learning_rate`. A space with `ranks` has `rank.G1` ... instead of allocation and tunable groups: relative sizes,
-which `fit` scales to the budget (0:1:2:4 with any budget means twice and four times the rank of G2 in G3 and G4).
+are: `grouping`, `allocation`, `tunable` (which groups are trained), `methods.G1` ... and, where the space has them,
+`budget_share` (what part of the budget a design spends) and `learning_rate`. A space with `ranks` has `rank.G1` ...
+instead of allocation and tunable groups: relative sizes, which `fit` scales to the budget (0:1:2:4 with any budget
+means twice and four times the rank of G2 in G3 and G4).
 
-A user's own space is a YAML path, or `package.module:Object` with this interface.
+A YAML with a `kind` is a space of another class (`KINDS`). A user's own space is a YAML path, or
+`package.module:Object` with the interface of `DesignSpace`.
 """
 
 from __future__ import annotations
@@ -13,17 +15,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import combinations, product
-from math import gcd
+from math import comb, gcd
 from typing import Any, Protocol
 
 from peftsearch.architecture import Design
-from peftsearch.catalog import load_entry
-from peftsearch.errors import ConfigError
+from peftsearch.catalog import load_entry, load_object
+from peftsearch.errors import ConfigError, one_line, unknown_name
 from peftsearch.fields import Fields, above, at_least, list_of, one_of
 from peftsearch.grouping import GROUPINGS, distinct_groupings
 
 Choice = str | float
 ALLOCATIONS = ("increasing", "uniform", "decreasing")
+KINDS = {"groups": "peftsearch.space:SearchSpace", "autopeft": "peftsearch.autopeft:AutoPeftSpace"}
+"""Classes of spaces by the `kind` of their YAML; one without a kind is of `groups`."""
+_MOST_SUBSETS = 4095
+"""Sets of methods that a group may choose from: those of 12 methods."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,7 +43,11 @@ class Dimension:
 
 
 class DesignSpace(Protocol):
-    """What the samplers and the search need of a space."""
+    """What the samplers and the search need of a space.
+
+    A space may also have `methods` (the names that it uses) and `smallest_points()` (points among which is its cheapest
+    design); without the second the cheapest design is found by descent over the dimensions.
+    """
 
     @property
     def name(self) -> str:
@@ -72,7 +82,7 @@ class SearchSpace:
     """Groups that the blocks fall into."""
     groupings: tuple[str, ...]
     methods: tuple[str, ...]
-    """Methods; every non-empty subset of them is a choice for each tunable group."""
+    """Methods; every non-empty subset of at most `max_methods` of them is a choice for each tunable group."""
     allocations: tuple[str, ...] = ()
     """Patterns of the budget over groups; empty in a space with `ranks`."""
     tunable: str = "any"
@@ -81,6 +91,10 @@ class SearchSpace:
     """Relative sizes that a group may take (0 leaves it untuned); with them there is exactly one method."""
     learning_rates: tuple[float, ...] = ()
     """Base learning rates to choose from; empty leaves it to the training settings."""
+    max_methods: int | None = None
+    """Most methods that one group combines; None is all of them."""
+    budget_shares: tuple[float, ...] = ()
+    """Shares of the budget that a design may spend; empty lets every design spend all of it."""
 
     @classmethod
     def from_dict(cls, name: str, data: Mapping[str, Any]) -> SearchSpace:
@@ -90,16 +104,19 @@ class SearchSpace:
             ConfigError: With all faults of the mapping at once.
         """
         fields = Fields(f"space {name}", data)
+        methods = fields.take("methods", (list, str), [], _all_or_list)
         space = cls(
             name=name,
             description=fields.take("description", str, ""),
             groups=fields.take("groups", int, 4, at_least(1)),
             groupings=tuple(fields.take("groupings", list, list(GROUPINGS), list_of(str, one_of(GROUPINGS)))),
-            methods=tuple(fields.take("methods", list, [], list_of(str))),
+            methods=_method_names() if methods == "all" else tuple(methods),
             allocations=tuple(fields.take("allocations", list, [], list_of(str, one_of(ALLOCATIONS)))),
             tunable=fields.take("tunable_groups", str, "any", one_of(("any", "all"))),
             ranks=tuple(fields.take("ranks", list, [], list_of(int, at_least(0)))),
             learning_rates=tuple(map(float, fields.take("learning_rates", list, [], list_of(float, above(0))))),
+            max_methods=fields.take("max_methods_per_group", int, None, at_least(1)),
+            budget_shares=tuple(map(float, fields.take("budget_shares", list, [], list_of(float, _share)))),
         )
         if not space.methods:
             fields.fault("'methods' is missing")
@@ -107,8 +124,11 @@ class SearchSpace:
             fields.fault("needs either 'allocations' or 'ranks'")
         if space.ranks and (len(space.methods) != 1 or not any(space.ranks)):
             fields.fault("'ranks' needs exactly one method and a value above 0")
-        if space.groups > 8 or len(space.methods) > 12 or len(space.ranks) ** space.groups > 100_000:
-            fields.fault("is too large: at most 8 groups, 12 methods and 100,000 combinations of ranks")
+        if space.groups > 8 or space.n_subsets > _MOST_SUBSETS or len(space.ranks) ** space.groups > 100_000:
+            fields.fault(
+                f"is too large: at most 8 groups, {_MOST_SUBSETS:,} sets of methods (12 methods; with more, set "
+                "'max_methods_per_group') and 100,000 combinations of ranks"
+            )
         fields.finish()
         return space
 
@@ -122,21 +142,30 @@ class SearchSpace:
         else:
             tunable = _subsets(names) if self.tunable == "any" else ("+".join(names),)
             dims += [Dimension(name="allocation", choices=self.allocations), Dimension(name="tunable", choices=tunable)]
-            dims += [Dimension(name=f"methods.{g}", choices=_subsets(self.methods)) for g in names]
+            subsets = _subsets(self.methods, self.max_methods)
+            dims += [Dimension(name=f"methods.{g}", choices=subsets) for g in names]
+        if self.budget_shares:
+            dims.append(Dimension(name="budget_share", choices=self.budget_shares))
         if self.learning_rates:
             dims.append(Dimension(name="learning_rate", choices=self.learning_rates))
         return tuple(dims)
 
     @property
     def n_designs(self) -> int:
-        """Different designs: groupings x (allocations x group choices | distinct ratios of ranks) x learning rates."""
-        around = len(self.groupings) * max(1, len(self.learning_rates))
+        """Different designs: groupings x (allocations x group choices | distinct ratios of ranks) x shares x rates."""
+        around = len(self.groupings) * max(1, len(self.budget_shares)) * max(1, len(self.learning_rates))
         if self.ranks:
             ratios = {_reduced(r) for r in product(self.ranks, repeat=self.groups) if any(r)}
             return around * len(ratios)
-        subsets = 2 ** len(self.methods) - 1
+        subsets = self.n_subsets
         of_groups: int = (1 + subsets) ** self.groups - 1 if self.tunable == "any" else subsets**self.groups
         return around * len(self.allocations) * of_groups
+
+    @property
+    def n_subsets(self) -> int:
+        """Sets of methods that a tuned group chooses from."""
+        n = len(self.methods)
+        return sum(comb(n, size) for size in range(1, min(n, self.max_methods or n) + 1))
 
     def design(self, params: Mapping[str, Any]) -> Design:
         """The design that the choices name; those for groups that are not tuned do not matter."""
@@ -156,13 +185,15 @@ class SearchSpace:
             allocation=allocation,
             methods=methods,
             learning_rate=None if rate is None else float(rate),
+            budget_share=float(params.get("budget_share", 1.0)),
         )
 
     def params(self, design: Design) -> dict[str, Choice] | None:
-        """The inverse of `design`; groups that are not tuned get the first choice."""
+        """The inverse of `design`, whatever the order of a group's methods; untuned groups get the first choice."""
+        dimensions = self.dimensions
         for params in self._candidates(design):
-            allowed = all(params.get(d.name) in d.choices for d in self.dimensions)
-            if allowed and self.design(params) == design:
+            allowed = all(params.get(d.name) in d.choices for d in dimensions)
+            if allowed and _in_order(self.design(params)) == _in_order(design):
                 return params
         return None
 
@@ -173,6 +204,8 @@ class SearchSpace:
         base: dict[str, Choice] = {"grouping": design.grouping}
         if design.learning_rate is not None:
             base["learning_rate"] = design.learning_rate
+        if self.budget_shares:
+            base["budget_share"] = design.budget_share
         if self.ranks:
             for ranks in product(self.ranks, repeat=self.groups):
                 yield base | {f"rank.{g}": str(r) for g, r in zip(names, ranks, strict=True)}
@@ -195,6 +228,10 @@ class SearchSpace:
             raise ConfigError(f"space {self.name}: none of its methods ({', '.join(self.methods)}) can act here")
         return replace(self, groupings=distinct_groupings(self.groupings, n_blocks, self.groups), methods=left)
 
+    def with_budget_shares(self, shares: tuple[float, ...]) -> SearchSpace:
+        """The space with the share of the budget as one more dimension; as it is where it has one already."""
+        return self if self.budget_shares else replace(self, budget_shares=shares)
+
 
 def load_space(name: str) -> DesignSpace:
     """A space by its shipped name, YAML path, or `package.module:Object`.
@@ -204,7 +241,11 @@ def load_space(name: str) -> DesignSpace:
     """
     found, entry = load_entry("search_spaces", "space", name)
     if isinstance(entry, Mapping):
-        return SearchSpace.from_dict(found, entry)
+        kind = entry.get("kind", "groups")
+        if not isinstance(kind, str) or kind not in KINDS:
+            raise ConfigError(f"space {found}: {unknown_name('kind', kind, KINDS)}")
+        space: DesignSpace = load_object(KINDS[kind]).from_dict(found, {k: v for k, v in entry.items() if k != "kind"})
+        return space
     if isinstance(entry, type):
         raise ConfigError(f"space {name}: is a class; name an object of it")
     missing = [part for part in ("dimensions", "n_designs", "design", "params", "bound_to") if not hasattr(entry, part)]
@@ -222,9 +263,34 @@ def allocation_weights(allocation: str, n_groups: int) -> tuple[float, ...]:
     return {"increasing": ramp, "uniform": (1.0,) * n_groups, "decreasing": tuple(reversed(ramp))}[allocation]
 
 
-def _subsets(names: list[str] | tuple[str, ...]) -> tuple[str, ...]:
-    """Every non-empty subset, smaller ones first: `G1`, `G2`, `G1+G2`."""
-    return tuple("+".join(c) for size in range(1, len(names) + 1) for c in combinations(names, size))
+def _subsets(names: list[str] | tuple[str, ...], most: int | None = None) -> tuple[str, ...]:
+    """Every non-empty subset of at most `most` names, smaller ones first: `G1`, `G2`, `G1+G2`."""
+    sizes = range(1, min(len(names), most or len(names)) + 1)
+    return tuple("+".join(c) for size in sizes for c in combinations(names, size))
+
+
+def _in_order(design: Design) -> Design:
+    """The design with the methods of each group sorted: their order says nothing."""
+    return replace(design, methods=tuple(tuple(sorted(group)) for group in design.methods))
+
+
+def _all_or_list(value: list[Any] | str) -> str | None:
+    """A check that methods are a list of names, or the text `all`."""
+    if isinstance(value, str):
+        return None if value == "all" else f"must be a list of names or 'all', got {one_line(value, 40)!r}"
+    return list_of(str)(value)
+
+
+def _share(value: float) -> str | None:
+    """A check that a number is a share of the budget."""
+    return None if 0 < value <= 1 else f"must hold shares above 0 and at most 1, got {value}"
+
+
+def _method_names() -> tuple[str, ...]:
+    """All methods that there are; imported late, as they bring torch with them."""
+    from peftsearch.methods import METHODS
+
+    return tuple(METHODS)
 
 
 def _reduced(ranks: tuple[int, ...]) -> tuple[int, ...]:

@@ -16,7 +16,7 @@ from peftsearch.claims import OWNER, release
 from peftsearch.display import design_line
 from peftsearch.engines.job import Job, Outcome
 from peftsearch.engines.local import LocalEngine
-from peftsearch.errors import BudgetError, StudyError, one_line
+from peftsearch.errors import BudgetError, MethodError, StudyError, one_line
 from peftsearch.fitting import fit
 from peftsearch.injection import write_state
 from peftsearch.progress import Reporter, TrialLine
@@ -78,7 +78,7 @@ class TrialRunner:
             architecture = self.fit(design)
             if phase == "search" and not architecture.placements:
                 raise BudgetError("the design tunes no group")
-        except BudgetError as error:
+        except (BudgetError, MethodError) as error:  # a size that a space fixes may be wider than a block
             _finish(study, trial, TrialState.PRUNED, {**facts, "infeasible": True, "reason": one_line(error)})
             if phase == "baselines":
                 shown = TrialLine(**{**line, "detail": str(error)}, state="does not fit", score=None, n_params=None)

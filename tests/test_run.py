@@ -177,7 +177,7 @@ class TestStrategies:
         trials = [t for t in study(tmp_path / "runs" / "r").trials if t.user_attrs.get("kind") != "baseline"]
         assert sum(not t.user_attrs.get("infeasible", False) for t in trials) == 14
 
-    @pytest.mark.parametrize("space", ["uniform", "lora", "s4-lr"])
+    @pytest.mark.parametrize("space", ["uniform", "lora", "s4-lr", "s4-plus", "autopeft"])
     def test_other_spaces(self, args, tmp_path, space):
         assert call(*args("--space", space, "--strategy", "random", "--trials", "4", "--seeds", "1")) == 0
         best = yaml.safe_load((tmp_path / "runs" / "r" / "best.yaml").read_text())
