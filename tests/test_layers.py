@@ -10,7 +10,7 @@ import peftsearch
 ROOT = Path(peftsearch.__file__).parent
 LAYERS = {
     0: {"errors", "fields", "architecture", "budget"},
-    1: {"space", "catalog", "grouping", "strategy", "methods", "backbone"},
+    1: {"space", "catalog", "grouping", "neighbours", "strategy", "methods", "backbone"},
     2: {"fitting", "injection", "samplers", "study", "baselines", "display"},
     3: {"tasks", "training", "evaluate", "verdict"},
     4: {"engines", "setup", "search", "result", "progress", "trial"},
