@@ -22,6 +22,8 @@ KIND = "kind"
 """User attribute of a trial: `baseline` or `search`."""
 PLACE = "place"
 """User attribute of a trial of the search: its number among those that count, from 1. A retry takes the same place."""
+CONSTRAINTS = "constraints"
+"""User attribute of a trial: numbers, none of which may be above 0; Optuna's samplers read a system attribute."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,7 +75,7 @@ def counted(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
 def next_place(trials: Iterable[FrozenTrial]) -> int:
     """The place of the next trial: the smallest number from 1 that no trial that counts has.
 
-    Without interruptions it is the number of trials so far, plus one. Trials that state no place fill the gaps in order.
+    Without interruptions it is the number of trials so far, plus one. Trials without a place fill the gaps in order.
     """
     own = [t.user_attrs.get(PLACE) for t in counted(trials)]
     taken = {place for place in own if place is not None}
