@@ -18,10 +18,10 @@ from peftsearch.budget import Budget, parse_budget
 from peftsearch.errors import BudgetError, ConfigError, one_line
 from peftsearch.fitting import fit, smallest_budget
 from peftsearch.methods import get_method
+from peftsearch.pruners import make_pruner
 from peftsearch.samplers import SamplerContext, make_sampler
 from peftsearch.space import Choice, DesignSpace, load_space
 from peftsearch.strategy import Strategy, load_strategy
-from peftsearch.study import make_pruner
 from peftsearch.training import TrainingSettings
 
 if TYPE_CHECKING:

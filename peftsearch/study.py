@@ -23,7 +23,7 @@ import optuna
 import sqlalchemy.exc
 import yaml
 from filelock import FileLock, Timeout
-from optuna.pruners import BasePruner, MedianPruner, NopPruner
+from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.trial import TrialState
 from sqlalchemy.engine import URL, make_url
@@ -31,7 +31,6 @@ from sqlalchemy.engine import URL, make_url
 from peftsearch.catalog import read_yaml
 from peftsearch.errors import ConfigError, StudyError, one_line
 from peftsearch.samplers.context import INTERRUPTED
-from peftsearch.strategy import Strategy
 
 SETTINGS = "settings.yaml"
 _NOT_COMPARED = {"id", "options"}
@@ -178,20 +177,6 @@ def mark_interrupted(study: optuna.Study) -> int:
         study._storage.set_trial_user_attr(trial._trial_id, INTERRUPTED, True)
         study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
     return len(stale)
-
-
-def make_pruner(strategy: Strategy) -> BasePruner:
-    """The pruner of a strategy.
-
-    Raises:
-        ConfigError: Its settings do not suit it.
-    """
-    kinds = {"none": NopPruner, "median": MedianPruner}
-    try:
-        pruner: BasePruner = kinds[strategy.pruner](**strategy.pruner_settings)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"strategy {strategy.name}: pruner {strategy.pruner}: {one_line(error)}") from error
-    return pruner
 
 
 def to_yaml(data: Mapping[str, Any]) -> str:

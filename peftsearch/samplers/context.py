@@ -63,13 +63,15 @@ class StagePlan:
         return self.compared * self.repeats
 
 
+def counts(trial: FrozenTrial) -> bool:
+    """Whether a trial of the search counts: it is no baseline, and none that a killed process left behind."""
+    begun = trial.state != TrialState.WAITING and not trial.user_attrs.get(INTERRUPTED)
+    return begun and trial.user_attrs.get(KIND) != "baseline"
+
+
 def counted(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
-    """The trials of the search that count: no baselines, none that a killed process left behind."""
-    return [
-        t
-        for t in trials
-        if t.state != TrialState.WAITING and not t.user_attrs.get(INTERRUPTED) and t.user_attrs.get(KIND) != "baseline"
-    ]
+    """The trials of the search that count."""
+    return [t for t in trials if counts(t)]
 
 
 def next_place(trials: Iterable[FrozenTrial]) -> int:
