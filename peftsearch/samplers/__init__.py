@@ -25,8 +25,9 @@ SAMPLERS = {
     "gp": "peftsearch.samplers.gp:make",
     "evolution": "peftsearch.samplers.evolution:make",
     "nsga2": "peftsearch.samplers.nsga2:make",
+    "sensitivity": "peftsearch.samplers.sensitivity:make",
 }
-SINGLE_OBJECTIVE = frozenset({"s4"})
+SINGLE_OBJECTIVE = frozenset({"s4", "sensitivity"})
 """Samplers that compare trials by one score alone."""
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from peftsearch.architecture import Design
+from peftsearch.backbone.anatomy import Backbone
+from peftsearch.budget import Budget
 from peftsearch.space import DesignSpace
 
 REPLICATE = "peftsearch:replicate"
@@ -38,6 +40,12 @@ class SamplerContext:
     """Whether a design fits the backbone and the budget."""
     identity: Callable[[Design], Hashable] = lambda design: design.key
     """What a design amounts to: designs of equal identity train the same architecture."""
+    backbone: Backbone | None = None
+    """The anatomy that designs are fitted to, for samplers that look at architectures."""
+    budget: Budget | None = None
+    """What designs may spend, for samplers that look at architectures."""
+    sensitivity: Callable[[], Mapping[tuple[str, int, str], float]] | None = None
+    """Measures a score for every stack, block and method (`peftsearch.sensitivity`); it takes a few training steps."""
 
     @property
     def distributions(self) -> dict[str, BaseDistribution]:
