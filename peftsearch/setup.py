@@ -19,10 +19,10 @@ from peftsearch.budget import Budget, parse_budget
 from peftsearch.errors import BudgetError, ConfigError, MethodError, one_line, unknown_name
 from peftsearch.fitting import fit, smallest_budget
 from peftsearch.methods import get_method
+from peftsearch.pruners import make_pruner
 from peftsearch.samplers import SamplerContext, make_sampler
 from peftsearch.space import Choice, DesignSpace, load_space
 from peftsearch.strategy import Strategy, load_strategy
-from peftsearch.study import make_pruner
 from peftsearch.training import TrainingSettings
 
 if TYPE_CHECKING:
@@ -174,6 +174,9 @@ def prepare(options: RunOptions) -> Setup:
         seed=options.seed,
         feasible=feasible,
         identity=lambda design: (fit(design, backbone, budget), design.learning_rate),
+        backbone=backbone,
+        budget=budget,
+        sensitivity=lambda: _sensitivity(options, task, loaded, encoded, training, device, autocast),
     )
     training, cut = _within_positions(training, options, loaded)
     encoded = encode(task, loaded.tokenizer, training.max_length)
@@ -378,6 +381,31 @@ def _settings(
         "seed": options.seed,
         "storage": _without_password(options.storage),
     }
+
+
+def _sensitivity(
+    options: RunOptions,
+    task: Task,
+    loaded: LoadedBackbone,
+    encoded: EncodedTask,
+    training: TrainingSettings,
+    device: Any,
+    autocast: Any,
+) -> dict[tuple[str, int, str], float]:
+    """Scores of all usable methods on all blocks, from a few training batches of the study's own settings."""
+    from peftsearch.evaluate import Objective
+    from peftsearch.sensitivity import N_BATCHES, measure
+    from peftsearch.tasks.encode import batches
+
+    return measure(
+        loaded,
+        usable_methods(loaded.backbone),
+        list(batches(encoded.train, training.batch_size, seed=options.seed, steps=N_BATCHES)),
+        loss_of=Objective(task).loss,
+        seed=options.seed,
+        device=device,
+        autocast=autocast,
+    )
 
 
 def _within_positions(

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import combinations, product
+from itertools import product
 from math import comb, gcd
 from typing import Any, Protocol
 
@@ -23,6 +23,7 @@ from peftsearch.catalog import load_entry, load_object
 from peftsearch.errors import ConfigError, one_line, unknown_name
 from peftsearch.fields import Fields, above, at_least, list_of, one_of
 from peftsearch.grouping import GROUPINGS, distinct_groupings
+from peftsearch.neighbours import next_values, subsets, toggled
 
 Choice = str | float
 ALLOCATIONS = ("increasing", "uniform", "decreasing")
@@ -66,6 +67,12 @@ class DesignSpace(Protocol):
 
     def params(self, design: Design) -> dict[str, Choice] | None:
         """One choice for every dimension that names this design; None when the space does not hold it."""
+
+    def neighbours(self, params: Mapping[str, Any]) -> list[dict[str, Choice]]:
+        """The other designs that are one elementary change away, each once, as one choice for every dimension.
+
+        Symmetric: when it names b for a, it names a for b.
+        """
 
     def bound_to(self, n_blocks: int, methods: tuple[str, ...]) -> DesignSpace:
         """The space as it is on one backbone: without doubled groupings and without methods that cannot act."""
@@ -135,15 +142,15 @@ class SearchSpace:
     @property
     def dimensions(self) -> tuple[Dimension, ...]:
         """The choices in the order of the S4 procedure."""
-        names = [f"G{i + 1}" for i in range(self.groups)]
+        names = self._group_names
         dims = [Dimension(name="grouping", choices=self.groupings)]
         if self.ranks:
             dims += [Dimension(name=f"rank.{g}", choices=tuple(map(str, self.ranks))) for g in names]
         else:
-            tunable = _subsets(names) if self.tunable == "any" else ("+".join(names),)
+            tunable = subsets(names) if self.tunable == "any" else ("+".join(names),)
             dims += [Dimension(name="allocation", choices=self.allocations), Dimension(name="tunable", choices=tunable)]
-            subsets = _subsets(self.methods, self.max_methods)
-            dims += [Dimension(name=f"methods.{g}", choices=subsets) for g in names]
+            mixes = subsets(self.methods, self.max_methods)
+            dims += [Dimension(name=f"methods.{g}", choices=mixes) for g in names]
         if self.budget_shares:
             dims.append(Dimension(name="budget_share", choices=self.budget_shares))
         if self.learning_rates:
@@ -157,8 +164,8 @@ class SearchSpace:
         if self.ranks:
             ratios = {_reduced(r) for r in product(self.ranks, repeat=self.groups) if any(r)}
             return around * len(ratios)
-        subsets = self.n_subsets
-        of_groups: int = (1 + subsets) ** self.groups - 1 if self.tunable == "any" else subsets**self.groups
+        mixes = self.n_subsets
+        of_groups: int = (1 + mixes) ** self.groups - 1 if self.tunable == "any" else mixes**self.groups
         return around * len(self.allocations) * of_groups
 
     @property
@@ -169,7 +176,7 @@ class SearchSpace:
 
     def design(self, params: Mapping[str, Any]) -> Design:
         """The design that the choices name; those for groups that are not tuned do not matter."""
-        names = [f"G{i + 1}" for i in range(self.groups)]
+        names = self._group_names
         methods: tuple[tuple[str, ...], ...]
         if self.ranks:
             ranks = tuple(int(params[f"rank.{g}"]) for g in names)
@@ -200,7 +207,7 @@ class SearchSpace:
     def _candidates(self, design: Design) -> Iterator[dict[str, Choice]]:
         if len(design.methods) != self.groups:
             return
-        names = [f"G{i + 1}" for i in range(self.groups)]
+        names = self._group_names
         base: dict[str, Choice] = {"grouping": design.grouping}
         if design.learning_rate is not None:
             base["learning_rate"] = design.learning_rate
@@ -216,6 +223,67 @@ class SearchSpace:
             base[f"methods.{g}"] = "+".join(ordered)
         for allocation in self.allocations:
             yield base | {"allocation": allocation}
+
+    def neighbours(self, params: Mapping[str, Any]) -> list[dict[str, Choice]]:
+        """The designs that differ by one elementary change, each once, untuned groups with their first choice.
+
+        A change is another grouping; another allocation; one group more or less that is tuned (a group that comes in
+        may take any methods, so that the change is symmetric); one method more or less in a tuned group; the next
+        lower or higher rank of a group, share of the budget or learning rate.
+        """
+        same = [self._canonical(params)] if not self.ranks else self._equivalents(params)
+        own = self.design(params).key
+        found: dict[str, dict[str, Choice]] = {}
+        for point in same:
+            for changed in self._changes(point):
+                design = self.design(changed)
+                if design.tunable and design.key != own:
+                    found.setdefault(design.key, self._canonical(changed))
+        return list(found.values())
+
+    def _canonical(self, params: Mapping[str, Any]) -> dict[str, Choice]:
+        """The one point that stands for all points of the same design."""
+        if self.ranks:
+            return min(self._equivalents(params), key=lambda p: [d.choices.index(p[d.name]) for d in self.dimensions])
+        tuned = str(params["tunable"]).split("+")
+        point = {d.name: params[d.name] for d in self.dimensions}
+        return point | {f"methods.{g}": self.methods[0] for g in self._group_names if g not in tuned}
+
+    def _equivalents(self, params: Mapping[str, Any]) -> list[dict[str, Choice]]:
+        """The points whose ranks have the ratio of these."""
+        ratio = _reduced(tuple(int(params[f"rank.{g}"]) for g in self._group_names))
+        scaled = (tuple(r * scale for r in ratio) for scale in range(1, max(self.ranks) + 1))
+        fitting = [ranks for ranks in scaled if set(ranks) <= set(self.ranks)]
+        point = {d.name: params[d.name] for d in self.dimensions}
+        named = [{f"rank.{g}": str(r) for g, r in zip(self._group_names, ranks, strict=True)} for ranks in fitting]
+        return [point | ranks for ranks in named]
+
+    def _changes(self, params: dict[str, Choice]) -> Iterator[dict[str, Choice]]:
+        tuned = str(params.get("tunable", "")).split("+")
+        for dimension in self.dimensions:
+            name, current = dimension.name, params[dimension.name]
+            if name.startswith("rank.") or name in {"learning_rate", "budget_share"}:
+                yield from (params | {name: value} for value in next_values(dimension.choices, current))  # type: ignore[type-var]
+            elif name.startswith("methods."):
+                if name.removeprefix("methods.") in tuned:
+                    yield from (params | {name: mix} for mix in toggled(str(current), self.methods, self.max_methods))
+            elif name == "tunable":
+                yield from self._group_changes(params, tuned)
+            else:
+                yield from (params | {name: choice} for choice in dimension.choices if choice != current)
+
+    def _group_changes(self, params: dict[str, Choice], tuned: list[str]) -> Iterator[dict[str, Choice]]:
+        if self.tunable == "all":
+            return
+        for groups in toggled("+".join(tuned), self._group_names):
+            added = [g for g in groups.split("+") if g not in tuned]
+            mixes = subsets(self.methods, self.max_methods) if added else (None,)
+            for mix in mixes:
+                yield params | {"tunable": groups} | ({f"methods.{added[0]}": mix} if mix else {})
+
+    @property
+    def _group_names(self) -> list[str]:
+        return [f"G{i + 1}" for i in range(self.groups)]
 
     def bound_to(self, n_blocks: int, methods: tuple[str, ...]) -> SearchSpace:
         """Drop groupings that coincide on this depth and methods that the backbone cannot take.
@@ -248,7 +316,11 @@ def load_space(name: str) -> DesignSpace:
         return space
     if isinstance(entry, type):
         raise ConfigError(f"space {name}: is a class; name an object of it")
-    missing = [part for part in ("dimensions", "n_designs", "design", "params", "bound_to") if not hasattr(entry, part)]
+    missing = [
+        part
+        for part in ("dimensions", "n_designs", "design", "params", "neighbours", "bound_to")
+        if not hasattr(entry, part)
+    ]
     if missing:
         raise ConfigError(f"space {name}: the object lacks {', '.join(missing)}")
     return entry  # type: ignore[return-value]  # its interface was checked just above
@@ -261,12 +333,6 @@ def allocation_weights(allocation: str, n_groups: int) -> tuple[float, ...]:
     """
     ramp = tuple(float(i + 1) for i in range(n_groups))
     return {"increasing": ramp, "uniform": (1.0,) * n_groups, "decreasing": tuple(reversed(ramp))}[allocation]
-
-
-def _subsets(names: list[str] | tuple[str, ...], most: int | None = None) -> tuple[str, ...]:
-    """Every non-empty subset of at most `most` names, smaller ones first: `G1`, `G2`, `G1+G2`."""
-    sizes = range(1, min(len(names), most or len(names)) + 1)
-    return tuple("+".join(c) for size in sizes for c in combinations(names, size))
 
 
 def _in_order(design: Design) -> Design:

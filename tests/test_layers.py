@@ -10,14 +10,25 @@ import peftsearch
 ROOT = Path(peftsearch.__file__).parent
 LAYERS = {
     0: {"errors", "fields", "architecture", "budget"},
-    1: {"space", "autopeft", "catalog", "grouping", "strategy", "methods", "backbone"},
-    2: {"fitting", "injection", "samplers", "claims", "storage", "study", "baselines", "display"},
-    3: {"tasks", "training", "evaluate", "verdict"},
+    1: {"space", "autopeft", "neighbours", "catalog", "grouping", "strategy", "methods", "backbone"},
+    2: {
+        "fitting",
+        "knapsack",
+        "injection",
+        "samplers",
+        "pruners",
+        "claims",
+        "storage",
+        "study",
+        "baselines",
+        "display",
+    },
+    3: {"tasks", "training", "evaluate", "sensitivity", "verdict"},
     4: {"engines", "setup", "search", "schedule", "finalists", "session", "result", "progress", "trial"},
     5: {"cli", "commands", "__init__", "__main__"},
 }
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names}
-TORCH = {"methods", "backbone", "injection", "tasks", "training", "evaluate", "engines", "trial"}
+TORCH = {"methods", "backbone", "injection", "tasks", "training", "evaluate", "sensitivity", "engines", "trial"}
 """Parts that may import torch; `backbone/anatomy.py` may not, since counting and fitting stand on it."""
 
 

@@ -3,7 +3,7 @@ from itertools import product
 from math import comb
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from peftsearch.architecture import Design
@@ -25,7 +25,7 @@ def all_designs(space):
             yield design
 
 
-@pytest.mark.parametrize(
+TINY = pytest.mark.parametrize(
     "data",
     [
         {"groups": 2, "groupings": ["uniform", "spindle"], "allocations": ["uniform"], "methods": ["lora", "bitfit"]},
@@ -56,6 +56,9 @@ def all_designs(space):
         {"groups": 2, "groupings": ["uniform"], "ranks": [0, 1, 2], "methods": ["lora"], "budget_shares": [0.5, 1]},
     ],
 )
+
+
+@TINY
 def test_n_designs_is_what_enumeration_counts(data):
     space = SearchSpace.from_dict("tiny", data)
     assert space.n_designs == len({d.key for d in all_designs(space)})
@@ -66,6 +69,53 @@ def test_the_size_of_the_papers_space():
     assert load_space("s4").n_designs == 5 * 3 * (16**4 - 1) == 983_025
     assert load_space("s4-lr").n_designs == 3 * 983_025
     assert load_space("uniform").n_designs == 15
+
+
+@TINY
+def test_neighbours_reach_every_design_of_a_space(data):
+    """What the enumeration counts is what the changes reach: no design is out of reach, none is outside."""
+    space = SearchSpace.from_dict("tiny", data)
+    first = next(iter(all_designs(space)))
+    reached, frontier = {first.key}, [space.params(first)]
+    while frontier:
+        for params in space.neighbours(frontier.pop()):
+            if (key := space.design(params).key) not in reached:
+                reached.add(key)
+                frontier.append(params)
+    assert reached == {d.key for d in all_designs(space)}
+
+
+@pytest.mark.parametrize("name", sorted(shipped("search_spaces")))
+@settings(max_examples=25)
+@given(data=st.data())
+def test_neighbours_are_other_designs_each_once_and_symmetric(name, data):
+    space = load_space(name)
+    params = {d.name: data.draw(st.sampled_from(d.choices)) for d in space.dimensions}
+    design = space.design(params)
+    if not design.tunable:
+        return
+    near = space.neighbours(params)
+    keys = [space.design(p).key for p in near]
+    assert design.key not in keys
+    assert len(set(keys)) == len(keys)
+    for p in near:
+        assert all(p[d.name] in d.choices for d in space.dimensions)
+        assert space.design(p).tunable
+    back = space.neighbours(data.draw(st.sampled_from(near)))
+    assert design.key in {space.design(p).key for p in back}
+
+
+def test_the_neighbours_of_a_design_by_hand():
+    space = load_space("s4")
+    near = {space.design(p) for p in space.neighbours(space.params(S4_PAPER))}
+    assert len(near) == 4 + 2 + 4 + 4 * 4  # groupings, allocations, a group less, a method more or less in each group
+    single = replace(S4_PAPER, methods=(("lora",), (), (), ()))
+    near = {space.design(p).methods for p in space.neighbours(space.params(single))}
+    assert (("adapter", "lora"), (), (), ()) in near
+    assert (("lora",), ("adapter", "prefix", "bitfit", "lora"), (), ()) in near
+    assert not any(len(methods[0]) == 0 for methods in near)
+    ranks = load_space("lora").neighbours({"grouping": "uniform", **{f"rank.G{i}": "1" for i in range(1, 5)}})
+    assert {p["rank.G1"] for p in ranks if p["rank.G2"] == p["rank.G3"] == p["rank.G4"] == "1"} == {"0", "1", "2"}
 
 
 @pytest.mark.parametrize("name", sorted(shipped("search_spaces")))
