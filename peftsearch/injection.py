@@ -1,8 +1,9 @@
 """Putting an architecture into a loaded model, taking it out again, and reading and writing what was trained.
 
-Methods attach by hooks and never touch the backbone's weights (but inside `merged`), so removal is exact: afterwards `state_dict`, the
-`requires_grad` flags, the attention implementation and the head are as they were, bit for bit. Everything trainable
-but the head sits in one submodule, `model.peftsearch`, where optimizers, DistributedDataParallel and Trainer find it.
+Methods attach by hooks and never touch the backbone's weights (but inside `merged`), so removal is exact: afterwards
+`state_dict`, the `requires_grad` flags, the attention implementation and the head are as they were, bit for bit.
+Everything trainable but the head sits in one submodule, `model.peftsearch`, where optimizers, DistributedDataParallel
+and Trainer find it.
 
 Gradient checkpointing works as on any frozen model: the reentrant kind needs `model.enable_input_require_grads()`.
 """
@@ -214,7 +215,7 @@ def merged(model: nn.Module) -> Iterator[None]:
         MethodError: The model carries no architecture.
     """
     ours = set(_injected(model).modules())
-    hooks: list[tuple[nn.Module, OrderedDict[int, Callable[..., Any]]]] = []
+    hooks: list[tuple[nn.Module, Any]] = []
     weights: list[tuple[nn.Parameter, torch.Tensor]] = []
     try:
         for module in model.modules():

@@ -239,5 +239,19 @@ def storage_faults(where: object) -> Iterator[None]:
         ) from error
 
 
+def without_password(url: str) -> str:
+    """A storage URL as it may be written down; the file of the folder where it is empty.
+
+    Raises:
+        ConfigError: It is no URL.
+    """
+    if not url:
+        return "study.db"
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except sqlalchemy.exc.ArgumentError as error:
+        raise ConfigError(f"--storage {url!r} is not a storage URL such as sqlite:///x.db or postgresql://…") from error
+
+
 def _brief(value: object) -> str:
     return one_line("not set" if value is None else repr(value), 80)

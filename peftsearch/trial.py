@@ -82,7 +82,8 @@ class TrialRunner:
         """Run a job and record how it ended; returns the state to show, and the score."""
         known = self._known_score(study, job, facts)
         if known is not None:
-            facts["reused_from"], score = known
+            facts["reused_from"], score, measures = known
+            facts |= {"score": score, "measures": measures}
             _finish(study, trial, TrialState.COMPLETE, facts, score)
             return "reused", score
         try:
@@ -103,15 +104,17 @@ class TrialRunner:
         _finish(study, trial, TrialState.COMPLETE, facts | _measured(outcome), outcome.score)
         return "complete", outcome.score
 
-    def _known_score(self, study: optuna.Study, job: Job, facts: dict[str, Any]) -> tuple[int, float] | None:
-        """Number and score of an equal training of this study; none is trained twice."""
+    def _known_score(
+        self, study: optuna.Study, job: Job, facts: dict[str, Any]
+    ) -> tuple[int, float, dict[str, float]] | None:
+        """Number, score and measures of an equal training of this study; none is trained twice."""
         if job.save_to is not None:
             return None
         wanted = [facts[key] for key in ("n_params", "learning_rate", "steps", "seed")]
         for t in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
             same = [t.user_attrs.get(key) for key in ("n_params", "learning_rate", "steps", "seed")] == wanted
             if same and self.fit(Design.from_dict(t.user_attrs["design"])) == job.architecture:
-                return t.number, float(t.value or 0.0)
+                return t.number, float(t.value or 0.0), t.user_attrs.get("measures", {})
         return None
 
     def fit(self, design: Design) -> Architecture:
@@ -137,10 +140,12 @@ def _pruning(trial: optuna.Trial) -> Callable[[int, float], None]:
     return report
 
 
-def _measured(outcome: Outcome) -> dict[str, float]:
+def _measured(outcome: Outcome) -> dict[str, Any]:
     return {
         "n_head": outcome.n_head,
         "loss": outcome.loss,
         "train_s": round(outcome.train_s, 3),
         "wall_s": round(outcome.wall_s, 3),
+        "score": outcome.score,
+        "measures": outcome.measures,
     }

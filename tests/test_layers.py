@@ -10,14 +10,14 @@ import peftsearch
 ROOT = Path(peftsearch.__file__).parent
 LAYERS = {
     0: {"errors", "fields", "architecture", "budget"},
-    1: {"space", "catalog", "grouping", "strategy", "methods", "backbone"},
+    1: {"objectives", "space", "catalog", "grouping", "strategy", "methods", "backbone"},
     2: {"fitting", "injection", "samplers", "study", "baselines", "display"},
-    3: {"tasks", "training", "evaluate", "verdict"},
+    3: {"tasks", "training", "evaluate", "measure", "verdict"},
     4: {"engines", "setup", "search", "result", "progress", "trial"},
     5: {"cli", "commands", "__init__", "__main__"},
 }
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names}
-TORCH = {"methods", "backbone", "injection", "tasks", "training", "evaluate", "engines", "trial"}
+TORCH = {"methods", "backbone", "injection", "tasks", "training", "evaluate", "measure", "engines", "trial"}
 """Parts that may import torch; `backbone/anatomy.py` may not, since counting and fitting stand on it."""
 
 

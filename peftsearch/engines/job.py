@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from peftsearch.architecture import Architecture
@@ -23,6 +23,8 @@ class Job:
     """Seeds the new parameters, the head, the order of the data and dropout."""
     save_to: Path | None = None
     """Where the trained parameters go (safetensors); None keeps nothing."""
+    measure: bool = True
+    """Whether the architecture's costs are measured after the training, which changes nothing else."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,3 +45,5 @@ class Outcome:
     """Seconds in training steps."""
     wall_s: float
     """Seconds in all."""
+    measures: dict[str, float] = field(default_factory=dict)
+    """What the architecture costs; see `Meter.measure`. Empty where the job did not ask."""

@@ -13,6 +13,7 @@ from peftsearch.backbone.load import LoadedBackbone, n_head_params, reset_head
 from peftsearch.engines.job import Job, Outcome
 from peftsearch.evaluate import Objective
 from peftsearch.injection import inject, load_state, param_groups, save_state
+from peftsearch.measure import Meter
 from peftsearch.tasks.encode import EncodedSplit, EncodedTask, batches
 from peftsearch.tasks.task import Task
 from peftsearch.training import TrainingSettings, train
@@ -45,6 +46,14 @@ class LocalEngine:
         self._settings = settings
         self._device = device
         self._autocast = autocast
+        self._meter = Meter(
+            loaded.model,
+            encoded.train,
+            loss_of=self._objective.loss,
+            batch_size=settings.batch_size,
+            device=device,
+            autocast=autocast,
+        )
 
     def run(self, job: Job, report: Callable[[int, float], None] | None = None) -> Outcome:
         """Train one architecture and score it on the validation split.
@@ -84,6 +93,7 @@ class LocalEngine:
             score, right = self._score(self._encoded.validation)
             if job.save_to is not None:
                 save_state(model, job.save_to)
+            measures = self._meter.measure(job.architecture, log.step_s) if job.measure else {}
             tail = log.losses[-max(1, len(log.losses) // 10) :]
             return Outcome(
                 score=score,
@@ -93,6 +103,7 @@ class LocalEngine:
                 loss=sum(tail) / len(tail),
                 train_s=log.train_s,
                 wall_s=time.perf_counter() - started,
+                measures=measures,
             )
 
     def test_score(self, architecture: Architecture, state: Path) -> float | None:
@@ -105,8 +116,8 @@ class LocalEngine:
 
     def calibrate(self, architecture: Architecture, steps: int = 5) -> tuple[float, float]:
         """Seconds of a training step and of a validation, measured on a few steps after a warm-up."""
-        self.run(Job(architecture=architecture, learning_rate=0.0, steps=2))
-        outcome = self.run(Job(architecture=architecture, learning_rate=0.0, steps=steps))
+        self.run(Job(architecture=architecture, learning_rate=0.0, steps=2, measure=False))
+        outcome = self.run(Job(architecture=architecture, learning_rate=0.0, steps=steps, measure=False))
         return outcome.train_s / steps, outcome.wall_s - outcome.train_s
 
     def _score(self, split: EncodedSplit) -> tuple[float, list[bool]]:

@@ -51,7 +51,7 @@ class BiasDelta(nn.Module):
         return add_delta(output, self.delta, self.margins)
 
     def fold(self, module: nn.Module) -> dict[str, torch.Tensor] | None:
-        """b + delta, in the slice of a fused bias alone; see `Foldable`."""
+        """The bias plus delta, in the slice of a fused bias alone; see `Foldable`."""
         delta = self.delta if self.margins is None else functional.pad(self.delta, self.margins)
         bias = folded(module.get_parameter("bias"), delta)
         return None if bias is None else {"bias": bias}

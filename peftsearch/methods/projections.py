@@ -70,7 +70,7 @@ def add_delta(output: torch.Tensor, delta: torch.Tensor, margins: tuple[int, int
 
 
 def folded(parameter: torch.Tensor, delta: torch.Tensor) -> torch.Tensor | None:
-    """The sum of a parameter and a delta of its shape, in the parameter's dtype; None where it is packed (quantised)."""
+    """A parameter plus a delta of its shape, in the parameter's dtype; None where it is packed (quantised)."""
     if not parameter.is_floating_point() or parameter.shape != delta.shape:
         return None
     wide = torch.promote_types(parameter.dtype, delta.dtype)
