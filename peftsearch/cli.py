@@ -82,7 +82,7 @@ def parser() -> argparse.ArgumentParser:
     show = commands.add_parser("show", help="draw the architecture that a run found")
     show.add_argument("what", type=Path, metavar="RUN|BEST.YAML", help="folder of a run, or its best.yaml")
     listing = commands.add_parser("list", help="what there is to choose from")
-    listing.add_argument("what", choices=("spaces", "strategies", "methods", "tasks"))
+    listing.add_argument("what", choices=("spaces", "strategies", "methods", "tasks", "objectives"))
     listing.add_argument("--json", action="store_true", help="print JSON")
     return top
 
@@ -113,6 +113,13 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     search.add_argument("--search-steps", type=int, metavar="N", help="optimizer steps of a trial of the search")
     search.add_argument("--seeds", type=int, metavar="N", help="trainings of each confirmed design")
     search.add_argument("--confirm-baselines", type=int, metavar="N", help="baselines to confirm, best first")
+    search.add_argument(
+        "--objective", default="score", metavar="NAMES", help="what to optimise: score,params (`list objectives`)"
+    )
+    search.add_argument("--max-memory", metavar="SIZE", help="most memory of a training step: 8GB, 512MiB")
+    search.add_argument(
+        "--max-latency-overhead", metavar="PERCENT", help="most latency over the backbone's, merged: 10%%"
+    )
     search.add_argument("--seed", type=int, default=0, help="seed of everything (default: %(default)s)")
     training = run.add_argument_group("training")
     training.add_argument("--learning-rate", type=float, metavar="X", help="base rate; methods scale it")

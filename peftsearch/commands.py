@@ -135,7 +135,14 @@ def _print_best(console: Console, best: Mapping[str, Any], path: Path, stages: b
 
 def list_catalog(what: str, as_json: bool) -> int:
     """`peftsearch list`."""
-    rows = {"spaces": _spaces, "strategies": _strategies, "methods": _methods, "tasks": _tasks}[what]()
+    tables = {
+        "spaces": _spaces,
+        "strategies": _strategies,
+        "methods": _methods,
+        "tasks": _tasks,
+        "objectives": _objectives,
+    }
+    rows = tables[what]()
     if as_json:
         print(json.dumps(rows, ensure_ascii=False))
         return 0
@@ -198,3 +205,12 @@ def _tasks() -> list[dict[str, Any]]:
     rows.append({"name": "glue/sst2, ...", "what": "any text classification or regression set of the hub"})
     rows.append({"name": "--train FILE", "what": "CSV, TSV, JSONL or Parquet of your own"})
     return rows
+
+
+def _objectives() -> list[dict[str, Any]]:
+    from peftsearch.objectives import OBJECTIVES
+
+    return [
+        {"name": o.name, "better": o.direction.removesuffix("imize") + "imum", "unit": o.unit, "what": o.description}
+        for o in OBJECTIVES.values()
+    ]

@@ -10,7 +10,7 @@ from rich.text import Text
 from peftsearch.architecture import Architecture, Design, Placement
 from peftsearch.backbone.anatomy import Backbone
 from peftsearch.methods import METHODS
-from peftsearch.space import ALLOCATIONS, allocation_weights
+from peftsearch.space import ALLOCATIONS, DesignSpace, allocation_weights
 
 BlockKey = tuple[str, int]
 _BARS = " ▁▂▃▄▅▆▇█"
@@ -96,3 +96,17 @@ def _block_name(stack: str, index: int, blocks: Sequence[BlockKey]) -> str:
 def _methods(architecture: Architecture) -> list[str]:
     used = {p.method for p in architecture.placements}
     return [name for name in METHODS if name in used]
+
+
+def space_notes(space: DesignSpace, bound: DesignSpace) -> tuple[str, ...]:
+    """Say which choices of a space a backbone rules out."""
+    before = {d.name: d.choices for d in space.dimensions}
+    notes = []
+    for dimension in bound.dimensions:
+        dropped = [c for c in before.get(dimension.name, ()) if c not in dimension.choices]
+        if dropped and dimension.name == "grouping":
+            notes.append(f"groupings that coincide on this depth are left out: {', '.join(map(str, dropped))}")
+    left_out = set(getattr(space, "methods", ())) - set(getattr(bound, "methods", ()))
+    if left_out:
+        notes.append(f"methods that cannot act on this backbone are left out: {', '.join(sorted(left_out))}")
+    return tuple(notes)

@@ -16,12 +16,15 @@ from peftsearch.architecture import Design
 from peftsearch.backbone.anatomy import Backbone
 from peftsearch.baselines import usable_methods
 from peftsearch.budget import Budget, parse_budget
+from peftsearch.display import space_notes
 from peftsearch.errors import BudgetError, ConfigError, MethodError, one_line, unknown_name
 from peftsearch.fitting import fit, smallest_budget
 from peftsearch.methods import get_method
+from peftsearch.objectives import Constraints, Objective, parse_constraints, parse_objectives
 from peftsearch.pruners import make_pruner
 from peftsearch.samplers import SamplerContext, make_sampler
 from peftsearch.space import Choice, DesignSpace, load_space
+from peftsearch.storage import without_password
 from peftsearch.strategy import Strategy, load_strategy
 from peftsearch.training import TrainingSettings
 
@@ -80,6 +83,12 @@ class RunOptions:
     """Seeds of the confirmation; None takes the strategy's."""
     confirm_baselines: int | None = None
     """Best baselines that are confirmed; None takes the strategy's."""
+    objective: str = "score"
+    """Names of objectives with commas between."""
+    max_memory: str | None = None
+    """Most peak memory of a training step: `8GB`."""
+    max_latency_overhead: str | None = None
+    """Most latency over the backbone's: `10%`."""
     learning_rate: float | None = None
     batch_size: int | None = None
     max_length: int | None = None
@@ -123,6 +132,10 @@ class Setup:
     autocast: Any
     path: Path
     """Folder of the study."""
+    objectives: tuple[Objective, ...]
+    """What is optimised, in the order of a trial's values."""
+    constraints: Constraints
+    """What a trial's measures are held to."""
     settings: dict[str, Any]
     """What the study is about: equal settings resume it, others are refused."""
     notes: tuple[str, ...] = ()
@@ -150,6 +163,8 @@ def prepare(options: RunOptions) -> Setup:
     for method in getattr(space, "methods", ()):
         get_method(method)  # a misspelt one is said with the nearest name, before anything is loaded
     training = training_of(options)
+    objectives = parse_objectives(options.objective)
+    constraints = parse_constraints(options.max_memory, options.max_latency_overhead)
     parse_budget(options.budget, None)  # a budget that is no budget is said before anything is loaded
     device = choose_device(options.device)
     autocast = choose_dtype(device, options.dtype)
@@ -180,7 +195,10 @@ def prepare(options: RunOptions) -> Setup:
     )
     training, cut = _within_positions(training, options, loaded)
     encoded = encode(task, loaded.tokenizer, training.max_length)
-    settings = _settings(options, task, backbone, budget, bound, strategy, training, autocast)
+    settings = _settings(options, task, backbone, budget, bound, strategy, training, autocast) | {
+        "objectives": [objective.name for objective in objectives],
+        "constraints": constraints.to_dict(),
+    }
     return Setup(
         options=options,
         task=task,
@@ -196,8 +214,10 @@ def prepare(options: RunOptions) -> Setup:
         device=device,
         autocast=autocast,
         path=options.runs / (options.name or _name(options, task, backbone)),
+        objectives=objectives,
+        constraints=constraints,
         settings=settings,
-        notes=(*task.notes, *cut, *encoded.notes, *_space_notes(space, bound)),
+        notes=(*task.notes, *cut, *encoded.notes, *space_notes(space, bound)),
     )
 
 
@@ -379,7 +399,7 @@ def _settings(
         "training": plain(asdict(training)),
         "autocast": str(autocast).removeprefix("torch.") if autocast is not None else "none",
         "seed": options.seed,
-        "storage": _without_password(options.storage),
+        "storage": without_password(options.storage),
     }
 
 
@@ -437,34 +457,10 @@ def plain(value: Any) -> Any:
     return value
 
 
-def _without_password(url: str) -> str:
-    from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import ArgumentError
-
-    if not url:
-        return "study.db"
-    try:
-        return make_url(url).render_as_string(hide_password=True)
-    except ArgumentError as error:
-        raise ConfigError(f"--storage {url!r} is not a storage URL such as sqlite:///x.db or postgresql://…") from error
-
-
 def _name(options: RunOptions, task: Task, backbone: Backbone) -> str:
     """A folder name from what distinguishes studies; equal commands give equal names."""
     parts = [backbone.name.rstrip("/").split("/")[-1], task.name, options.budget, options.space, options.strategy]
+    parts += [options.objective] if options.objective != "score" else []
     text = "-".join([*(Path(p).stem if p.endswith((".yaml", ".yml")) else p for p in parts), f"seed{options.seed}"])
     safe = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "_" for c in text.replace("%", "pct"))
     return safe.lstrip("-_.")[:100] or "run"
-
-
-def _space_notes(space: DesignSpace, bound: DesignSpace) -> tuple[str, ...]:
-    before = {d.name: d.choices for d in space.dimensions}
-    notes = []
-    for dimension in bound.dimensions:
-        dropped = [c for c in before.get(dimension.name, ()) if c not in dimension.choices]
-        if dropped and dimension.name == "grouping":
-            notes.append(f"groupings that coincide on this depth are left out: {', '.join(map(str, dropped))}")
-    left_out = set(getattr(space, "methods", ())) - set(getattr(bound, "methods", ()))
-    if left_out:
-        notes.append(f"methods that cannot act on this backbone are left out: {', '.join(sorted(left_out))}")
-    return tuple(notes)

@@ -213,4 +213,5 @@ def _measured(outcome: Outcome) -> dict[str, Any]:
         "loss": outcome.loss,
         "train_s": round(outcome.train_s, 3),
         "wall_s": round(outcome.wall_s, 3),
+        "measures": outcome.measures,
     }

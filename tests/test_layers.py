@@ -10,7 +10,7 @@ import peftsearch
 ROOT = Path(peftsearch.__file__).parent
 LAYERS = {
     0: {"errors", "fields", "architecture", "budget"},
-    1: {"space", "autopeft", "neighbours", "catalog", "grouping", "strategy", "methods", "backbone"},
+    1: {"objectives", "space", "autopeft", "neighbours", "catalog", "grouping", "strategy", "methods", "backbone"},
     2: {
         "fitting",
         "knapsack",
@@ -23,12 +23,14 @@ LAYERS = {
         "baselines",
         "display",
     },
-    3: {"tasks", "training", "evaluate", "sensitivity", "verdict"},
+    3: {"tasks", "training", "evaluate", "measure", "sensitivity", "verdict"},
     4: {"engines", "setup", "search", "schedule", "finalists", "session", "result", "progress", "trial"},
     5: {"cli", "commands", "__init__", "__main__"},
 }
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names}
-TORCH = {"methods", "backbone", "injection", "tasks", "training", "evaluate", "sensitivity", "engines", "trial"}
+TORCH = {
+    "methods", "backbone", "injection", "tasks", "training", "evaluate", "measure", "sensitivity", "engines", "trial",
+}  # fmt: skip
 """Parts that may import torch; `backbone/anatomy.py` may not, since counting and fitting stand on it."""
 
 
