@@ -5,25 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from peftsearch.architecture import Design
 from peftsearch.backbone.anatomy import Backbone
 from peftsearch.baselines import usable_methods
 from peftsearch.budget import Budget, parse_budget
 from peftsearch.display import space_notes
-from peftsearch.errors import BudgetError, ConfigError, MethodError, one_line, unknown_name
-from peftsearch.fitting import fit, smallest_budget
+from peftsearch.errors import BudgetError, ConfigError, one_line, unknown_name
+from peftsearch.feasibility import feasibility, require_a_fit
+from peftsearch.fitting import fit
 from peftsearch.methods import get_method
 from peftsearch.objectives import Constraints, Objective, parse_constraints, parse_objectives
 from peftsearch.pruners import make_pruner
 from peftsearch.samplers import SamplerContext, make_sampler
-from peftsearch.space import Choice, DesignSpace, load_space
+from peftsearch.space import DesignSpace, load_space
 from peftsearch.storage import without_password
 from peftsearch.strategy import Strategy, load_strategy
 from peftsearch.training import TrainingSettings
@@ -247,67 +245,6 @@ def training_of(options: RunOptions) -> TrainingSettings:
         "max_length": options.max_length,
     }
     return TrainingSettings.from_dict({k: v for k, v in given.items() if v is not None}, "options")
-
-
-def feasibility(backbone: Backbone, budget: Budget) -> Callable[[Design], bool]:
-    """Whether a design fits the budget and the backbone's widths, remembered per design."""
-
-    @lru_cache(maxsize=100_000)
-    def feasible(design: Design) -> bool:
-        try:
-            return 0 < smallest_budget(design, backbone) <= budget.n_params
-        except MethodError:  # a size that the space fixes is wider than a block
-            return False
-
-    return feasible
-
-
-def require_a_fit(space: DesignSpace, backbone: Backbone, budget: Budget) -> None:
-    """Check that at least one design fits the budget.
-
-    Raises:
-        BudgetError: None does; the message names the smallest budget that holds one.
-        MethodError: None has sizes that the backbone's blocks can take.
-    """
-    cost = _smallest_cost(space, backbone)
-    if cost > budget.n_params:
-        raise BudgetError(
-            f"--budget {budget.text} ({budget.n_params:,} parameters) holds no design of space {space.name} on "
-            f"{backbone.name}: the smallest needs {cost:,} ({100 * cost / backbone.n_params:.3g}%)",
-            smallest=cost,
-        )
-
-
-def _smallest_cost(space: DesignSpace, backbone: Backbone) -> int:
-    """Cost of the cheapest design: of the points that the space itself names, or found by descent."""
-    points = getattr(space, "smallest_points", None)
-    if points is None:
-        return min(_descend(space, backbone, first) for first in space.dimensions[0].choices)
-    costs, faults = [], []
-    for design in map(space.design, points()):
-        try:
-            costs.append(smallest_budget(design, backbone))
-        except MethodError as error:
-            faults.append(error)
-    if not costs:
-        raise MethodError(f"space {space.name}: none of its designs fits the blocks of {backbone.name}: {faults[0]}")
-    return min(costs)
-
-
-def _descend(space: DesignSpace, backbone: Backbone, first: Choice) -> int:
-    """Cost of the cheapest design with this first choice, by coordinate descent: a cost is a sum over groups."""
-    head, *rest = space.dimensions
-    params: dict[str, Choice] = {head.name: first, **{d.name: d.choices[-1] for d in rest}}
-    cost = smallest_budget(space.design(params), backbone) or backbone.n_params
-    improved = True
-    while improved:
-        improved = False
-        for dimension, choice in ((d, c) for d in rest for c in d.choices):
-            trial = {**params, dimension.name: choice}
-            found = smallest_budget(space.design(trial), backbone)
-            if 0 < found < cost:
-                params, cost, improved = trial, found, True
-    return cost
 
 
 def _check_plain_options(options: RunOptions) -> None:

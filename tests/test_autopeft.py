@@ -12,9 +12,9 @@ from peftsearch.architecture import Design
 from peftsearch.autopeft import AutoPeftSpace
 from peftsearch.budget import Budget
 from peftsearch.errors import BudgetError, ConfigError, MethodError
+from peftsearch.feasibility import feasibility, require_a_fit
 from peftsearch.fitting import fit, smallest_budget
 from peftsearch.samplers import SamplerContext, make_sampler
-from peftsearch.setup import feasibility, require_a_fit
 from peftsearch.space import load_space
 from tests.anatomies import bert_like
 

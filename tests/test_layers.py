@@ -11,18 +11,8 @@ ROOT = Path(peftsearch.__file__).parent
 LAYERS = {
     0: {"errors", "fields", "architecture", "budget"},
     1: {"objectives", "space", "autopeft", "neighbours", "catalog", "grouping", "strategy", "methods", "backbone"},
-    2: {
-        "fitting",
-        "knapsack",
-        "injection",
-        "samplers",
-        "pruners",
-        "claims",
-        "storage",
-        "study",
-        "baselines",
-        "display",
-    },
+    2: {"fitting", "feasibility", "knapsack", "injection", "samplers", "pruners", "baselines", "display"}
+    | {"claims", "storage", "study"},
     3: {"tasks", "training", "evaluate", "measure", "sensitivity", "verdict"},
     4: {"engines", "setup", "search", "schedule", "finalists", "session", "result", "progress", "trial"},
     5: {"cli", "commands", "__init__", "__main__"},
