@@ -41,7 +41,7 @@ Shape = tuple[int, ...]
 
 def _attention_flops(query: Shape, key: Shape, value: Shape, *args: object, **kwargs: object) -> int:
     """FLOPs of attention, from shapes `(batch, heads, seq, head_dim)`."""
-    n_flops: int = sdpa_flop_count(query, key, value)
+    n_flops: int = sdpa_flop_count(query, key, value)  # type: ignore[no-untyped-call]  # torch ships it untyped
     return n_flops
 
 
@@ -49,7 +49,7 @@ def _attention_backward_flops(
     gradient: Shape, query: Shape, key: Shape, value: Shape, *args: object, **kwargs: object
 ) -> int:
     """FLOPs of its backward pass, which computes the attention weights once more."""
-    n_flops: int = sdpa_backward_flop_count(gradient, query, key, value)
+    n_flops: int = sdpa_backward_flop_count(gradient, query, key, value)  # type: ignore[no-untyped-call]  # likewise
     return n_flops
 
 

@@ -166,12 +166,11 @@ class Constraints:
 
     def violations(self, measures: Mapping[str, float]) -> list[str]:
         """Say which limits are exceeded, one text each."""
-        texts = [
+        return [
             f"{what} {show(measured)} exceeds {show(limit)}{of}"
             for what, measured, limit, show, of in self._held(measures)
-            if measured > limit
+            if measured / limit > 1  # as `values` has it, to the last bit
         ]
-        return texts
 
     def values(self, measures: Mapping[str, float]) -> list[float]:
         """Measured / limit - 1 of each limit in force: at most 0 where it is kept, as Optuna's samplers want it."""
