@@ -57,6 +57,10 @@ def _join_negative(argv: Sequence[str]) -> list[str]:
 
 
 def _dispatch(arguments: argparse.Namespace) -> int:
+    if arguments.command == "report":
+        from peftsearch.report.command import report
+
+        return report(arguments.run, arguments.output, arguments.storage)
     from peftsearch import commands
 
     if arguments.command == "run":
@@ -78,6 +82,7 @@ def parser() -> argparse.ArgumentParser:
     _add_run(commands.add_parser("run", help="search, confirm, and write runs/NAME/best.yaml", allow_abbrev=False))
     show = commands.add_parser("show", help="draw the architecture that a run found")
     show.add_argument("what", type=Path, metavar="RUN|BEST.YAML", help="folder of a run, or its best.yaml")
+    _add_report(commands.add_parser("report", help="write a run's report.html", allow_abbrev=False))
     listing = commands.add_parser("list", help="what there is to choose from")
     listing.add_argument("what", choices=("spaces", "strategies", "methods", "tasks"))
     listing.add_argument("--json", action="store_true", help="print JSON")
@@ -123,6 +128,12 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     where.add_argument("--storage", default="", metavar="URL", help="Optuna storage (default: SQLite in the folder)")
     where.add_argument("--resume", action="store_true", help="go on with a study, by --name or the latest")
     where.add_argument("--json", action="store_true", help="print the result as JSON; progress goes to stderr")
+
+
+def _add_report(report: argparse.ArgumentParser) -> None:
+    report.add_argument("run", type=Path, metavar="RUN", help="folder of a run, finished or not")
+    report.add_argument("--output", type=Path, metavar="FILE", help="default: report.html in the folder")
+    report.add_argument("--storage", default="", metavar="URL", help="Optuna storage that the run was given")
 
 
 if __name__ == "__main__":

@@ -63,6 +63,8 @@ class Chart:
     """Said below it: what the marks and bars are."""
     height: int = 400
     """Pixels."""
+    title: str = ""
+    """A heading above it, where several charts are side by side."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,7 +84,14 @@ class Drawing:
     caption: str = ""
 
 
-Item = Text | Table | Chart | Choice | Drawing
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Grid:
+    """Charts side by side where there is room for it."""
+
+    items: Sequence[Chart | Choice]
+
+
+Item = Text | Table | Chart | Choice | Drawing | Grid
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -178,6 +187,8 @@ def _item(item: Item) -> str:
             return _charts("", {"": item})
         case Choice():
             return _charts(item.label, item.charts)
+        case Grid():
+            return f'<div class="grid">{"".join(map(_item, item.items))}</div>'
         case Drawing():
             return f'<figure><div class="drawing">{item.svg}</div>{_caption(item.caption)}</figure>'
 
@@ -200,9 +211,10 @@ def _charts(choose: str, charts: Mapping[str, Chart]) -> str:
     if len(charts) > 1:
         options = "".join(f'<option value="{i}">{escape(name)}</option>' for i, name in enumerate(charts))
         select = f"<label>{escape(choose)} <select>{options}</select></label>"
+    heading = f"<h3>{escape(first.title)}</h3>" if first.title else ""
     return (
-        f'<figure class="charts">{select}<div class="chart" role="img" aria-label="{escape(first.description)}" '
-        f'style="height:{int(first.height)}px"></div><figcaption>{escape(first.caption)}</figcaption>'
+        f'<figure class="charts">{heading}{select}<div class="chart" role="img" '
+        f'aria-label="{escape(first.description)}" style="height:{int(first.height)}px"></div><figcaption>{escape(first.caption)}</figcaption>'
         f'<script type="application/json">{data}</script></figure>'
     )
 
