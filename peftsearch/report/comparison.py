@@ -127,21 +127,15 @@ def _spread_text(values: Sequence[float]) -> str:
 
 def _table(designs: Sequence[Confirmed], record: Record) -> Table:
     has_test = any(c.test for c in designs)
-    columns = ["design", "parameters", "% of budget", "short run", f"validation {record.metric}", "std", "n"]
+    columns = ["design", "parameters", "of budget", "short run", f"validation {record.metric}", "std", "n"]
     rows: list[list[Cell]] = []
     for c in designs:
-        facts = c.trials[0].facts
-        share = facts.get("share")
-        row: list[Cell] = [
-            c.title,
-            facts.get("n_params"),
-            None if share is None else round(100 * share, 1),
-            c.short,
-            mean(c.validation),
-            spread(c.validation),
-            len(c.validation),
-        ]
-        rows.append([*row, mean(c.test), spread(c.test)] if c.test else [*row, None, None] if has_test else row)
+        share = c.trials[0].facts.get("share")
+        row: list[Cell] = [c.title, c.trials[0].facts.get("n_params"), None if share is None else f"{share:.1%}"]
+        row += [c.short, mean(c.validation), spread(c.validation), len(c.validation)]
+        if has_test:
+            row += [mean(c.test), spread(c.test)] if c.test else [None, None]
+        rows.append(row)
     if has_test:
         columns += ["test", "std of test"]
     strong = frozenset(i for i, c in enumerate(designs) if c.name == record.pick)

@@ -48,6 +48,8 @@ def non_dominated(trials: Sequence[TrialRecord], measure: str) -> list[TrialReco
 
 def _chart(record: Record, measure: str) -> Chart:
     own = [t for t in record.scored if measure in t.measures]
+    untuned = [t for t in own if t.measures[measure] == 0 < max(t.measures[measure] for t in own)]
+    own = [t for t in own if t not in untuned]  # the head alone would stretch the axis to zero
     x_of = {t.number: t.measures[measure] for t in own}
     best = non_dominated(own, measure)
     outside = [t for t in record.search if t.score is not None and t.violations and measure in t.measures]
@@ -72,6 +74,7 @@ def _chart(record: Record, measure: str) -> Chart:
     }
     missing = sum(measure not in t.measures for t in record.scored)
     apart = f" {missing} trials have no such measurement." if missing else ""
+    apart += "".join(f" Not drawn: {t.name} with 0 and a score of {t.score:.4f}." for t in untuned)
     scale = " The axis is logarithmic." if logarithmic else ""
     return Chart(
         figure={"data": data, "layout": layout},

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from statistics import mean
+from typing import Any
 
 from peftsearch.report.comparison import spread
 from peftsearch.report.page import PALETTE, Cell, Chart, Item, Section, Table, Text, label
@@ -30,7 +31,8 @@ def tasks(record: Record) -> Section | None:
         return None
     names = list(dict.fromkeys(str(task) for t in shown for task in t.facts["task_scores"]))
     designs = list(dict.fromkeys(t.name for t in shown))
-    data, rows = [], []
+    data: list[dict[str, Any]] = []
+    rows: list[list[Cell]] = []
     for i, design in enumerate(designs):
         own = [t.facts["task_scores"] for t in shown if t.name == design]
         scores = {name: [float(s[name]) for s in own if s.get(name) is not None] for name in names}
@@ -44,11 +46,16 @@ def tasks(record: Record) -> Section | None:
             }
         )  # fmt: skip
         rows.append([design, *(mean(scores[n]) if scores[n] else None for n in names)])
+    ends = [
+        y + sign * bar for d in data for y, bar in zip(d["y"], d["error_y"]["array"], strict=True) for sign in (-1, 1)
+    ]
+    margin = 0.08 * (max(ends) - min(ends)) or 0.01
+    axis = {"title": {"text": "score"}, "range": [min(ends) - margin, max(ends) + margin]}  # grouped marks ask for zero
     what = "full trainings: means, bars are standard deviations over seeds" if confirmed else "short runs, one seed"
     chart = Chart(
         figure={
             "data": data,
-            "layout": {"scattermode": "group", "yaxis": {"title": {"text": "score"}}, "xaxis": {"type": "category"}},
+            "layout": {"scattermode": "group", "yaxis": axis, "xaxis": {"type": "category"}},
         },
         description="Score of each design on each task",
         caption=f"A design's score is the mean over its tasks; {what}.",
@@ -83,7 +90,7 @@ def without_score(record: Record) -> Section:
 
 def all_trials(record: Record) -> Section:
     """Every trial, folded."""
-    columns = ["number", "name", "kind", "stage", "state", f"{record.metric}", "parameters", "% of budget", "steps",
+    columns = ["number", "name", "kind", "stage", "state", f"{record.metric}", "parameters", "of budget", "steps",
                "seed", "learning rate", "training s", "design"]  # fmt: skip
     every = (*record.search, *record.confirm)
     measures = list(dict.fromkeys(m for t in every for m in t.measures if m != "params"))
@@ -105,7 +112,7 @@ def _row(t: TrialRecord) -> list[Cell]:
         t.state,
         t.score,
         t.facts.get("n_params"),
-        None if share is None else round(100 * share, 1),
+        None if share is None else f"{share:.1%}",
         *own,
         t.design,
     ]

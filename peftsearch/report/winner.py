@@ -15,7 +15,7 @@ from peftsearch.report.record import Record, TrialRecord
 
 _PER_BAND = 12
 """Blocks beside each other before the picture goes on below."""
-_CELL, _ROW, _HEAD, _SIDE = 76, 82, 24, 74
+_CELL, _ROW, _HEAD, _SIDE = 76, 80, 24, 74
 """Pixels: width and height of a placement's cell, height of the head, width of the names."""
 _LARGEST = 44
 """Pixels: side of the largest square."""
