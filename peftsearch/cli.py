@@ -57,6 +57,10 @@ def _join_negative(argv: Sequence[str]) -> list[str]:
 
 
 def _dispatch(arguments: argparse.Namespace) -> int:
+    if arguments.command == "report":
+        from peftsearch.report.command import report
+
+        return report(arguments.run, arguments.output, arguments.storage)
     from peftsearch import commands
 
     if arguments.command == "run":
@@ -81,6 +85,7 @@ def parser() -> argparse.ArgumentParser:
     _add_worker(commands.add_parser("worker", help="take part in a run that another process began"))
     show = commands.add_parser("show", help="draw the architecture that a run found")
     show.add_argument("what", type=Path, metavar="RUN|BEST.YAML", help="folder of a run, or its best.yaml")
+    _add_report(commands.add_parser("report", help="write a run's report.html", allow_abbrev=False))
     listing = commands.add_parser("list", help="what there is to choose from")
     listing.add_argument("what", choices=("spaces", "strategies", "methods", "tasks", "objectives"))
     listing.add_argument("--json", action="store_true", help="print JSON")
@@ -147,6 +152,12 @@ def _add_worker(worker: argparse.ArgumentParser) -> None:
     worker.add_argument("run", type=Path, metavar="RUN", help="its folder; made where only --storage is shared")
     worker.add_argument("--storage", default="", metavar="URL", help="the run's Optuna storage, where it has its own")
     worker.add_argument("--device", help="cpu, cuda, cuda:1 (default: cuda when there is one)")
+
+
+def _add_report(report: argparse.ArgumentParser) -> None:
+    report.add_argument("run", type=Path, metavar="RUN", help="folder of a run, finished or not")
+    report.add_argument("--output", type=Path, metavar="FILE", help="default: report.html in the folder")
+    report.add_argument("--storage", default="", metavar="URL", help="Optuna storage that the run was given")
 
 
 if __name__ == "__main__":

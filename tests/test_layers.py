@@ -13,7 +13,7 @@ LAYERS = {
     1: {"objectives", "space", "autopeft", "neighbours", "catalog", "grouping", "strategy", "methods", "backbone"},
     2: {"fitting", "feasibility", "knapsack", "injection", "samplers", "pruners", "baselines", "display"}
     | {"claims", "storage", "study"},
-    3: {"tasks", "training", "evaluate", "measure", "sensitivity", "verdict"},
+    3: {"tasks", "training", "evaluate", "measure", "sensitivity", "verdict", "report"},
     4: {"engines", "setup", "search", "schedule", "finalists", "session", "result", "progress", "trial"},
     5: {"cli", "commands", "__init__", "__main__"},
 }
