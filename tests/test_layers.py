@@ -11,7 +11,7 @@ ROOT = Path(peftsearch.__file__).parent
 LAYERS = {
     0: {"errors", "fields", "architecture", "budget"},
     1: {"space", "catalog", "grouping", "strategy", "methods", "backbone"},
-    2: {"fitting", "injection", "samplers", "study", "baselines", "display"},
+    2: {"fitting", "injection", "samplers", "study", "baselines", "display", "pareto"},
     3: {"tasks", "training", "evaluate", "verdict"},
     4: {"engines", "setup", "search", "result", "progress", "trial"},
     5: {"cli", "commands", "__init__", "__main__"},
