@@ -1,8 +1,8 @@
 """The arithmetic of fronts: non-dominated set, hypervolume, knee, and the cheapest within one standard error.
 
 Sorting and hypervolume are moocore's (Fonseca, López-Ibáñez, Paquete; the reference implementation of the field). The
-knee is that of Das (1999, "On characterizing the 'knee' of the Pareto curve"), which kneedle (Satopää et al., 2011) also
-takes: the point of the front farthest above the chord between its two ends, each coordinate normalised to the
+knee is that of Das (1999, "On characterizing the 'knee' of the Pareto curve"), which kneedle (Satopää et al., 2011)
+also takes: the point of the front farthest above the chord between its two ends, each coordinate normalised to the
 front's own range. It does not depend on the units; it does depend on whether a cost is taken as it is or as its
 logarithm, so callers say which. The one-standard-error rule is Breiman et al. (1984), sec. 3.4.3.
 
@@ -83,7 +83,8 @@ def reference_point(points: npt.ArrayLike, maximise: Sequence[bool]) -> Floats:
     low, high = values.min(axis=0), values.max(axis=0)
     width = np.where(high > low, high - low, np.abs(high))
     margin = np.where(width > 0, _MARGIN * width, 1.0)
-    return np.where(maximise, low - margin, high + margin)
+    worst: Floats = np.where(maximise, low - margin, high + margin)
+    return worst
 
 
 def knee(costs: npt.ArrayLike, scores: npt.ArrayLike) -> Knee | None:

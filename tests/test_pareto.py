@@ -12,8 +12,11 @@ from optuna.study._multi_objective import _is_pareto_front
 from peftsearch.pareto import hypervolume, knee, nondominated, reference_point, smallest_within
 
 
+FEW = st.integers(-4, 4)
+
+
 @st.composite
-def objectives(draw, max_k=4, values=st.integers(-4, 4)):
+def objectives(draw, max_k=4, values=FEW):
     """Points with many ties and duplicates, and a direction for each objective."""
     k = draw(st.integers(1, max_k))
     points = draw(st.lists(st.tuples(*[values] * k), min_size=1, max_size=12))
