@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,38 +19,25 @@ from peftsearch.errors import BudgetError, ConfigError, StudyError
 from peftsearch.progress import LiveReporter, PlainReporter, Reporter
 
 if TYPE_CHECKING:
-    from peftsearch.setup import RunOptions
+    pass
 
 
 def run(arguments: argparse.Namespace) -> int:
     """`peftsearch run`: prepare, search, conclude, print."""
-    from peftsearch.engines.local import LocalEngine
-    from peftsearch.result import conclude, design_lines, result_table
-    from peftsearch.search import AllTrialsFailed, Search
-    from peftsearch.setup import RunOptions, prepare
-    from peftsearch.study import StudyFolder, check_settings, storage_faults
+    from peftsearch.result import design_lines, result_table
+    from peftsearch.search import AllTrialsFailed
+    from peftsearch.session import run_study
+    from peftsearch.setup import RunOptions
 
     given = {f.name: getattr(arguments, f.name) for f in fields(RunOptions)}
     if arguments.budget is None:
         given = _stored_options(arguments)
     options = RunOptions(**given)
-    reporter = _reporter(arguments.json)
-    setup = prepare(options)
-    with storage_faults(setup.path):
-        if not check_settings(setup.path, setup.settings) and arguments.resume:
-            raise StudyError(f"{setup.path}: there is no study to resume; leave --resume out to start it")
-        folder = StudyFolder(setup.path, setup.settings, options.storage, _to_store(options, setup.path.name))
-        try:
-            engine = LocalEngine(setup.loaded, setup.task, setup.encoded, setup.training, setup.device, setup.autocast)
-            for line in _heading(setup):
-                reporter.note(line)
-            finalists = Search(setup, folder, engine, reporter).run()
-            result = conclude(setup, folder, finalists, engine)
-        except AllTrialsFailed as error:
-            print(f"peftsearch: {error}", file=sys.stderr)
-            return 1
-        finally:
-            folder.close()
+    try:
+        setup, result = run_study(options, _reporter(arguments.json), resume=arguments.resume)
+    except AllTrialsFailed as error:
+        print(f"peftsearch: {error}", file=sys.stderr)
+        return 1
     if arguments.json:
         print(json.dumps(result.best, ensure_ascii=False))
         return 0
@@ -60,12 +47,6 @@ def run(arguments: argparse.Namespace) -> int:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     _print_best(console, result.best, setup.path / "best.yaml", stages=False)  # told while it ran
     return 0
-
-
-def _to_store(options: RunOptions, name: str) -> dict[str, Any]:
-    """The options as YAML holds them, with the study's name; a storage, which may hold a password, stays out."""
-    stored = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(options).items()}
-    return {k: v for k, v in stored.items() if k not in {"runs", "storage"}} | {"name": name}
 
 
 def _stored_options(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -99,24 +80,6 @@ def _reporter(machine: bool) -> Reporter:
 def _console() -> Console:
     """The terminal, or a wide page where the output goes to a file."""
     return Console() if sys.stdout.isatty() else Console(width=160)
-
-
-def _heading(setup: Any) -> list[str]:
-    from peftsearch.backbone.device import hardware
-
-    backbone, task, budget = setup.backbone, setup.task, setup.budget
-    sizes = f"{len(task.train.labels):,} train, {len(task.validation.labels):,} validation"
-    if task.test is not None:
-        sizes += f", {len(task.test.labels):,} test"
-    size = f"{backbone.n_params:,} parameters, {len(backbone.blocks)} blocks"
-    return [
-        f"Model: {backbone.name}, {size}, on {hardware(setup.device)}",
-        f"Task: {task.name}, {task.kind}, {sizes}; {task.metric} (majority class {task.majority_score:.4f})",
-        f"Budget: {budget.text} = {budget.n_params:,} trainable parameters"
-        + ("" if setup.options.count_head else ", the task head apart"),
-        f"Study: {setup.path} (the same command again resumes it)",
-        *(f"Note: {note}" for note in setup.notes),
-    ]
 
 
 def show(what: Path) -> int:

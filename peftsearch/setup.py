@@ -21,7 +21,7 @@ from peftsearch.methods import get_method
 from peftsearch.samplers import SamplerContext, make_sampler
 from peftsearch.space import Choice, DesignSpace, load_space
 from peftsearch.strategy import Strategy, load_strategy
-from peftsearch.study import make_pruner
+from peftsearch.study import make_pruner, without_password
 from peftsearch.training import TrainingSettings
 
 if TYPE_CHECKING:
@@ -122,14 +122,17 @@ class Setup:
         return self.loaded.backbone
 
 
-def prepare(options: RunOptions) -> Setup:
+def prepare(options: RunOptions, *, like: Setup | None = None) -> Setup:
     """Load and check everything; writes nothing.
+
+    Args:
+        options: What to search.
+        like: A setup whose options differ in the budget and the name alone: what it has loaded is not loaded again.
 
     Raises:
         PeftSearchError: What is wrong with the options, the data, the model, the space or the budget.
     """
     from peftsearch.backbone.device import choose_device, choose_dtype
-    from peftsearch.backbone.load import load_backbone
     from peftsearch.tasks.encode import encode
 
     _check_plain_options(options)
@@ -141,16 +144,8 @@ def prepare(options: RunOptions) -> Setup:
     parse_budget(options.budget, None)  # a budget that is no budget is said before anything is loaded
     device = choose_device(options.device)
     autocast = choose_dtype(device, options.dtype)
-    task = _task(options)
-    loaded = load_backbone(
-        options.model,
-        num_labels=task.num_labels,
-        problem_type="regression" if task.kind == "regression" else None,
-        device=device,
-        trust_remote_code=options.trust_remote_code,
-        revision=options.revision,
-        anatomy=options.anatomy,
-    )
+    task = like.task if like else _task(options)
+    loaded = like.loaded if like else _load(options, task, device)
     backbone = loaded.backbone
     bound = space.bound_to(len(backbone.blocks), usable_methods(backbone))
     budget = _budget(options, loaded)
@@ -164,7 +159,7 @@ def prepare(options: RunOptions) -> Setup:
         identity=lambda design: (fit(design, backbone, budget), design.learning_rate),
     )
     training, cut = _within_positions(training, options, loaded)
-    encoded = encode(task, loaded.tokenizer, training.max_length)
+    encoded = like.encoded if like else encode(task, loaded.tokenizer, training.max_length)
     settings = _settings(options, task, backbone, budget, bound, strategy, training, autocast)
     return Setup(
         options=options,
@@ -180,7 +175,7 @@ def prepare(options: RunOptions) -> Setup:
         pruner=make_pruner(strategy),
         device=device,
         autocast=autocast,
-        path=options.runs / (options.name or _name(options, task, backbone)),
+        path=options.runs / (options.name or default_name(options, task, backbone)),
         settings=settings,
         notes=(*task.notes, *cut, *encoded.notes, *_space_notes(space, bound)),
     )
@@ -289,6 +284,20 @@ def _task(options: RunOptions) -> Task:
     )
 
 
+def _load(options: RunOptions, task: Task, device: Any) -> LoadedBackbone:
+    from peftsearch.backbone.load import load_backbone
+
+    return load_backbone(
+        options.model,
+        num_labels=task.num_labels,
+        problem_type="regression" if task.kind == "regression" else None,
+        device=device,
+        trust_remote_code=options.trust_remote_code,
+        revision=options.revision,
+        anatomy=options.anatomy,
+    )
+
+
 def _budget(options: RunOptions, loaded: LoadedBackbone) -> Budget:
     from peftsearch.backbone.load import n_head_params
 
@@ -331,7 +340,7 @@ def _settings(
         "training": plain(asdict(training)),
         "autocast": str(autocast).removeprefix("torch.") if autocast is not None else "none",
         "seed": options.seed,
-        "storage": _without_password(options.storage),
+        "storage": without_password(options.storage),
     }
 
 
@@ -364,19 +373,7 @@ def plain(value: Any) -> Any:
     return value
 
 
-def _without_password(url: str) -> str:
-    from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import ArgumentError
-
-    if not url:
-        return "study.db"
-    try:
-        return make_url(url).render_as_string(hide_password=True)
-    except ArgumentError as error:
-        raise ConfigError(f"--storage {url!r} is not a storage URL such as sqlite:///x.db or postgresql://…") from error
-
-
-def _name(options: RunOptions, task: Task, backbone: Backbone) -> str:
+def default_name(options: RunOptions, task: Task, backbone: Backbone) -> str:
     """A folder name from what distinguishes studies; equal commands give equal names."""
     parts = [backbone.name.rstrip("/").split("/")[-1], task.name, options.budget, options.space, options.strategy]
     text = "-".join([*(Path(p).stem if p.endswith((".yaml", ".yml")) else p for p in parts), f"seed{options.seed}"])

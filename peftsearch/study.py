@@ -123,6 +123,20 @@ def _open_storage(url: str) -> optuna.storages.RDBStorage:
         raise StudyError(f"--storage {url!r} cannot be opened: {one_line(error)}") from error
 
 
+def without_password(url: str) -> str:
+    """A storage URL as a study's settings keep it; `study.db` for none.
+
+    Raises:
+        ConfigError: It is no URL.
+    """
+    if not url:
+        return "study.db"
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except sqlalchemy.exc.ArgumentError as error:
+        raise ConfigError(f"--storage {url!r} is not a storage URL such as sqlite:///x.db or postgresql://…") from error
+
+
 def _no_sampler() -> BaseSampler:
     return optuna.samplers.RandomSampler(seed=0)
 

@@ -13,7 +13,7 @@ LAYERS = {
     1: {"space", "catalog", "grouping", "strategy", "methods", "backbone"},
     2: {"fitting", "injection", "samplers", "study", "baselines", "display", "pareto"},
     3: {"tasks", "training", "evaluate", "verdict"},
-    4: {"engines", "setup", "search", "result", "progress", "trial"},
+    4: {"engines", "setup", "search", "result", "progress", "trial", "session"},
     5: {"cli", "commands", "__init__", "__main__"},
 }
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names}

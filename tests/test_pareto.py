@@ -11,7 +11,6 @@ from optuna.study._multi_objective import _is_pareto_front
 
 from peftsearch.pareto import hypervolume, knee, nondominated, reference_point, smallest_within
 
-
 FEW = st.integers(-4, 4)
 
 
