@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -17,9 +17,6 @@ from peftsearch.architecture import Architecture
 from peftsearch.catalog import read_yaml, shipped
 from peftsearch.errors import BudgetError, ConfigError, StudyError
 from peftsearch.progress import LiveReporter, PlainReporter, Reporter
-
-if TYPE_CHECKING:
-    pass
 
 
 def run(arguments: argparse.Namespace) -> int:
