@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 from rich.text import Text
 
 from peftsearch.architecture import Architecture, Design, Placement
-from peftsearch.backbone.anatomy import Backbone
-from peftsearch.methods import METHODS
 from peftsearch.space import ALLOCATIONS, allocation_weights
+
+if TYPE_CHECKING:
+    from peftsearch.backbone.anatomy import Backbone
 
 BlockKey = tuple[str, int]
 _BARS = " ▁▂▃▄▅▆▇█"
@@ -68,6 +70,8 @@ def block_keys(backbone: Backbone) -> list[BlockKey]:
 
 def size_labels(architecture: Architecture, backbone: Backbone) -> dict[tuple[str, int, str], str]:
     """Readable sizes of all placements: `r=4`, `query+ffn_in`."""
+    from peftsearch.methods import METHODS  # brings torch, which a report of a study must not wait for
+
     blocks = {(b.stack, b.index): b for b in backbone.blocks}
     return {
         (p.stack, p.block, p.method): METHODS[p.method].label(blocks[p.stack, p.block], p.size)
@@ -87,5 +91,7 @@ def _block_name(stack: str, index: int, blocks: Sequence[BlockKey]) -> str:
 
 
 def _methods(architecture: Architecture) -> list[str]:
+    from peftsearch.methods import METHODS
+
     used = {p.method for p in architecture.placements}
     return [name for name in METHODS if name in used]

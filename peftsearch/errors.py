@@ -46,6 +46,10 @@ class StudyError(PeftSearchError):
     """The folder or the storage of a study cannot be used."""
 
 
+class ReportError(PeftSearchError):
+    """A page or a picture of a study cannot be made or written."""
+
+
 def one_line(text: object, limit: int = 300) -> str:
     """Squeeze a text into one line of at most `limit` characters, as messages and trial reasons need it."""
     line = " ".join(str(text).split())

@@ -12,7 +12,7 @@ LAYERS = {
     0: {"errors", "fields", "architecture", "budget"},
     1: {"space", "catalog", "grouping", "strategy", "methods", "backbone"},
     2: {"fitting", "injection", "samplers", "study", "baselines", "display", "pareto"},
-    3: {"tasks", "training", "evaluate", "verdict", "points", "front"},
+    3: {"tasks", "training", "evaluate", "verdict", "points", "front", "report"},
     4: {"engines", "setup", "search", "result", "progress", "trial", "session"},
     5: {"cli", "commands", "__init__", "__main__"},
 }
