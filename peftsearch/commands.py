@@ -31,14 +31,14 @@ def run(arguments: argparse.Namespace) -> int:
         given = _stored_options(arguments)
     options = RunOptions(**given)
     try:
-        setup, result = run_study(options, _reporter(arguments.json), resume=arguments.resume)
+        setup, result = run_study(options, reporter_of(arguments.json), resume=arguments.resume)
     except AllTrialsFailed as error:
         print(f"peftsearch: {error}", file=sys.stderr)
         return 1
     if arguments.json:
         print(json.dumps(result.best, ensure_ascii=False))
         return 0
-    console = _console()
+    console = terminal()
     console.print(result_table(result, setup.task.metric))
     for line in design_lines(result):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -68,13 +68,14 @@ def _stored_options(arguments: argparse.Namespace) -> dict[str, Any]:
     return {**stored, **paths, "runs": runs, "storage": arguments.storage}
 
 
-def _reporter(machine: bool) -> Reporter:
+def reporter_of(machine: bool) -> Reporter:
+    """A live display in a terminal; plain lines elsewhere, on stderr where stdout is for a machine."""
     if machine:
         return PlainReporter(sys.stderr)
     return LiveReporter(Console()) if sys.stdout.isatty() else PlainReporter(sys.stdout)
 
 
-def _console() -> Console:
+def terminal() -> Console:
     """The terminal, or a wide page where the output goes to a file."""
     return Console() if sys.stdout.isatty() else Console(width=160)
 
@@ -89,7 +90,7 @@ def show(what: Path) -> int:
     best = read_yaml(path, max_bytes=8 * 1024 * 1024)
     if best.get("format") != "peftsearch-best/1":
         raise ConfigError(f"{path}: is not the best.yaml of a run (format {best.get('format')!r})")
-    _print_best(_console(), best, path)
+    _print_best(terminal(), best, path)
     return 0
 
 
@@ -130,7 +131,7 @@ def list_catalog(what: str, as_json: bool) -> int:
         table.add_column(column, overflow="fold", no_wrap=column == "name")
     for row in rows:
         table.add_row(*map(str, row.values()))
-    _console().print(table)
+    terminal().print(table)
     return 0
 
 

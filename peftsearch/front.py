@@ -7,12 +7,12 @@ that of the designs of the search, with its hypervolume against the same referen
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from peftsearch.errors import ConfigError, StudyError, one_line, unknown_name
+from peftsearch.axis import AXES, Axis, axis_of
+from peftsearch.errors import StudyError, one_line
 from peftsearch.pareto import hypervolume, knee, nondominated, reference_point, smallest_within
 from peftsearch.points import Point, StudyPoints
 from peftsearch.verdict import Candidate, standard_error
@@ -28,46 +28,6 @@ _COMPARED = {
     "metric": "metric",
 }
 """Settings that studies of one front share, as they are called in messages."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Axis:
-    """A cost."""
-
-    name: str
-    """As `--x` takes it."""
-    measure: str
-    """Name of the measure in the trials."""
-    label: str
-    unit: str = ""
-    scale: float = 1.0
-    """A value is shown in units of this many."""
-    log: bool = False
-    """Whether ratios count rather than differences: for the picture, the knee and the hypervolume."""
-
-    def place(self, cost: float) -> float:
-        """Where a cost lies on the axis."""
-        return math.log10(cost) if self.log else cost
-
-    def show(self, cost: float) -> str:
-        """The cost with its unit."""
-        shown = f"{cost / self.scale:,.0f}" if self.scale == 1 else f"{cost / self.scale:,.4g}"
-        return f"{shown} {self.unit}".strip()
-
-
-AXES = {
-    axis.name: axis
-    for axis in (
-        Axis(name="params", measure="params", label="trainable parameters", log=True),
-        Axis(name="train-flops", measure="train_flops", label="FLOPs of a training step", unit="GFLOP", scale=1e9),
-        Axis(name="inference-flops", measure="inference_flops", label="FLOPs of inference", unit="GFLOP", scale=1e9),
-        Axis(name="disk", measure="disk_bytes", label="tuned part on disk", unit="kB", scale=1e3, log=True),
-        Axis(name="step-time", measure="step_s", label="training step", unit="ms", scale=1e-3),
-        Axis(name="memory", measure="peak_memory_bytes", label="peak memory in training", unit="MB", scale=1e6),
-        Axis(name="latency", measure="latency_s", label="inference latency", unit="ms", scale=1e-3),
-        Axis(name="merged-latency", measure="merged_latency_s", label="latency, merged", unit="ms", scale=1e-3),
-    )
-}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,6 +59,15 @@ class Level:
     def front(self) -> tuple[Point, ...]:
         """The non-dominated designs of all, cheapest first."""
         return self.series[0].front
+
+    @property
+    def distinct_front(self) -> tuple[Point, ...]:
+        """The front with each training once: a baseline that spends less than two budgets is the same at both."""
+        return tuple({(p.name, p.scores, p.measures["params"]): p for p in reversed(self.front)}.values())[::-1]
+
+    def members(self, series: str, axis: Axis) -> list[Point]:
+        """The designs of a series that have a place on the axis."""
+        return [p for p in self.points if _belongs(p, series) and axis.holds(p)]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -145,6 +114,7 @@ def analyse(studies: Sequence[StudyPoints], x: str = "params", reference: tuple[
     grouped = [[p for p in usable if p.confirmed is confirmed] for confirmed in (True, False)]
     levels = tuple(_level(group, axis, reference) for group in grouped if group)
     n_validation = max((s.n_validation or 0 for s in studies), default=0)
+    best, smallest = _best_and_smallest(levels[0], axis, n_validation)
     settings, objectives = studies[0].settings, studies[0].objectives
     return Front(
         axis=axis,
@@ -153,25 +123,13 @@ def analyse(studies: Sequence[StudyPoints], x: str = "params", reference: tuple[
         task=str(settings.get("task", "")),
         points=points,
         levels=levels,
-        best=max(levels[0].points, key=lambda p: (p.score, -p.measures[axis.measure])),
-        smallest=_smallest(levels[0], axis, n_validation),
+        best=best,
+        smallest=smallest,
         several_budgets=len(studies) > 1,
         n_nondominated=len(all_objectives_front(points, objectives)) if len(objectives) > 1 else None,
         objectives=objectives,
         notes=tuple(_notes(levels, points, usable, axis)),
     )
-
-
-def axis_of(x: str) -> Axis:
-    """The cost of this name; the measure's own name is taken too.
-
-    Raises:
-        ConfigError: There is none.
-    """
-    found = AXES.get(x) or next((a for a in AXES.values() if a.measure == x), None)
-    if found is None:
-        raise ConfigError(f"--x: {unknown_name('cost', x, AXES)}")
-    return found
 
 
 def require_comparable(studies: Sequence[StudyPoints]) -> None:
@@ -221,14 +179,14 @@ def all_objectives_front(points: Sequence[Point], objectives: Sequence[str]) -> 
 
 
 def _level(points: Sequence[Point], axis: Axis, reference: tuple[float, float] | None) -> Level:
-    placed = [p for p in points if _has_place(p, axis)]
+    placed = [p for p in points if axis.holds(p)]
     if reference is None:
         score, place = reference_point(
-            [(p.score, axis.place(p.measures[axis.measure])) for p in placed] or [(points[0].score, 0.0)], _DIRECTIONS
+            [(p.score, axis.place(axis.cost(p))) for p in placed] or [(points[0].score, 0.0)], _DIRECTIONS
         )
         reference = float(score), float(10**place if axis.log else place)
     names = ["all", "search", *dict.fromkeys(p.baseline for p in points if p.baseline)]
-    bent = knee([axis.place(p.measures[axis.measure]) for p in placed], [p.score for p in placed])
+    bent = knee([axis.place(axis.cost(p)) for p in placed], [p.score for p in placed])
     return Level(
         confirmed=points[0].confirmed,
         points=tuple(points),
@@ -239,10 +197,10 @@ def _level(points: Sequence[Point], axis: Axis, reference: tuple[float, float] |
 
 
 def _series(name: str, points: Sequence[Point], axis: Axis, reference: tuple[float, float]) -> Series:
-    mask = nondominated([(p.score, p.measures[axis.measure]) for p in points], _DIRECTIONS)
+    mask = nondominated([(p.score, axis.cost(p)) for p in points], _DIRECTIONS)
     front = [p for p, on in zip(points, mask, strict=True) if on]
-    front.sort(key=lambda p: (p.measures[axis.measure], p.budget_params))
-    placed = [(p.score, axis.place(p.measures[axis.measure])) for p in front if _has_place(p, axis)]
+    front.sort(key=lambda p: (axis.cost(p), p.budget_params))
+    placed = [(p.score, axis.place(axis.cost(p))) for p in points if axis.holds(p)]
     limit = reference[0], axis.place(reference[1])
     return Series(name=name, front=tuple(front), hypervolume=hypervolume(placed, limit, _DIRECTIONS))
 
@@ -251,23 +209,17 @@ def _belongs(point: Point, series: str) -> bool:
     return series == "all" or (point.baseline or "search") == series
 
 
-def _has_place(point: Point, axis: Axis) -> bool:
-    """The head alone, which has no parameters, has no place on a log axis: it is a level, drawn as a line."""
-    return not axis.log or point.measures[axis.measure] > 0
-
-
-def _smallest(level: Level, axis: Axis, n_validation: int) -> Point | None:
-    """By the rule of the verdict: designs with fewer scores than the others do not count."""
+def _best_and_smallest(level: Level, axis: Axis, n_validation: int) -> tuple[Point, Point | None]:
+    """By the rule of the verdict: designs with fewer scores than the others are neither."""
     n_seeds = max(len(p.scores) for p in level.points)
     full = [p for p in level.points if len(p.scores) == n_seeds]
+    best = max(full, key=lambda p: (p.score, -axis.cost(p)))
     if n_seeds < 2:
-        return None
-    candidates = [_candidate(p) for p in full]
-    best = max(range(len(full)), key=lambda i: (full[i].score, -full[i].measures[axis.measure]))
+        return best, None
     n = n_validation or 10**9  # unknown: the variance of rounding to whole examples is left out
-    errors = [standard_error(candidates[best], c, n) for c in candidates]
-    costs = [(float(p.budget_params), p.measures[axis.measure]) for p in full]
-    return full[smallest_within(costs, [p.score for p in full], errors)]
+    errors = [standard_error(_candidate(best), _candidate(p), n) for p in full]
+    costs = [(float(p.budget_params), axis.cost(p)) for p in full]
+    return best, full[smallest_within(costs, [p.score for p in full], errors)]
 
 
 def _candidate(point: Point) -> Candidate:
@@ -291,6 +243,6 @@ def _notes(levels: Sequence[Level], points: Sequence[Point], usable: Sequence[Po
         notes.append(f"{violating} designs violate a constraint and are on no front.")
     if len(points) - len(usable) - violating > 0:
         notes.append(f"{len(points) - len(usable) - violating} designs have no measured {axis.label}.")
-    if any(not _has_place(p, axis) for p in usable):
+    if any(not axis.holds(p) for p in usable):
         notes.append("The head alone costs nothing: it is a level, and counts for neither knee nor hypervolume.")
     return notes

@@ -12,9 +12,9 @@ LAYERS = {
     0: {"errors", "fields", "architecture", "budget"},
     1: {"space", "catalog", "grouping", "strategy", "methods", "backbone"},
     2: {"fitting", "injection", "samplers", "study", "baselines", "display", "pareto"},
-    3: {"tasks", "training", "evaluate", "verdict", "points", "front", "report"},
+    3: {"tasks", "training", "evaluate", "verdict", "points", "axis", "front", "front_text", "report"},
     4: {"engines", "setup", "search", "result", "progress", "trial", "session"},
-    5: {"cli", "commands", "__init__", "__main__"},
+    5: {"cli", "commands", "sweep", "pareto_command", "__init__", "__main__"},
 }
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names}
 TORCH = {"methods", "backbone", "injection", "tasks", "training", "evaluate", "engines", "trial"}
