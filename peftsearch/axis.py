@@ -55,13 +55,13 @@ AXES = {
     axis.name: axis
     for axis in (
         Axis(name="params", measure="params", label="trainable parameters", log=True),
-        Axis(name="train-flops", measure="train_flops", label="FLOPs of a training step", unit="GFLOP", scale=1e9),
-        Axis(name="inference-flops", measure="inference_flops", label="FLOPs of inference", unit="GFLOP", scale=1e9),
+        Axis(name="train_flops", measure="train_flops", label="FLOPs of a training step", unit="GFLOP", scale=1e9),
+        Axis(name="inference_flops", measure="inference_flops", label="FLOPs of inference", unit="GFLOP", scale=1e9),
         Axis(name="disk", measure="disk_bytes", label="tuned part on disk", unit="kB", scale=1e3, log=True),
-        Axis(name="step-time", measure="step_s", label="training step", unit="ms", scale=1e-3),
+        Axis(name="step_time", measure="step_s", label="training step", unit="ms", scale=1e-3),
         Axis(name="memory", measure="peak_memory_bytes", label="peak memory in training", unit="MB", scale=1e6),
         Axis(name="latency", measure="latency_s", label="inference latency", unit="ms", scale=1e-3),
-        Axis(name="merged-latency", measure="merged_latency_s", label="latency, merged", unit="ms", scale=1e-3),
+        Axis(name="merged_latency", measure="merged_latency_s", label="latency, merged", unit="ms", scale=1e-3),
     )
 }
 

@@ -65,6 +65,8 @@ def _dispatch(arguments: argparse.Namespace) -> int:
         from peftsearch.pareto_command import pareto
 
         return pareto(arguments)
+    if arguments.command == "worker":
+        return commands.worker(arguments)
     if arguments.command == "show":
         return commands.show(arguments.what)
     return commands.list_catalog(arguments.what, arguments.json)
@@ -80,9 +82,8 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_run(commands.add_parser("run", help="search, confirm, and write runs/NAME/best.yaml", allow_abbrev=False))
-    _add_pareto(
-        commands.add_parser("pareto", help="score against cost, over budgets or objectives", allow_abbrev=False)
-    )
+    _add_pareto(commands.add_parser("pareto", help="the front of score and cost", allow_abbrev=False))
+    _add_worker(commands.add_parser("worker", help="take part in a run that another process began"))
     show = commands.add_parser("show", help="draw the architecture that a run found")
     show.add_argument("what", type=Path, metavar="RUN|BEST.YAML", help="folder of a run, or its best.yaml")
     listing = commands.add_parser("list", help="what there is to choose from")
@@ -98,10 +99,10 @@ def _add_run(run: argparse.ArgumentParser) -> None:
 
 
 def _add_pareto(pareto: argparse.ArgumentParser) -> None:
-    pareto.add_argument("what", nargs="*", type=Path, metavar="RUN", help="folders of runs: one of several objectives")
     pareto.add_argument(
-        "--budgets", metavar="LIST", help="search at each of these: 0.02%%,0.1%%,1%% (same again resumes)"
+        "what", nargs="*", type=Path, metavar="RUN", help="several budgets, or one of several objectives"
     )
+    pareto.add_argument("--budgets", metavar="LIST", help="search at each of these: 0.02%%,0.1%%,1%%")
     pareto.add_argument("--x", default="params", metavar="COST", help="params, latency, memory, ... (default: params)")
     pareto.add_argument("--reference", metavar="SCORE,COST", help="reference point of the hypervolume")
     pareto.add_argument("--out", type=Path, metavar="DIR", help="where the results go (default: beside the runs)")
@@ -145,6 +146,12 @@ def _add_study(run: argparse.ArgumentParser) -> None:
     where.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="default: %(default)s")
     where.add_argument("--storage", default="", metavar="URL", help="Optuna storage (default: SQLite in the folder)")
     where.add_argument("--json", action="store_true", help="print the result as JSON; progress goes to stderr")
+
+
+def _add_worker(worker: argparse.ArgumentParser) -> None:
+    worker.add_argument("run", type=Path, metavar="RUN", help="its folder; made where only --storage is shared")
+    worker.add_argument("--storage", default="", metavar="URL", help="the run's Optuna storage, where it has its own")
+    worker.add_argument("--device", help="cpu, cuda, cuda:1 (default: cuda when there is one)")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -18,18 +18,19 @@ from peftsearch.catalog import read_yaml, shipped
 from peftsearch.errors import BudgetError, ConfigError, StudyError
 from peftsearch.progress import LiveReporter, PlainReporter, Reporter
 
+if TYPE_CHECKING:
+    from peftsearch.setup import RunOptions
+
 
 def run(arguments: argparse.Namespace) -> int:
     """`peftsearch run`: prepare, search, conclude, print."""
     from peftsearch.result import design_lines, result_table
-    from peftsearch.search import AllTrialsFailed
+    from peftsearch.schedule import AllTrialsFailed
     from peftsearch.session import run_study
     from peftsearch.setup import RunOptions
 
     given = {f.name: getattr(arguments, f.name) for f in fields(RunOptions)}
-    if arguments.budget is None:
-        given = _stored_options(arguments)
-    options = RunOptions(**given)
+    options = RunOptions(**given) if arguments.budget is not None else _stored_options(arguments)
     try:
         setup, result = run_study(options, reporter_of(arguments.json), resume=arguments.resume)
     except AllTrialsFailed as error:
@@ -46,10 +47,10 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _stored_options(arguments: argparse.Namespace) -> dict[str, Any]:
+def _stored_options(arguments: argparse.Namespace) -> RunOptions:
     """The options of the study that `--resume` without a budget names."""
-    from peftsearch.setup import RunOptions
-    from peftsearch.study import SETTINGS, read_settings
+    from peftsearch.session import read_options
+    from peftsearch.study import SETTINGS
 
     if not arguments.resume:
         raise BudgetError(
@@ -60,12 +61,21 @@ def _stored_options(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.name is None and not found:
         raise StudyError(f"{runs}: there is no study to resume; start one with --budget")
     folder = runs / arguments.name if arguments.name is not None else found[-1].parent
-    stored = read_settings(folder).get("options")
-    known = {f.name for f in fields(RunOptions)}
-    if not isinstance(stored, dict) or not set(stored) <= known:
-        raise StudyError(f"{folder}: its options are not stored; resume it with the command that began it")
-    paths = {k: Path(v) for k, v in stored.items() if k in {"anatomy", "train", "validation", "test"} and v is not None}
-    return {**stored, **paths, "runs": runs, "storage": arguments.storage}
+    return read_options(folder, arguments.storage)
+
+
+def worker(arguments: argparse.Namespace) -> int:
+    """`peftsearch worker`: take part in a study that another process began."""
+    from peftsearch.schedule import AllTrialsFailed
+    from peftsearch.session import join_study
+
+    try:
+        statement = join_study(arguments.run, arguments.storage, arguments.device, PlainReporter(sys.stdout))
+    except AllTrialsFailed as error:
+        print(f"peftsearch: {error}", file=sys.stderr)
+        return 1
+    print(statement)
+    return 0
 
 
 def reporter_of(machine: bool) -> Reporter:
@@ -96,7 +106,7 @@ def show(what: Path) -> int:
 
 def _print_best(console: Console, best: Mapping[str, Any], path: Path, stages: bool = True) -> None:
     from peftsearch.display import picture
-    from peftsearch.search import stage_line
+    from peftsearch.schedule import stage_line
 
     try:
         architecture = Architecture.from_dict(best["architecture"])

@@ -169,8 +169,23 @@ def set_state(model: nn.Module, values: Mapping[str, torch.Tensor]) -> None:
             parameter.copy_(values[name])
 
 
+def packed_state(model: nn.Module) -> bytes:
+    """What is trained, in safetensors' format; `load_state` reads it from a file."""
+    packed: bytes = save({name: value.contiguous() for name, value in state(model).items()}, {"format": FORMAT})
+    return packed
+
+
 def save_state(model: nn.Module, path: Path | str) -> None:
     """Write what is trained to a safetensors file, whole or not at all.
+
+    Raises:
+        OSError: The disk is full, read-only or forbidden.
+    """
+    write_state(packed_state(model), path)
+
+
+def write_state(packed: bytes, path: Path | str) -> None:
+    """Write a state that is already packed, whole or not at all.
 
     Raises:
         OSError: The disk is full, read-only or forbidden.
@@ -178,7 +193,7 @@ def save_state(model: nn.Module, path: Path | str) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
-    part.write_bytes(save({name: value.contiguous() for name, value in state(model).items()}, {"format": FORMAT}))
+    part.write_bytes(packed)
     part.replace(path)
 
 

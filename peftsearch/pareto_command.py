@@ -21,7 +21,7 @@ from peftsearch.front_text import conclusions, front_csv, front_json, front_tabl
 from peftsearch.points import read_points
 from peftsearch.report.front_page import front_page
 from peftsearch.report.front_png import front_png
-from peftsearch.study import storage_faults
+from peftsearch.storage import storage_faults
 
 
 def pareto(arguments: argparse.Namespace) -> int:
@@ -36,7 +36,7 @@ def pareto(arguments: argparse.Namespace) -> int:
     if arguments.out is not None:
         _require_folder(arguments.out)
     if arguments.budgets:
-        from peftsearch.search import AllTrialsFailed
+        from peftsearch.schedule import AllTrialsFailed
 
         try:
             paths, out = _sweep(arguments)

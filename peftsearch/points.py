@@ -18,9 +18,10 @@ from optuna.trial import FrozenTrial, TrialState
 from peftsearch.architecture import Design
 from peftsearch.catalog import read_yaml
 from peftsearch.display import design_line
-from peftsearch.errors import ConfigError, StudyError, one_line
-from peftsearch.samplers.context import INTERRUPTED, KIND
-from peftsearch.study import read_settings, storage_faults
+from peftsearch.errors import ConfigError, StudyError
+from peftsearch.samplers.context import INTERRUPTED, KIND, score_of
+from peftsearch.storage import open_storage, own_url, quiet_optuna, storage_faults, study_prefix
+from peftsearch.study import read_settings
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,13 +112,9 @@ def _trials(path: Path, settings: Mapping[str, Any], storage: str) -> tuple[list
         raise StudyError(f"{path}: its trials are in {settings['storage']}; give that URL with --storage")
     if own and not (path / "study.db").is_file():
         raise StudyError(f"{path}: its storage study.db is missing")
-    url = f"sqlite:///{(path / 'study.db').resolve()}" if own else storage
-    prefix = "" if own else f"{path.name}-{settings.get('id')}/"
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
-        kept = optuna.storages.RDBStorage(url)
-    except (ImportError, ValueError) as error:
-        raise StudyError(f"--storage {url!r} cannot be opened: {one_line(error)}") from error
+    prefix = "" if own else study_prefix(path.name, str(settings.get("id")))
+    quiet_optuna()
+    kept = open_storage(own_url(path) if own else storage)
     try:
         studies = [optuna.load_study(study_name=f"{prefix}{name}", storage=kept) for name in ("search", "confirm")]
         search, confirm = (s.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)) for s in studies)
@@ -136,15 +133,12 @@ def _counting(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
 def _single(path: Path, settings: Mapping[str, Any], objectives: tuple[str, ...], trial: FrozenTrial) -> Point:
     """A training of the search or of a baseline."""
     facts = trial.user_attrs
-    score = facts.get("score")
-    if score is None:
-        score = trial.values[objectives.index("score") if "score" in objectives else 0]
     baseline = facts.get(KIND) == "baseline"
     return Point(
         **_common(path, settings, [trial]),
         baseline=str(facts.get("baseline", facts["name"])) if baseline else "",
         confirmed=False,
-        scores=(float(score),),
+        scores=(score_of(trial),),
         objectives=tuple(map(float, trial.values)) if len(objectives) > 1 else (),
         violations="; ".join(map(str, facts.get("violations", ()))),
     )
@@ -160,7 +154,7 @@ def _confirmed(path: Path, settings: Mapping[str, Any], trials: Sequence[FrozenT
             **_common(path, settings, group),
             baseline="" if name.startswith("trial ") else name,
             confirmed=True,
-            scores=tuple(float(t.user_attrs.get("score", t.values[0])) for t in group),
+            scores=tuple(score_of(t) for t in group),
             hits=_hits([str(t.user_attrs.get("right", "")) for t in group]),
             violations="; ".join(dict.fromkeys(str(v) for t in group for v in t.user_attrs.get("violations", ()))),
         )

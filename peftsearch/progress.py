@@ -23,7 +23,7 @@ class TrialLine:
     name: str
     """`lora`, `trial 12`."""
     state: str
-    """`complete`, `reused`, `pruned`, `failed` or `does not fit`."""
+    """`complete`, `reused`, `pruned`, `failed`, `lost` or `does not fit`."""
     score: float | None
     n_params: int | None
     detail: str = ""
@@ -78,8 +78,8 @@ class PlainReporter:
         """Print the trial with the time left."""
         self._clock.advance(n_steps)
         self._best.see(line)
-        left = format_seconds(self._clock.left_s)
-        self.note(f"   {format_line(line)}  [{self._best.text}; {left} left]")
+        left = f"; {format_seconds(self._clock.left_s)} left" if self._clock.is_started else ""
+        self.note(f"   {format_line(line)}  [{self._best.text}{left}]")
 
     def close(self) -> None:
         """Nothing to close."""
@@ -125,10 +125,11 @@ class LiveReporter:
         self._clock.advance(n_steps)
         self._best.see(line)
         stage = f" · {line.stage}" if line.stage else ""
-        self._progress.update(self._task, advance=1, description=f"{line.phase}{stage}")
+        done = 0 if line.state == "lost" else 1
+        self._progress.update(self._task, advance=done, description=f"{line.phase}{stage}")
         self._last = Text(format_line(line), overflow="ellipsis", no_wrap=True)
-        if line.state == "failed":
-            self.note(f"{line.name} failed: {line.detail}")
+        if line.state in {"failed", "lost"}:
+            self.note(f"{line.name} {line.state}: {line.detail}")
 
     def close(self) -> None:
         """Remove the display."""
@@ -182,6 +183,10 @@ class _Clock:
 
     def advance(self, n_steps: int) -> None:
         self._done += n_steps
+
+    @property
+    def is_started(self) -> bool:
+        return self._n_steps > 0
 
     @property
     def left_s(self) -> float:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib import metadata
+from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
@@ -17,14 +18,18 @@ from rich.table import Table
 from peftsearch.architecture import Architecture
 from peftsearch.backbone.anatomy import Backbone
 from peftsearch.display import design_line, size_labels
-from peftsearch.samplers.context import INTERRUPTED, KIND, STAGE
+from peftsearch.engines.job import Job
+from peftsearch.injection import write_state
+from peftsearch.samplers.context import INTERRUPTED, KIND, STAGE, score_of
 from peftsearch.setup import Setup, plain
 from peftsearch.study import StudyFolder, state_path, to_yaml, write_atomically
 from peftsearch.verdict import Candidate, Verdict, judge
 
 if TYPE_CHECKING:
-    from peftsearch.search import Finalist
+    from peftsearch.engines.local import LocalEngine
+    from peftsearch.finalists import Finalist
 
+BEST = "best.yaml"
 _PACKAGES = ("peftsearch", "torch", "transformers", "datasets", "optuna", "accelerate")
 
 
@@ -79,7 +84,7 @@ class Result:
     """The content of `best.yaml`."""
 
 
-def conclude(setup: Setup, folder: StudyFolder, finalists: list[Finalist], engine: Any) -> Result:
+def conclude(setup: Setup, folder: StudyFolder, finalists: list[Finalist], engine: LocalEngine) -> Result:
     """Judge the confirmed designs, read the test split for the pick and the best baseline, write the files.
 
     Args:
@@ -109,19 +114,19 @@ def conclude(setup: Setup, folder: StudyFolder, finalists: list[Finalist], engin
     if verdict is None:
         raise AssertionError("the search ends before its conclusion when no confirmation has a score")
     read = {verdict.pick.name} | ({verdict.best_baseline.name} if verdict.best_baseline else set())
-    tests = {f.name: _test_scores(folder, f, scores[f.name], engine) for f in finalists if f.name in read}
+    tests = {f.name: _test_scores(setup, folder, f, scores[f.name], engine) for f in finalists if f.name in read}
     verdict = _against_test(verdict, tests)
     rows = _rows(setup, folder, finalists, scores, tests)
     best = _best_yaml(setup, folder, next(f for f in finalists if f.name == verdict.pick.name), verdict, rows)
     write_atomically(folder.path / "trials.csv", _trials_csv(folder))
-    write_atomically(folder.path / "best.yaml", to_yaml(best))
+    write_atomically(folder.path / BEST, to_yaml(best))
     return Result(verdict=verdict, rows=rows, best=best)
 
 
 def _confirmed(folder: StudyFolder, name: str) -> dict[int, float]:
     """Scores of a confirmed design by seed."""
     trials = folder.confirm.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return {t.user_attrs["seed"]: float(t.value or 0.0) for t in trials if t.user_attrs.get("name") == name}
+    return {t.user_attrs["seed"]: score_of(t) for t in trials if t.user_attrs.get("name") == name}
 
 
 def _hits(folder: StudyFolder, name: str) -> tuple[float, ...]:
@@ -151,20 +156,37 @@ def _against_test(verdict: Verdict, tests: Mapping[str, Scores]) -> Verdict:
     )
 
 
-def _test_scores(folder: StudyFolder, finalist: Finalist, scores: Mapping[int, float], engine: Any) -> Scores:
+def _test_scores(
+    setup: Setup, folder: StudyFolder, finalist: Finalist, scores: Mapping[int, float], engine: LocalEngine
+) -> Scores:
     """Test scores of a finalist; measured once and then kept in the study."""
     kept: dict[str, float] = dict(folder.confirm.user_attrs.get("test_scores", {}))
     values = []
     for seed in scores:
         key = f"{finalist.name}/{seed}"
         if key not in kept:
-            score = engine.test_score(finalist.architecture, state_path(folder.path, finalist.name, seed))
-            if score is None:
+            if setup.task.test is None:
                 return Scores(values=())
+            score = engine.test_score(finalist.architecture, _state(setup, folder, finalist, seed, engine))
             kept[key] = score
             folder.confirm.set_user_attr("test_scores", kept)
         values.append(kept[key])
     return Scores(values=tuple(values))
+
+
+def _state(setup: Setup, folder: StudyFolder, finalist: Finalist, seed: int, engine: LocalEngine) -> Path:
+    """The trained parameters of one confirmation; trained again where another machine has kept them to itself."""
+    path = state_path(folder.path, finalist.name, seed)
+    if not path.exists():
+        job = Job(
+            architecture=finalist.architecture,
+            learning_rate=finalist.design.learning_rate or setup.training.learning_rate,
+            steps=setup.strategy.confirm.steps,
+            seed=seed,
+            keep_state=True,
+        )
+        write_state(engine.run(job).state or b"", path)
+    return path
 
 
 def _rows(
@@ -186,7 +208,7 @@ def _rows(
                 detail=design_line(f.design),
                 n_params=f.architecture.n_params,
                 share=f.architecture.n_params / setup.budget.n_params,
-                search_score=by_name[f.name].value,
+                search_score=score_of(by_name[f.name]),
                 validation=Scores(values=tuple(scores[f.name].values())),
                 test=tests.get(f.name, Scores(values=())),
             )
@@ -194,7 +216,7 @@ def _rows(
     rows.sort(key=lambda r: -(mean(r.validation.values) if r.validation.values else float("-inf")))
     confirmed = {f.name for f in finalists}
     others = [t for name, t in by_name.items() if t.user_attrs.get(KIND) == "baseline" and name not in confirmed]
-    others.sort(key=lambda t: -(t.value if t.value is not None else float("-inf")))
+    others.sort(key=lambda t: -(score_of(t) if t.state == TrialState.COMPLETE else float("-inf")))
     return (*rows, *map(_unconfirmed, others))
 
 
@@ -206,7 +228,7 @@ def _unconfirmed(trial: FrozenTrial) -> Row:
         detail="" if done else str(trial.user_attrs.get("reason", trial.state.name.lower())),
         n_params=trial.user_attrs.get("n_params"),
         share=trial.user_attrs.get("share"),
-        search_score=trial.value if done else None,
+        search_score=score_of(trial) if done else None,
         validation=Scores(values=()),
         test=Scores(values=()),
     )
@@ -330,7 +352,7 @@ def _trials_csv(folder: StudyFolder) -> str:
                 "kind": "confirm" if name == "confirm" else facts.get(KIND, "search"),
                 "stage": t.system_attrs.get(STAGE),
                 "state": t.state.name.lower(),
-                "score": t.value,
+                "score": score_of(t) if t.state == TrialState.COMPLETE else None,
                 "design": json.dumps(facts.get("design")),
             }
             rows.append({**facts, **own})

@@ -1,57 +1,132 @@
-"""One study from the options to the result, as the command line and the sweep over budgets run it."""
+"""One study from its options to its result; what `peftsearch run`, its workers and a sweep over budgets share."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
 from peftsearch.engines.local import LocalEngine
 from peftsearch.errors import StudyError
 from peftsearch.progress import Reporter
-from peftsearch.result import Result, conclude
-from peftsearch.search import Search
+from peftsearch.result import BEST, Result, conclude
+from peftsearch.schedule import Schedule
+from peftsearch.search import LocalDriver, Search
 from peftsearch.setup import RunOptions, Setup, prepare
-from peftsearch.study import StudyFolder, check_settings, storage_faults
+from peftsearch.storage import storage_faults
+from peftsearch.study import SETTINGS, StudyFolder, check_settings, fetch_settings, read_settings
+from peftsearch.trial import TrialRunner
 
 
 def run_study(
     options: RunOptions, reporter: Reporter, *, resume: bool = False, like: Setup | None = None
 ) -> tuple[Setup, Result]:
-    """Prepare, search and conclude; what the folder already holds is taken up.
+    """Prepare, search, confirm, judge, and write the result; goes on with a study that is there.
 
     Args:
         options: What to search.
         reporter: Is told of everything.
-        resume: Whether there must be a study to resume.
+        resume: Refuse to begin a study that is not there.
         like: A setup of the same model and task, whose loaded backbone and encoded data serve this study too.
 
     Raises:
-        PeftSearchError: What is wrong with the options, or with the folder.
+        PeftSearchError: What is wrong with the options, the data, the model, the budget or the storage.
         AllTrialsFailed: No trial has a score.
     """
     setup = prepare(options, like=like)
+    with open_study(setup, resume=resume) as folder:
+        engine = engine_of(setup)
+        for line in heading(setup):
+            reporter.note(line)
+        finalists = Search(setup, folder, engine, LocalDriver(engine), reporter).run()
+        return setup, conclude(setup, folder, finalists, engine)
+
+
+def join_study(folder: Path, storage: str, device: str | None, reporter: Reporter) -> str:
+    """Take part in a study beside the process that began it; the last to find nothing left writes the result.
+
+    Args:
+        folder: The run's folder; where it is not seen from here, it is made from what the storage holds.
+        storage: The run's own Optuna storage; empty for the one in the folder.
+        device: Where to train; None for CUDA where there is any.
+        reporter: Is told of what this process does.
+
+    Returns:
+        How it ended, in a sentence.
+
+    Raises:
+        PeftSearchError: There is no such study, or it cannot be used from here.
+        AllTrialsFailed: No trial has a score.
+    """
+    options = read_options(folder, storage)
+    setup = prepare(replace(options, device=device))
+    with open_study(setup, resume=True, shared=True) as study:
+        engine = engine_of(setup)
+        for line in heading(setup):
+            reporter.note(line)
+        runner = TrialRunner(setup, study, reporter)
+        schedule = Schedule(setup, study, runner, reporter)
+        LocalDriver(engine).drive(schedule, runner)
+        if not study.lead():
+            return "Nothing is left to train; the process that began the run writes its result."
+        if not (study.path / BEST).exists():
+            conclude(setup, study, schedule.finalists(), engine)
+        return f"Nothing is left to train; the result is in {study.path / BEST}."
+
+
+def read_options(folder: Path, storage: str = "") -> RunOptions:
+    """The options with which a study was begun.
+
+    Args:
+        folder: The study's folder. Where it is not there, its settings are fetched from the storage, and it is made.
+        storage: The study's own storage, if it has one.
+
+    Raises:
+        StudyError: There is no such study, or its options are not stored.
+    """
+    if storage and not (folder / SETTINGS).exists():
+        fetch_settings(folder, storage)
+    stored = read_settings(folder).get("options")
+    known = {f.name for f in fields(RunOptions)}
+    if not isinstance(stored, dict) or not set(stored) <= known:
+        raise StudyError(f"{folder}: its options are not stored; resume it with the command that began it")
+    paths = {k: Path(v) for k, v in stored.items() if k in {"anatomy", "train", "validation", "test"} and v is not None}
+    return RunOptions(**{**stored, **paths, "runs": folder.parent, "name": folder.name, "storage": storage})
+
+
+def engine_of(setup: Setup) -> LocalEngine:
+    """The engine of this process."""
+    return LocalEngine(setup.loaded, setup.task, setup.encoded, setup.training, setup.device, setup.autocast)
+
+
+@contextmanager
+def open_study(setup: Setup, *, resume: bool = False, shared: bool = False) -> Iterator[StudyFolder]:
+    """The study's folder, closed at the end; faults of its storage become one line.
+
+    Raises:
+        StudyError: It belongs to other settings, is in use, cannot be used, or is to be resumed and is not there.
+    """
     with storage_faults(setup.path):
         if not check_settings(setup.path, setup.settings) and resume:
             raise StudyError(f"{setup.path}: there is no study to resume; leave --resume out to start it")
-        folder = StudyFolder(setup.path, setup.settings, options.storage, _to_store(options, setup.path.name))
+        stored = stored_options(setup.options, setup.path.name)
+        folder = StudyFolder(setup.path, setup.settings, setup.options.storage, stored, shared)
         try:
-            engine = LocalEngine(setup.loaded, setup.task, setup.encoded, setup.training, setup.device, setup.autocast)
-            for line in _heading(setup):
-                reporter.note(line)
-            finalists = Search(setup, folder, engine, reporter).run()
-            return setup, conclude(setup, folder, finalists, engine)
+            yield folder
         finally:
             folder.close()
 
 
-def _to_store(options: RunOptions, name: str) -> dict[str, Any]:
+def stored_options(options: RunOptions, name: str) -> dict[str, Any]:
     """The options as YAML holds them, with the study's name; a storage, which may hold a password, stays out."""
     stored = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(options).items()}
     return {k: v for k, v in stored.items() if k not in {"runs", "storage"}} | {"name": name}
 
 
-def _heading(setup: Setup) -> list[str]:
+def heading(setup: Setup) -> list[str]:
+    """What is searched, in a few lines."""
     from peftsearch.backbone.device import hardware
 
     backbone, task, budget = setup.backbone, setup.task, setup.budget

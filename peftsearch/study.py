@@ -4,50 +4,37 @@
 Optuna storage: `study.db` (SQLite) in the folder, or any storage URL. The folder belongs to one set of settings;
 opening it with others is refused, naming the first difference.
 
-What a killed process leaves behind is a trial in the state RUNNING. Opening the folder marks it as failed and
-interrupted: it counts for nothing, and the samplers, which decide from what counts, propose the same design again.
+What a killed process leaves behind is a trial in the state RUNNING. Opening the folder, and every process that looks
+for work in it, marks it as failed and interrupted (`claims.py`): it counts for nothing, and its design is tried again.
 """
 
 from __future__ import annotations
 
-import errno
-import logging
 import os
+import re
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import optuna
-import sqlalchemy.exc
 import yaml
 from filelock import FileLock, Timeout
 from optuna.pruners import BasePruner, MedianPruner, NopPruner
 from optuna.samplers import BaseSampler
-from optuna.trial import TrialState
-from sqlalchemy.engine import URL, make_url
 
 from peftsearch.catalog import read_yaml
+from peftsearch.claims import new_owner, release_dead
 from peftsearch.errors import ConfigError, StudyError, one_line
-from peftsearch.samplers.context import INTERRUPTED
+from peftsearch.storage import claim_lock, open_storage, own_url, quiet_optuna, storage_faults, study_prefix
 from peftsearch.strategy import Strategy
 
 SETTINGS = "settings.yaml"
+Direction = Literal["maximize", "minimize"]
 _NOT_COMPARED = {"id", "options"}
 """Settings that every folder has its own of."""
-_DISK_FAULTS = {
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EROFS,
-    errno.EIO,
-    errno.EACCES,
-    errno.EPERM,
-    errno.ENOTDIR,
-    errno.EISDIR,
-    errno.ENAMETOOLONG,
-}
-_OWN_FILES = {".lock", f".{SETTINGS}.part"}
+_OWN_FILES = {".lock", ".claim", f".{SETTINGS}.part"}
 """What a kill may leave in a folder before it holds a study."""
 
 
@@ -59,42 +46,72 @@ class StudyFolder:
         settings: What the study is about; plain YAML values.
         storage: An Optuna storage URL; empty for SQLite in the folder. In a storage that several studies share, each
             has its folder's name and id before its own.
-        options: What the user asked for, kept so that `--resume` needs no more than a name.
+        options: What the user asked for, kept so that `--resume` and workers need no more than a name.
+        shared: Join a study beside other processes; without it the folder is this process's alone, workers apart.
 
     Raises:
         StudyError: The folder belongs to other settings, is in use, damaged or cannot be written.
     """
 
     def __init__(
-        self, path: Path, settings: Mapping[str, Any], storage: str = "", options: Mapping[str, Any] | None = None
+        self,
+        path: Path,
+        settings: Mapping[str, Any],
+        storage: str = "",
+        options: Mapping[str, Any] | None = None,
+        shared: bool = False,
     ) -> None:
         self.path = path
         self.settings = dict(settings)
-        own = URL.create("sqlite", database=str((path / "study.db").resolve()))
-        url = storage or own.render_as_string(hide_password=False)
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
-        logging.getLogger("alembic").setLevel(logging.ERROR)
+        self.owner = new_owner()
+        """By which the trials that this process runs are known."""
+        url = storage or own_url(path)
+        quiet_optuna()
         with storage_faults(storage or path):
             check_settings(path, settings)
             if storage:
-                self._storage = _open_storage(url)  # a storage that does not answer is said before anything is written
+                self._storage = open_storage(url)  # a storage that does not answer is said before anything is written
             path.mkdir(parents=True, exist_ok=True)
             self._lock = FileLock(path / ".lock", timeout=0)
-            self._acquire()
+            if not shared:
+                self._acquire()
             if not (path / SETTINGS).exists():
                 identity = {"id": uuid.uuid4().hex[:12], "options": dict(options or {})}
                 write_atomically(path / SETTINGS, to_yaml(self.settings | identity))
             if not storage:
-                self._storage = _open_storage(url)
-            prefix = f"{path.name}-{read_settings(path)['id']}/" if storage else ""
-            self.search = self._open(f"{prefix}search")
-            self.confirm = self._open(f"{prefix}confirm")
-            self.n_interrupted = sum(map(mark_interrupted, (self.search, self.confirm)))
+                self._storage = open_storage(url)
+            self._claims = claim_lock(self._storage, path)
+            stored = read_settings(path)
+            prefix = study_prefix(path.name, stored["id"]) if storage else ""
+            self.search = self._open(f"{prefix}search", directions_of(settings))
+            self.confirm = self._open(f"{prefix}confirm", ["maximize"])
+            if "settings" not in self.search.user_attrs:
+                self.search.set_user_attr("settings", stored)  # for workers that do not see this folder
+            with self.claim():
+                self.n_interrupted = self.release_dead()
 
     def use(self, sampler: BaseSampler, pruner: BasePruner) -> None:
         """Set what chooses and what stops the trials of the search."""
         self.search.sampler = sampler
         self.search.pruner = pruner
+
+    @contextmanager
+    def claim(self) -> Iterator[None]:
+        """Be the only process that looks for work: what is claimed inside is claimed by nobody else."""
+        with self._claims:
+            yield
+
+    def release_dead(self) -> int:
+        """Free the trials that dead processes left running; only while the claim is held. Returns their number."""
+        return release_dead(self.search, self.owner) + release_dead(self.confirm, self.owner)
+
+    def lead(self) -> bool:
+        """Try to become the one process that concludes the study; True when it is."""
+        try:
+            self._lock.acquire()
+        except Timeout:
+            return False
+        return True
 
     def close(self) -> None:
         """Give the folder free for other processes."""
@@ -103,24 +120,18 @@ class StudyFolder:
         self._lock.release()
 
     def _acquire(self) -> None:
-        try:
-            self._lock.acquire()
-        except Timeout as error:
-            raise StudyError(f"{self.path}: another process is running this study; wait for it or stop it") from error
+        if not self.lead():
+            raise StudyError(f"{self.path}: another process is running this study; wait for it or stop it")
 
-    def _open(self, name: str) -> optuna.Study:
+    def _open(self, name: str, directions: list[Direction]) -> optuna.Study:
         return optuna.create_study(
-            study_name=name, storage=self._storage, direction="maximize", load_if_exists=True, sampler=_no_sampler()
+            study_name=name, storage=self._storage, directions=directions, load_if_exists=True, sampler=_no_sampler()
         )
 
 
-def _open_storage(url: str) -> optuna.storages.RDBStorage:
-    try:
-        if make_url(url).database in (None, "", ":memory:"):
-            raise StudyError(f"--storage {url!r} names no database; a search in memory could not be resumed")
-        return optuna.storages.RDBStorage(url)
-    except (ImportError, sqlalchemy.exc.ArgumentError) as error:
-        raise StudyError(f"--storage {url!r} cannot be opened: {one_line(error)}") from error
+def directions_of(settings: Mapping[str, Any]) -> list[Direction]:
+    """Optuna's directions of the search: the score is maximised, every other objective minimised."""
+    return ["maximize" if name == "score" else "minimize" for name in settings.get("objectives") or ["score"]]
 
 
 def without_password(url: str) -> str:
@@ -179,19 +190,34 @@ def read_settings(path: Path) -> dict[str, Any]:
         raise StudyError(f"the settings of the study are damaged: {error}") from error
 
 
+def fetch_settings(path: Path, url: str) -> None:
+    """Make a study's folder from what its storage holds, for a machine that does not see the first one.
+
+    Raises:
+        StudyError: The storage cannot be used, or holds no study of that name, or several.
+    """
+    quiet_optuna()
+    with storage_faults(url):
+        storage = open_storage(url)
+        names = [s.study_name for s in storage.get_all_studies()]
+        own = [n for n in names if re.fullmatch(rf"{re.escape(path.name)}-[0-9a-f]{{12}}/search", n)]
+        if len(own) != 1:
+            known = sorted({n.rsplit("-", 1)[0] for n in names if n.endswith("/search")})
+            what = "no study" if not own else f"{len(own)} studies"
+            raise StudyError(
+                f"{path}: is not there, and the storage holds {what} of that name (it has {known or 'none'})"
+            )
+        settings = optuna.load_study(study_name=own[0], storage=storage).user_attrs.get("settings")
+        if not isinstance(settings, dict):
+            raise StudyError(f"{path}: is not there, and the storage does not hold its settings")
+        path.mkdir(parents=True, exist_ok=True)
+        write_atomically(path / SETTINGS, to_yaml(settings))
+
+
 def state_path(folder: Path, name: str, seed: int) -> Path:
     """Where the trained parameters of one confirmation are."""
     safe = "".join(c if c.isalnum() or c in "-._" else "-" for c in name)
     return folder / "confirmed" / f"{safe}-seed{seed}.safetensors"
-
-
-def mark_interrupted(study: optuna.Study) -> int:
-    """Fail the trials that a killed process left running, so that they are run anew. Returns their number."""
-    stale = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    for trial in stale:
-        study._storage.set_trial_user_attr(trial._trial_id, INTERRUPTED, True)
-        study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
-    return len(stale)
 
 
 def make_pruner(strategy: Strategy) -> BasePruner:
@@ -227,30 +253,6 @@ def write_atomically(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
-
-
-@contextmanager
-def storage_faults(where: object) -> Iterator[None]:
-    """Turn faults of the disk and the database into one line.
-
-    Raises:
-        StudyError: In place of a database error or a full, read-only or forbidden disk.
-    """
-    try:
-        yield
-    except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
-        cause = error.__cause__ if isinstance(error, optuna.exceptions.StorageInternalError) else error
-        reason = one_line(getattr(cause, "orig", None) or cause or error, 160)
-        raise StudyError(
-            f"{where}: the storage cannot be used ({reason}); if it is damaged, restore study.db from a copy or start "
-            "anew with another --name; if the disk is full or read-only, mend that and run the same command again"
-        ) from error
-    except OSError as error:
-        if error.errno not in _DISK_FAULTS:
-            raise
-        raise StudyError(
-            f"{error.filename or where}: {error.strerror}; mend that and run the same command again: nothing is lost"
-        ) from error
 
 
 def _brief(value: object) -> str:

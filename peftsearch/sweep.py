@@ -14,10 +14,11 @@ from pathlib import Path
 from peftsearch.budget import parse_budget
 from peftsearch.errors import BudgetError, one_line
 from peftsearch.progress import Reporter
-from peftsearch.search import AllTrialsFailed
+from peftsearch.schedule import AllTrialsFailed
 from peftsearch.session import run_study
 from peftsearch.setup import RunOptions, Setup, default_name, prepare
-from peftsearch.study import check_settings, storage_faults
+from peftsearch.storage import storage_faults
+from peftsearch.study import check_settings
 
 _LONGEST_NAME = 80
 """Characters of a made-up name, so that a budget's name fits behind it."""

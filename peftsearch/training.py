@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -87,9 +87,8 @@ def train(
     loss_of: Callable[[Tensor, Tensor], Tensor],
     device: torch.device,
     autocast: torch.dtype | None = None,
-    after_step: Callable[[int], None] | None = None,
-) -> TrainingLog:
-    """Train the parameters of `groups`.
+) -> Generator[int, None, TrainingLog]:
+    """Train the parameters of `groups`, step by step; whoever iterates may evaluate the model between two steps.
 
     Args:
         model: Gives `.logits` `(batch, num_labels)` for a batch without its labels.
@@ -100,10 +99,12 @@ def train(
         loss_of: Loss of logits and labels.
         device: Where the model is.
         autocast: Reduced precision for the forward pass; None trains in the model's own.
-        after_step: Called after each step with the number of steps done; its time is not counted.
+
+    Yields:
+        The number of steps done, after each of them.
 
     Returns:
-        Losses and seconds.
+        Losses and seconds; what happens between two steps is not counted.
 
     Raises:
         Diverged: A loss or a gradient norm is not finite.
@@ -112,17 +113,15 @@ def train(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: rate_factor(s, n_steps, settings.warmup_share))
     params = [p for group in optimizer.param_groups for p in group["params"]]
     log = TrainingLog()
-    model.train()
     for step, batch in enumerate(batches, 1):
+        model.train()
         started = time.perf_counter()
         log.losses.append(_step(model, batch, params, settings, loss_of, device, autocast, step))
         optimizer.step()
         schedule.step()
         optimizer.zero_grad(set_to_none=True)
         log.train_s += time.perf_counter() - started
-        if after_step is not None:
-            after_step(step)
-            model.train()
+        yield step
         if step == n_steps:
             return log
     raise ValueError(f"the batches ended after {len(log.losses)} of {n_steps} steps")

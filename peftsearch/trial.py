@@ -3,51 +3,76 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import optuna
 import torch
-from optuna.trial import TrialState
+from optuna.storages._heartbeat import get_heartbeat_thread
+from optuna.trial import FrozenTrial, TrialState
 
 from peftsearch.architecture import Architecture, Design
+from peftsearch.claims import OWNER, release
 from peftsearch.display import design_line
 from peftsearch.engines.job import Job, Outcome
 from peftsearch.engines.local import LocalEngine
 from peftsearch.errors import BudgetError, StudyError, one_line
 from peftsearch.fitting import fit
+from peftsearch.injection import write_state
 from peftsearch.progress import Reporter, TrialLine
-from peftsearch.samplers.context import REPLICATE, STAGE
+from peftsearch.samplers.context import REPLICATE, STAGE, score_of
 from peftsearch.setup import Setup
-from peftsearch.study import state_path
+from peftsearch.study import StudyFolder, state_path
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Work:
+    """A trial that this process has claimed and that is to be trained."""
+
+    study: optuna.Study
+    trial: optuna.Trial
+    phase: str
+    """`baselines`, `search` or `confirm`."""
+    name: str
+    job: Job
+    line: dict[str, str]
+    """What the display shows of it."""
+
+    @property
+    def prunable(self) -> bool:
+        """Whether the pruner may stop it."""
+        return self.phase == "search" and len(self.study.directions) == 1
 
 
 class TrialRunner:
-    """Runs trials of a study.
+    """Begins, runs and records the trials of a study.
 
     Args:
         setup: What is searched, and with what.
-        path: Folder of the study; trained parameters of the confirmation go below it.
-        engine: Runs the trainings.
+        folder: The study; trained parameters of the confirmation go into its folder.
         reporter: Is told of every trial.
     """
 
-    def __init__(self, setup: Setup, path: Path, engine: LocalEngine, reporter: Reporter) -> None:
+    def __init__(self, setup: Setup, folder: StudyFolder, reporter: Reporter) -> None:
         self._setup = setup
-        self._path = path
-        self._engine = engine
+        self._folder = folder
         self._reporter = reporter
 
-    def run(
+    def begin(
         self, study: optuna.Study, trial: optuna.Trial, design: Design, phase: str, name: str, seed: int | None = None
-    ) -> None:
-        """Fit, train, score and record one design; whatever happens to it is recorded and never ends the search."""
+    ) -> Work | None:
+        """Claim a trial, fit its design and write down what is known of it.
+
+        Returns:
+            What is to be trained; None when the trial is over already: it does not fit, or was trained before.
+        """
         setup, confirm = self._setup, phase == "confirm"
         fidelity: Any = setup.strategy.confirm if confirm else setup.strategy.search
         system = study._storage.get_trial_system_attrs(trial._trial_id)
         if seed is None:
             seed = setup.options.seed + int(system.get(REPLICATE, 0))
         facts = {"name": name, "design": design.to_dict(), "steps": fidelity.steps, "seed": seed}
+        facts[OWNER] = self._folder.owner
         line = {"phase": phase, "stage": str(system.get(STAGE, "")), "name": name, "detail": design_line(design)}
         try:
             architecture = self.fit(design)
@@ -58,87 +83,132 @@ class TrialRunner:
             if phase == "baselines":
                 shown = TrialLine(**{**line, "detail": str(error)}, state="does not fit", score=None, n_params=None)
                 self._reporter.trial(shown, fidelity.steps)
-            return
+            return None
         job = Job(
             architecture=architecture,
             learning_rate=design.learning_rate or setup.training.learning_rate,
             steps=fidelity.steps,
             evaluations=1 if confirm or phase == "baselines" else fidelity.evaluations,
             seed=seed,
-            save_to=state_path(self._path, name, seed) if confirm else None,
+            keep_state=confirm,
         )
         facts |= {"n_params": architecture.n_params, "learning_rate": job.learning_rate}
         facts["share"] = architecture.n_params / setup.budget.n_params
-        state, score = self._train(study, trial, job, facts, prunable=phase == "search")
-        if state == "failed":
-            line["detail"] = facts["reason"]
-        self._reporter.trial(
-            TrialLine(**line, state=state, score=score, n_params=architecture.n_params), fidelity.steps
-        )
+        _write(trial, facts)
+        work = Work(study=study, trial=trial, phase=phase, name=name, job=job, line=line)
+        known = None if confirm else self._known(study, job)
+        if known is None:
+            return work
+        _finish(study, trial, TrialState.COMPLETE, {"reused_from": known.number, **_copied(known)}, known.values)
+        self._show(work, "reused", score_of(known))
+        return None
 
-    def _train(
-        self, study: optuna.Study, trial: optuna.Trial, job: Job, facts: dict[str, Any], prunable: bool
-    ) -> tuple[str, float | None]:
-        """Run a job and record how it ended; returns the state to show, and the score."""
-        known = self._known_score(study, job, facts)
-        if known is not None:
-            facts["reused_from"], score = known
-            _finish(study, trial, TrialState.COMPLETE, facts, score)
-            return "reused", score
+    def run(self, work: Work, engine: LocalEngine) -> None:
+        """Train a trial in this process and record how it ended; it never ends the search, whatever happens to it."""
         try:
-            outcome = self._engine.run(job, _pruning(trial) if prunable else None)
+            with get_heartbeat_thread(work.trial._trial_id, work.study._storage):
+                outcome = engine.run(work.job, _pruning(work.trial) if work.prunable else None)
+            self.complete(work, outcome)
         except optuna.TrialPruned as error:
-            _finish(study, trial, TrialState.PRUNED, {**facts, "reason": one_line(error)})
-            return "pruned", None
+            self.prune(work, one_line(error))
         except (StudyError, OSError, optuna.exceptions.OptunaError):
             raise  # the study itself cannot go on
+        except KeyboardInterrupt:
+            self.lose(work, "stopped by the user", by_user=True)
+            raise
         except Exception as error:  # any other fault is this trial's own: it is recorded and the search goes on
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-            facts["reason"] = f"{type(error).__name__}: {one_line(error)}"
-            _finish(study, trial, TrialState.FAIL, facts)
-            return "failed", None
-        if job.save_to is not None:
-            facts["right"] = "".join("01"[hit] for hit in outcome.right)
-        _finish(study, trial, TrialState.COMPLETE, facts | _measured(outcome), outcome.score)
-        return "complete", outcome.score
+            self.fail(work, f"{type(error).__name__}: {one_line(error)}")
 
-    def _known_score(self, study: optuna.Study, job: Job, facts: dict[str, Any]) -> tuple[int, float] | None:
-        """Number and score of an equal training of this study; none is trained twice."""
-        if job.save_to is not None:
-            return None
-        wanted = [facts[key] for key in ("n_params", "learning_rate", "steps", "seed")]
-        for t in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
-            same = [t.user_attrs.get(key) for key in ("n_params", "learning_rate", "steps", "seed")] == wanted
-            if same and self.fit(Design.from_dict(t.user_attrs["design"])) == job.architecture:
-                return t.number, float(t.value or 0.0)
-        return None
+    def complete(self, work: Work, outcome: Outcome) -> None:
+        """Record a trained trial, its parameters before its score."""
+        facts = _measured(outcome)
+        if outcome.state is not None:
+            write_state(outcome.state, state_path(self._folder.path, work.name, work.job.seed))
+            facts["right"] = "".join("01"[hit] for hit in outcome.right)
+        _finish(work.study, work.trial, TrialState.COMPLETE, facts, [outcome.score])
+        self._show(work, "complete", outcome.score)
+
+    def prune(self, work: Work, reason: str) -> None:
+        """Record a trial that the pruner stopped."""
+        _finish(work.study, work.trial, TrialState.PRUNED, {"reason": reason})
+        self._show(work, "pruned")
+
+    def fail(self, work: Work, reason: str) -> None:
+        """Record a trial that failed by its own fault."""
+        _finish(work.study, work.trial, TrialState.FAIL, {"reason": reason})
+        self._show(work, "failed", detail=reason)
+
+    def lose(self, work: Work, reason: str, by_user: bool = False) -> None:
+        """Record a trial whose process ended, or which the user stopped; it is run anew, within a limit."""
+        again = release(work.study, _stored(work), reason, by_user)
+        if not by_user:
+            self._show(work, "lost" if again else "failed", detail=reason)
 
     def fit(self, design: Design) -> Architecture:
         """The architecture that a design becomes under the study's budget."""
         return fit(design, self._setup.backbone, self._setup.budget)
 
+    def _show(self, work: Work, state: str, score: float | None = None, detail: str | None = None) -> None:
+        line = work.line if detail is None else {**work.line, "detail": detail}
+        shown = TrialLine(**line, state=state, score=score, n_params=work.job.architecture.n_params)
+        self._reporter.trial(shown, 0 if state == "lost" else work.job.steps)
 
-def _finish(
-    study: optuna.Study, trial: optuna.Trial, state: TrialState, facts: dict[str, Any], value: float | None = None
-) -> None:
-    """Write the facts, then the state: a trial with a state has all its facts."""
+    def _known(self, study: optuna.Study, job: Job) -> FrozenTrial | None:
+        """An equal training of this study; none is trained twice."""
+        wanted = [job.architecture.n_params, job.learning_rate, job.steps, job.seed]
+        for t in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+            same = [t.user_attrs.get(key) for key in ("n_params", "learning_rate", "steps", "seed")] == wanted
+            if same and self.fit(Design.from_dict(t.user_attrs["design"])) == job.architecture:
+                return t
+        return None
+
+
+def _stored(work: Work) -> FrozenTrial:
+    return work.study._storage.get_trial(work.trial._trial_id)
+
+
+def _write(trial: optuna.Trial, facts: dict[str, Any]) -> None:
     for key, fact in facts.items():
         trial.set_user_attr(key, fact)
-    study.tell(trial, value, state=state)
+
+
+def _finish(
+    study: optuna.Study,
+    trial: optuna.Trial,
+    state: TrialState,
+    facts: dict[str, Any],
+    values: list[float] | None = None,
+) -> None:
+    """Write the facts, then the state: a trial with a state has all its facts."""
+    _write(trial, facts)
+    study.tell(trial, values, state=state)
 
 
 def _pruning(trial: optuna.Trial) -> Callable[[int, float], None]:
     def report(step: int, score: float) -> None:
-        trial.report(score, step)
-        if trial.should_prune():
-            raise optuna.TrialPruned(f"stopped by the pruner at step {step} with score {score:.4f}")
+        reason = pruned_at(trial, step, score)
+        if reason is not None:
+            raise optuna.TrialPruned(reason)
 
     return report
 
 
-def _measured(outcome: Outcome) -> dict[str, float]:
+def pruned_at(trial: optuna.Trial, step: int, score: float) -> str | None:
+    """Report an intermediate score; says why the pruner stops the trial, or None."""
+    trial.report(score, step)
+    return f"stopped by the pruner at step {step} with score {score:.4f}" if trial.should_prune() else None
+
+
+def _copied(known: FrozenTrial) -> dict[str, Any]:
+    """What a trial takes over from an equal one."""
+    return {key: known.user_attrs[key] for key in ("score", "n_head", "loss") if key in known.user_attrs}
+
+
+def _measured(outcome: Outcome) -> dict[str, Any]:
     return {
+        "score": outcome.score,
         "n_head": outcome.n_head,
         "loss": outcome.loss,
         "train_s": round(outcome.train_s, 3),

@@ -11,9 +11,9 @@ ROOT = Path(peftsearch.__file__).parent
 LAYERS = {
     0: {"errors", "fields", "architecture", "budget"},
     1: {"space", "catalog", "grouping", "strategy", "methods", "backbone"},
-    2: {"fitting", "injection", "samplers", "study", "baselines", "display", "pareto"},
+    2: {"fitting", "injection", "samplers", "claims", "storage", "study", "baselines", "display", "pareto"},
     3: {"tasks", "training", "evaluate", "verdict", "points", "axis", "front", "front_text", "report"},
-    4: {"engines", "setup", "search", "result", "progress", "trial", "session"},
+    4: {"engines", "setup", "search", "schedule", "finalists", "session", "result", "progress", "trial"},
     5: {"cli", "commands", "sweep", "pareto_command", "__init__", "__main__"},
 }
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names}

@@ -167,14 +167,14 @@ class TestBadStudies:
     def test_a_locked_database_is_said(self, place, finished, tmp_path, capsys, monkeypatch):
         """A disk fault in mid-search: one line, exit 2, and what is stored stays."""
         _, model, files = place
-        monkeypatch.setattr("peftsearch.study._open_storage", _broken_storage)
+        monkeypatch.setattr("peftsearch.study.open_storage", _broken_storage)
         assert "disk is full" in refused(capsys, *arguments(model, files, tmp_path / "runs"))
 
     def test_a_full_disk_while_a_state_is_saved(self, args, tmp_path, capsys, monkeypatch):
-        def full(model, path):
+        def full(packed, path):
             raise OSError(28, os.strerror(28), str(path))
 
-        monkeypatch.setattr("peftsearch.engines.local.save_state", full)
+        monkeypatch.setattr("peftsearch.trial.write_state", full)
         assert call(*args()) == 2
         assert "No space left on device" in capsys.readouterr().err
         n_done = len([s for s in story(tmp_path / "runs" / "r") if s[-1] == TrialState.COMPLETE])

@@ -47,10 +47,15 @@ def batches(n, scale=1.0):
 def run(model, n_steps=10, settings=None, data=None, **more):
     groups = [{"params": list(model.parameters()), "lr": 0.1, "weight_decay": 0.0}]
     settings = settings or TrainingSettings()
-    return train(
+    steps = train(
         model, groups, data or batches(n_steps), n_steps=n_steps, settings=settings, loss_of=cross_entropy,
         device=CPU, **more,
     )  # fmt: skip
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
 
 
 def test_schedule():

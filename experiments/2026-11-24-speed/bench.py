@@ -76,8 +76,8 @@ def bench_memory(repeats: int) -> None:
         if i == 5:
             before = resident_mb()
         with inject(loaded.model, design, loaded.backbone, seed=i):
-            train(loaded.model, param_groups(loaded.model, 1e-3), [batch], n_steps=1, settings=SETTINGS,
-                  loss_of=LOSS, device=CPU)  # fmt: skip
+            list(train(loaded.model, param_groups(loaded.model, 1e-3), [batch], n_steps=1, settings=SETTINGS,
+                       loss_of=LOSS, device=CPU))  # fmt: skip
     print(f"{repeats} cycles: {before:.1f} MB, growth {resident_mb() - before:+.1f} MB (bound 20 MB)")
 
 

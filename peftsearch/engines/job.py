@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from peftsearch.architecture import Architecture
 
@@ -21,8 +20,8 @@ class Job:
     """Validations, evenly spread, the last one at the end."""
     seed: int = 0
     """Seeds the new parameters, the head, the order of the data and dropout."""
-    save_to: Path | None = None
-    """Where the trained parameters go (safetensors); None keeps nothing."""
+    keep_state: bool = False
+    """Whether the outcome holds the trained parameters."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,3 +42,5 @@ class Outcome:
     """Seconds in training steps."""
     wall_s: float
     """Seconds in all."""
+    state: bytes | None = None
+    """The trained parameters in safetensors' format, where the job asked for them."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import torch
@@ -12,10 +12,10 @@ from peftsearch.architecture import Architecture
 from peftsearch.backbone.load import LoadedBackbone, n_head_params, reset_head
 from peftsearch.engines.job import Job, Outcome
 from peftsearch.evaluate import Objective
-from peftsearch.injection import inject, load_state, param_groups, save_state
+from peftsearch.injection import inject, load_state, packed_state, param_groups
 from peftsearch.tasks.encode import EncodedSplit, EncodedTask, batches
 from peftsearch.tasks.task import Task
-from peftsearch.training import TrainingSettings, train
+from peftsearch.training import TrainingLog, TrainingSettings, train
 
 
 class LocalEngine:
@@ -59,18 +59,37 @@ class LocalEngine:
         Raises:
             Diverged: The loss is no longer a number.
         """
+        stages = self.stages(job)
+        try:
+            while True:
+                step, score = next(stages)
+                if report is not None:
+                    report(step, score)
+        except StopIteration as end:
+            outcome: Outcome = end.value
+            return outcome
+        finally:
+            stages.close()
+
+    def stages(self, job: Job) -> Generator[tuple[int, float], None, Outcome]:
+        """Train one architecture from validation to validation; closing the generator ends the job.
+
+        Yields:
+            Step and score of each validation before the last.
+
+        Returns:
+            The outcome; the model is restored whatever happens.
+
+        Raises:
+            Diverged: The loss is no longer a number.
+        """
         started = time.perf_counter()
         model, backbone = self._loaded.model, self._loaded.backbone
+        stops = evaluation_steps(job.steps, job.evaluations)
         with inject(model, job.architecture, backbone, seed=job.seed):
             reset_head(model, backbone, job.seed)
             torch.manual_seed(job.seed)
-            stops = evaluation_steps(job.steps, job.evaluations)
-
-            def after_step(step: int) -> None:
-                if report is not None and step in stops[:-1]:
-                    report(step, self._score(self._encoded.validation)[0])
-
-            log = train(
+            steps = train(
                 model,
                 param_groups(model, job.learning_rate),
                 batches(self._encoded.train, self._settings.batch_size, seed=job.seed, steps=job.steps),
@@ -79,11 +98,16 @@ class LocalEngine:
                 loss_of=self._objective.loss,
                 device=self._device,
                 autocast=self._autocast,
-                after_step=after_step,
             )
+            while True:
+                try:
+                    step = next(steps)
+                except StopIteration as end:
+                    log: TrainingLog = end.value
+                    break
+                if step in stops[:-1]:
+                    yield step, self._score(self._encoded.validation)[0]
             score, right = self._score(self._encoded.validation)
-            if job.save_to is not None:
-                save_state(model, job.save_to)
             tail = log.losses[-max(1, len(log.losses) // 10) :]
             return Outcome(
                 score=score,
@@ -93,12 +117,12 @@ class LocalEngine:
                 loss=sum(tail) / len(tail),
                 train_s=log.train_s,
                 wall_s=time.perf_counter() - started,
+                state=packed_state(model) if job.keep_state else None,
             )
 
-    def test_score(self, architecture: Architecture, state: Path) -> float | None:
-        """Score a trained state on the test split; None where the task has none."""
-        if self._encoded.test is None:
-            return None
+    def test_score(self, architecture: Architecture, state: Path) -> float:
+        """Score a trained state on the test split, which the task must have."""
+        assert self._encoded.test is not None, "the task has no test split"
         with inject(self._loaded.model, architecture, self._loaded.backbone):
             load_state(self._loaded.model, state)
             return self._score(self._encoded.test)[0]

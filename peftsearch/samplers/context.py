@@ -20,6 +20,8 @@ INTERRUPTED = "interrupted"
 """User attribute of a failed trial that a killed process left behind; it is run anew and counts for nothing."""
 KIND = "kind"
 """User attribute of a trial: `baseline` or `search`."""
+PLACE = "place"
+"""User attribute of a trial of the search: its number among those that count, from 1. A retry takes the same place."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,6 +68,27 @@ def counted(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
         for t in trials
         if t.state != TrialState.WAITING and not t.user_attrs.get(INTERRUPTED) and t.user_attrs.get(KIND) != "baseline"
     ]
+
+
+def next_place(trials: Iterable[FrozenTrial]) -> int:
+    """The place of the next trial: the smallest number from 1 that no trial that counts has.
+
+    Without interruptions it is the number of trials so far, plus one. Trials that state no place fill gaps in order.
+    """
+    own = [t.user_attrs.get(PLACE) for t in counted(trials)]
+    taken = {place for place in own if place is not None}
+    place = 1
+    for _ in range(own.count(None) + 1):
+        while place in taken:
+            place += 1
+        taken.add(place)
+    return place
+
+
+def score_of(trial: FrozenTrial) -> float:
+    """The validation score of a completed trial, whatever else the study optimises."""
+    stated = trial.user_attrs.get("score")
+    return float(trial.values[0] if stated is None else stated)
 
 
 def derived_seed(*parts: object) -> int:

@@ -1,7 +1,7 @@
 """Makes an Optuna sampler depend on the stored history and the seed alone.
 
 Optuna's samplers hold a random generator that advances with every call and is lost with the process. Here every
-trial gets a fresh sampler, seeded by the study's seed and the number of counted trials before it.
+trial gets a fresh sampler, seeded by the study's seed and the trial's place among those that count.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from peftsearch.samplers.context import counted, derived_seed
+from peftsearch.samplers.context import derived_seed, next_place
 
 
 class PerTrialSampler(BaseSampler):
@@ -56,5 +56,5 @@ class PerTrialSampler(BaseSampler):
     def _of(self, study: Study, trial: FrozenTrial) -> BaseSampler:
         if self._current is None or self._current[0] != trial.number:
             earlier = [t for t in study.get_trials(deepcopy=False) if t.number < trial.number]
-            self._current = (trial.number, self._make(derived_seed(self._seed, len(counted(earlier)))))
+            self._current = (trial.number, self._make(derived_seed(self._seed, next_place(earlier) - 1)))
         return self._current[1]

@@ -1,0 +1,130 @@
+"""Who runs a trial, so that what a dead process left behind is run anew and what a living one runs is left alone.
+
+Every running trial names its owner: host, process, the process's start, and the opening of the study. On the owner's
+own host a look at the process tells whether it lives; from elsewhere Optuna's heartbeat does, which every owner records
+while a trial runs. A trial whose owner is dead fails as interrupted: it counts for nothing, and its place is free for a
+retry. A trial that loses its process again and again is recorded as failed, so that one that kills its process ends.
+
+All of this happens inside `StudyFolder.claim`, which one process at a time holds.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import uuid
+from functools import lru_cache
+from pathlib import Path
+
+import optuna
+import psutil
+from optuna.trial import FrozenTrial, TrialState
+
+from peftsearch.samplers.context import INTERRUPTED
+
+OWNER = "owner"
+"""User attribute of a trial: who runs it."""
+HEARTBEAT_S = 20
+"""Seconds between two signs of life."""
+GRACE_S = 120
+"""Seconds without a sign of life after which an owner on another host counts as dead."""
+MAX_LOSSES = 3
+"""Times that a trial may lose its process before it is recorded as failed."""
+
+
+def new_owner() -> str:
+    """The text by which this process, and this opening of a study, is known."""
+    return " ".join([_host(), str(os.getpid()), _started(os.getpid()), uuid.uuid4().hex[:12]])
+
+
+def is_dead(owner: str, own: str) -> bool | None:
+    """Whether an owner can no longer finish its trial.
+
+    Args:
+        owner: Who runs the trial.
+        own: Who asks; an earlier opening of the study by the same process counts as dead.
+
+    Returns:
+        None where this host cannot tell.
+    """
+    try:
+        host, pid, started, _ = owner.split()
+    except ValueError:
+        return True
+    if owner == own:
+        return False
+    if host != _host():
+        return None
+    if int(pid) == os.getpid():
+        return True
+    return _started(int(pid)) != started
+
+
+def release_dead(study: optuna.Study, own: str) -> int:
+    """Fail the trials that dead processes left running, so that they are run anew.
+
+    Returns:
+        How many there were.
+    """
+    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    if not running:
+        return 0
+    stale = set(study._storage._get_stale_trial_ids(study._study_id))  # type: ignore[attr-defined]  # RDBStorage has it
+    n_dead = 0
+    for trial in running:
+        owner = trial.user_attrs.get(OWNER)
+        dead = True if owner is None else is_dead(owner, own)
+        if dead or (dead is None and trial._trial_id in stale):
+            release(study, trial, "its process ended while it ran")
+            n_dead += 1
+    return n_dead
+
+
+def release(study: optuna.Study, trial: FrozenTrial, reason: str, by_user: bool = False) -> bool:
+    """Fail a running trial as interrupted, or for good where it was lost too often.
+
+    Args:
+        study: The study of the trial.
+        trial: A running trial.
+        reason: What happened, for the record.
+        by_user: The user stopped it: no reason ever to give it up.
+
+    Returns:
+        Whether it will be run anew.
+    """
+    n_losses = 1 + sum(_is_same(t, trial) for t in study.get_trials(deepcopy=False))
+    again = by_user or n_losses < MAX_LOSSES
+    facts: dict[str, object] = {"reason": reason if again else f"{reason}, {n_losses} times; it is not tried again"}
+    if again:
+        facts |= {INTERRUPTED: True} | ({"by_user": True} if by_user else {})
+    for key, fact in facts.items():
+        study._storage.set_trial_user_attr(trial._trial_id, key, fact)
+    study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+    return again
+
+
+def _is_same(earlier: FrozenTrial, trial: FrozenTrial) -> bool:
+    """Whether an earlier trial was lost at the same work."""
+    if not earlier.user_attrs.get(INTERRUPTED) or earlier.user_attrs.get("by_user"):
+        return False
+    return all(earlier.user_attrs.get(key) == trial.user_attrs.get(key) for key in ("name", "design", "seed"))
+
+
+def _started(pid: int) -> str:
+    """When a process began, which tells it from a later one of the same number; empty when there is none."""
+    try:
+        return f"{psutil.Process(pid).create_time():.2f}"
+    except psutil.Error:
+        return "-"
+
+
+@lru_cache(maxsize=1)
+def _host() -> str:
+    """This host, this boot and this space of process numbers: containers may share the first two."""
+    parts = [socket.gethostname()]
+    try:
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip())
+        parts.append(str(Path("/proc/self/ns/pid").stat().st_ino))
+    except OSError:
+        parts.append(f"{psutil.boot_time():.0f}")
+    return "/".join(parts).replace(" ", "_")

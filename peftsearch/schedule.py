@@ -1,0 +1,256 @@
+"""What comes next: baselines, then the strategy's trials, then the confirmation; decided from the stored history alone.
+
+Any number of processes may ask: each claims one piece of work at a time under the study's lock (`StudyFolder.claim`).
+The order of a single process is the order of the phases; several run a phase's end and the next one's beginning side by
+side, but no confirmation begins before the last trial of the search has ended.
+"""
+
+from __future__ import annotations
+
+import warnings
+from enum import Enum
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.trial import FrozenTrial, TrialState
+
+from peftsearch.baselines import Baseline, baselines_of
+from peftsearch.errors import one_line
+from peftsearch.finalists import Finalist, choose_finalists, not_interrupted
+from peftsearch.progress import Reporter
+from peftsearch.samplers.context import INTERRUPTED, KIND, PLACE, counted, next_place
+from peftsearch.setup import Setup
+from peftsearch.study import StudyFolder
+from peftsearch.trial import TrialRunner, Work
+
+_TRIES_PER_TRIAL = 50
+"""Designs that may be proposed for each that fits, before the search gives up."""
+_CONFIRM_SEED = 1000
+"""Distance of the confirmation's seeds from those of the search, which it must not share."""
+_NOT_RETRIED = {INTERRUPTED, "reason", "by_user"}
+
+
+class Pause(Enum):
+    """Nothing can be begun until a running trial ends."""
+
+    PAUSE = "pause"
+
+
+PAUSE = Pause.PAUSE
+
+
+class AllTrialsFailed(Exception):
+    """Not one trial has a score; the message gives the reasons."""
+
+
+class Schedule:
+    """Hands out the work of a study.
+
+    Args:
+        setup: What to search, and with what.
+        folder: Where it is kept; its history is taken up.
+        runner: Begins trials.
+        reporter: Is told of phases and decisions.
+    """
+
+    def __init__(self, setup: Setup, folder: StudyFolder, runner: TrialRunner, reporter: Reporter) -> None:
+        self._setup = setup
+        self._folder = folder
+        self._runner = runner
+        self._reporter = reporter
+        self._phase = ""
+        self._n_stages = len(folder.search.user_attrs.get("stages", []))
+        self.baselines = baselines_of(setup.space, setup.backbone)
+        folder.use(setup.sampler, setup.pruner)
+
+    def next(self) -> Work | Pause | None:
+        """Claim the next piece of work.
+
+        Returns:
+            The work; `PAUSE` while other trials have to end first; None when nothing is left to begin or to wait for.
+
+        Raises:
+            AllTrialsFailed: No trial of the search, or of the confirmation, has a score.
+        """
+        with self._folder.claim():
+            self._folder.release_dead()
+            found = self._next_baseline() or self._next_search()
+            if found is not None:
+                return found
+            if _running(self._folder.search):
+                return PAUSE
+            require_scores(self._folder.search, self._folder)
+            found = self._next_confirmation()
+            if found is None and not _running(self._folder.confirm):
+                require_scores(self._folder.confirm, self._folder)
+            return found
+
+    def is_over(self) -> bool:
+        """Whether nothing is left to train."""
+        return not self._open_baselines() and self._search_is_over() and not self._open_confirmations(self.finalists())
+
+    def finalists(self) -> list[Finalist]:
+        """The designs to confirm, from the history."""
+        return choose_finalists(self._folder.search, self._setup, self._runner.fit)
+
+    def _next_baseline(self) -> Work | None:
+        left = self._open_baselines()
+        if left:
+            self._begin_phase("baselines", len(left))
+        for baseline in left:
+            facts = {KIND: "baseline", "baseline": baseline.name, "design": baseline.design.to_dict()}
+            space = self._setup.context.distributions if baseline.params else {}
+            trial = _create(self._folder.search, dict(baseline.params or {}), space, facts)
+            work = self._runner.begin(self._folder.search, trial, baseline.design, "baselines", baseline.name)
+            if work is not None:
+                return work
+        return None
+
+    def _open_baselines(self) -> list[Baseline]:
+        known = {t.user_attrs.get("baseline") for t in not_interrupted(self._folder.search)}
+        return [b for b in self.baselines if b.name not in known]
+
+    def _next_search(self) -> Work | Pause | None:
+        study, setup = self._folder.search, self._setup
+        while True:
+            self._record_stages()
+            if self._search_is_over():
+                return None
+            self._begin_phase("search", setup.strategy.trials - self._spent())
+            waiting = getattr(setup.sampler, "waiting", None)
+            trials = study.get_trials(deepcopy=False)
+            lost = next(iter(_to_retry(trials)), None)
+            if lost is None and waiting is not None and waiting(trials):
+                return PAUSE
+            place = next_place(trials) if lost is None else lost.user_attrs[PLACE]
+            trial = _ask(study, setup.context.distributions) if lost is None else _again(study, lost)
+            trial.set_user_attr(PLACE, place)
+            work = self._runner.begin(study, trial, setup.space.design(trial.params), "search", f"trial {place}")
+            if work is not None:
+                return work
+
+    def _record_stages(self) -> None:
+        """Keep and tell what the stages have decided, for samplers that have stages."""
+        decisions = getattr(self._setup.sampler, "decisions", None)
+        if decisions is None:
+            return
+        study = self._folder.search
+        stages = [s.to_dict() for s in decisions(study.get_trials(deepcopy=False)) if s.chosen is not None]
+        for stage in stages[self._n_stages :]:
+            self._reporter.note(stage_line(stage))
+        self._n_stages = max(self._n_stages, len(stages))
+        if len(stages) > len(study.user_attrs.get("stages", [])):
+            study.set_user_attr("stages", stages)
+
+    def _spent(self) -> int:
+        """Trials of the search that are trained, were, or were tried to."""
+        return sum(not t.user_attrs.get("infeasible") for t in counted(self._folder.search.get_trials(deepcopy=False)))
+
+    def _search_is_over(self) -> bool:
+        trials = self._folder.search.get_trials(deepcopy=False)
+        exhausted = getattr(self._setup.sampler, "exhausted", None)
+        if exhausted is not None and exhausted(trials):
+            return True
+        if self._spent() >= self._setup.strategy.trials:
+            return True
+        if len(counted(trials)) >= _TRIES_PER_TRIAL * self._setup.strategy.trials:
+            self._reporter.note("The search ends early: too few of the designs that it proposes fit the budget.")
+            return True
+        return False
+
+    def _next_confirmation(self) -> Work | Pause | None:
+        study = self._folder.confirm
+        jobs = self._open_confirmations(self.finalists())
+        if jobs:
+            self._begin_phase("confirm", len(jobs))
+        for finalist, seed in jobs:
+            trial = _create(study, {}, {}, {})
+            work = self._runner.begin(study, trial, finalist.design, "confirm", finalist.name, seed=seed)
+            if work is not None:
+                return work
+        return PAUSE if _running(study) else None
+
+    def _open_confirmations(self, finalists: list[Finalist]) -> list[tuple[Finalist, int]]:
+        """Trainings that nobody has begun; seed by seed, so that all designs have as many."""
+        done = {(t.user_attrs.get("name"), t.user_attrs.get("seed")) for t in not_interrupted(self._folder.confirm)}
+        first = self._setup.options.seed + _CONFIRM_SEED
+        seeds = range(first, first + self._setup.strategy.confirm.seeds)
+        return [(f, seed) for seed in seeds for f in finalists if (f.name, seed) not in done]
+
+    def _begin_phase(self, name: str, n_trials: int) -> None:
+        if name != self._phase:
+            self._phase = name
+            self._reporter.phase(name, n_trials)
+
+
+def require_scores(study: optuna.Study, folder: StudyFolder) -> None:
+    """Check that a study has a score.
+
+    Raises:
+        AllTrialsFailed: It has none; the message gives the reasons.
+    """
+    trials = not_interrupted(study)
+    if any(t.state == TrialState.COMPLETE for t in trials):
+        return
+    reasons = sorted({str(t.user_attrs.get("reason")) for t in trials if t.user_attrs.get("reason")})
+    raise AllTrialsFailed(
+        f"all {len(trials)} trials failed: {one_line('; '.join(reasons[:3]))}; they are recorded in "
+        f"{folder.path}; a lower --learning-rate or a smaller --batch-size may help"
+    )
+
+
+def stage_line(stage: dict[str, Any]) -> str:
+    """A closed stage in one line."""
+    tried = [c for c in stage["choices"] if c["n"]]
+    scores = ", ".join(
+        f"{c['choice']} {c['mean']:.4f}" + (f" ± {c['standard_error']:.4f}" if c["standard_error"] is not None else "")
+        for c in sorted(tried, key=lambda c: -c["mean"])
+    )
+    if not tried:
+        return f"{stage['stage']}: {stage['why']}"
+    least, most = min(c["n"] for c in tried), max(c["n"] for c in tried)
+    n = f" (n={most} each: {scores})" if least == most else f" (n={least} to {most}: {scores})"
+    return f"{stage['stage']}: {stage['chosen']}, {stage['why']}{n}"
+
+
+def _running(study: optuna.Study) -> bool:
+    return bool(study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
+
+
+def _ask(study: optuna.Study, distributions: dict[str, BaseDistribution]) -> optuna.Trial:
+    """A trial that the sampler chooses."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Heartbeat of storage")  # `TrialRunner.run` records them
+        return study.ask(distributions)
+
+
+def _create(
+    study: optuna.Study,
+    params: dict[str, Any],
+    distributions: dict[str, BaseDistribution],
+    user_attrs: dict[str, Any],
+    system_attrs: dict[str, Any] | None = None,
+) -> optuna.Trial:
+    """A running trial with given parameters, which no sampler chose."""
+    template = optuna.create_trial(
+        state=TrialState.RUNNING,
+        params=params,
+        distributions=distributions,
+        user_attrs=user_attrs,
+        system_attrs=system_attrs,
+    )
+    return optuna.Trial(study, study._storage.create_new_trial(study._study_id, template_trial=template))
+
+
+def _to_retry(trials: list[FrozenTrial]) -> list[FrozenTrial]:
+    """Interrupted trials of the search whose place nobody has taken since, lowest place first."""
+    taken = {t.user_attrs.get(PLACE) for t in counted(trials)}
+    lost = {t.user_attrs[PLACE]: t for t in trials if t.user_attrs.get(INTERRUPTED) and PLACE in t.user_attrs}
+    return [lost[place] for place in sorted(lost) if place not in taken]
+
+
+def _again(study: optuna.Study, lost: FrozenTrial) -> optuna.Trial:
+    """A trial with the parameters and the sampler's notes of one that was lost."""
+    facts = {k: v for k, v in lost.user_attrs.items() if k not in _NOT_RETRIED}
+    return _create(study, dict(lost.params), dict(lost.distributions), facts, dict(lost.system_attrs))

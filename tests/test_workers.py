@@ -1,0 +1,132 @@
+"""Several processes on one study: `peftsearch worker`, claims, lost trials and their retries."""
+
+import os
+import signal
+import time
+from collections import Counter
+
+import optuna
+import pytest
+import yaml
+from optuna.trial import TrialState
+
+from peftsearch.claims import MAX_LOSSES, OWNER, is_dead, new_owner, release, release_dead
+from peftsearch.errors import StudyError
+from peftsearch.storage import open_storage
+from peftsearch.study import fetch_settings
+from tests.runs import arguments, kill_after, refused, start
+
+LONG = ("--search-steps", "60", "--steps", "60")
+
+
+@pytest.fixture(scope="module")
+def shared(place, tmp_path_factory):
+    """A run that was killed at its first baseline, ended by four workers, one of which was killed in mid-trial."""
+    _, model, files = place
+    runs = tmp_path_factory.mktemp("workers")
+    url = f"sqlite:///{runs / 'shared.db'}"
+    argv = arguments(model, files, runs, "--storage", url, *LONG)
+    kill_after(start(argv), "lora ")
+    workers = [start(["worker", str(runs / "r"), "--storage", url]) for _ in range(4)]
+    kill_after(workers[0], "trial ")
+    ended = [(w.communicate(timeout=240)[0], w.returncode) for w in workers[1:]]
+    return runs / "r", url, ended
+
+
+class TestFourProcesses:
+    def test_all_end_well(self, shared):
+        folder, _, ended = shared
+        assert [code for _, code in ended] == [0, 0, 0], ended
+        assert yaml.safe_load((folder / "best.yaml").read_text())["verdict"]["kind"]
+
+    def test_no_trial_is_run_twice(self, shared):
+        folder, url, _ = shared
+        names = optuna.get_all_study_names(url)
+        search = optuna.load_study(study_name=next(n for n in names if n.endswith("/search")), storage=url)
+        confirm = optuna.load_study(study_name=next(n for n in names if n.endswith("/confirm")), storage=url)
+        counts = [t for t in search.trials if not t.user_attrs.get("interrupted")]
+        assert all(t.state.is_finished() for t in search.trials)
+        assert set(Counter(t.user_attrs["name"] for t in counts).values()) == {1}
+        places = sorted(t.user_attrs["place"] for t in counts if "place" in t.user_attrs)
+        assert places == list(range(1, len(places) + 1))
+        slots = Counter(str(t.system_attrs["peftsearch:s4"]) for t in counts if "peftsearch:s4" in t.system_attrs)
+        assert set(slots.values()) == {1}
+        confirmed = Counter((t.user_attrs["name"], t.user_attrs["seed"]) for t in confirm.trials)
+        assert set(confirmed.values()) == {1}
+        assert len({t.user_attrs[OWNER] for t in counts}) > 1, "one process did it all"
+
+    def test_what_a_killed_worker_ran_was_run_again(self, shared):
+        _, url, _ = shared
+        name = next(n for n in optuna.get_all_study_names(url) if n.endswith("/search"))
+        trials = optuna.load_study(study_name=name, storage=url).trials
+        for lost in (t for t in trials if t.user_attrs.get("interrupted") and "place" in t.user_attrs):
+            again = [t for t in trials if t.user_attrs.get("place") == lost.user_attrs["place"] and t is not lost]
+            assert again[-1].params == lost.params
+            assert again[-1].user_attrs["seed"] == lost.user_attrs["seed"]
+
+    def test_a_machine_that_does_not_see_the_folder(self, shared, tmp_path):
+        folder, url, _ = shared
+        fetch_settings(tmp_path / "r", url)
+        assert (tmp_path / "r" / "settings.yaml").read_text() == (folder / "settings.yaml").read_text()
+        with pytest.raises(StudyError, match="holds no study of that name"):
+            fetch_settings(tmp_path / "other", url)
+
+
+def test_a_worker_without_a_run(tmp_path, capsys):
+    assert "holds no study" in refused(capsys, "worker", tmp_path / "nothing")
+
+
+class TestClaims:
+    @pytest.fixture
+    def trials(self, tmp_path):
+        storage = open_storage(f"sqlite:///{tmp_path / 'x.db'}")
+        return optuna.create_study(storage=storage)
+
+    def begin(self, study, owner, **facts):
+        trial = study.ask()
+        for key, value in {OWNER: owner, "name": "trial 1", "seed": 0, "design": {}, **facts}.items():
+            trial.set_user_attr(key, value)
+        return trial
+
+    def test_owners(self):
+        own = new_owner()
+        host, pid, started, _ = own.split()
+        assert is_dead(own, own) is False
+        assert is_dead(new_owner(), own) is True, "an earlier opening by this process"
+        assert is_dead(f"{host} {pid} 1.00 x", own) is True
+        assert is_dead(f"elsewhere {pid} {started} x", own) is None
+        assert is_dead("nonsense", own) is True
+        child = os.fork()
+        if child == 0:
+            time.sleep(60)
+            os._exit(0)
+        other = new_owner().split()
+        import psutil
+
+        alive = f"{host} {child} {psutil.Process(child).create_time():.2f} {other[3]}"
+        assert is_dead(alive, own) is False
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        assert is_dead(alive, own) is True
+
+    def test_the_living_are_left_alone(self, trials):
+        own = new_owner()
+        self.begin(trials, own)
+        self.begin(trials, "elsewhere 1 1.00 x")
+        dead = self.begin(trials, new_owner())
+        assert release_dead(trials, own) == 1
+        assert [t.state for t in trials.trials] == [TrialState.RUNNING, TrialState.RUNNING, TrialState.FAIL]
+        assert trials.trials[dead.number].user_attrs["interrupted"]
+
+    def test_a_trial_that_kills_its_process_ends(self, trials):
+        for n in range(1, MAX_LOSSES + 1):
+            trial = self.begin(trials, "x")
+            again = release(trials, trials.trials[trial.number], "gone")
+            assert again == (n < MAX_LOSSES)
+        assert [bool(t.user_attrs.get("interrupted")) for t in trials.trials] == [True] * (MAX_LOSSES - 1) + [False]
+        assert trials.trials[-1].user_attrs["reason"] == "gone, 3 times; it is not tried again"
+
+    def test_what_the_user_stops_is_never_given_up(self, trials):
+        for _ in range(2 * MAX_LOSSES):
+            trial = self.begin(trials, "x")
+            assert release(trials, trials.trials[trial.number], "stopped", by_user=True)
