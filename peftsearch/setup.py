@@ -20,8 +20,9 @@ from peftsearch.fitting import fit, smallest_budget
 from peftsearch.methods import get_method
 from peftsearch.samplers import SamplerContext, make_sampler
 from peftsearch.space import Choice, DesignSpace, load_space
+from peftsearch.storage import without_password
 from peftsearch.strategy import Strategy, load_strategy
-from peftsearch.study import make_pruner, without_password
+from peftsearch.study import make_pruner
 from peftsearch.training import TrainingSettings
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from sqlalchemy import text
 from sqlalchemy.engine import URL, Engine, make_url
 
 from peftsearch.claims import GRACE_S, HEARTBEAT_S
-from peftsearch.errors import StudyError, one_line
+from peftsearch.errors import ConfigError, StudyError, one_line
 
 _SQLITE_WAIT_S = 60
 """Seconds that a process waits for another one's write."""
@@ -76,6 +76,20 @@ def open_storage(url: str) -> optuna.storages.RDBStorage:
             )
     except (ImportError, sqlalchemy.exc.ArgumentError) as error:
         raise StudyError(f"--storage {url!r} cannot be opened: {one_line(error)}") from error
+
+
+def without_password(url: str) -> str:
+    """A storage URL as a study's settings keep it; `study.db` for none.
+
+    Raises:
+        ConfigError: It is no URL.
+    """
+    if not url:
+        return "study.db"
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except sqlalchemy.exc.ArgumentError as error:
+        raise ConfigError(f"--storage {url!r} is not a storage URL such as sqlite:///x.db or postgresql://…") from error
 
 
 def claim_lock(storage: optuna.storages.RDBStorage, folder: Path) -> AbstractContextManager[object]:

@@ -134,20 +134,6 @@ def directions_of(settings: Mapping[str, Any]) -> list[Direction]:
     return ["maximize" if name == "score" else "minimize" for name in settings.get("objectives") or ["score"]]
 
 
-def without_password(url: str) -> str:
-    """A storage URL as a study's settings keep it; `study.db` for none.
-
-    Raises:
-        ConfigError: It is no URL.
-    """
-    if not url:
-        return "study.db"
-    try:
-        return make_url(url).render_as_string(hide_password=True)
-    except sqlalchemy.exc.ArgumentError as error:
-        raise ConfigError(f"--storage {url!r} is not a storage URL such as sqlite:///x.db or postgresql://…") from error
-
-
 def _no_sampler() -> BaseSampler:
     return optuna.samplers.RandomSampler(seed=0)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -51,20 +52,21 @@ _METHOD = (
 def _chart(front: Front, level: Level) -> Chart:
     axis = front.axis
     colours = baseline_colours(front)
-    traces = [_stairs(axis, level.front, "front of all designs", "--ink", 2.5)]
+    traces: list[dict[str, Any]] = []
     shapes: list[dict[str, Any]] = []
     for series in level.series[1:]:
         if series.name == "head" and axis.log:
             shapes += [_head_line(p) for p in series.front[-1:]]
             continue
         traces += _series(front, level, series, colours)
+    traces.append(_stairs(axis, level.front, "front of all designs", "--ink", 2.5))
     for point, text, mark in _marked(front, level):
         traces.append(_ring(axis, point, text, mark))
     return Chart(
         figure={
             "data": traces,
             "layout": {
-                "xaxis": {"title": {"text": axis.title}, "type": "log" if axis.log else "linear"},
+                "xaxis": {"title": {"text": axis.title}, **_scale(axis, level)},
                 "yaxis": {"title": {"text": label(f"validation {front.metric}")}},
                 "shapes": shapes,
                 "hovermode": "closest",
@@ -74,6 +76,16 @@ def _chart(front: Front, level: Level) -> Chart:
         caption=_caption(front, level, bool(shapes)),
         height=480,
     )
+
+
+def _scale(axis: Axis, level: Level) -> dict[str, Any]:
+    """A log axis has ticks at 1, 2 and 5 of each decade."""
+    if not axis.log:
+        return {"type": "linear"}
+    shown = [axis.shown(p) for p in level.points if axis.holds(p)] or [1.0]
+    decades = range(math.floor(math.log10(min(shown))), math.ceil(math.log10(max(shown))) + 1)
+    ticks = [step * 10.0**decade for decade in decades for step in (1, 2, 5)]
+    return {"type": "log", "tickvals": ticks, "ticktext": [f"{tick:,.6g}" for tick in ticks]}
 
 
 def _caption(front: Front, level: Level, has_head: bool) -> str:

@@ -81,6 +81,9 @@ def _draw(panel: Axes, front: Front, level: Level, colours: dict[str, int]) -> N
     if level is front.levels[0] and front.smallest is not None and axis.holds(front.smallest):
         _ring(panel, axis, front.smallest, "s", 300, "smallest within one standard error")
     _format_ticks(panel, axis)
+    for series in level.series:
+        if series.name == "head" and axis.log:
+            _draw_head(panel, series.front[-1])
     panel.grid(alpha=0.3, linewidth=0.6)
     panel.set_axisbelow(True)
     for side in ("top", "right"):
@@ -89,8 +92,6 @@ def _draw(panel: Axes, front: Front, level: Level, colours: dict[str, int]) -> N
 
 def _draw_series(panel: Axes, axis: Axis, level: Level, series: Series, colours: dict[str, int]) -> None:
     if series.name == "head" and axis.log:
-        for point in series.front[-1:]:
-            panel.axhline(point.score, color="#7a828c", linestyle=":", linewidth=1.4, label="head alone")
         return
     i = colours.get(series.name, 0)
     own = series.name == "search"
@@ -114,6 +115,20 @@ def _draw_series(panel: Axes, axis: Axis, level: Level, series: Series, colours:
             zorder=1 if own else 3, label=_called(series.name),
         )  # fmt: skip  # what is drawn, then how
     _stairs(panel, axis, series.front, color=colour, linewidth=1.1, alpha=0.8, linestyle="-" if own else "--", zorder=1)
+
+
+def _draw_head(panel: Axes, point: Point) -> None:
+    """The level of the head alone; where it lies below the picture it is said, not drawn, to keep the scale."""
+    low, high = panel.get_ylim()
+    panel.set_ylim(low, high)
+    inside = low <= point.score <= high
+    if inside:
+        panel.axhline(point.score, color="#7a828c", linestyle=":", linewidth=1.4)
+    panel.annotate(
+        f"head alone {point.score:.4f}" + ("" if inside else " (below the picture)"),
+        xy=(0.99, point.score if inside else low), xycoords=("axes fraction", "data"),
+        xytext=(0, 3), textcoords="offset points", ha="right", fontsize=8, color="#59636e",
+    )  # fmt: skip  # what is written, then where and how
 
 
 def _called(name: str) -> str:
