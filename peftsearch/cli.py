@@ -65,6 +65,10 @@ def _dispatch(arguments: argparse.Namespace) -> int:
 
     if arguments.command == "run":
         return commands.run(arguments)
+    if arguments.command == "pareto":
+        from peftsearch.pareto_command import pareto
+
+        return pareto(arguments)
     if arguments.command == "worker":
         return commands.worker(arguments)
     if arguments.command == "show":
@@ -82,6 +86,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_run(commands.add_parser("run", help="search, confirm, and write runs/NAME/best.yaml", allow_abbrev=False))
+    _add_pareto(commands.add_parser("pareto", help="the front of score and cost", allow_abbrev=False))
     _add_worker(commands.add_parser("worker", help="take part in a run that another process began"))
     show = commands.add_parser("show", help="draw the architecture that a run found")
     show.add_argument("what", type=Path, metavar="RUN|BEST.YAML", help="folder of a run, or its best.yaml")
@@ -94,6 +99,22 @@ def parser() -> argparse.ArgumentParser:
 
 def _add_run(run: argparse.ArgumentParser) -> None:
     run.add_argument("--budget", help="trainable parameters, the head apart: 0.1%%, 22_700, 22.7k, 1M")
+    run.add_argument("--resume", action="store_true", help="go on with a study, by --name or the latest")
+    _add_study(run)
+
+
+def _add_pareto(pareto: argparse.ArgumentParser) -> None:
+    pareto.add_argument(
+        "what", nargs="*", type=Path, metavar="RUN", help="several budgets, or one of several objectives"
+    )
+    pareto.add_argument("--budgets", metavar="LIST", help="search at each of these: 0.02%%,0.1%%,1%%")
+    pareto.add_argument("--x", default="params", metavar="COST", help="params, latency, memory, ... (default: params)")
+    pareto.add_argument("--reference", metavar="SCORE,COST", help="reference point of the hypervolume")
+    pareto.add_argument("--out", type=Path, metavar="DIR", help="where the results go (default: beside the runs)")
+    _add_study(pareto)
+
+
+def _add_study(run: argparse.ArgumentParser) -> None:
     run.add_argument("--count-head", action="store_true", help="the budget includes the task head")
     model = run.add_argument_group("model (default: the embedded MiniLM-L6)")
     model.add_argument("--model", help="hub id or folder of a transformers model")
@@ -144,7 +165,6 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     where.add_argument("--name", help="folder of the study below --runs (default: made from the settings)")
     where.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="default: %(default)s")
     where.add_argument("--storage", default="", metavar="URL", help="Optuna storage (default: SQLite in the folder)")
-    where.add_argument("--resume", action="store_true", help="go on with a study, by --name or the latest")
     where.add_argument("--json", action="store_true", help="print the result as JSON; progress goes to stderr")
 
 

@@ -32,14 +32,14 @@ def run(arguments: argparse.Namespace) -> int:
     given = {f.name: getattr(arguments, f.name) for f in fields(RunOptions)}
     options = RunOptions(**given) if arguments.budget is not None else _stored_options(arguments)
     try:
-        setup, result = run_study(options, _reporter(arguments.json), resume=arguments.resume)
+        setup, result = run_study(options, reporter_of(arguments.json), resume=arguments.resume)
     except AllTrialsFailed as error:
         print(f"peftsearch: {error}", file=sys.stderr)
         return 1
     if arguments.json:
         print(json.dumps(result.best, ensure_ascii=False))
         return 0
-    console = _console()
+    console = terminal()
     console.print(result_table(result, setup.task.metric))
     for line in design_lines(result):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -82,13 +82,14 @@ def worker(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _reporter(machine: bool) -> Reporter:
+def reporter_of(machine: bool) -> Reporter:
+    """A live display in a terminal; plain lines elsewhere, on stderr where stdout is for a machine."""
     if machine:
         return PlainReporter(sys.stderr)
     return LiveReporter(Console()) if sys.stdout.isatty() else PlainReporter(sys.stdout)
 
 
-def _console() -> Console:
+def terminal() -> Console:
     """The terminal, or a wide page where the output goes to a file."""
     return Console() if sys.stdout.isatty() else Console(width=160)
 
@@ -103,7 +104,7 @@ def show(what: Path) -> int:
     best = read_yaml(path, max_bytes=8 * 1024 * 1024)
     if best.get("format") != "peftsearch-best/1":
         raise ConfigError(f"{path}: is not the best.yaml of a run (format {best.get('format')!r})")
-    _print_best(_console(), best, path)
+    _print_best(terminal(), best, path)
     return 0
 
 
@@ -151,7 +152,7 @@ def list_catalog(what: str, as_json: bool) -> int:
         table.add_column(column, overflow="fold", no_wrap=column == "name")
     for row in rows:
         table.add_row(*map(str, row.values()))
-    _console().print(table)
+    terminal().print(table)
     return 0
 
 

@@ -24,13 +24,16 @@ NOT_STORED = {"runs", "storage", "engine", "ray_address", "cpus_per_trial", "gpu
 """Options that say where a study is and what runs it, and not what it is."""
 
 
-def run_study(options: RunOptions, reporter: Reporter, *, resume: bool = False) -> tuple[Setup, Result]:
+def run_study(
+    options: RunOptions, reporter: Reporter, *, resume: bool = False, like: Setup | None = None
+) -> tuple[Setup, Result]:
     """Prepare, search, confirm, judge, and write the result; goes on with a study that is there.
 
     Args:
         options: What to search.
         reporter: Is told of everything.
         resume: Refuse to begin a study that is not there.
+        like: A setup of the same model and task, whose loaded backbone and encoded data serve this study too.
 
     Raises:
         PeftSearchError: What is wrong with the options, the data, the model, the budget or the storage.
@@ -38,7 +41,7 @@ def run_study(options: RunOptions, reporter: Reporter, *, resume: bool = False) 
     """
     if options.engine == "ray":
         require_ray()
-    setup = prepare(options)
+    setup = prepare(options, like=like)
     engine = engine_of(setup)
     with driver_of(options, engine) as driver, open_study(setup, resume=resume) as folder:
         for line in heading(setup):

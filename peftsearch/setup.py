@@ -145,14 +145,17 @@ class Setup:
         return self.loaded.backbone
 
 
-def prepare(options: RunOptions) -> Setup:
+def prepare(options: RunOptions, *, like: Setup | None = None) -> Setup:
     """Load and check everything; writes nothing.
+
+    Args:
+        options: What to search.
+        like: A setup whose options differ in the budget and the name alone: what it has loaded is not loaded again.
 
     Raises:
         PeftSearchError: What is wrong with the options, the data, the model, the space or the budget.
     """
     from peftsearch.backbone.device import choose_device, choose_dtype
-    from peftsearch.backbone.load import load_backbone
     from peftsearch.tasks.encode import encode
 
     _check_plain_options(options)
@@ -166,16 +169,8 @@ def prepare(options: RunOptions) -> Setup:
     parse_budget(options.budget, None)  # a budget that is no budget is said before anything is loaded
     device = choose_device(options.device)
     autocast = choose_dtype(device, options.dtype)
-    task = _task(options)
-    loaded = load_backbone(
-        options.model,
-        num_labels=task.num_labels,
-        problem_type="regression" if task.kind == "regression" else None,
-        device=device,
-        trust_remote_code=options.trust_remote_code,
-        revision=options.revision,
-        anatomy=options.anatomy,
-    )
+    task = like.task if like else _task(options)
+    loaded = like.loaded if like else _load(options, task, device)
     backbone = loaded.backbone
     bound = space.bound_to(len(backbone.blocks), usable_methods(backbone))
     budget = _budget(options, loaded)
@@ -192,7 +187,7 @@ def prepare(options: RunOptions) -> Setup:
         sensitivity=lambda: _sensitivity(options, task, loaded, encoded, training, device, autocast),
     )
     training, cut = _within_positions(training, options, loaded)
-    encoded = encode(task, loaded.tokenizer, training.max_length)
+    encoded = like.encoded if like else encode(task, loaded.tokenizer, training.max_length)
     settings = _settings(options, task, backbone, budget, bound, strategy, training, autocast) | {
         "objectives": [objective.name for objective in objectives],
         "constraints": constraints.to_dict(),
@@ -211,7 +206,7 @@ def prepare(options: RunOptions) -> Setup:
         pruner=make_pruner(strategy),
         device=device,
         autocast=autocast,
-        path=options.runs / (options.name or _name(options, task, backbone)),
+        path=options.runs / (options.name or default_name(options, task, backbone)),
         objectives=objectives,
         constraints=constraints,
         settings=settings,
@@ -291,6 +286,20 @@ def _task(options: RunOptions) -> Task:
         metric=options.metric,
         max_train=options.max_train,
         seed=options.seed,
+    )
+
+
+def _load(options: RunOptions, task: Task, device: Any) -> LoadedBackbone:
+    from peftsearch.backbone.load import load_backbone
+
+    return load_backbone(
+        options.model,
+        num_labels=task.num_labels,
+        problem_type="regression" if task.kind == "regression" else None,
+        device=device,
+        trust_remote_code=options.trust_remote_code,
+        revision=options.revision,
+        anatomy=options.anatomy,
     )
 
 
@@ -394,7 +403,7 @@ def plain(value: Any) -> Any:
     return value
 
 
-def _name(options: RunOptions, task: Task, backbone: Backbone) -> str:
+def default_name(options: RunOptions, task: Task, backbone: Backbone) -> str:
     """A folder name from what distinguishes studies; equal commands give equal names."""
     parts = [backbone.name.rstrip("/").split("/")[-1], task.name, options.budget, options.space, options.strategy]
     parts += [options.objective] if options.objective != "score" else []

@@ -109,7 +109,7 @@ def judge(
     rivals = found if best.baseline else baselines
     p_values = _compare(best, rivals, n_validation)
     tied = [best, *(c for c in rivals if p_values[c.name] >= LEVEL)]
-    close = [c for c in full if best.mean - c.mean <= _standard_error(best, c, n_validation)]
+    close = [c for c in full if best.mean - c.mean <= standard_error(best, c, n_validation)]
     pick, p_value, settle = _cheapest([c for c in close if c in tied or c.baseline == best.baseline]), None, ""
     noise = sqrt(_variance(best, n_validation) / n_seeds + _chance_variance(majority, n_validation))
     if best.mean - majority <= 2 * noise:
@@ -165,7 +165,7 @@ def _components(a: Candidate, b: Candidate, n_validation: int) -> list[tuple[flo
     return parts
 
 
-def _standard_error(best: Candidate, other: Candidate, n_validation: int) -> float:
+def standard_error(best: Candidate, other: Candidate, n_validation: int) -> float:
     """Of the best mean against another design's, whose own variance over seeds does not count."""
     of_best, _, *of_examples = [variance for variance, _ in _components(best, other, n_validation)]
     return sqrt(of_best + sum(of_examples))

@@ -1,0 +1,248 @@
+"""What the points of one or several studies say about cost and score: fronts, knee, hypervolume, the smallest budget.
+
+Conclusions are drawn from the confirmed designs; only where there is none, from single trainings, which is said. The
+front is that of all designs of that level, baselines included; each baseline's own front, over budgets, stands beside
+that of the designs of the search, with its hypervolume against the same reference point.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from peftsearch.axis import AXES, Axis, axis_of
+from peftsearch.errors import StudyError, one_line
+from peftsearch.pareto import hypervolume, knee, nondominated, reference_point, smallest_within
+from peftsearch.points import Point, StudyPoints
+from peftsearch.verdict import Candidate, standard_error
+
+_DIRECTIONS = (True, False)
+"""Of score and cost."""
+_COMPARED = {
+    "model": "model",
+    "revision": "revision of the model",
+    "anatomy": "anatomy of the model",
+    "task": "task",
+    "task_fingerprint": "data of the task (fingerprint)",
+    "metric": "metric",
+}
+"""Settings that studies of one front share, as they are called in messages."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Series:
+    """A set of designs with a front of its own."""
+
+    name: str
+    """`all`, `search` or a baseline's name."""
+    front: tuple[Point, ...]
+    """Its non-dominated designs, cheapest first."""
+    hypervolume: float
+    """Against the level's reference point, on the axes as drawn; designs of no cost on a log axis apart."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Level:
+    """The points of one fidelity."""
+
+    confirmed: bool
+    points: tuple[Point, ...]
+    """Those with the cost measured and no constraint violated."""
+    series: tuple[Series, ...]
+    """`all` first, then `search`, then the baselines."""
+    knee: Point | None
+    reference: tuple[float, float]
+    """Score and cost of the reference point."""
+
+    @property
+    def front(self) -> tuple[Point, ...]:
+        """The non-dominated designs of all, cheapest first."""
+        return self.series[0].front
+
+    @property
+    def distinct_front(self) -> tuple[Point, ...]:
+        """The front with each training once: a baseline that spends less than two budgets is the same at both."""
+        return tuple({(p.name, p.scores, p.measures["params"]): p for p in reversed(self.front)}.values())[::-1]
+
+    def members(self, series: str, axis: Axis) -> list[Point]:
+        """The designs of a series that have a place on the axis."""
+        return [p for p in self.points if _belongs(p, series) and axis.holds(p)]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Front:
+    """The analysis of one or several studies."""
+
+    axis: Axis
+    metric: str
+    model: str
+    task: str
+    points: tuple[Point, ...]
+    """All points, also those that are on no level."""
+    levels: tuple[Level, ...]
+    """Confirmed first; conclusions are from the first."""
+    best: Point
+    smallest: Point | None
+    """The smallest budget, then cost, within one standard error of the best; None without repeated trainings."""
+    several_budgets: bool
+    n_nondominated: int | None
+    """Trials that are non-dominated in all objectives of a multi-objective study."""
+    objectives: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+
+def analyse(studies: Sequence[StudyPoints], x: str = "params", reference: tuple[float, float] | None = None) -> Front:
+    """Make the front of studies that belong together.
+
+    Args:
+        studies: One of several objectives, or several of different budgets.
+        x: Name of the cost.
+        reference: Score and cost of the reference point; None takes a tenth of the range beyond the worst values.
+
+    Raises:
+        ConfigError: There is no such cost.
+        StudyError: The studies do not belong together, or none has the cost measured.
+    """
+    axis = axis_of(x)
+    require_comparable(studies)
+    points = tuple(p for study in studies for p in study.points)
+    usable = [p for p in points if axis.measure in p.measures and not p.violations]
+    if not usable:
+        measured = [a.name for a in AXES.values() if any(a.measure in p.measures for p in points)]
+        raise StudyError(f"--x {x}: no usable trial of these runs has it measured (measured: {', '.join(measured)})")
+    grouped = [[p for p in usable if p.confirmed is confirmed] for confirmed in (True, False)]
+    levels = tuple(_level(group, axis, reference) for group in grouped if group)
+    n_validation = max((s.n_validation or 0 for s in studies), default=0)
+    best, smallest = _best_and_smallest(levels[0], axis, n_validation)
+    settings, objectives = studies[0].settings, studies[0].objectives
+    return Front(
+        axis=axis,
+        metric=str(settings.get("metric", "score")),
+        model=str(settings.get("model", "")),
+        task=str(settings.get("task", "")),
+        points=points,
+        levels=levels,
+        best=best,
+        smallest=smallest,
+        several_budgets=len(studies) > 1,
+        n_nondominated=len(all_objectives_front(points, objectives)) if len(objectives) > 1 else None,
+        objectives=objectives,
+        notes=tuple(_notes(levels, points, usable, axis)),
+    )
+
+
+def require_comparable(studies: Sequence[StudyPoints]) -> None:
+    """Check that the studies can be in one front.
+
+    Raises:
+        StudyError: The first difference, or what else is wrong.
+    """
+    first = studies[0]
+    for other in studies[1:]:
+        for key, named in _COMPARED.items():
+            _require_same(first, other, named, first.settings.get(key), other.settings.get(key))
+        _require_same(first, other, "number of steps of the confirmation", _steps(first), _steps(other))
+    multi = [s for s in studies if len(s.objectives) > 1]
+    if multi and len(studies) > 1:
+        raise StudyError(f"{multi[0].path}: a study of several objectives has a front of its own; give it alone")
+    if len(studies) == 1 and not multi:
+        raise StudyError(
+            f"{first.path}: has one objective and one budget, which is no front; give several runs of different "
+            "budgets, or let `peftsearch pareto --budgets 0.05%,0.1%,0.5%` make them"
+        )
+    budgets: dict[Any, StudyPoints] = {}
+    for study in studies:
+        same = budgets.setdefault(study.settings.get("budget_params"), study)
+        if same is not study:
+            raise StudyError(f"{same.path} and {study.path} have the same budget; give runs of different budgets")
+
+
+def _require_same(first: StudyPoints, other: StudyPoints, named: str, here: object, there: object) -> None:
+    if here != there:
+        raise StudyError(
+            f"{other.path} does not belong in one front with {first.path}: the {named} is {one_line(there, 80)} there "
+            f"and {one_line(here, 80)} here; give runs of one model, task and metric"
+        )
+
+
+def _steps(study: StudyPoints) -> Any:
+    strategy = study.settings.get("strategy")
+    return strategy.get("confirm", {}).get("steps") if isinstance(strategy, Mapping) else None
+
+
+def all_objectives_front(points: Sequence[Point], objectives: Sequence[str]) -> list[Point]:
+    """The trials of a study that are non-dominated in all its objectives; `score` is maximised, others minimised."""
+    known = [p for p in points if len(p.objectives) == len(objectives) and not p.violations]
+    mask = nondominated([p.objectives for p in known], [name == "score" for name in objectives])
+    return [p for p, on in zip(known, mask, strict=True) if on]
+
+
+def _level(points: Sequence[Point], axis: Axis, reference: tuple[float, float] | None) -> Level:
+    placed = [p for p in points if axis.holds(p)]
+    if reference is None:
+        score, place = reference_point(
+            [(p.score, axis.place(axis.cost(p))) for p in placed] or [(points[0].score, 0.0)], _DIRECTIONS
+        )
+        reference = float(score), float(10**place if axis.log else place)
+    names = ["all", "search", *dict.fromkeys(p.baseline for p in points if p.baseline)]
+    bent = knee([axis.place(axis.cost(p)) for p in placed], [p.score for p in placed])
+    return Level(
+        confirmed=points[0].confirmed,
+        points=tuple(points),
+        series=tuple(_series(name, [p for p in points if _belongs(p, name)], axis, reference) for name in names),
+        knee=None if bent is None else placed[bent.index],
+        reference=reference,
+    )
+
+
+def _series(name: str, points: Sequence[Point], axis: Axis, reference: tuple[float, float]) -> Series:
+    mask = nondominated([(p.score, axis.cost(p)) for p in points], _DIRECTIONS)
+    front = [p for p, on in zip(points, mask, strict=True) if on]
+    front.sort(key=lambda p: (axis.cost(p), p.budget_params))
+    placed = [(p.score, axis.place(axis.cost(p))) for p in points if axis.holds(p)]
+    limit = reference[0], axis.place(reference[1])
+    return Series(name=name, front=tuple(front), hypervolume=hypervolume(placed, limit, _DIRECTIONS))
+
+
+def _belongs(point: Point, series: str) -> bool:
+    return series == "all" or (point.baseline or "search") == series
+
+
+def _best_and_smallest(level: Level, axis: Axis, n_validation: int) -> tuple[Point, Point | None]:
+    """By the rule of the verdict: designs with fewer scores than the others are neither."""
+    n_seeds = max(len(p.scores) for p in level.points)
+    full = [p for p in level.points if len(p.scores) == n_seeds]
+    best = max(full, key=lambda p: (p.score, -axis.cost(p)))
+    if n_seeds < 2:
+        return best, None
+    n = n_validation or 10**9  # unknown: the variance of rounding to whole examples is left out
+    errors = [standard_error(_candidate(best), _candidate(p), n) for p in full]
+    costs = [(float(p.budget_params), axis.cost(p)) for p in full]
+    return best, full[smallest_within(costs, [p.score for p in full], errors)]
+
+
+def _candidate(point: Point) -> Candidate:
+    return Candidate(
+        name=f"{point.study}/{point.name}",
+        baseline=bool(point.baseline),
+        n_params=int(point.measures["params"]),
+        scores=point.scores,
+        hits=point.hits,
+    )
+
+
+def _notes(levels: Sequence[Level], points: Sequence[Point], usable: Sequence[Point], axis: Axis) -> list[str]:
+    notes = []
+    if not levels[0].confirmed:
+        notes.append("No design is confirmed: the front is of single trainings, among which the best are partly luck.")
+    elif max(len(p.scores) for p in levels[0].points) < 2:
+        notes.append("One seed has no standard error: give --seeds 2 or more for the smallest budget within it.")
+    violating = sum(bool(p.violations) for p in points)
+    if violating:
+        notes.append(f"{violating} designs violate a constraint and are on no front.")
+    if len(points) - len(usable) - violating > 0:
+        notes.append(f"{len(points) - len(usable) - violating} designs have no measured {axis.label}.")
+    if any(not axis.holds(p) for p in usable):
+        notes.append("The head alone costs nothing: it is a level, and counts for neither knee nor hypervolume.")
+    return notes

@@ -1,0 +1,185 @@
+"""A front as a table for the terminal, as CSV and as JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.table import Table
+
+from peftsearch.axis import AXES, Axis
+from peftsearch.front import Front, all_objectives_front
+from peftsearch.points import Point
+
+_FORMAT = "peftsearch-pareto/1"
+
+
+def front_table(front: Front) -> Table:
+    """The front's designs, cheapest first; the knee and the smallest budget are marked."""
+    level, axis = front.levels[0], front.axis
+    kind = "mean ± standard deviation over seeds" if level.confirmed else "one seed"
+    table = Table(title=f"Pareto front: validation {front.metric} ({kind}) against {axis.label}", title_justify="left")
+    table.add_column("design", no_wrap=True)
+    for column in ("budget", "parameters", *([] if axis.measure == "params" else [axis.label]), "of budget"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column(front.metric, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    for point in level.distinct_front:
+        table.add_row(*_cells(front, point), style="bold" if point is front.smallest else None)
+    if front.smallest is not None and front.smallest not in level.front:
+        table.add_row(*_cells(front, front.smallest), style="bold")
+    return table
+
+
+def _cells(front: Front, point: Point) -> list[str]:
+    axis, n_params = front.axis, int(point.measures["params"])
+    marks = [
+        text
+        for text, marked in (
+            ("knee", front.levels[0].knee),
+            ("smallest within one standard error", front.smallest),
+            ("best", front.best),
+        )
+        if point is marked
+    ]
+    return [
+        called(point),
+        point.budget,
+        f"{n_params:,}",
+        *([] if axis.measure == "params" else [axis.show(axis.cost(point))]),
+        f"{100 * n_params / point.budget_params:.1f}%" if point.budget_params else "",
+        score_text(point),
+        ", ".join(marks),
+    ]
+
+
+def called(point: Point) -> str:
+    """`trial 17`, `lora (baseline)`."""
+    return f"{point.name} (baseline)" if point.baseline else point.name
+
+
+def score_text(point: Point) -> str:
+    """`0.9340 ± 0.0222 (n=4)`."""
+    spread = f" ± {point.std:.4f}" if point.std is not None else ""
+    return f"{point.score:.4f}{spread} (n={len(point.scores)})"
+
+
+def conclusions(front: Front) -> list[str]:
+    """What the front says, a line each."""
+    level, axis = front.levels[0], front.axis
+    lines = []
+    if front.smallest is not None:
+        lines.append(_smallest_line(front, front.smallest))
+    if level.knee is not None:
+        lines.append(
+            f"Knee ({'log scale' if axis.log else 'linear scale'} of the cost): {described(level.knee, axis)}."
+        )
+    else:
+        lines.append("Knee: none; no design of the front lies above the line between its ends.")
+    parts = [f"{s.name} {s.hypervolume:.4g}" for s in level.series if s.name != "head" or not axis.log]
+    unit = f"decades of {axis.label}" if axis.log else axis.measure
+    lines.append(
+        f"Hypervolume ({front.metric} x {unit}, reference point {level.reference[0]:.4f} at "
+        f"{axis.show(level.reference[1])}): {', '.join(parts)}."
+    )
+    if front.n_nondominated is not None:
+        lines.append(
+            f"{front.n_nondominated} trials are non-dominated in all {len(front.objectives)} objectives "
+            f"({', '.join(front.objectives)}); pareto.csv marks them."
+        )
+    return [*lines, *(f"Note: {note}" for note in front.notes)]
+
+
+def _smallest_line(front: Front, smallest: Point) -> str:
+    best = "" if smallest is front.best else f"; the best is {described(front.best, front.axis)}"
+    if smallest.baseline == "head":
+        return f"No budget is needed: within one standard error of the best is {described(smallest, front.axis)}{best}."
+    what = f"budget within one standard error of the best: {smallest.budget}"
+    if not front.several_budgets:
+        what = f"cost within one standard error of the best: {front.axis.show(front.axis.cost(smallest))}"
+    own = ", which is the best" if smallest is front.best else best
+    return f"Smallest {what} ({described(smallest, front.axis)}{own})."
+
+
+def described(point: Point, axis: Axis) -> str:
+    """`lora (baseline) at 0.1%, 0.9340 ± 0.0222 (n=4), 22,278 parameters`."""
+    text = f"{called(point)} at {point.budget}, {score_text(point)}, {int(point.measures['params']):,} parameters"
+    return text if axis.measure == "params" else f"{text}, {axis.show(axis.cost(point))}"
+
+
+def rows_of(front: Front) -> list[dict[str, Any]]:
+    """All points as flat rows, as CSV and JSON have them."""
+    on_front = {id(p) for level in front.levels for p in level.front}
+    on_own = {id(p) for level in front.levels for series in level.series[1:] for p in series.front}
+    multi = len(front.objectives) > 1
+    in_all = {id(p) for p in all_objectives_front(front.points, front.objectives)} if multi else set()
+    return [
+        {
+            "study": p.study,
+            "budget": p.budget,
+            "budget_params": p.budget_params,
+            "name": p.name,
+            "kind": "baseline" if p.baseline else "search",
+            "confirmed": p.confirmed,
+            "score": p.score,
+            "std": p.std,
+            "n": len(p.scores),
+            "steps": p.steps,
+            **{axis.measure: p.measures.get(axis.measure) for axis in AXES.values()},
+            "on_front": id(p) in on_front,
+            "on_own_front": id(p) in on_own,
+            **({"nondominated": id(p) in in_all} if multi else {}),
+            "violations": p.violations,
+            "design": p.detail,
+        }
+        for p in front.points
+    ]
+
+
+def front_csv(front: Front) -> str:
+    """All points, with marks for those on the front of their fidelity and on that of their own kind."""
+    import pandas as pd
+
+    text: str = pd.DataFrame(rows_of(front)).to_csv(index=False)
+    return text
+
+
+def front_json(front: Front) -> dict[str, Any]:
+    """The analysis as JSON has it."""
+    return {
+        "format": _FORMAT,
+        "model": front.model,
+        "task": front.task,
+        "metric": front.metric,
+        "x": front.axis.name,
+        "objectives": list(front.objectives),
+        "levels": [
+            {
+                "confirmed": level.confirmed,
+                "front": [_named(p) for p in level.front],
+                "knee": _named(level.knee),
+                "reference": {"score": level.reference[0], front.axis.measure: level.reference[1]},
+                "hypervolume": {s.name: s.hypervolume for s in level.series},
+                "own_fronts": {s.name: [_named(p) for p in s.front] for s in level.series[1:]},
+            }
+            for level in front.levels
+        ],
+        "best": _named(front.best),
+        "smallest_within_one_standard_error": _named(front.smallest),
+        "points": rows_of(front),
+        "notes": list(front.notes),
+    }
+
+
+def _named(point: Point | None) -> dict[str, Any] | None:
+    if point is None:
+        return None
+    return {
+        "study": point.study,
+        "budget": point.budget,
+        "name": point.name,
+        "baseline": bool(point.baseline),
+        "score": point.score,
+        "std": point.std,
+        "n": len(point.scores),
+        "measures": dict(point.measures),
+    }

@@ -1,0 +1,123 @@
+"""One study for each of several budgets, on one loaded backbone and one encoded task.
+
+Everything is checked for all budgets before anything is trained. Each study has a folder of its own, NAME-<budget>, and
+resumes by itself; so the same sweep again goes on where it was, and one with a further budget trains that one alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+
+from peftsearch.budget import parse_budget
+from peftsearch.errors import BudgetError, one_line
+from peftsearch.progress import Reporter
+from peftsearch.schedule import AllTrialsFailed
+from peftsearch.session import run_study
+from peftsearch.setup import RunOptions, Setup, default_name, prepare
+from peftsearch.storage import storage_faults
+from peftsearch.study import check_settings
+
+_LONGEST_NAME = 80
+"""Characters of a made-up name, so that a budget's name fits behind it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sweep:
+    """A sweep that was checked and can run."""
+
+    whole: Setup
+    """What is loaded, once for all budgets."""
+    options: tuple[RunOptions, ...]
+    """Of each study, smallest budget first."""
+    out: Path
+    """Folder of the front: runs/NAME-pareto."""
+
+
+def split_budgets(text: str) -> list[str]:
+    """The budgets of `--budgets`; their form is checked, their order only where the backbone's size is known.
+
+    Raises:
+        BudgetError: One is no budget, or there are fewer than two.
+    """
+    budgets = [part.strip() for part in text.split(",")]
+    if not all(budgets):
+        raise BudgetError(f"--budgets {one_line(text, 60)!r} has an empty entry; write 0.05%,0.1%,0.5%")
+    for budget in budgets:
+        parse_budget(budget, None)
+    if len(budgets) < 2:
+        raise BudgetError(f"--budgets {text!r} is one budget; a front needs at least two, such as 0.05%,0.1%,0.5%")
+    return budgets
+
+
+def plan_sweep(options: RunOptions, budgets: Sequence[str]) -> Sweep:
+    """Load the backbone and the data, and check every budget and every folder; writes nothing.
+
+    Args:
+        options: Of all studies; its budget is not used.
+        budgets: As the user wrote them.
+
+    Raises:
+        PeftSearchError: What is wrong, and with which budgets.
+    """
+    whole = prepare(replace(options, budget="100%"))
+    _check_order(budgets, whole.backbone.n_params)
+    name = options.name or default_name(replace(options, budget="sweep"), whole.task, whole.backbone)[:_LONGEST_NAME]
+    each = tuple(replace(options, budget=b, name=f"{name}-{b.replace(' ', '').lstrip('+')}") for b in budgets)
+    refused: dict[str, BudgetError] = {}
+    setups = []
+    for own in each:
+        try:
+            setups.append(prepare(own, like=whole))
+        except BudgetError as error:
+            refused[own.budget] = error
+    if refused:
+        names, reason = ", ".join(refused), [*refused.values()][-1]
+        raise BudgetError(f"--budgets: {len(refused)} of {len(each)} cannot be used ({names}): {reason}")
+    for setup in setups:
+        with storage_faults(setup.path):
+            check_settings(setup.path, setup.settings)
+    return Sweep(whole=whole, options=each, out=options.runs / f"{name}-pareto")
+
+
+def run_sweep(sweep: Sweep, reporter: Callable[[], Reporter]) -> list[Path]:
+    """Run what is left of every study, smallest budget first; one whose trials all fail does not end the sweep.
+
+    Args:
+        sweep: What to run.
+        reporter: Makes what hears of one study.
+
+    Returns:
+        The folders of the studies that have scores; at least two.
+
+    Raises:
+        AllTrialsFailed: Fewer than two have scores.
+    """
+    done, reasons = [], []
+    for i, options in enumerate(sweep.options):
+        hears = reporter()
+        hears.note(f"== Budget {options.budget} ({i + 1} of {len(sweep.options)})")
+        try:
+            setup, result = run_study(options, hears, like=sweep.whole)
+        except AllTrialsFailed as error:
+            reasons.append(f"budget {options.budget}: {error}")
+            hears.note(f"Budget {options.budget} has no score: {error}")
+            continue
+        hears.note(result.verdict.statement)
+        done.append(setup.path)
+    if len(done) < 2:
+        raise AllTrialsFailed(f"fewer than two budgets have scores; {reasons[0]}")
+    return done
+
+
+def _check_order(budgets: Sequence[str], n_backbone: int) -> None:
+    """Hold the budgets against each other, in parameters: `0.1%` and `22.7k` may be the same."""
+    sizes = [parse_budget(b, n_backbone).n_params for b in budgets]
+    for (a, n), (b, m) in pairwise(zip(budgets, sizes, strict=True)):
+        if n == m:
+            raise BudgetError(f"--budgets: {a} and {b} are the same budget ({n:,} parameters); name each once")
+        if n > m:
+            ordered = ",".join(b for _, b in sorted(zip(sizes, budgets, strict=True)))
+            raise BudgetError(f"--budgets: {b} comes after {a}, which is larger; write --budgets {ordered}")
