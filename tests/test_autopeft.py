@@ -14,7 +14,7 @@ from peftsearch.budget import Budget
 from peftsearch.errors import BudgetError, ConfigError, MethodError
 from peftsearch.feasibility import feasibility, require_a_fit
 from peftsearch.fitting import fit, smallest_budget
-from peftsearch.samplers import SamplerContext, make_sampler
+from peftsearch.samplers import SAMPLERS, SamplerContext, make_sampler
 from peftsearch.space import load_space
 from tests.anatomies import bert_like
 
@@ -118,23 +118,32 @@ def test_sizes_wider_than_a_block_are_infeasible():
         require_a_fit(wide, narrow, of(10**9))
 
 
-@pytest.mark.parametrize("name", ["random", "tpe", "s4"])
-def test_samplers_of_one_objective_run_on_it(name):
+@pytest.mark.parametrize("name", sorted(SAMPLERS))
+def test_every_sampler_runs_on_it(name):
     budget = of(113_566)
     feasible = feasibility(MINILM, budget)
     context = SamplerContext(
-        space=BOUND, n_trials=40, seed=0, feasible=feasible, identity=lambda d: fit(d, MINILM, budget)
+        space=BOUND,
+        n_trials=24,
+        seed=0,
+        feasible=feasible,
+        identity=lambda d: fit(d, MINILM, budget),
+        backbone=MINILM,
+        budget=budget,
+        sensitivity=lambda: {("encoder", i, m): 1.0 + i for i in range(6) for m in BOUND.methods},
     )
     study = optuna.create_study(direction="maximize", sampler=make_sampler(name, context, {}))
-    while len(study.trials) < 40 and not getattr(study.sampler, "exhausted", lambda trials: False)(study.trials):
+    while len(study.trials) < 24 and not getattr(study.sampler, "exhausted", lambda trials: False)(study.trials):
         trial = study.ask(context.distributions)
         design = BOUND.design(trial.params)
         study.tell(trial, sum(map(bool, design.methods[3:])) + 0.01 * dict(design.sizes).get("prefix", 0))
     designs = [BOUND.design(t.params) for t in study.trials]
-    assert len(study.trials) > 20
+    assert len(study.trials) >= 18
     assert len(set(designs)) > 10
-    if name == "s4":  # the one that asks whether a design fits before it proposes it
-        assert all(map(feasible, designs))
+    n_fitting = sum(map(feasible, designs))
+    assert n_fitting >= 0.75 * len(designs), "gp may end where nothing near its proposal fits"
+    if name == "s4":
+        assert n_fitting == len(designs)
         assert {r.name: r.chosen for r in study.sampler.decisions(study.trials)}["block.5"] == "on"
 
 
