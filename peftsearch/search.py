@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 from peftsearch.architecture import Design
 from peftsearch.engines.local import LocalEngine
 from peftsearch.errors import one_line
-from peftsearch.finalists import Finalist
+from peftsearch.finalists import Finalist, n_of_front
 from peftsearch.progress import Reporter, format_seconds
 from peftsearch.samplers import plan_of
 from peftsearch.schedule import Pause, Schedule
@@ -104,7 +104,7 @@ class Search:
         n_search = min(strategy.trials, sum(s.n_trials for s in stages))
         n_baselines = min(strategy.confirm.baselines, len(baselines))
         those = "baseline" if n_baselines == 1 else f"{n_baselines} baselines"
-        n_confirm = (strategy.confirm.best + n_baselines) * strategy.confirm.seeds
+        n_confirm = (strategy.confirm.best + n_baselines + n_of_front(setup)) * strategy.confirm.seeds
         n_steps = (len(baselines) + n_search) * strategy.search.steps + n_confirm * strategy.confirm.steps
         fitting = [b.design for b in baselines if setup.context.feasible(b.design)]
         design = fitting[0] if fitting else baselines[0].design
@@ -112,11 +112,12 @@ class Search:
         n_scores = (len(baselines) + n_search) * strategy.search.evaluations + n_confirm
         done = self._steps_done()
         left_s = ((n_steps - done) * step_s + n_scores * score_s * (1 - done / n_steps)) / self._driver.width
+        of_front = f"up to {n_of_front(setup)} designs of the front, " if n_of_front(setup) else ""
         note = self._reporter.note
         note(
             f"Plan: {len(baselines)} baselines, then {n_search} trials of {strategy.search.steps} steps "
-            f"({strategy.name}, out of {setup.space.n_designs:,} designs of space {setup.space.name}), then the best "
-            f"{strategy.confirm.best} and the best {those} with "
+            f"({strategy.name}, out of {setup.space.n_designs:,} designs of space {setup.space.name}), then "
+            f"{of_front}the best {strategy.confirm.best} and the best {those} with "
             f"{strategy.confirm.seeds} seeds of {strategy.confirm.steps} steps."
         )
         for s in stages if len(stages) > 1 else ():

@@ -20,8 +20,8 @@ from peftsearch.fitting import fit
 from peftsearch.methods import get_method
 from peftsearch.objectives import Constraints, Objective, parse_constraints, parse_objectives
 from peftsearch.pruners import make_pruner
-from peftsearch.samplers import SamplerContext, make_sampler
-from peftsearch.space import DesignSpace, load_space
+from peftsearch.samplers import SamplerContext, make_sampler, require_objectives
+from peftsearch.space import DesignSpace, SearchSpace, load_space
 from peftsearch.storage import without_password
 from peftsearch.strategy import Strategy, load_strategy
 from peftsearch.training import TrainingSettings
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 
 ENGINES = ("local", "ray")
+BUDGET_SHARES = (0.125, 0.25, 0.5, 1.0)
+"""Shares of the budget that designs may spend where a search has several objectives: a front needs cheaper designs."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._%-]{0,99}")
 
 
@@ -166,6 +168,7 @@ def prepare(options: RunOptions, *, like: Setup | None = None) -> Setup:
     training = training_of(options)
     objectives = parse_objectives(options.objective)
     constraints = parse_constraints(options.max_memory, options.max_latency_overhead)
+    require_objectives(strategy.name, strategy.sampler, len(objectives))
     parse_budget(options.budget, None)  # a budget that is no budget is said before anything is loaded
     device = choose_device(options.device)
     autocast = choose_dtype(device, options.dtype)
@@ -173,6 +176,8 @@ def prepare(options: RunOptions, *, like: Setup | None = None) -> Setup:
     loaded = like.loaded if like else _load(options, task, device)
     backbone = loaded.backbone
     bound = space.bound_to(len(backbone.blocks), usable_methods(backbone))
+    if len(objectives) > 1 and isinstance(bound, SearchSpace):
+        bound = bound.with_budget_shares(BUDGET_SHARES)
     budget = _budget(options, loaded)
     feasible = feasibility(backbone, budget)
     require_a_fit(bound, backbone, budget)
@@ -210,7 +215,7 @@ def prepare(options: RunOptions, *, like: Setup | None = None) -> Setup:
         objectives=objectives,
         constraints=constraints,
         settings=settings,
-        notes=(*task.notes, *cut, *encoded.notes, *space_notes(space, bound)),
+        notes=(*task.notes, *cut, *encoded.notes, *space_notes(space, bound), *_objective_notes(strategy, objectives)),
     )
 
 
@@ -386,6 +391,16 @@ def _within_positions(
     if options.max_length is not None:
         raise ConfigError(f"--max-length {options.max_length}: {loaded.backbone.name} has positions for {limit} tokens")
     return replace(training, max_length=limit), (f"texts are cut at {limit} tokens, for which the model has positions",)
+
+
+def _objective_notes(strategy: Strategy, objectives: tuple[Objective, ...]) -> tuple[str, ...]:
+    if len(objectives) == 1:
+        return ()
+    shares = ", ".join(f"{100 * share:g}%" for share in BUDGET_SHARES)
+    notes = [f"several objectives: designs may spend {shares} of the budget"]
+    if strategy.pruner != "none":
+        notes.append(f"several objectives: pruner {strategy.pruner} does not act")
+    return tuple(notes)
 
 
 def _digest(backbone: Backbone) -> str:

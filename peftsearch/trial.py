@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,10 +19,14 @@ from peftsearch.engines.local import LocalEngine
 from peftsearch.errors import BudgetError, MethodError, StudyError, one_line
 from peftsearch.fitting import fit
 from peftsearch.injection import write_state
+from peftsearch.objectives import values_of
 from peftsearch.progress import Reporter, TrialLine
-from peftsearch.samplers.context import REPLICATE, STAGE, score_of
+from peftsearch.samplers.context import CONSTRAINTS, REPLICATE, STAGE, score_of
 from peftsearch.setup import Setup
 from peftsearch.study import StudyFolder, state_path
+
+_COPIED = ("score", "n_head", "loss", "measures", CONSTRAINTS, "violations")
+"""What a trial takes over from an equal one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,11 +127,14 @@ class TrialRunner:
 
     def complete(self, work: Work, outcome: Outcome) -> None:
         """Record a trained trial, its parameters before its score."""
-        facts = _measured(outcome)
+        facts = _measured(outcome) | self._held_to(outcome.measures)
+        values = [outcome.score]
         if outcome.state is not None:
             write_state(outcome.state, state_path(self.folder.path, work.name, work.job.seed))
             facts["right"] = "".join("01"[hit] for hit in outcome.right)
-        _finish(work.study, work.trial, TrialState.COMPLETE, facts, [outcome.score])
+        if work.phase != "confirm":
+            values = values_of(outcome.score, outcome.measures, self.setup.objectives)
+        _finish(work.study, work.trial, TrialState.COMPLETE, facts, values)
         self._show(work, "complete", outcome.score)
 
     def prune(self, work: Work, reason: str) -> None:
@@ -149,6 +156,14 @@ class TrialRunner:
     def fit(self, design: Design) -> Architecture:
         """The architecture that a design becomes under the study's budget."""
         return fit(design, self.setup.backbone, self.setup.budget)
+
+    def _held_to(self, measures: Mapping[str, float]) -> dict[str, Any]:
+        """Which limits a trial's measures exceed, in words and as the samplers want it; nothing without limits."""
+        limits = self.setup.constraints
+        if not limits.to_dict():
+            return {}
+        violations = limits.violations(measures)
+        return {CONSTRAINTS: limits.values(measures)} | ({"violations": violations} if violations else {})
 
     def _show(self, work: Work, state: str, score: float | None = None, detail: str | None = None) -> None:
         line = work.line if detail is None else {**work.line, "detail": detail}
@@ -203,7 +218,7 @@ def pruned_at(trial: optuna.Trial, step: int, score: float) -> str | None:
 
 def _copied(known: FrozenTrial) -> dict[str, Any]:
     """What a trial takes over from an equal one."""
-    return {key: known.user_attrs[key] for key in ("score", "n_head", "loss") if key in known.user_attrs}
+    return {key: known.user_attrs[key] for key in _COPIED if key in known.user_attrs}
 
 
 def _measured(outcome: Outcome) -> dict[str, Any]:
