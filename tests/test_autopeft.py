@@ -120,11 +120,12 @@ def test_sizes_wider_than_a_block_are_infeasible():
 
 @pytest.mark.parametrize("name", sorted(SAMPLERS))
 def test_every_sampler_runs_on_it(name):
-    budget = of(113_566)
+    """At 0.1%, where few designs fit, and far from the large ones that the made-up score rewards."""
+    budget = of(22_713)
     feasible = feasibility(MINILM, budget)
     context = SamplerContext(
         space=BOUND,
-        n_trials=24,
+        n_trials=20,
         seed=0,
         feasible=feasible,
         identity=lambda d: fit(d, MINILM, budget),
@@ -133,17 +134,13 @@ def test_every_sampler_runs_on_it(name):
         sensitivity=lambda: {("encoder", i, m): 1.0 + i for i in range(6) for m in BOUND.methods},
     )
     study = optuna.create_study(direction="maximize", sampler=make_sampler(name, context, {}))
-    while len(study.trials) < 24 and not getattr(study.sampler, "exhausted", lambda trials: False)(study.trials):
+    while len(study.trials) < 20 and not getattr(study.sampler, "exhausted", lambda trials: False)(study.trials):
         trial = study.ask(context.distributions)
         design = BOUND.design(trial.params)
+        assert feasible(design)
         study.tell(trial, sum(map(bool, design.methods[3:])) + 0.01 * dict(design.sizes).get("prefix", 0))
-    designs = [BOUND.design(t.params) for t in study.trials]
-    assert len(study.trials) >= 18
-    assert len(set(designs)) > 10
-    n_fitting = sum(map(feasible, designs))
-    assert n_fitting >= 0.75 * len(designs), "gp may end where nothing near its proposal fits"
+    assert len({BOUND.design(t.params) for t in study.trials}) >= 15
     if name == "s4":
-        assert n_fitting == len(designs)
         assert {r.name: r.chosen for r in study.sampler.decisions(study.trials)}["block.5"] == "on"
 
 
