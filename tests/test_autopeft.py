@@ -121,11 +121,12 @@ def test_sizes_wider_than_a_block_are_infeasible():
 @pytest.mark.parametrize("name", sorted(SAMPLERS))
 def test_every_sampler_runs_on_it(name):
     """At 0.1%, where few designs fit, and far from the large ones that the made-up score rewards."""
+    n_trials, settings = (12, {"n_startup_trials": 6}) if name == "gp" else (20, {})  # gp costs a fit a trial
     budget = of(22_713)
     feasible = feasibility(MINILM, budget)
     context = SamplerContext(
         space=BOUND,
-        n_trials=20,
+        n_trials=n_trials,
         seed=0,
         feasible=feasible,
         identity=lambda d: fit(d, MINILM, budget),
@@ -133,13 +134,13 @@ def test_every_sampler_runs_on_it(name):
         budget=budget,
         sensitivity=lambda: {("encoder", i, m): 1.0 + i for i in range(6) for m in BOUND.methods},
     )
-    study = optuna.create_study(direction="maximize", sampler=make_sampler(name, context, {}))
-    while len(study.trials) < 20 and not getattr(study.sampler, "exhausted", lambda trials: False)(study.trials):
+    study = optuna.create_study(direction="maximize", sampler=make_sampler(name, context, settings))
+    while len(study.trials) < n_trials and not getattr(study.sampler, "exhausted", lambda trials: False)(study.trials):
         trial = study.ask(context.distributions)
         design = BOUND.design(trial.params)
         assert feasible(design)
         study.tell(trial, sum(map(bool, design.methods[3:])) + 0.01 * dict(design.sizes).get("prefix", 0))
-    assert len({BOUND.design(t.params) for t in study.trials}) >= 15
+    assert len({BOUND.design(t.params) for t in study.trials}) >= 0.75 * n_trials
     if name == "s4":
         assert {r.name: r.chosen for r in study.sampler.decisions(study.trials)}["block.5"] == "on"
 
