@@ -145,8 +145,8 @@ def read_record(path: Path, storage: str = "") -> Record:
         path=path,
         settings=settings,
         best=_read_best(path),
-        search=tuple(_trial_record(t, "search", objectives) for t in trials["search"]),
-        confirm=tuple(_trial_record(t, "confirm", objectives) for t in trials.get("confirm", ())),
+        search=tuple(trial_record(t, "search", objectives) for t in trials["search"]),
+        confirm=tuple(trial_record(t, "confirm", objectives) for t in trials.get("confirm", ())),
         stages=tuple(attributes["search"].get("stages", ())),
         test_scores=dict(attributes.get("confirm", {}).get("test_scores", {})),
     )
@@ -180,7 +180,14 @@ def _read_best(path: Path) -> Mapping[str, Any] | None:
         raise StudyError(f"the result of the run is damaged: {error}") from error
 
 
-def _trial_record(trial: FrozenTrial, study: str, objectives: Sequence[str]) -> TrialRecord:
+def trial_record(trial: FrozenTrial, study: str, objectives: Sequence[str] = ("score",)) -> TrialRecord:
+    """What the report needs of a stored trial.
+
+    Args:
+        trial: As Optuna keeps it.
+        study: `search` or `confirm`.
+        objectives: Names of its values.
+    """
     facts = trial.user_attrs
     state = _STATES[trial.state]
     if facts.get(INTERRUPTED):
