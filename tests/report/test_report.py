@@ -218,6 +218,26 @@ def test_an_interrupted_and_a_running_trial(tmp_path):
     assert "1 were left by a killed process and count for nothing" in text
 
 
+def test_a_write_that_a_kill_cut_short_is_taken_back(unfinished, tmp_path):
+    folder = tmp_path / "r"
+    shutil.copytree(unfinished, folder)
+    code = (
+        "import os, sqlite3, sys; c = sqlite3.connect(sys.argv[1], isolation_level=None); "
+        "c.execute('pragma cache_size=1'); c.execute('begin'); "
+        "c.execute('update trial_params set param_value = param_value + 1'); "
+        "c.execute('update trial_user_attributes set value_json = 1'); os._exit(0)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(folder / "study.db")], check=True)
+    assert (folder / "study.db-journal").stat().st_size > 0
+    assert [t.facts for t in read_record(folder).search] == [t.facts for t in read_record(unfinished).search]
+
+
+def test_a_path_with_signs_that_a_url_has(unfinished, tmp_path):
+    folder = tmp_path / "50%? #1"
+    shutil.copytree(unfinished, folder)
+    assert len(read_record(folder).search) == 11
+
+
 def test_what_is_no_run_is_refused(capsys, tmp_path):
     assert "is not the folder of a run" in refused(capsys, "report", tmp_path / "nothing")
     assert "holds no study" in refused(capsys, "report", tmp_path)
