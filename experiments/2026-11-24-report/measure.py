@@ -1,8 +1,11 @@
 """Time to write the report of a study of 1,000 trials (made up, see tests/studies.py), its parts and the whole command.
 
+Wall time, and in brackets the CPU time of this process and its children, which a loaded machine disturbs less.
+
 Usage, from the repository's root: PYTHONPATH=. python experiments/2026-11-24-report/measure.py [N_TRIALS]
 """
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -23,7 +26,7 @@ def main():
     with tempfile.TemporaryDirectory() as name:
         folder = write_study(Path(name) / "study", n_trials)
         size = (folder / "study.db").stat().st_size
-        print(f"{n_trials} trials of the search, study.db {size / 1e6:.1f} MB; median of {N_REPEATS} (least, most), s")
+        print(f"{n_trials} trials of the search, study.db {size / 1e6:.1f} MB; median of {N_REPEATS}, s: wall (CPU)")
         record = read_record(folder)
         trials = [t for t in record.scored if t.kind == "search"]
         command = [sys.executable, "-m", "peftsearch", "report", str(folder)]
@@ -35,15 +38,17 @@ def main():
         }
         for what, call in parts.items():
             times = [timed(call) for _ in range(N_REPEATS)]
-            print(f"{what:<42} {median(times):6.2f} ({min(times):.2f}, {max(times):.2f})")
+            wall, cpu = (median(column) for column in zip(*times, strict=True))
+            print(f"{what:<42} {wall:6.2f} ({cpu:.2f})")
         page = (folder / "report.html").stat().st_size
         print(f"report.html: {page / 1e6:.1f} MB")
 
 
 def timed(call):
-    start = time.perf_counter()
+    """Seconds of wall time and of CPU time."""
+    start, used = time.perf_counter(), sum(os.times()[:4])
     call()
-    return time.perf_counter() - start
+    return time.perf_counter() - start, sum(os.times()[:4]) - used
 
 
 if __name__ == "__main__":
