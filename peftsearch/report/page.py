@@ -26,7 +26,7 @@ from peftsearch.errors import ReportError
 Figure = Mapping[str, Any]
 """What plotly calls a figure: `data`, a list of traces, and `layout`. Texts from users go through `label`."""
 Cell = str | int | float | None
-_SHORT = 24
+_SHORT = 30
 """Characters of a cell that is kept on one line."""
 PALETTE = ("--blue", "--orange", "--green", "--red", "--purple", "--sky", "--yellow", "--grey")
 """Colours of traces, in the order in which to take them."""
