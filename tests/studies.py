@@ -6,6 +6,7 @@ from pathlib import Path
 from statistics import mean, stdev
 
 import optuna
+import sqlalchemy
 import yaml
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import TrialState, create_trial
@@ -62,12 +63,31 @@ def write_study(
         The folder.
     """
     folder.mkdir(parents=True)
-    rng, space = random.Random(seed), load_space("s4").bound_to(n_blocks, METHODS)
+    rng = random.Random(seed)
     (folder / "settings.yaml").write_text(to_yaml(_settings(folder, n_trials, seed, objectives)))
-    storage = optuna.storages.RDBStorage(f"sqlite:///{folder / 'study.db'}")
+    storage = _quick_storage(folder / "study.db")
     directions = ["maximize" if o == "score" else "minimize" for o in objectives] or ["maximize"]
     search = _open(storage, "search", directions)
     confirm = _open(storage, "confirm", ["maximize"])
+    trials = made_up_trials(
+        n_trials, rng, names=names, reasons=reasons, measures=measures, tasks=tasks, objectives=objectives,
+        n_blocks=n_blocks,
+    )  # fmt: skip
+    search.add_trials(trials)
+    if staged:
+        search.set_user_attr("stages", _stages(load_space("s4").bound_to(n_blocks, METHODS), rng))
+    if finished:
+        _finish(folder, search, confirm, rng, seeds, best, tasks, n_blocks)
+    storage.remove_session()
+    storage.engine.dispose()
+    return folder
+
+
+def made_up_trials(
+    n_trials, rng, *, names=None, reasons=None, measures=True, tasks=(), objectives=(), n_blocks=N_BLOCKS
+):
+    """The trials of a search, baselines first; see `write_study`."""
+    space = load_space("s4").bound_to(n_blocks, METHODS)
     extras = {"measures": measures, "tasks": tasks, "objectives": objectives}
     trials = [
         _trial(space, params, rng, {"kind": "baseline", "baseline": name, "name": name}, **extras)
@@ -80,14 +100,15 @@ def write_study(
         facts = {"name": (names or {}).get(i, f"trial {i + 1}")}
         reason = (reasons or {}).get(i)
         trials.append(_trial(space, params, rng, facts, state=state, reason=reason, **extras))
-    search.add_trials(trials)
-    if staged:
-        search.set_user_attr("stages", _stages(space, rng))
-    if finished:
-        _finish(folder, search, confirm, rng, seeds, best, tasks, n_blocks)
-    storage.remove_session()
+    return trials
+
+
+def _quick_storage(path):
+    """SQLite that does not wait for the disk."""
+    storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
     storage.engine.dispose()
-    return folder
+    sqlalchemy.event.listen(storage.engine, "connect", lambda raw, _: raw.execute("PRAGMA synchronous=OFF"))
+    return storage
 
 
 def _open(storage, name, directions):

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import optuna
-from optuna.importance import PedAnovaImportanceEvaluator
+from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, create_trial
 
 from peftsearch.report.page import Chart, Item, Section, Text, label
@@ -48,8 +48,8 @@ def importances(trials: Sequence[TrialRecord], seed: int) -> list[Importance]:
         seed: Of the shuffles.
     """
     study, scores = _study(trials)
-    varied = {name for t in trials for name in t.params if len({repr(o.params.get(name)) for o in trials}) > 1}
-    names = sorted(varied)
+    every = {name for t in trials for name in t.params}
+    names = sorted(name for name in every if len({t.params.get(name) for t in trials}) > 1)
     if not names:
         return []
     real = _evaluate(study, names, scores)
@@ -72,10 +72,16 @@ def _study(trials: Sequence[TrialRecord]) -> tuple[optuna.Study, list[float]]:
         kept = {name: t.trial.distributions[name] for name in t.params}
         copies.append(create_trial(params=dict(t.params), distributions=kept, value=0.0))
     study.add_trials(copies)
+    shared: dict[str, BaseDistribution] = {}
+    for copy in study.get_trials(deepcopy=False):
+        # one object for each dimension: the evaluator compares them choice by choice, which is most of its time
+        copy.distributions = {name: shared.setdefault(name, d) for name, d in copy.distributions.items()}
     return study, [t.score or 0.0 for t in trials]
 
 
 def _evaluate(study: optuna.Study, names: list[str], scores: Sequence[float]) -> Mapping[str, float]:
+    from optuna.importance import PedAnovaImportanceEvaluator  # brings scikit-learn: seconds that few trials save
+
     evaluator = PedAnovaImportanceEvaluator(target_quantile=_BEST_SHARE)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*to achieve low `target` values")  # hence the minus

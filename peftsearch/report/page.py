@@ -26,6 +26,8 @@ from peftsearch.errors import ReportError
 Figure = Mapping[str, Any]
 """What plotly calls a figure: `data`, a list of traces, and `layout`. Texts from users go through `label`."""
 Cell = str | int | float | None
+_SHORT = 30
+"""Characters of a cell that is kept on one line."""
 PALETTE = ("--blue", "--orange", "--green", "--red", "--purple", "--sky", "--yellow", "--grey")
 """Colours of traces, in the order in which to take them."""
 
@@ -251,7 +253,7 @@ def _cell(value: Cell) -> str:
     if value is None:
         return "<td></td>"
     if isinstance(value, str):
-        return f"<td>{escape(value)}</td>"
+        return f"<td{' class=long' * (len(value) > _SHORT)}>{escape(value)}</td>"
     return f'<td class="number" data-value="{value!r}">{_number(value)}</td>'
 
 

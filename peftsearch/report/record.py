@@ -11,7 +11,7 @@ from urllib.parse import quote
 import optuna
 import sqlalchemy.exc
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 
 from peftsearch.architecture import Design
 from peftsearch.catalog import read_yaml
@@ -146,8 +146,8 @@ def read_record(path: Path, storage: str = "") -> Record:
         path=path,
         settings=settings,
         best=_read_best(path),
-        search=tuple(_trial_record(t, "search", objectives) for t in trials["search"]),
-        confirm=tuple(_trial_record(t, "confirm", objectives) for t in trials.get("confirm", ())),
+        search=tuple(trial_record(t, "search", objectives) for t in trials["search"]),
+        confirm=tuple(trial_record(t, "confirm", objectives) for t in trials.get("confirm", ())),
         stages=tuple(attributes["search"].get("stages", ())),
         test_scores=dict(attributes.get("confirm", {}).get("test_scores", {})),
     )
@@ -161,7 +161,10 @@ def _open(path: Path, settings: Mapping[str, Any], storage: str) -> optuna.stora
         raise StudyError(f"{path}: its trials are not in the folder; give --storage with the run's URL, {stored}")
     if not storage and not own.is_file():
         raise StudyError(f"{path}: holds no {own.name}; `peftsearch run` with its settings starts anew")
-    url = storage or f"sqlite:///file:{quote(str(own.resolve()))}?mode=ro&uri=true"
+    # a write that a kill cut short leaves a journal: SQLite takes it back on opening, and must be able to write then
+    query = {"mode": "rw" if own.with_name(f"{own.name}-journal").exists() else "ro", "uri": "true"}
+    read_only = URL.create("sqlite", database=f"file:{quote(str(own.resolve()))}", query=query)
+    url = storage or read_only.render_as_string()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
         database = make_url(storage).database if storage else None
@@ -181,7 +184,14 @@ def _read_best(path: Path) -> Mapping[str, Any] | None:
         raise StudyError(f"the result of the run is damaged: {error}") from error
 
 
-def _trial_record(trial: FrozenTrial, study: str, objectives: Sequence[str]) -> TrialRecord:
+def trial_record(trial: FrozenTrial, study: str, objectives: Sequence[str] = ("score",)) -> TrialRecord:
+    """What the report needs of a stored trial.
+
+    Args:
+        trial: As Optuna keeps it.
+        study: `search` or `confirm`.
+        objectives: Names of its values.
+    """
     facts = trial.user_attrs
     state = _STATES[trial.state]
     if facts.get(INTERRUPTED):
