@@ -16,7 +16,9 @@ from optuna.study._multi_objective import _is_pareto_front
 from optuna.trial import TrialState
 
 from peftsearch.front import analyse
+from peftsearch.front_text import conclusions
 from peftsearch.points import read_points
+from peftsearch.schedule import AllTrialsFailed
 from tests.fronts import confirmations, save_study
 from tests.runs import call, refused, story
 
@@ -24,7 +26,7 @@ BUDGETS = {"0.1%": 1000, "0.5%": 5000, "1%": 10_000}
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
-def save_sweep(root):
+def save_sweep(root, storage=""):
     """Three budgets: the score rises fast, then hardly; lora is dearer and worse."""
     scores = {"0.1%": 0.70, "0.5%": 0.85, "1%": 0.875}
     folders = []
@@ -41,7 +43,7 @@ def save_sweep(root):
             *confirmations("lora", n - 10, (scores[budget] - 0.05, scores[budget] - 0.025)),
             *confirmations("trial 1", n - 100, (scores[budget] - 0.025, scores[budget] + 0.025)),
         ]
-        folders.append(save_study(root / f"s-{budget}", budget, n, search, confirm))
+        folders.append(save_study(root / f"s-{budget}", budget, n, search, confirm, storage=storage))
     return folders
 
 
@@ -114,12 +116,44 @@ class TestFront:
         assert confirmed.knee.budget == "0.5%"
 
     def test_the_smallest_budget_is_the_cheapest_within_one_standard_error(self, sweep):
-        """0.5% is 0.025 below the best: its error over 2 seeds and 40 examples is sqrt(0.025² + 1 * 39/40² / 39...)."""
+        """0.5% is 0.025 below the best, whose error is over 2 seeds and 40 examples, two of which differ by half."""
         best, other = 0.875, 0.85
-        d = np.repeat([0.5, 0.0], [2, 38])  # of the seeds half are right on two more examples
+        d = np.repeat([0.5, 0.0], [2, 38])
         error = math.sqrt(0.05**2 / 2 / 2 + d.var(ddof=1) / 40)
         assert best - other <= error < best - 0.70
         assert front_of(sweep).smallest.budget == "0.5%"
+
+    def test_where_the_head_alone_is_as_good_no_budget_is_needed(self, tmp_path):
+        scores = {"0.1%": ((0.9, 0.95), (0.9, 0.94)), "1%": ((0.9, 0.95), (0.9, 0.95))}
+        folders = [
+            save_study(
+                tmp_path / budget,
+                budget,
+                BUDGETS[budget],
+                confirm=[*confirmations("head", 0, head), *confirmations("trial 1", BUDGETS[budget], found)],
+            )
+            for budget, (head, found) in scores.items()
+        ]
+        front = front_of(folders)
+        assert [p.name for p in front.levels[0].distinct_front] == ["head"]
+        assert "No budget is needed: within one standard error of the best is head (baseline)" in conclusions(front)[0]
+        assert {s.name for s in front.levels[0].series if s.hypervolume > 0} == {"all", "search"}
+
+    def test_one_seed_has_no_standard_error(self, tmp_path):
+        folders = [
+            save_study(tmp_path / b, b, n, confirm=confirmations("trial 1", n, (0.5 + n / 1e5,)))
+            for b, n in BUDGETS.items()
+        ]
+        front = front_of(folders)
+        assert front.smallest is None
+        assert "One seed has no standard error" in front.notes[0]
+
+    def test_runs_in_one_storage(self, sweep, tmp_path):
+        """The same as in folders of their own; several studies share the database by their prefix."""
+        url = f"sqlite:///{tmp_path / 'all.db'}"
+        folders = save_sweep(tmp_path / "shared", url)
+        front = analyse([read_points(folder, url) for folder in folders])
+        assert conclusions(front) == conclusions(front_of(sweep))
 
     def test_each_baseline_has_its_own_front_and_hypervolume(self, sweep):
         level = front_of(sweep).levels[0]
@@ -333,6 +367,18 @@ class TestSweep:
         save_study(tmp_path / "n-30%", "30%", 1)
         assert "belongs to other settings" in refused(capsys, *sweep_arguments(place, tmp_path, "10%,30%"))
         assert not (tmp_path / "n-10%").exists()
+
+    def test_a_budget_without_scores_does_not_end_the_sweep(self, place, tmp_path, capsys, monkeypatch):
+        begun = []
+
+        def fail(options, reporter, *, like):
+            begun.append(options.name)
+            raise AllTrialsFailed("all 8 trials failed: RuntimeError: out of memory")
+
+        monkeypatch.setattr("peftsearch.sweep.run_study", fail)
+        assert call(*sweep_arguments(place, tmp_path, "10%,20%,30%")) == 1
+        assert begun == ["n-10%", "n-20%", "n-30%"]
+        assert "fewer than two budgets have scores; budget 10%: all 8 trials failed" in capsys.readouterr().err
 
     def test_a_name_is_made_up_and_kept(self, place, tmp_path, monkeypatch):
         """Planned alone: what would be trained, and where."""
