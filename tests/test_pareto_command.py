@@ -186,6 +186,17 @@ class TestFront:
         mask = _is_pareto_front(np.array(points), assume_unique_lexsorted=False)
         assert len(front.levels[0].front) == mask.sum()
 
+    def test_designs_whose_cost_is_not_measured_are_left_out(self, tmp_path):
+        def trial(name, **measures):
+            return {"name": name, "n_params": 5, "score": 0.5, "measures": measures}
+
+        one = [trial("lora", latency_s=0.1), trial("trial 1", latency_s=float("nan")), trial("trial 2")]
+        two = [trial("lora", latency_s=0.2), trial("trial 1", latency_s=None)]
+        folders = [save_study(tmp_path / b, b, BUDGETS[b], t) for b, t in (("0.1%", one), ("1%", two))]
+        front = front_of(folders, "latency")
+        assert [(p.name, p.measures["latency_s"]) for p in front.levels[0].points] == [("lora", 0.1), ("lora", 0.2)]
+        assert "3 designs have no measured inference latency." in front.notes
+
 
 class TestFiles:
     def test_the_csv_round_trips_and_its_front_is_the_oracles(self, sweep, written):
