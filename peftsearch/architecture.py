@@ -12,7 +12,11 @@ from peftsearch.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Design:
-    """A point of a search space (arXiv 2301.01821, sec. 3): it names choices, not sizes."""
+    """A point of a search space (arXiv 2301.01821, sec. 3): it names choices, and sizes only where a space fixes them.
+
+    Raises:
+        ConfigError: A size is below 1 or given twice, or the share of the budget is not above 0 and at most 1.
+    """
 
     grouping: str
     """How consecutive blocks fall into groups: `spindle`, ..."""
@@ -22,6 +26,17 @@ class Design:
     """Methods of each group, input side first; an empty tuple leaves the group untuned."""
     learning_rate: float | None = None
     """Base learning rate; None takes the training settings' own."""
+    sizes: tuple[tuple[str, int], ...] = ()
+    """Size of each method on every block that it tunes, kept sorted by name; empty lets the budget decide."""
+    budget_share: float = 1.0
+    """Share of the study's budget that the design may spend, above 0 and at most 1."""
+
+    def __post_init__(self) -> None:
+        if any(size < 1 for _, size in self.sizes) or len(dict(self.sizes)) < len(self.sizes):
+            raise ConfigError(f"design: sizes must be one number from 1 for each method, got {dict(self.sizes)}")
+        if not 0 < self.budget_share <= 1:
+            raise ConfigError(f"design: budget_share must be above 0 and at most 1, got {self.budget_share}")
+        object.__setattr__(self, "sizes", tuple(sorted(self.sizes)))  # one order, so that equal designs are equal
 
     @property
     def tunable(self) -> tuple[int, ...]:
@@ -42,6 +57,10 @@ class Design:
         }
         if self.learning_rate is not None:
             out["learning_rate"] = self.learning_rate
+        if self.sizes:
+            out["sizes"] = dict(self.sizes)
+        if self.budget_share != 1:
+            out["budget_share"] = self.budget_share
         return out
 
     @classmethod
@@ -51,7 +70,7 @@ class Design:
         Raises:
             ConfigError: Keys are missing or unknown, or a value has a wrong type.
         """
-        unknown = set(data) - {"grouping", "allocation", "methods", "learning_rate"}
+        unknown = set(data) - {"grouping", "allocation", "methods", "learning_rate", "sizes", "budget_share"}
         if unknown:
             raise ConfigError(f"design: unknown keys {sorted(map(str, unknown))}")
         try:
@@ -61,8 +80,10 @@ class Design:
                 allocation=tuple(float(x) for x in data["allocation"]),
                 methods=tuple(tuple(str(name) for name in group) for group in data["methods"]),
                 learning_rate=None if rate is None else float(rate),
+                sizes=tuple((str(name), int(size)) for name, size in data.get("sizes", {}).items()),
+                budget_share=float(data.get("budget_share", 1.0)),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ConfigError(f"design: {type(error).__name__}: {error}") from error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import product
 
 from peftsearch.architecture import Design
 from peftsearch.backbone.anatomy import Backbone
@@ -33,10 +34,12 @@ class Baseline:
     design: Design
     params: dict[str, str | float] | None
     """The design as a point of the space; None when the space does not hold it."""
+    family: str
+    """The name without learning rate and share of the budget: `lora`."""
 
 
 def baselines_of(space: DesignSpace, backbone: Backbone) -> list[Baseline]:
-    """The baselines on a backbone, at every learning rate that the space may choose.
+    """The baselines on a backbone, at every learning rate and share of the budget that the space may choose.
 
     Methods that cannot act on the backbone are left out, and so is the S4 paper's design when it needs one of them.
     """
@@ -45,10 +48,16 @@ def baselines_of(space: DesignSpace, backbone: Backbone) -> list[Baseline]:
     named = [("head", Design(grouping="uniform", allocation=(1.0,), methods=((),))), *uniform]
     if len(backbone.blocks) >= 4 and {m for group in S4_PAPER.methods for m in group} <= set(usable):
         named.append(("s4-paper", S4_PAPER))
-    rates = next((d.choices for d in space.dimensions if d.name == "learning_rate"), ())
-    if rates:
-        named = [(f"{name} lr={r:g}", replace(d, learning_rate=float(r))) for name, d in named for r in rates]
-    return [Baseline(name=name, design=d, params=_point(d, space, len(backbone.blocks))) for name, d in named]
+    choices = {d.name: d.choices for d in space.dimensions}
+    found = []
+    for family, design in named:
+        shares = choices.get("budget_share", ()) if design.tunable else ()
+        for share, rate in product(map(float, shares or (1.0,)), choices.get("learning_rate", (None,))):
+            name = family + (f" {100 * share:g}%" if share != 1 else "") + (f" lr={rate:g}" if rate else "")
+            point = replace(design, budget_share=share, learning_rate=None if rate is None else float(rate))
+            params = _point(point, space, len(backbone.blocks))
+            found.append(Baseline(name=name, design=point, params=params, family=family))
+    return found
 
 
 def _point(design: Design, space: DesignSpace, n_blocks: int) -> dict[str, str | float] | None:

@@ -57,6 +57,10 @@ def _join_negative(argv: Sequence[str]) -> list[str]:
 
 
 def _dispatch(arguments: argparse.Namespace) -> int:
+    if arguments.command == "report":
+        from peftsearch.report.command import report
+
+        return report(arguments.run, arguments.output, arguments.storage)
     from peftsearch import commands
 
     if arguments.command == "run":
@@ -86,8 +90,9 @@ def parser() -> argparse.ArgumentParser:
     _add_worker(commands.add_parser("worker", help="take part in a run that another process began"))
     show = commands.add_parser("show", help="draw the architecture that a run found")
     show.add_argument("what", type=Path, metavar="RUN|BEST.YAML", help="folder of a run, or its best.yaml")
+    _add_report(commands.add_parser("report", help="write a run's report.html", allow_abbrev=False))
     listing = commands.add_parser("list", help="what there is to choose from")
-    listing.add_argument("what", choices=("spaces", "strategies", "methods", "tasks"))
+    listing.add_argument("what", choices=("spaces", "strategies", "methods", "tasks", "objectives"))
     listing.add_argument("--json", action="store_true", help="print JSON")
     return top
 
@@ -134,6 +139,13 @@ def _add_study(run: argparse.ArgumentParser) -> None:
     search.add_argument("--search-steps", type=int, metavar="N", help="optimizer steps of a trial of the search")
     search.add_argument("--seeds", type=int, metavar="N", help="trainings of each confirmed design")
     search.add_argument("--confirm-baselines", type=int, metavar="N", help="baselines to confirm, best first")
+    search.add_argument(
+        "--objective", default="score", metavar="NAMES", help="what to optimise: score,params (`list objectives`)"
+    )
+    search.add_argument("--max-memory", metavar="SIZE", help="most memory of a training step: 8GB, 512MiB")
+    search.add_argument(
+        "--max-latency-overhead", metavar="PERCENT", help="most latency over the backbone's, merged: 10%%"
+    )
     search.add_argument("--seed", type=int, default=0, help="seed of everything (default: %(default)s)")
     training = run.add_argument_group("training")
     training.add_argument("--learning-rate", type=float, metavar="X", help="base rate; methods scale it")
@@ -141,6 +153,14 @@ def _add_study(run: argparse.ArgumentParser) -> None:
     training.add_argument("--max-length", type=int, metavar="N", help="tokens after which a text is cut")
     training.add_argument("--device", help="cpu, cuda, cuda:1 (default: cuda when there is one)")
     training.add_argument("--dtype", help="auto, fp32 or bf16")
+    engine = run.add_argument_group("engine")
+    engine.add_argument("--engine", default="local", help="local, or ray for many GPUs (default: %(default)s)")
+    engine.add_argument(
+        "--ray-address", metavar="ADDRESS", help="auto, HOST:PORT or ray://... (default: start Ray here)"
+    )
+    engine.add_argument("--cpus-per-trial", type=float, default=1.0, metavar="N", help="default: %(default)s")
+    engine.add_argument("--gpus-per-trial", type=float, metavar="N", help="fractions too (default: 1 if there is any)")
+    engine.add_argument("--max-concurrent", type=int, metavar="N", help="trials at a time (default: all that fit)")
     where = run.add_argument_group("study")
     where.add_argument("--name", help="folder of the study below --runs (default: made from the settings)")
     where.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="default: %(default)s")
@@ -152,6 +172,12 @@ def _add_worker(worker: argparse.ArgumentParser) -> None:
     worker.add_argument("run", type=Path, metavar="RUN", help="its folder; made where only --storage is shared")
     worker.add_argument("--storage", default="", metavar="URL", help="the run's Optuna storage, where it has its own")
     worker.add_argument("--device", help="cpu, cuda, cuda:1 (default: cuda when there is one)")
+
+
+def _add_report(report: argparse.ArgumentParser) -> None:
+    report.add_argument("run", type=Path, metavar="RUN", help="folder of a run, finished or not")
+    report.add_argument("--output", type=Path, metavar="FILE", help="default: report.html in the folder")
+    report.add_argument("--storage", default="", metavar="URL", help="Optuna storage that the run was given")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +61,11 @@ def _stored_options(arguments: argparse.Namespace) -> RunOptions:
     if arguments.name is None and not found:
         raise StudyError(f"{runs}: there is no study to resume; start one with --budget")
     folder = runs / arguments.name if arguments.name is not None else found[-1].parent
-    return read_options(folder, arguments.storage)
+    where = {
+        k: getattr(arguments, k)
+        for k in ("engine", "ray_address", "cpus_per_trial", "gpus_per_trial", "max_concurrent")
+    }
+    return replace(read_options(folder, arguments.storage), **where)
 
 
 def worker(arguments: argparse.Namespace) -> int:
@@ -132,7 +136,14 @@ def _print_best(console: Console, best: Mapping[str, Any], path: Path, stages: b
 
 def list_catalog(what: str, as_json: bool) -> int:
     """`peftsearch list`."""
-    rows = {"spaces": _spaces, "strategies": _strategies, "methods": _methods, "tasks": _tasks}[what]()
+    tables = {
+        "spaces": _spaces,
+        "strategies": _strategies,
+        "methods": _methods,
+        "tasks": _tasks,
+        "objectives": _objectives,
+    }
+    rows = tables[what]()
     if as_json:
         print(json.dumps(rows, ensure_ascii=False))
         return 0
@@ -195,3 +206,12 @@ def _tasks() -> list[dict[str, Any]]:
     rows.append({"name": "glue/sst2, ...", "what": "any text classification or regression set of the hub"})
     rows.append({"name": "--train FILE", "what": "CSV, TSV, JSONL or Parquet of your own"})
     return rows
+
+
+def _objectives() -> list[dict[str, Any]]:
+    from peftsearch.objectives import OBJECTIVES
+
+    return [
+        {"name": o.name, "better": o.direction.removesuffix("imize") + "imum", "unit": o.unit, "what": o.description}
+        for o in OBJECTIVES.values()
+    ]

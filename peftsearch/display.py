@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from peftsearch.architecture import Architecture, Design, Placement
-from peftsearch.space import ALLOCATIONS, allocation_weights
+from peftsearch.space import ALLOCATIONS, DesignSpace, allocation_weights
 
 if TYPE_CHECKING:
     from peftsearch.backbone.anatomy import Backbone
@@ -19,14 +19,21 @@ _BARS = " ▁▂▃▄▅▆▇█"
 
 
 def design_line(design: Design) -> str:
-    """`spindle, uniform: G1 adapter+lora | G2 - | G3 bitfit | G4 lora`."""
+    """`spindle, uniform: G1 adapter+lora | G2 - | G3 bitfit | G4 lora`; fixed sizes as `adapter 8`."""
     if not design.tunable:
         return "the task head alone"
-    groups = " | ".join(f"G{i + 1} {'+'.join(m) or '-'}" for i, m in enumerate(design.methods))
     rate = "" if design.learning_rate is None else f", lr {design.learning_rate:g}"
+    tail = rate if design.budget_share == 1 else f"{rate}, {100 * design.budget_share:g}% of the budget"
+    sizes = {name: f" {size}" for name, size in design.sizes}
+    named = [" + ".join(m + sizes[m] for m in group if m in sizes) or "+".join(group) for group in design.methods]
     if len(set(design.methods)) == 1 and len(set(design.allocation)) == 1:
-        return f"{'+'.join(design.methods[0])} on all blocks{rate}"
-    return f"{design.grouping}, {allocation_name(design.allocation)}: {groups}{rate}"
+        return f"{named[0]} on all blocks{tail}"
+    tuned = {named[i] for i in design.tunable}
+    if sizes and len(tuned) == 1:  # the same in every group that is tuned: which groups, and what once
+        groups = " ".join(f"G{i + 1}" for i in design.tunable)
+        return f"{tuned.pop()} in {groups} of {len(design.methods)} groups{tail}"
+    groups = " | ".join(f"G{i + 1} {name or '-'}" for i, name in enumerate(named))
+    return f"{design.grouping}, {allocation_name(design.allocation)}: {groups}{tail}"
 
 
 def allocation_name(weights: tuple[float, ...]) -> str:
@@ -95,3 +102,17 @@ def _methods(architecture: Architecture) -> list[str]:
 
     used = {p.method for p in architecture.placements}
     return [name for name in METHODS if name in used]
+
+
+def space_notes(space: DesignSpace, bound: DesignSpace) -> tuple[str, ...]:
+    """Say which choices of a space a backbone rules out."""
+    before = {d.name: d.choices for d in space.dimensions}
+    notes = []
+    for dimension in bound.dimensions:
+        dropped = [c for c in before.get(dimension.name, ()) if c not in dimension.choices]
+        if dropped and dimension.name == "grouping":
+            notes.append(f"groupings that coincide on this depth are left out: {', '.join(map(str, dropped))}")
+    left_out = set(getattr(space, "methods", ())) - set(getattr(bound, "methods", ()))
+    if left_out:
+        notes.append(f"methods that cannot act on this backbone are left out: {', '.join(sorted(left_out))}")
+    return tuple(notes)

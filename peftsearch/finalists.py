@@ -13,6 +13,9 @@ from peftsearch.architecture import Architecture, Design
 from peftsearch.samplers.context import INTERRUPTED, KIND, score_of
 from peftsearch.setup import Setup
 
+_FRONT_FACTOR = 3
+"""Designs of a front that are confirmed for each one that a search for the score alone would confirm."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finalist:
@@ -21,6 +24,8 @@ class Finalist:
     name: str
     """Baseline's name, or `trial 17` by its place in the search; interrupted trials do not count."""
     baseline: bool
+    family: str
+    """A baseline's name without rate and share of the budget; empty for designs of the search."""
     design: Design
     architecture: Architecture
 
@@ -28,6 +33,7 @@ class Finalist:
 def choose_finalists(study: optuna.Study, setup: Setup, fit: Callable[[Design], Architecture]) -> list[Finalist]:
     """The best baselines, the design that the strategy decided on, and the best of the search, from the history.
 
+    A search for several objectives confirms a part of its front as well, evenly spread from best score to worst.
     Designs that were trained several times rank by their mean; those that violate a constraint are left out.
 
     Args:
@@ -42,14 +48,20 @@ def choose_finalists(study: optuna.Study, setup: Setup, fit: Callable[[Design], 
     for t in trials:
         scores.setdefault(_design_key(t), []).append(score_of(t))
     ranked = sorted(trials, key=lambda t: (-mean(scores[_design_key(t)]), t.number))
+    confirm = setup.strategy.confirm
+    if len(setup.objectives) > 1:
+        front = {t.number for t in study.best_trials}
+        ranked = [t for t in ranked if t.number in front] + [t for t in ranked if t.number not in front]
     found = [t for t in ranked if t.user_attrs.get(KIND) != "baseline"]
     decided = getattr(setup.sampler, "decided_trial", None)
     if decided is not None and (trial := decided(trials)) is not None:
         found.insert(0, trial)
     baselines = [t for t in ranked if t.user_attrs.get(KIND) == "baseline"]
     chosen: list[Finalist] = []
-    confirm = setup.strategy.confirm
-    for group, n_wanted in ((baselines, confirm.baselines), (found, confirm.best)):
+    wanted = [(baselines, confirm.baselines), (found, confirm.best)]
+    if len(setup.objectives) > 1:
+        wanted.insert(0, (_spread([t for t in ranked if t.number in front], n_of_front(setup)), n_of_front(setup)))
+    for group, n_wanted in wanted:
         n_before = len(chosen)
         for finalist in (_finalist(t, fit) for t in group):
             taken = {(f.architecture, f.design.learning_rate) for f in chosen}
@@ -58,6 +70,18 @@ def choose_finalists(study: optuna.Study, setup: Setup, fit: Callable[[Design], 
             if len(chosen) - n_before == n_wanted:
                 break
     return chosen
+
+
+def n_of_front(setup: Setup) -> int:
+    """Designs of the front that are confirmed in a search for several objectives."""
+    return _FRONT_FACTOR * setup.strategy.confirm.best if len(setup.objectives) > 1 else 0
+
+
+def _spread(front: list[FrozenTrial], n: int) -> list[FrozenTrial]:
+    """At most n of a front from its best score to its worst, both ends among them, evenly spaced."""
+    if len(front) <= n:
+        return front
+    return [front[round(i * (len(front) - 1) / max(1, n - 1))] for i in range(n)]
 
 
 def not_interrupted(study: optuna.Study) -> list[FrozenTrial]:
@@ -70,6 +94,7 @@ def _finalist(trial: FrozenTrial, fit: Callable[[Design], Architecture]) -> Fina
     return Finalist(
         name=trial.user_attrs["name"],
         baseline=trial.user_attrs.get(KIND) == "baseline",
+        family=str(trial.user_attrs.get("family", "")),
         design=design,
         architecture=fit(design),
     )

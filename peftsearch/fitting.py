@@ -11,17 +11,22 @@ A slot is one method on one block. The rule, in whole sizes:
 
 The order of step 2 does not depend on the budget, and step 3 takes the largest step first from steps of constant
 cost; so a larger budget never gives fewer parameters.
+
+A design may spend a share of the budget alone: the rule then works on floor(share x budget). A design that fixes its
+sizes gets exactly these: they are its smallest and its largest at once, and nothing grows.
 """
 
 from __future__ import annotations
 
 import heapq
 from dataclasses import dataclass
+from fractions import Fraction
+from math import ceil, floor
 
 from peftsearch.architecture import Architecture, Design, Placement
 from peftsearch.backbone.anatomy import Backbone, Block
 from peftsearch.budget import Budget
-from peftsearch.errors import BudgetError, MethodError
+from peftsearch.errors import BudgetError, ConfigError, MethodError
 from peftsearch.grouping import group_of_blocks
 from peftsearch.methods import METHODS, get_method
 from peftsearch.methods.method import Method
@@ -35,6 +40,8 @@ class _Slot:
     method: Method
     weight: float
     size: int = 1
+    fixed: bool = False
+    """Whether the design itself says the size."""
 
     @property
     def cost(self) -> int:
@@ -42,8 +49,8 @@ class _Slot:
 
     @property
     def step(self) -> int | None:
-        """Cost of the next size; None at the largest."""
-        if self.size >= self.method.max_size(self.block):
+        """Cost of the next size; None at the largest or only one."""
+        if self.fixed or self.size >= self.method.max_size(self.block):
             return None
         return self.method.count(self.block, self.size + 1) - self.cost
 
@@ -57,17 +64,18 @@ def fit(design: Design, backbone: Backbone, budget: Budget) -> Architecture:
         budget: The most trainable parameters, the head apart.
 
     Returns:
-        An architecture of at most `budget.n_params`; deterministic, and never smaller for a larger budget.
+        An architecture of at most the design's share of the budget; deterministic, and never smaller for a larger
+        budget.
 
     Raises:
-        BudgetError: The design's smallest sizes exceed the budget; `smallest` says what it needs.
-        MethodError: A method is unknown or cannot act on a block.
-        ConfigError: The grouping does not suit the number of blocks.
+        BudgetError: The design's smallest sizes exceed its share; `smallest` is the budget that it needs.
+        MethodError: A method is unknown, cannot act on a block, or its fixed size is outside its range there.
+        ConfigError: The grouping does not suit the number of blocks, or a fixed size is missing.
     """
     slots = _slots(design, backbone)
-    left = budget.n_params - sum(slot.cost for slot in slots)
+    left = floor(_share(design) * budget.n_params) - sum(slot.cost for slot in slots)
     if left < 0:
-        smallest = budget.n_params - left
+        smallest = smallest_budget(design, backbone)
         raise BudgetError(
             f"the design needs at least {smallest:,} trainable parameters ({100 * smallest / backbone.n_params:.3g}%) "
             f"and the budget is {budget.n_params:,} ({budget.percent:.3g}%)",
@@ -83,21 +91,46 @@ def fit(design: Design, backbone: Backbone, budget: Budget) -> Architecture:
 
 
 def smallest_budget(design: Design, backbone: Backbone) -> int:
-    """The fewest trainable parameters that hold the design."""
-    return sum(slot.cost for slot in _slots(design, backbone))
+    """The smallest budget, in trainable parameters, that holds the design; 0 for the task head alone.
+
+    With a share of the budget it is the smallest whose share, rounded down, holds the design's smallest sizes.
+
+    Raises:
+        MethodError: As `fit`.
+        ConfigError: As `fit`.
+    """
+    return ceil(sum(slot.cost for slot in _slots(design, backbone)) / _share(design))
+
+
+def _share(design: Design) -> Fraction:
+    """The share as it is written: 0.3 is 3/10 and not the float just below, which would take a parameter away."""
+    return Fraction(str(design.budget_share))
 
 
 def _slots(design: Design, backbone: Backbone) -> list[_Slot]:
     groups = group_of_blocks(design.grouping, len(backbone.blocks), len(design.methods))
     order = list(METHODS)
+    sizes = dict(design.sizes)
     slots = []
     for block, group in zip(backbone.blocks, groups, strict=True):
         names = sorted(design.methods[group], key=lambda name: order.index(name) if name in METHODS else -1)
         for method in map(get_method, names):
             if (obstacle := method.obstacle(block)) is not None:
                 raise MethodError(f"{method.name} cannot act on this backbone: {obstacle}")
-            slots.append(_Slot(block=block, method=method, weight=design.allocation[group] / len(names)))
+            slot = _Slot(block=block, method=method, weight=design.allocation[group] / len(names))
+            if sizes:
+                slot.size, slot.fixed = _fixed_size(method, block, sizes), True
+            slots.append(slot)
     return slots
+
+
+def _fixed_size(method: Method, block: Block, sizes: dict[str, int]) -> int:
+    if method.name not in sizes:
+        raise ConfigError(f"design: its sizes lack {method.name!r}; fix the sizes of all methods or of none")
+    size, largest = sizes[method.name], method.max_size(block)
+    if size > largest:
+        raise MethodError(f"{method.name}: {method.knob} {size} is outside 1 to {largest} on {block.path}")
+    return size
 
 
 def _grow_evenly(slots: list[_Slot], left: int) -> int:

@@ -1,15 +1,18 @@
 """Putting an architecture into a loaded model, taking it out again, and reading and writing what was trained.
 
-Methods attach by hooks and never touch the backbone's weights, so removal is exact: afterwards `state_dict`, the
-`requires_grad` flags, the attention implementation and the head are as they were, bit for bit. Everything trainable
-but the head sits in one submodule, `model.peftsearch`, where optimizers, DistributedDataParallel and Trainer find it.
+Methods attach by hooks and never touch the backbone's weights (but inside `merged`), so removal is exact: afterwards
+`state_dict`, the `requires_grad` flags, the attention implementation and the head are as they were, bit for bit.
+Everything trainable but the head sits in one submodule, `model.peftsearch`, where optimizers, DistributedDataParallel
+and Trainer find it.
 
 Gradient checkpointing works as on any frozen model: the reentrant kind needs `model.enable_input_require_grads()`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +28,7 @@ from peftsearch.backbone.anatomy import Backbone, Block
 from peftsearch.backbone.detect import detect
 from peftsearch.errors import MethodError
 from peftsearch.methods import METHODS, get_method
+from peftsearch.methods.projections import Foldable
 
 NAME = "peftsearch"
 """The submodule of the model that holds the injected parameters."""
@@ -212,6 +216,54 @@ def load_state(model: nn.Module, path: Path | str) -> None:
     if version != FORMAT:
         raise MethodError(f"{path}: format is {version!r}, this version reads {FORMAT!r}")
     set_state(model, values)
+
+
+@contextmanager
+def merged(model: nn.Module) -> Iterator[None]:
+    """Fold what can be folded into the backbone's weights while the `with` block lasts.
+
+    Placements of methods that merge become part of the weights and cost nothing at inference; the others, and those on
+    packed weights, stay as they are. A hook behind one that stays is not folded, since hooks act in their order.
+    Afterwards the model is as it was before, bit for bit: the weights before are kept, not recomputed.
+
+    Raises:
+        MethodError: The model carries no architecture.
+    """
+    ours = set(_injected(model).modules())
+    hooks: list[tuple[nn.Module, Any]] = []
+    weights: list[tuple[nn.Parameter, torch.Tensor]] = []
+    try:
+        for module in model.modules():
+            left = OrderedDict(module._forward_hooks)
+            for key, values in _folds(module, ours):
+                for name, value in values.items():
+                    parameter = module.get_parameter(name)
+                    weights.append((parameter, parameter.data))
+                    parameter.data = value
+                del left[key]
+            if len(left) < len(module._forward_hooks):
+                # Another mapping in place of the hooks' own: their handles still find the first, in its order.
+                hooks.append((module, module._forward_hooks))
+                module._forward_hooks = left
+        yield
+    finally:
+        for module, before in hooks:
+            module._forward_hooks = before
+        for parameter, value in reversed(weights):
+            parameter.data = value
+
+
+def _folds(module: nn.Module, ours: set[nn.Module]) -> Iterator[tuple[int, dict[str, torch.Tensor]]]:
+    """The first hooks of a module as long as they are ours and fold: their keys and the parameters they make."""
+    for key, hook in module._forward_hooks.items():
+        owner = getattr(hook, "__self__", None)
+        if owner not in ours or not isinstance(owner, Foldable):
+            return
+        with torch.no_grad():
+            values = owner.fold(module)
+        if values is None:
+            return
+        yield key, values
 
 
 def _injected(model: nn.Module) -> Injected:

@@ -137,7 +137,7 @@ def _single(path: Path, settings: Mapping[str, Any], objectives: tuple[str, ...]
     baseline = facts.get(KIND) == "baseline"
     return Point(
         **_common(path, settings, [trial]),
-        baseline=str(facts.get("baseline", facts["name"])) if baseline else "",
+        baseline=str(facts.get("family", facts["name"])) if baseline else "",
         confirmed=False,
         scores=(score_of(trial),),
         objectives=tuple(map(float, trial.values)) if len(objectives) > 1 else (),
@@ -153,7 +153,7 @@ def _confirmed(path: Path, settings: Mapping[str, Any], trials: Sequence[FrozenT
     return [
         Point(
             **_common(path, settings, group),
-            baseline="" if name.startswith("trial ") else name,
+            baseline="" if name.startswith("trial ") else str(group[0].user_attrs.get("family", name)),
             confirmed=True,
             scores=tuple(score_of(t) for t in group),
             hits=_hits([str(t.user_attrs.get("right", "")) for t in group]),

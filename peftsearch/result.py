@@ -20,6 +20,7 @@ from peftsearch.backbone.anatomy import Backbone
 from peftsearch.display import design_line, size_labels
 from peftsearch.engines.job import Job
 from peftsearch.injection import write_state
+from peftsearch.objectives import MEASURES
 from peftsearch.samplers.context import INTERRUPTED, KIND, STAGE, score_of
 from peftsearch.setup import Setup, plain
 from peftsearch.study import StudyFolder, state_path, to_yaml, write_atomically
@@ -333,7 +334,8 @@ def _version(package: str) -> str:
 
 _COLUMNS = (
     "study", "number", "kind", "name", "stage", "state", "score", "n_params", "share", "steps", "seed",
-    "learning_rate", "loss", "train_s", "wall_s", "reused_from", "reason", "design",
+    "learning_rate", "loss", "train_s", "wall_s", *(m for m in MEASURES if m != "params"), "reused_from", "reason",
+    "design",
 )  # fmt: skip  # one line a row of the file's header
 
 
@@ -343,7 +345,7 @@ def _trials_csv(folder: StudyFolder) -> str:
     rows = []
     for study, name in ((folder.search, "search"), (folder.confirm, "confirm")):
         for t in study.get_trials(deepcopy=False):
-            facts = dict(t.user_attrs)
+            facts = t.user_attrs | t.user_attrs.get("measures", {})
             if t.user_attrs.get(INTERRUPTED):
                 facts["reason"] = "interrupted"
             own = {

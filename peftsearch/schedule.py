@@ -99,9 +99,9 @@ class Schedule:
         if left:
             self._begin_phase("baselines", len(left))
         for baseline in left:
-            facts = {KIND: "baseline", "baseline": baseline.name, "design": baseline.design.to_dict()}
+            facts = {KIND: "baseline", "baseline": baseline.name, "family": baseline.family}
             space = self._setup.context.distributions if baseline.params else {}
-            trial = _create(self._folder.search, dict(baseline.params or {}), space, facts)
+            trial = _create(self._folder.search, dict(baseline.params or {}), space, dict(facts))
             work = self._runner.begin(self._folder.search, trial, baseline.design, "baselines", baseline.name)
             if work is not None:
                 return work
@@ -165,7 +165,7 @@ class Schedule:
         if jobs:
             self._begin_phase("confirm", len(jobs))
         for finalist, seed in jobs:
-            trial = _create(study, {}, {}, {})
+            trial = _create(study, {}, {}, {"family": finalist.family} if finalist.baseline else {})
             work = self._runner.begin(study, trial, finalist.design, "confirm", finalist.name, seed=seed)
             if work is not None:
                 return work

@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 from peftsearch.architecture import Design
 from peftsearch.engines.local import LocalEngine
 from peftsearch.errors import one_line
-from peftsearch.finalists import Finalist
+from peftsearch.finalists import Finalist, n_of_front
 from peftsearch.progress import Reporter, format_seconds
 from peftsearch.samplers import plan_of
 from peftsearch.schedule import Pause, Schedule
@@ -29,6 +29,9 @@ _PAUSE_S = 0.2
 class Driver(Protocol):
     """Runs a schedule to its end: trials one after the other here, or many at a time elsewhere."""
 
+    width: int
+    """Trials at a time."""
+
     def drive(self, schedule: Schedule, runner: TrialRunner) -> None:
         """Claim, train and record until nothing is left."""
 
@@ -39,6 +42,8 @@ class LocalDriver:
     Args:
         engine: Trains them.
     """
+
+    width = 1
 
     def __init__(self, engine: LocalEngine) -> None:
         self._engine = engine
@@ -99,26 +104,30 @@ class Search:
         n_search = min(strategy.trials, sum(s.n_trials for s in stages))
         n_baselines = min(strategy.confirm.baselines, len(baselines))
         those = "baseline" if n_baselines == 1 else f"{n_baselines} baselines"
-        n_confirm = (strategy.confirm.best + n_baselines) * strategy.confirm.seeds
+        n_confirm = (strategy.confirm.best + n_baselines + n_of_front(setup)) * strategy.confirm.seeds
         n_steps = (len(baselines) + n_search) * strategy.search.steps + n_confirm * strategy.confirm.steps
         fitting = [b.design for b in baselines if setup.context.feasible(b.design)]
         design = fitting[0] if fitting else baselines[0].design
         step_s, score_s = self._calibrate(design)
         n_scores = (len(baselines) + n_search) * strategy.search.evaluations + n_confirm
         done = self._steps_done()
-        left_s = (n_steps - done) * step_s + n_scores * score_s * (1 - done / n_steps)
+        left_s = ((n_steps - done) * step_s + n_scores * score_s * (1 - done / n_steps)) / self._driver.width
+        of_front = f"up to {n_of_front(setup)} designs of the front, " if n_of_front(setup) else ""
         note = self._reporter.note
         note(
             f"Plan: {len(baselines)} baselines, then {n_search} trials of {strategy.search.steps} steps "
-            f"({strategy.name}, out of {setup.space.n_designs:,} designs of space {setup.space.name}), then the best "
-            f"{strategy.confirm.best} and the best {those} with "
+            f"({strategy.name}, out of {setup.space.n_designs:,} designs of space {setup.space.name}), then "
+            f"{of_front}the best {strategy.confirm.best} and the best {those} with "
             f"{strategy.confirm.seeds} seeds of {strategy.confirm.steps} steps."
         )
         for s in stages if len(stages) > 1 else ():
             note(f"   {s.name:<14} {s.compared} of {s.n_choices} choices x {s.repeats} = {s.n_trials} trials")
         if len(stages) > 1 and any(s.repeats == 1 for s in stages):
             note("   A choice tried once has no standard error: the stages' decisions are rough at this many trials.")
-        note(f"   about {format_seconds(left_s)} ({1000 * step_s:.0f} ms a step, {score_s:.1f} s a validation)")
+        at_once = f", {self._driver.width} trials at a time" if self._driver.width > 1 else ""
+        note(
+            f"   about {format_seconds(left_s)}{at_once} ({1000 * step_s:.0f} ms a step, {score_s:.1f} s a validation)"
+        )
         self._reporter.start(n_steps - done, left_s / max(1, n_steps - done))
 
     def _calibrate(self, design: Design) -> tuple[float, float]:

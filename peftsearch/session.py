@@ -5,19 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from peftsearch.engines.local import LocalEngine
-from peftsearch.errors import StudyError
+from peftsearch.errors import ConfigError, StudyError
 from peftsearch.progress import Reporter
 from peftsearch.result import BEST, Result, conclude
 from peftsearch.schedule import Schedule
-from peftsearch.search import LocalDriver, Search
+from peftsearch.search import Driver, LocalDriver, Search
 from peftsearch.setup import RunOptions, Setup, prepare
 from peftsearch.storage import storage_faults
 from peftsearch.study import SETTINGS, StudyFolder, check_settings, fetch_settings, read_settings
 from peftsearch.trial import TrialRunner
+
+NOT_STORED = {"runs", "storage", "engine", "ray_address", "cpus_per_trial", "gpus_per_trial", "max_concurrent"}
+"""Options that say where a study is and what runs it, and not what it is."""
 
 
 def run_study(
@@ -35,13 +39,44 @@ def run_study(
         PeftSearchError: What is wrong with the options, the data, the model, the budget or the storage.
         AllTrialsFailed: No trial has a score.
     """
+    if options.engine == "ray":
+        require_ray()
     setup = prepare(options, like=like)
-    with open_study(setup, resume=resume) as folder:
-        engine = engine_of(setup)
+    engine = engine_of(setup)
+    with driver_of(options, engine) as driver, open_study(setup, resume=resume) as folder:
         for line in heading(setup):
             reporter.note(line)
-        finalists = Search(setup, folder, engine, LocalDriver(engine), reporter).run()
+        finalists = Search(setup, folder, engine, driver, reporter).run()
         return setup, conclude(setup, folder, finalists, engine)
+
+
+def require_ray() -> None:
+    """Check that the extra is installed, before anything is loaded.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    if find_spec("ray") is None or find_spec("ray.tune") is None:
+        raise ConfigError("--engine ray needs Ray Tune: pip install 'peftsearch[ray]'")
+
+
+@contextmanager
+def driver_of(options: RunOptions, engine: LocalEngine) -> Iterator[Driver]:
+    """What runs the trials: this process, or Ray.
+
+    Raises:
+        ConfigError: Ray cannot be reached, or cannot hold a trial.
+    """
+    if options.engine == "local":
+        yield LocalDriver(engine)
+        return
+    from peftsearch.engines.ray import RayDriver
+
+    driver = RayDriver(options)
+    try:
+        yield driver
+    finally:
+        driver.close()
 
 
 def join_study(folder: Path, storage: str, device: str | None, reporter: Reporter) -> str:
@@ -122,7 +157,7 @@ def open_study(setup: Setup, *, resume: bool = False, shared: bool = False) -> I
 def stored_options(options: RunOptions, name: str) -> dict[str, Any]:
     """The options as YAML holds them, with the study's name; a storage, which may hold a password, stays out."""
     stored = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(options).items()}
-    return {k: v for k, v in stored.items() if k not in {"runs", "storage"}} | {"name": name}
+    return {k: v for k, v in stored.items() if k not in NOT_STORED} | {"name": name}
 
 
 def heading(setup: Setup) -> list[str]:

@@ -5,24 +5,25 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from peftsearch.architecture import Design
 from peftsearch.backbone.anatomy import Backbone
 from peftsearch.baselines import usable_methods
 from peftsearch.budget import Budget, parse_budget
-from peftsearch.errors import BudgetError, ConfigError, one_line
-from peftsearch.fitting import fit, smallest_budget
+from peftsearch.display import space_notes
+from peftsearch.errors import BudgetError, ConfigError, one_line, unknown_name
+from peftsearch.feasibility import feasibility, require_a_fit
+from peftsearch.fitting import fit
 from peftsearch.methods import get_method
-from peftsearch.samplers import SamplerContext, make_sampler
-from peftsearch.space import Choice, DesignSpace, load_space
+from peftsearch.objectives import Constraints, Objective, parse_constraints, parse_objectives
+from peftsearch.pruners import make_pruner
+from peftsearch.samplers import SamplerContext, make_sampler, require_objectives
+from peftsearch.space import DesignSpace, SearchSpace, load_space
 from peftsearch.storage import without_password
 from peftsearch.strategy import Strategy, load_strategy
-from peftsearch.study import make_pruner
 from peftsearch.training import TrainingSettings
 
 if TYPE_CHECKING:
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
     from peftsearch.tasks.task import Task
 
 
+ENGINES = ("local", "ray")
+BUDGET_SHARES = (0.125, 0.25, 0.5, 1.0)
+"""Shares of the budget that designs may spend where a search has several objectives: a front needs cheaper designs."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._%-]{0,99}")
 
 
@@ -79,6 +83,12 @@ class RunOptions:
     """Seeds of the confirmation; None takes the strategy's."""
     confirm_baselines: int | None = None
     """Best baselines that are confirmed; None takes the strategy's."""
+    objective: str = "score"
+    """Names of objectives with commas between."""
+    max_memory: str | None = None
+    """Most peak memory of a training step: `8GB`."""
+    max_latency_overhead: str | None = None
+    """Most latency over the backbone's: `10%`."""
     learning_rate: float | None = None
     batch_size: int | None = None
     max_length: int | None = None
@@ -90,6 +100,16 @@ class RunOptions:
     runs: Path = Path("runs")
     storage: str = ""
     """Optuna storage URL; empty for SQLite in the study's folder."""
+    engine: str = "local"
+    """Where trials run: `local` or `ray`; a study may be begun with one and resumed with another."""
+    ray_address: str | None = None
+    """A Ray cluster; None starts Ray on this machine."""
+    cpus_per_trial: float = 1.0
+    """Cores of a trial under Ray."""
+    gpus_per_trial: float | None = None
+    """GPUs of a trial under Ray, fractions too; None is one where there are any."""
+    max_concurrent: int | None = None
+    """Trials at a time under Ray; None is as many as the cluster holds."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,6 +132,10 @@ class Setup:
     autocast: Any
     path: Path
     """Folder of the study."""
+    objectives: tuple[Objective, ...]
+    """What is optimised, in the order of a trial's values."""
+    constraints: Constraints
+    """What a trial's measures are held to."""
     settings: dict[str, Any]
     """What the study is about: equal settings resume it, others are refused."""
     notes: tuple[str, ...] = ()
@@ -142,6 +166,9 @@ def prepare(options: RunOptions, *, like: Setup | None = None) -> Setup:
     for method in getattr(space, "methods", ()):
         get_method(method)  # a misspelt one is said with the nearest name, before anything is loaded
     training = training_of(options)
+    objectives = parse_objectives(options.objective)
+    constraints = parse_constraints(options.max_memory, options.max_latency_overhead)
+    require_objectives(strategy.name, strategy.sampler, len(objectives))
     parse_budget(options.budget, None)  # a budget that is no budget is said before anything is loaded
     device = choose_device(options.device)
     autocast = choose_dtype(device, options.dtype)
@@ -149,6 +176,8 @@ def prepare(options: RunOptions, *, like: Setup | None = None) -> Setup:
     loaded = like.loaded if like else _load(options, task, device)
     backbone = loaded.backbone
     bound = space.bound_to(len(backbone.blocks), usable_methods(backbone))
+    if len(objectives) > 1 and isinstance(bound, SearchSpace):
+        bound = bound.with_budget_shares(BUDGET_SHARES)
     budget = _budget(options, loaded)
     feasible = feasibility(backbone, budget)
     require_a_fit(bound, backbone, budget)
@@ -158,10 +187,16 @@ def prepare(options: RunOptions, *, like: Setup | None = None) -> Setup:
         seed=options.seed,
         feasible=feasible,
         identity=lambda design: (fit(design, backbone, budget), design.learning_rate),
+        backbone=backbone,
+        budget=budget,
+        sensitivity=lambda: _sensitivity(options, task, loaded, encoded, training, device, autocast),
     )
     training, cut = _within_positions(training, options, loaded)
     encoded = like.encoded if like else encode(task, loaded.tokenizer, training.max_length)
-    settings = _settings(options, task, backbone, budget, bound, strategy, training, autocast)
+    settings = _settings(options, task, backbone, budget, bound, strategy, training, autocast) | {
+        "objectives": [objective.name for objective in objectives],
+        "constraints": constraints.to_dict(),
+    }
     return Setup(
         options=options,
         task=task,
@@ -177,8 +212,10 @@ def prepare(options: RunOptions, *, like: Setup | None = None) -> Setup:
         device=device,
         autocast=autocast,
         path=options.runs / (options.name or default_name(options, task, backbone)),
+        objectives=objectives,
+        constraints=constraints,
         settings=settings,
-        notes=(*task.notes, *cut, *encoded.notes, *_space_notes(space, bound)),
+        notes=(*task.notes, *cut, *encoded.notes, *space_notes(space, bound), *_objective_notes(strategy, objectives)),
     )
 
 
@@ -210,47 +247,6 @@ def training_of(options: RunOptions) -> TrainingSettings:
     return TrainingSettings.from_dict({k: v for k, v in given.items() if v is not None}, "options")
 
 
-def feasibility(backbone: Backbone, budget: Budget) -> Callable[[Design], bool]:
-    """Whether a design fits, remembered per design."""
-
-    @lru_cache(maxsize=100_000)
-    def feasible(design: Design) -> bool:
-        return 0 < smallest_budget(design, backbone) <= budget.n_params
-
-    return feasible
-
-
-def require_a_fit(space: DesignSpace, backbone: Backbone, budget: Budget) -> None:
-    """Check that at least one design fits the budget.
-
-    Raises:
-        BudgetError: None does; the message names the smallest budget that holds one.
-    """
-    cost = min(_descend(space, backbone, first) for first in space.dimensions[0].choices)
-    if cost > budget.n_params:
-        raise BudgetError(
-            f"--budget {budget.text} ({budget.n_params:,} parameters) holds no design of space {space.name} on "
-            f"{backbone.name}: the smallest needs {cost:,} ({100 * cost / backbone.n_params:.3g}%)",
-            smallest=cost,
-        )
-
-
-def _descend(space: DesignSpace, backbone: Backbone, first: Choice) -> int:
-    """Cost of the cheapest design with this first choice, by coordinate descent: a cost is a sum over groups."""
-    head, *rest = space.dimensions
-    params: dict[str, Choice] = {head.name: first, **{d.name: d.choices[-1] for d in rest}}
-    cost = smallest_budget(space.design(params), backbone) or backbone.n_params
-    improved = True
-    while improved:
-        improved = False
-        for dimension, choice in ((d, c) for d in rest for c in d.choices):
-            trial = {**params, dimension.name: choice}
-            found = smallest_budget(space.design(trial), backbone)
-            if 0 < found < cost:
-                params, cost, improved = trial, found, True
-    return cost
-
-
 def _check_plain_options(options: RunOptions) -> None:
     if not 0 <= options.seed < 2**31:
         raise ConfigError(f"--seed must be from 0 to {2**31 - 1}, got {options.seed}")
@@ -259,6 +255,19 @@ def _check_plain_options(options: RunOptions) -> None:
             f"--name {one_line(options.name, 60)!r}: a name has 1 to 100 letters, digits, '.', '_', '-' or '%', and "
             "starts with none but a letter or digit; folders go to --runs"
         )
+    _check_engine(options)
+
+
+def _check_engine(options: RunOptions) -> None:
+    if options.engine not in ENGINES:
+        raise ConfigError(unknown_name("engine", options.engine, ENGINES))
+    if not 0 < options.cpus_per_trial < inf:
+        raise ConfigError(f"--cpus-per-trial must be above 0, got {options.cpus_per_trial:g}")
+    gpus = options.gpus_per_trial
+    if gpus is not None and not (0 <= gpus < 1 or (gpus < inf and gpus == int(gpus))):
+        raise ConfigError(f"--gpus-per-trial must be a fraction below 1 or a whole number, got {gpus:g}")
+    if options.max_concurrent is not None:
+        _at_least_one("--max-concurrent", options.max_concurrent)
 
 
 def _at_least_one(option: str, value: int) -> int:
@@ -345,6 +354,31 @@ def _settings(
     }
 
 
+def _sensitivity(
+    options: RunOptions,
+    task: Task,
+    loaded: LoadedBackbone,
+    encoded: EncodedTask,
+    training: TrainingSettings,
+    device: Any,
+    autocast: Any,
+) -> dict[tuple[str, int, str], float]:
+    """Scores of all usable methods on all blocks, from a few training batches of the study's own settings."""
+    from peftsearch.evaluate import Objective
+    from peftsearch.sensitivity import N_BATCHES, measure
+    from peftsearch.tasks.encode import batches
+
+    return measure(
+        loaded,
+        usable_methods(loaded.backbone),
+        list(batches(encoded.train, training.batch_size, seed=options.seed, steps=N_BATCHES)),
+        loss_of=Objective(task).loss,
+        seed=options.seed,
+        device=device,
+        autocast=autocast,
+    )
+
+
 def _within_positions(
     training: TrainingSettings, options: RunOptions, loaded: LoadedBackbone
 ) -> tuple[TrainingSettings, tuple[str, ...]]:
@@ -357,6 +391,16 @@ def _within_positions(
     if options.max_length is not None:
         raise ConfigError(f"--max-length {options.max_length}: {loaded.backbone.name} has positions for {limit} tokens")
     return replace(training, max_length=limit), (f"texts are cut at {limit} tokens, for which the model has positions",)
+
+
+def _objective_notes(strategy: Strategy, objectives: tuple[Objective, ...]) -> tuple[str, ...]:
+    if len(objectives) == 1:
+        return ()
+    shares = ", ".join(f"{100 * share:g}%" for share in BUDGET_SHARES)
+    notes = [f"several objectives: designs may spend {shares} of the budget"]
+    if strategy.pruner != "none":
+        notes.append(f"several objectives: pruner {strategy.pruner} does not act")
+    return tuple(notes)
 
 
 def _digest(backbone: Backbone) -> str:
@@ -377,21 +421,7 @@ def plain(value: Any) -> Any:
 def default_name(options: RunOptions, task: Task, backbone: Backbone) -> str:
     """A folder name from what distinguishes studies; equal commands give equal names."""
     parts = [backbone.name.rstrip("/").split("/")[-1], task.name, options.budget, options.space, options.strategy]
+    parts += [options.objective] if options.objective != "score" else []
     text = "-".join([*(Path(p).stem if p.endswith((".yaml", ".yml")) else p for p in parts), f"seed{options.seed}"])
     safe = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "_" for c in text.replace("%", "pct"))
     return safe.lstrip("-_.")[:100] or "run"
-
-
-def _space_notes(space: DesignSpace, bound: DesignSpace) -> tuple[str, ...]:
-    before = {d.name: d.choices for d in space.dimensions}
-    notes = []
-    for dimension in bound.dimensions:
-        dropped = [c for c in before.get(dimension.name, ()) if c not in dimension.choices]
-        if dropped and dimension.name == "grouping":
-            notes.append(f"groupings that coincide on this depth are left out: {', '.join(map(str, dropped))}")
-        elif dropped and dimension.name.endswith("G1"):
-            methods = {m for c in dropped for m in str(c).split("+")} - {
-                m for c in dimension.choices for m in str(c).split("+")
-            }
-            notes.append(f"methods that cannot act on this backbone are left out: {', '.join(sorted(methods))}")
-    return tuple(notes)

@@ -1,29 +1,36 @@
 """Search spaces: which designs there are, as named dimensions of choices (arXiv 2301.01821, sec. 3 and 4).
 
 A space is data (a YAML in `search_spaces/`). Its dimensions, in the order in which the S4 procedure decides them,
-are: `grouping`, `allocation`, `tunable` (which groups are trained), `methods.G1` ... and, where the space has one,
-`learning_rate`. A space with `ranks` has `rank.G1` ... instead of allocation and tunable groups: relative sizes,
-which `fit` scales to the budget (0:1:2:4 with any budget means twice and four times the rank of G2 in G3 and G4).
+are: `grouping`, `allocation`, `tunable` (which groups are trained), `methods.G1` ... and, where the space has them,
+`budget_share` (what part of the budget a design spends) and `learning_rate`. A space with `ranks` has `rank.G1` ...
+instead of allocation and tunable groups: relative sizes, which `fit` scales to the budget (0:1:2:4 with any budget
+means twice and four times the rank of G2 in G3 and G4).
 
-A user's own space is a YAML path, or `package.module:Object` with this interface.
+A YAML with a `kind` is a space of another class (`KINDS`). A user's own space is a YAML path, or
+`package.module:Object` with the interface of `DesignSpace`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import combinations, product
-from math import gcd
+from itertools import product
+from math import comb, gcd
 from typing import Any, Protocol
 
 from peftsearch.architecture import Design
-from peftsearch.catalog import load_entry
-from peftsearch.errors import ConfigError
+from peftsearch.catalog import load_entry, load_object
+from peftsearch.errors import ConfigError, one_line, unknown_name
 from peftsearch.fields import Fields, above, at_least, list_of, one_of
 from peftsearch.grouping import GROUPINGS, distinct_groupings
+from peftsearch.neighbours import next_values, subsets, toggled
 
 Choice = str | float
 ALLOCATIONS = ("increasing", "uniform", "decreasing")
+KINDS = {"groups": "peftsearch.space:SearchSpace", "autopeft": "peftsearch.autopeft:AutoPeftSpace"}
+"""Classes of spaces by the `kind` of their YAML; one without a kind is of `groups`."""
+_MOST_SUBSETS = 4095
+"""Sets of methods that a group may choose from: those of 12 methods."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,7 +44,11 @@ class Dimension:
 
 
 class DesignSpace(Protocol):
-    """What the samplers and the search need of a space."""
+    """What the samplers and the search need of a space.
+
+    A space may also have `methods` (the names that it uses) and `smallest_points()` (points among which is its cheapest
+    design); without the second the cheapest design is found by descent over the dimensions.
+    """
 
     @property
     def name(self) -> str:
@@ -57,6 +68,12 @@ class DesignSpace(Protocol):
     def params(self, design: Design) -> dict[str, Choice] | None:
         """One choice for every dimension that names this design; None when the space does not hold it."""
 
+    def neighbours(self, params: Mapping[str, Any]) -> list[dict[str, Choice]]:
+        """The other designs that are one elementary change away, each once, as one choice for every dimension.
+
+        Symmetric: when it names b for a, it names a for b.
+        """
+
     def bound_to(self, n_blocks: int, methods: tuple[str, ...]) -> DesignSpace:
         """The space as it is on one backbone: without doubled groupings and without methods that cannot act."""
 
@@ -72,7 +89,7 @@ class SearchSpace:
     """Groups that the blocks fall into."""
     groupings: tuple[str, ...]
     methods: tuple[str, ...]
-    """Methods; every non-empty subset of them is a choice for each tunable group."""
+    """Methods; every non-empty subset of at most `max_methods` of them is a choice for each tunable group."""
     allocations: tuple[str, ...] = ()
     """Patterns of the budget over groups; empty in a space with `ranks`."""
     tunable: str = "any"
@@ -81,6 +98,10 @@ class SearchSpace:
     """Relative sizes that a group may take (0 leaves it untuned); with them there is exactly one method."""
     learning_rates: tuple[float, ...] = ()
     """Base learning rates to choose from; empty leaves it to the training settings."""
+    max_methods: int | None = None
+    """Most methods that one group combines; None is all of them."""
+    budget_shares: tuple[float, ...] = ()
+    """Shares of the budget that a design may spend; empty lets every design spend all of it."""
 
     @classmethod
     def from_dict(cls, name: str, data: Mapping[str, Any]) -> SearchSpace:
@@ -90,16 +111,19 @@ class SearchSpace:
             ConfigError: With all faults of the mapping at once.
         """
         fields = Fields(f"space {name}", data)
+        methods = fields.take("methods", (list, str), [], _all_or_list)
         space = cls(
             name=name,
             description=fields.take("description", str, ""),
             groups=fields.take("groups", int, 4, at_least(1)),
             groupings=tuple(fields.take("groupings", list, list(GROUPINGS), list_of(str, one_of(GROUPINGS)))),
-            methods=tuple(fields.take("methods", list, [], list_of(str))),
+            methods=_method_names() if methods == "all" else tuple(methods),
             allocations=tuple(fields.take("allocations", list, [], list_of(str, one_of(ALLOCATIONS)))),
             tunable=fields.take("tunable_groups", str, "any", one_of(("any", "all"))),
             ranks=tuple(fields.take("ranks", list, [], list_of(int, at_least(0)))),
             learning_rates=tuple(map(float, fields.take("learning_rates", list, [], list_of(float, above(0))))),
+            max_methods=fields.take("max_methods_per_group", int, None, at_least(1)),
+            budget_shares=tuple(map(float, fields.take("budget_shares", list, [], list_of(float, _share)))),
         )
         if not space.methods:
             fields.fault("'methods' is missing")
@@ -107,40 +131,52 @@ class SearchSpace:
             fields.fault("needs either 'allocations' or 'ranks'")
         if space.ranks and (len(space.methods) != 1 or not any(space.ranks)):
             fields.fault("'ranks' needs exactly one method and a value above 0")
-        if space.groups > 8 or len(space.methods) > 12 or len(space.ranks) ** space.groups > 100_000:
-            fields.fault("is too large: at most 8 groups, 12 methods and 100,000 combinations of ranks")
+        if space.groups > 8 or space.n_subsets > _MOST_SUBSETS or len(space.ranks) ** space.groups > 100_000:
+            fields.fault(
+                f"is too large: at most 8 groups, {_MOST_SUBSETS:,} sets of methods (12 methods; with more, set "
+                "'max_methods_per_group') and 100,000 combinations of ranks"
+            )
         fields.finish()
         return space
 
     @property
     def dimensions(self) -> tuple[Dimension, ...]:
         """The choices in the order of the S4 procedure."""
-        names = [f"G{i + 1}" for i in range(self.groups)]
+        names = self._group_names
         dims = [Dimension(name="grouping", choices=self.groupings)]
         if self.ranks:
             dims += [Dimension(name=f"rank.{g}", choices=tuple(map(str, self.ranks))) for g in names]
         else:
-            tunable = _subsets(names) if self.tunable == "any" else ("+".join(names),)
+            tunable = subsets(names) if self.tunable == "any" else ("+".join(names),)
             dims += [Dimension(name="allocation", choices=self.allocations), Dimension(name="tunable", choices=tunable)]
-            dims += [Dimension(name=f"methods.{g}", choices=_subsets(self.methods)) for g in names]
+            mixes = subsets(self.methods, self.max_methods)
+            dims += [Dimension(name=f"methods.{g}", choices=mixes) for g in names]
+        if self.budget_shares:
+            dims.append(Dimension(name="budget_share", choices=self.budget_shares))
         if self.learning_rates:
             dims.append(Dimension(name="learning_rate", choices=self.learning_rates))
         return tuple(dims)
 
     @property
     def n_designs(self) -> int:
-        """Different designs: groupings x (allocations x group choices | distinct ratios of ranks) x learning rates."""
-        around = len(self.groupings) * max(1, len(self.learning_rates))
+        """Different designs: groupings x (allocations x group choices | distinct ratios of ranks) x shares x rates."""
+        around = len(self.groupings) * max(1, len(self.budget_shares)) * max(1, len(self.learning_rates))
         if self.ranks:
             ratios = {_reduced(r) for r in product(self.ranks, repeat=self.groups) if any(r)}
             return around * len(ratios)
-        subsets = 2 ** len(self.methods) - 1
-        of_groups: int = (1 + subsets) ** self.groups - 1 if self.tunable == "any" else subsets**self.groups
+        mixes = self.n_subsets
+        of_groups: int = (1 + mixes) ** self.groups - 1 if self.tunable == "any" else mixes**self.groups
         return around * len(self.allocations) * of_groups
+
+    @property
+    def n_subsets(self) -> int:
+        """Sets of methods that a tuned group chooses from."""
+        n = len(self.methods)
+        return sum(comb(n, size) for size in range(1, min(n, self.max_methods or n) + 1))
 
     def design(self, params: Mapping[str, Any]) -> Design:
         """The design that the choices name; those for groups that are not tuned do not matter."""
-        names = [f"G{i + 1}" for i in range(self.groups)]
+        names = self._group_names
         methods: tuple[tuple[str, ...], ...]
         if self.ranks:
             ranks = tuple(int(params[f"rank.{g}"]) for g in names)
@@ -156,23 +192,27 @@ class SearchSpace:
             allocation=allocation,
             methods=methods,
             learning_rate=None if rate is None else float(rate),
+            budget_share=float(params.get("budget_share", 1.0)),
         )
 
     def params(self, design: Design) -> dict[str, Choice] | None:
-        """The inverse of `design`; groups that are not tuned get the first choice."""
+        """The inverse of `design`, whatever the order of a group's methods; untuned groups get the first choice."""
+        dimensions = self.dimensions
         for params in self._candidates(design):
-            allowed = all(params.get(d.name) in d.choices for d in self.dimensions)
-            if allowed and self.design(params) == design:
+            allowed = all(params.get(d.name) in d.choices for d in dimensions)
+            if allowed and _in_order(self.design(params)) == _in_order(design):
                 return params
         return None
 
     def _candidates(self, design: Design) -> Iterator[dict[str, Choice]]:
         if len(design.methods) != self.groups:
             return
-        names = [f"G{i + 1}" for i in range(self.groups)]
+        names = self._group_names
         base: dict[str, Choice] = {"grouping": design.grouping}
         if design.learning_rate is not None:
             base["learning_rate"] = design.learning_rate
+        if self.budget_shares:
+            base["budget_share"] = design.budget_share
         if self.ranks:
             for ranks in product(self.ranks, repeat=self.groups):
                 yield base | {f"rank.{g}": str(r) for g, r in zip(names, ranks, strict=True)}
@@ -183,6 +223,67 @@ class SearchSpace:
             base[f"methods.{g}"] = "+".join(ordered)
         for allocation in self.allocations:
             yield base | {"allocation": allocation}
+
+    def neighbours(self, params: Mapping[str, Any]) -> list[dict[str, Choice]]:
+        """The designs that differ by one elementary change, each once, untuned groups with their first choice.
+
+        A change is another grouping; another allocation; one group more or less that is tuned (a group that comes in
+        may take any methods, so that the change is symmetric); one method more or less in a tuned group; the next
+        lower or higher rank of a group, share of the budget or learning rate.
+        """
+        same = [self._canonical(params)] if not self.ranks else self._equivalents(params)
+        own = self.design(params).key
+        found: dict[str, dict[str, Choice]] = {}
+        for point in same:
+            for changed in self._changes(point):
+                design = self.design(changed)
+                if design.tunable and design.key != own:
+                    found.setdefault(design.key, self._canonical(changed))
+        return list(found.values())
+
+    def _canonical(self, params: Mapping[str, Any]) -> dict[str, Choice]:
+        """The one point that stands for all points of the same design."""
+        if self.ranks:
+            return min(self._equivalents(params), key=lambda p: [d.choices.index(p[d.name]) for d in self.dimensions])
+        tuned = str(params["tunable"]).split("+")
+        point = {d.name: params[d.name] for d in self.dimensions}
+        return point | {f"methods.{g}": self.methods[0] for g in self._group_names if g not in tuned}
+
+    def _equivalents(self, params: Mapping[str, Any]) -> list[dict[str, Choice]]:
+        """The points whose ranks have the ratio of these."""
+        ratio = _reduced(tuple(int(params[f"rank.{g}"]) for g in self._group_names))
+        scaled = (tuple(r * scale for r in ratio) for scale in range(1, max(self.ranks) + 1))
+        fitting = [ranks for ranks in scaled if set(ranks) <= set(self.ranks)]
+        point = {d.name: params[d.name] for d in self.dimensions}
+        named = [{f"rank.{g}": str(r) for g, r in zip(self._group_names, ranks, strict=True)} for ranks in fitting]
+        return [point | ranks for ranks in named]
+
+    def _changes(self, params: dict[str, Choice]) -> Iterator[dict[str, Choice]]:
+        tuned = str(params.get("tunable", "")).split("+")
+        for dimension in self.dimensions:
+            name, current = dimension.name, params[dimension.name]
+            if name.startswith("rank.") or name in {"learning_rate", "budget_share"}:
+                yield from (params | {name: value} for value in next_values(dimension.choices, current))  # type: ignore[type-var]
+            elif name.startswith("methods."):
+                if name.removeprefix("methods.") in tuned:
+                    yield from (params | {name: mix} for mix in toggled(str(current), self.methods, self.max_methods))
+            elif name == "tunable":
+                yield from self._group_changes(params, tuned)
+            else:
+                yield from (params | {name: choice} for choice in dimension.choices if choice != current)
+
+    def _group_changes(self, params: dict[str, Choice], tuned: list[str]) -> Iterator[dict[str, Choice]]:
+        if self.tunable == "all":
+            return
+        for groups in toggled("+".join(tuned), self._group_names):
+            added = [g for g in groups.split("+") if g not in tuned]
+            mixes = subsets(self.methods, self.max_methods) if added else (None,)
+            for mix in mixes:
+                yield params | {"tunable": groups} | ({f"methods.{added[0]}": mix} if mix else {})
+
+    @property
+    def _group_names(self) -> list[str]:
+        return [f"G{i + 1}" for i in range(self.groups)]
 
     def bound_to(self, n_blocks: int, methods: tuple[str, ...]) -> SearchSpace:
         """Drop groupings that coincide on this depth and methods that the backbone cannot take.
@@ -195,6 +296,10 @@ class SearchSpace:
             raise ConfigError(f"space {self.name}: none of its methods ({', '.join(self.methods)}) can act here")
         return replace(self, groupings=distinct_groupings(self.groupings, n_blocks, self.groups), methods=left)
 
+    def with_budget_shares(self, shares: tuple[float, ...]) -> SearchSpace:
+        """The space with the share of the budget as one more dimension; as it is where it has one already."""
+        return self if self.budget_shares else replace(self, budget_shares=shares)
+
 
 def load_space(name: str) -> DesignSpace:
     """A space by its shipped name, YAML path, or `package.module:Object`.
@@ -204,10 +309,18 @@ def load_space(name: str) -> DesignSpace:
     """
     found, entry = load_entry("search_spaces", "space", name)
     if isinstance(entry, Mapping):
-        return SearchSpace.from_dict(found, entry)
+        kind = entry.get("kind", "groups")
+        if not isinstance(kind, str) or kind not in KINDS:
+            raise ConfigError(f"space {found}: {unknown_name('kind', kind, KINDS)}")
+        space: DesignSpace = load_object(KINDS[kind]).from_dict(found, {k: v for k, v in entry.items() if k != "kind"})
+        return space
     if isinstance(entry, type):
         raise ConfigError(f"space {name}: is a class; name an object of it")
-    missing = [part for part in ("dimensions", "n_designs", "design", "params", "bound_to") if not hasattr(entry, part)]
+    missing = [
+        part
+        for part in ("dimensions", "n_designs", "design", "params", "neighbours", "bound_to")
+        if not hasattr(entry, part)
+    ]
     if missing:
         raise ConfigError(f"space {name}: the object lacks {', '.join(missing)}")
     return entry  # type: ignore[return-value]  # its interface was checked just above
@@ -222,9 +335,28 @@ def allocation_weights(allocation: str, n_groups: int) -> tuple[float, ...]:
     return {"increasing": ramp, "uniform": (1.0,) * n_groups, "decreasing": tuple(reversed(ramp))}[allocation]
 
 
-def _subsets(names: list[str] | tuple[str, ...]) -> tuple[str, ...]:
-    """Every non-empty subset, smaller ones first: `G1`, `G2`, `G1+G2`."""
-    return tuple("+".join(c) for size in range(1, len(names) + 1) for c in combinations(names, size))
+def _in_order(design: Design) -> Design:
+    """The design with the methods of each group sorted: their order says nothing."""
+    return replace(design, methods=tuple(tuple(sorted(group)) for group in design.methods))
+
+
+def _all_or_list(value: list[Any] | str) -> str | None:
+    """A check that methods are a list of names, or the text `all`."""
+    if isinstance(value, str):
+        return None if value == "all" else f"must be a list of names or 'all', got {one_line(value, 40)!r}"
+    return list_of(str)(value)
+
+
+def _share(value: float) -> str | None:
+    """A check that a number is a share of the budget."""
+    return None if 0 < value <= 1 else f"must hold shares above 0 and at most 1, got {value}"
+
+
+def _method_names() -> tuple[str, ...]:
+    """All methods that there are; imported late, as they bring torch with them."""
+    from peftsearch.methods import METHODS
+
+    return tuple(METHODS)
 
 
 def _reduced(ranks: tuple[int, ...]) -> tuple[int, ...]:

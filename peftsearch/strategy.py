@@ -10,7 +10,7 @@ from peftsearch.catalog import load_entry
 from peftsearch.errors import ConfigError
 from peftsearch.fields import Fields, above, at_least, one_of
 
-PRUNERS = ("none", "median")
+PRUNERS = ("none", "median", "asha", "hyperband")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,9 +49,9 @@ class Strategy:
     sampler_settings: Mapping[str, Any] = field(default_factory=dict)
     """Keyword arguments of the sampler."""
     pruner: str = "none"
-    """`none` or `median` (stops a trial below the median of the completed ones at its step)."""
+    """One of `PRUNERS`; what they do is in `peftsearch.pruners`."""
     pruner_settings: Mapping[str, Any] = field(default_factory=dict)
-    """Keyword arguments of Optuna's pruner."""
+    """Keyword arguments of the pruner."""
     trials: int = 16
     """Trained designs of the search, the baselines and the confirmation apart."""
     search: SearchFidelity = SearchFidelity()

@@ -21,14 +21,13 @@ from typing import Any, Literal
 import optuna
 import yaml
 from filelock import FileLock, Timeout
-from optuna.pruners import BasePruner, MedianPruner, NopPruner
+from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 
 from peftsearch.catalog import read_yaml
 from peftsearch.claims import new_owner, release_dead
 from peftsearch.errors import ConfigError, StudyError, one_line
 from peftsearch.storage import claim_lock, open_storage, own_url, quiet_optuna, storage_faults, study_prefix
-from peftsearch.strategy import Strategy
 
 SETTINGS = "settings.yaml"
 Direction = Literal["maximize", "minimize"]
@@ -204,20 +203,6 @@ def state_path(folder: Path, name: str, seed: int) -> Path:
     """Where the trained parameters of one confirmation are."""
     safe = "".join(c if c.isalnum() or c in "-._" else "-" for c in name)
     return folder / "confirmed" / f"{safe}-seed{seed}.safetensors"
-
-
-def make_pruner(strategy: Strategy) -> BasePruner:
-    """The pruner of a strategy.
-
-    Raises:
-        ConfigError: Its settings do not suit it.
-    """
-    kinds = {"none": NopPruner, "median": MedianPruner}
-    try:
-        pruner: BasePruner = kinds[strategy.pruner](**strategy.pruner_settings)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"strategy {strategy.name}: pruner {strategy.pruner}: {one_line(error)}") from error
-    return pruner
 
 
 def to_yaml(data: Mapping[str, Any]) -> str:

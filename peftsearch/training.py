@@ -65,8 +65,13 @@ class TrainingLog:
 
     losses: list[float] = field(default_factory=list)
     """Training loss of each step."""
-    train_s: float = 0.0
-    """Seconds spent in steps, evaluations apart."""
+    step_s: list[float] = field(default_factory=list)
+    """Seconds of each step, evaluations apart."""
+
+    @property
+    def train_s(self) -> float:
+        """Seconds of all steps."""
+        return sum(self.step_s)
 
 
 def rate_factor(step: int, n_steps: int, warmup_share: float) -> float:
@@ -120,7 +125,7 @@ def train(
         optimizer.step()
         schedule.step()
         optimizer.zero_grad(set_to_none=True)
-        log.train_s += time.perf_counter() - started
+        log.step_s.append(time.perf_counter() - started)
         yield step
         if step == n_steps:
             return log

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,13 +16,17 @@ from peftsearch.claims import OWNER, release
 from peftsearch.display import design_line
 from peftsearch.engines.job import Job, Outcome
 from peftsearch.engines.local import LocalEngine
-from peftsearch.errors import BudgetError, StudyError, one_line
+from peftsearch.errors import BudgetError, MethodError, StudyError, one_line
 from peftsearch.fitting import fit
 from peftsearch.injection import write_state
+from peftsearch.objectives import values_of
 from peftsearch.progress import Reporter, TrialLine
-from peftsearch.samplers.context import REPLICATE, STAGE, score_of
+from peftsearch.samplers.context import CONSTRAINTS, REPLICATE, STAGE, score_of
 from peftsearch.setup import Setup
 from peftsearch.study import StudyFolder, state_path
+
+_COPIED = ("score", "n_head", "loss", "measures", CONSTRAINTS, "violations")
+"""What a trial takes over from an equal one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,8 +58,8 @@ class TrialRunner:
     """
 
     def __init__(self, setup: Setup, folder: StudyFolder, reporter: Reporter) -> None:
-        self._setup = setup
-        self._folder = folder
+        self.setup = setup
+        self.folder = folder
         self._reporter = reporter
 
     def begin(
@@ -66,19 +70,19 @@ class TrialRunner:
         Returns:
             What is to be trained; None when the trial is over already: it does not fit, or was trained before.
         """
-        setup, confirm = self._setup, phase == "confirm"
+        setup, confirm = self.setup, phase == "confirm"
         fidelity: Any = setup.strategy.confirm if confirm else setup.strategy.search
         system = study._storage.get_trial_system_attrs(trial._trial_id)
         if seed is None:
             seed = setup.options.seed + int(system.get(REPLICATE, 0))
         facts = {"name": name, "design": design.to_dict(), "steps": fidelity.steps, "seed": seed}
-        facts[OWNER] = self._folder.owner
+        facts[OWNER] = self.folder.owner
         line = {"phase": phase, "stage": str(system.get(STAGE, "")), "name": name, "detail": design_line(design)}
         try:
             architecture = self.fit(design)
             if phase == "search" and not architecture.placements:
                 raise BudgetError("the design tunes no group")
-        except BudgetError as error:
+        except (BudgetError, MethodError) as error:  # a size that a space fixes may be wider than a block
             _finish(study, trial, TrialState.PRUNED, {**facts, "infeasible": True, "reason": one_line(error)})
             if phase == "baselines":
                 shown = TrialLine(**{**line, "detail": str(error)}, state="does not fit", score=None, n_params=None)
@@ -123,11 +127,14 @@ class TrialRunner:
 
     def complete(self, work: Work, outcome: Outcome) -> None:
         """Record a trained trial, its parameters before its score."""
-        facts = _measured(outcome)
+        facts = _measured(outcome) | self._held_to(outcome.measures)
+        values = [outcome.score]
         if outcome.state is not None:
-            write_state(outcome.state, state_path(self._folder.path, work.name, work.job.seed))
+            write_state(outcome.state, state_path(self.folder.path, work.name, work.job.seed))
             facts["right"] = "".join("01"[hit] for hit in outcome.right)
-        _finish(work.study, work.trial, TrialState.COMPLETE, facts, [outcome.score])
+        if work.phase != "confirm":
+            values = values_of(outcome.score, outcome.measures, self.setup.objectives)
+        _finish(work.study, work.trial, TrialState.COMPLETE, facts, values)
         self._show(work, "complete", outcome.score)
 
     def prune(self, work: Work, reason: str) -> None:
@@ -148,7 +155,15 @@ class TrialRunner:
 
     def fit(self, design: Design) -> Architecture:
         """The architecture that a design becomes under the study's budget."""
-        return fit(design, self._setup.backbone, self._setup.budget)
+        return fit(design, self.setup.backbone, self.setup.budget)
+
+    def _held_to(self, measures: Mapping[str, float]) -> dict[str, Any]:
+        """Which limits a trial's measures exceed, in words and as the samplers want it; nothing without limits."""
+        limits = self.setup.constraints
+        if not limits.to_dict():
+            return {}
+        violations = limits.violations(measures)
+        return {CONSTRAINTS: limits.values(measures)} | ({"violations": violations} if violations else {})
 
     def _show(self, work: Work, state: str, score: float | None = None, detail: str | None = None) -> None:
         line = work.line if detail is None else {**work.line, "detail": detail}
@@ -203,7 +218,7 @@ def pruned_at(trial: optuna.Trial, step: int, score: float) -> str | None:
 
 def _copied(known: FrozenTrial) -> dict[str, Any]:
     """What a trial takes over from an equal one."""
-    return {key: known.user_attrs[key] for key in ("score", "n_head", "loss") if key in known.user_attrs}
+    return {key: known.user_attrs[key] for key in _COPIED if key in known.user_attrs}
 
 
 def _measured(outcome: Outcome) -> dict[str, Any]:
@@ -213,4 +228,5 @@ def _measured(outcome: Outcome) -> dict[str, Any]:
         "loss": outcome.loss,
         "train_s": round(outcome.train_s, 3),
         "wall_s": round(outcome.wall_s, 3),
+        "measures": outcome.measures,
     }

@@ -35,7 +35,7 @@ def test_missing_file(tmp_path):
 
 
 def test_every_shipped_entry_loads_and_describes_itself():
-    assert {"s4", "uniform", "lora"} <= set(shipped("search_spaces"))
+    assert {"s4", "s4-plus", "autopeft", "uniform", "lora"} <= set(shipped("search_spaces"))
     assert {"s4", "random", "tpe"} <= set(shipped("strategies"))
     for name in shipped("search_spaces"):
         assert load_space(name).description

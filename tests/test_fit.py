@@ -1,15 +1,18 @@
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from peftsearch.architecture import Architecture, Design
 from peftsearch.baselines import S4_PAPER, baselines_of
 from peftsearch.budget import Budget, parse_budget
+from peftsearch.display import design_line
 from peftsearch.errors import BudgetError, ConfigError, MethodError
 from peftsearch.fitting import fit, smallest_budget
-from peftsearch.grouping import GROUPINGS, group_sizes
+from peftsearch.grouping import GROUPINGS, group_of_blocks, group_sizes
 from peftsearch.methods import METHODS
 from peftsearch.space import ALLOCATIONS, allocation_weights, load_space
 from tests.anatomies import bert_like
@@ -146,3 +149,89 @@ def test_refused():
         fit(uniform("bitfit"), bert_like(bias=False), of(10**6))
     with pytest.raises(ConfigError, match="at least 4 blocks"):
         fit(uniform("lora"), bert_like(n_blocks=3), of(10**6))
+
+
+@st.composite
+def fixed_designs(draw):
+    """Designs that say their sizes."""
+    design = draw(designs())
+    used = sorted({m for group in design.methods for m in group})
+    sizes = tuple((m, draw(st.integers(1, METHODS[m].max_size(MINILM.blocks[0])))) for m in used)
+    return replace(design, sizes=sizes)
+
+
+@given(fixed_designs(), st.integers(0, 10**6))
+@settings(deadline=None, max_examples=50)
+def test_fixed_sizes_are_taken_exactly_whatever_the_budget(design, extra):
+    blocks = {b.index: b for b in MINILM.blocks}
+    groups = group_of_blocks(design.grouping, len(MINILM.blocks), 4)
+    wanted = {(i, m): dict(design.sizes)[m] for i, group in enumerate(groups) for m in design.methods[group]}
+    cost = sum(METHODS[m].count(blocks[i], size) for (i, m), size in wanted.items())
+    assert smallest_budget(design, MINILM) == cost
+    architecture = fit(design, MINILM, of(cost + extra))
+    assert {(p.block, p.method): p.size for p in architecture.placements} == wanted
+    assert architecture.n_params == cost
+    with pytest.raises(BudgetError, match=f"at least {cost:,} trainable") as caught:
+        fit(design, MINILM, of(cost - 1))
+    assert caught.value.smallest == cost
+
+
+@given(designs() | fixed_designs(), st.integers(1, 1000), st.integers(0, 3_000_000))
+@settings(deadline=None, max_examples=50)
+def test_a_share_of_the_budget_is_never_exceeded_and_its_smallest_budget_is_the_smallest(design, mils, extra):
+    shared = replace(design, budget_share=mils / 1000)
+    smallest = smallest_budget(shared, MINILM)
+    needed = smallest_budget(design, MINILM)
+    assert smallest * mils // 1000 >= needed > (smallest - 1) * mils // 1000
+    assert fit(shared, MINILM, of(smallest)).n_params <= smallest * mils // 1000
+    with pytest.raises(BudgetError) as caught:
+        fit(shared, MINILM, of(smallest - 1))
+    assert caught.value.smallest == smallest
+    budget = smallest + extra
+    assert fit(shared, MINILM, of(budget)) == fit(design, MINILM, of(budget * mils // 1000))
+
+
+def test_a_share_that_no_float_holds_takes_no_parameter_away():
+    design = Design(grouping="uniform", allocation=(1.0,), methods=(("lora",),), budget_share=0.3)
+    needed = smallest_budget(replace(design, budget_share=1.0), MINILM)
+    budget = needed * 10 // 3
+    assert needed % 3 == 0
+    assert fit(design, MINILM, of(budget)).n_params == needed == smallest_budget(design, MINILM) * 3 // 10
+
+
+def test_fixed_sizes_refused():
+    with pytest.raises(MethodError, match=r"adapter: width 385 is outside 1 to 384 on layer\.0"):
+        fit(replace(uniform("adapter"), sizes=(("adapter", 385),)), MINILM, of(10**7))
+    with pytest.raises(ConfigError, match="its sizes lack 'lora'; fix the sizes of all methods or of none"):
+        fit(replace(uniform("adapter", "lora"), sizes=(("adapter", 3),)), MINILM, of(10**7))
+    for wrong in ({"sizes": {"lora": 0}}, {"budget_share": 0.0}, {"budget_share": 1.5}, {"sizes": ["lora"]}):
+        with pytest.raises(ConfigError, match="design: "):
+            Design.from_dict(uniform("lora").to_dict() | wrong)
+
+
+@given(fixed_designs(), st.integers(1, 1000))
+def test_designs_with_sizes_and_shares_survive_a_file(design, mils):
+    shared = replace(design, budget_share=mils / 1000)
+    assert Design.from_dict(yaml.safe_load(yaml.safe_dump(shared.to_dict()))) == shared
+    turned = replace(shared, sizes=tuple(reversed(shared.sizes)))
+    assert (turned, turned.key) == (shared, shared.key)
+    assert not {"sizes", "budget_share"} & set(replace(shared, sizes=(), budget_share=1.0).to_dict())
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"budget_share": 0.125}, "lora on all blocks, 12.5% of the budget"),
+        ({"sizes": (("lora", 4),)}, "lora 4 on all blocks"),
+        (
+            {"methods": ((), ("lora", "adapter"), (), ("lora", "adapter")), "sizes": (("lora", 4), ("adapter", 8))},
+            "lora 4 + adapter 8 in G2 G4 of 4 groups",
+        ),
+        (
+            {"methods": ((), ("lora",), (), ("adapter",)), "sizes": (("lora", 4), ("adapter", 8))},
+            "uniform, uniform: G1 - | G2 lora 4 | G3 - | G4 adapter 8",
+        ),
+    ],
+)
+def test_sizes_and_shares_are_told(changes, line):
+    assert design_line(replace(uniform("lora"), **changes)) == line

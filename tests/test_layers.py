@@ -10,14 +10,18 @@ import peftsearch
 ROOT = Path(peftsearch.__file__).parent
 LAYERS = {
     0: {"errors", "fields", "architecture", "budget"},
-    1: {"space", "catalog", "grouping", "strategy", "methods", "backbone"},
-    2: {"fitting", "injection", "samplers", "claims", "storage", "study", "baselines", "display", "pareto"},
-    3: {"tasks", "training", "evaluate", "verdict", "points", "axis", "front", "front_text", "report"},
+    1: {"objectives", "space", "autopeft", "neighbours", "catalog", "grouping", "strategy", "methods", "backbone"},
+    2: {"fitting", "feasibility", "knapsack", "injection", "samplers", "pruners", "baselines", "display", "pareto"}
+    | {"claims", "storage", "study"},
+    3: {"tasks", "training", "evaluate", "measure", "sensitivity", "verdict"}
+    | {"points", "axis", "front", "front_text", "report"},
     4: {"engines", "setup", "search", "schedule", "finalists", "session", "result", "progress", "trial"},
     5: {"cli", "commands", "sweep", "pareto_command", "__init__", "__main__"},
 }
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names}
-TORCH = {"methods", "backbone", "injection", "tasks", "training", "evaluate", "engines", "trial"}
+TORCH = {
+    "methods", "backbone", "injection", "tasks", "training", "evaluate", "measure", "sensitivity", "engines", "trial",
+}  # fmt: skip
 """Parts that may import torch; `backbone/anatomy.py` may not, since counting and fitting stand on it."""
 
 

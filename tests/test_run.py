@@ -10,6 +10,7 @@ from optuna.trial import TrialState
 
 from peftsearch.architecture import Architecture, Design
 from peftsearch.engines.local import LocalEngine
+from peftsearch.objectives import MEASURES
 from peftsearch.training import Diverged
 from tests.runs import arguments, call, kill_after, refused, save_model, start, story, study
 
@@ -50,6 +51,28 @@ class TestResult:
         assert {t.user_attrs["seed"] for t in confirm.trials} == {1000, 1001}
         table = pd.read_csv(finished / "trials.csv")
         assert len(table) == len(search.trials) + len(confirm.trials)
+
+    def test_every_completed_trial_has_its_score_and_measures(self, finished):
+        table = pd.read_csv(finished / "trials.csv")
+        assert set(MEASURES) - {"params"} <= set(table.columns)
+        for which in ("search", "confirm"):
+            done = [t for t in study(finished, which).trials if t.state == TrialState.COMPLETE]
+            by_number = {t.number: t for t in done}
+            for t in done:
+                measures = t.user_attrs["measures"]
+                assert set(measures) == set(MEASURES)
+                assert measures["params"] == t.user_attrs["n_params"]
+                assert t.user_attrs["score"] == t.value
+                if "reused_from" in t.user_attrs:
+                    assert measures == by_number[t.user_attrs["reused_from"]].user_attrs["measures"]
+                row = table[(table.study == which) & (table.number == t.number)].iloc[0]
+                assert row.peak_memory_bytes == measures["peak_memory_bytes"]
+                assert row.latency_s == measures["latency_s"]
+        assert any("reused_from" in t.user_attrs for t in study(finished).trials), "or the copy is not tested"
+
+    def test_the_settings_hold_objectives_and_constraints(self, finished):
+        settings = yaml.safe_load((finished / "settings.yaml").read_text())
+        assert (settings["objectives"], settings["constraints"]) == (["score"], {})
 
     def test_best_yaml_goes_into_a_model_as_the_readme_says(self, place, finished):
         import peftsearch
@@ -177,7 +200,7 @@ class TestStrategies:
         trials = [t for t in study(tmp_path / "runs" / "r").trials if t.user_attrs.get("kind") != "baseline"]
         assert sum(not t.user_attrs.get("infeasible", False) for t in trials) == 14
 
-    @pytest.mark.parametrize("space", ["uniform", "lora", "s4-lr"])
+    @pytest.mark.parametrize("space", ["uniform", "lora", "s4-lr", "s4-plus", "autopeft"])
     def test_other_spaces(self, args, tmp_path, space):
         assert call(*args("--space", space, "--strategy", "random", "--trials", "4", "--seeds", "1")) == 0
         best = yaml.safe_load((tmp_path / "runs" / "r" / "best.yaml").read_text())

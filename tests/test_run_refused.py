@@ -41,6 +41,11 @@ class TestBadInput:
             (["--storage", "not a url"], "storage"),
             (["--max-length", "600"], "has positions for"),
             (["--anatomy", "nowhere.yaml"], "nowhere.yaml"),
+            (["--objective", "score,latencyy"], "did you mean 'latency'"),
+            (["--objective", "params"], "lacks the score.*--objective score,params"),
+            (["--objective", "score,params,params"], "names 'params' twice"),
+            (["--max-memory", "8"], "the unit is missing"),
+            (["--max-latency-overhead", "0.1"], r"did you mean 10% or 0\.1%"),
         ],
     )
     def test_options(self, args, tmp_path, capsys, more, message):

@@ -40,7 +40,7 @@ class TestFourProcesses:
         assert yaml.safe_load((folder / "best.yaml").read_text())["verdict"]["kind"]
 
     def test_no_trial_is_run_twice(self, shared):
-        folder, url, _ = shared
+        _, url, _ = shared
         names = optuna.get_all_study_names(url)
         search = optuna.load_study(study_name=next(n for n in names if n.endswith("/search")), storage=url)
         confirm = optuna.load_study(study_name=next(n for n in names if n.endswith("/confirm")), storage=url)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from peftsearch.architecture import Architecture
 
@@ -22,6 +22,8 @@ class Job:
     """Seeds the new parameters, the head, the order of the data and dropout."""
     keep_state: bool = False
     """Whether the outcome holds the trained parameters."""
+    measure: bool = True
+    """Whether the architecture's costs are measured after the training, which changes nothing else."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,5 +44,7 @@ class Outcome:
     """Seconds in training steps."""
     wall_s: float
     """Seconds in all."""
+    measures: dict[str, float] = field(default_factory=dict)
+    """What the architecture costs; see `Meter.measure`. Empty where the job did not ask."""
     state: bytes | None = None
     """The trained parameters in safetensors' format, where the job asked for them."""

@@ -13,6 +13,7 @@ from peftsearch.backbone.load import LoadedBackbone, n_head_params, reset_head
 from peftsearch.engines.job import Job, Outcome
 from peftsearch.evaluate import Objective
 from peftsearch.injection import inject, load_state, packed_state, param_groups
+from peftsearch.measure import Meter
 from peftsearch.tasks.encode import EncodedSplit, EncodedTask, batches
 from peftsearch.tasks.task import Task
 from peftsearch.training import TrainingLog, TrainingSettings, train
@@ -45,6 +46,14 @@ class LocalEngine:
         self._settings = settings
         self._device = device
         self._autocast = autocast
+        self._meter = Meter(
+            loaded.model,
+            encoded.train,
+            loss_of=self._objective.loss,
+            batch_size=settings.batch_size,
+            device=device,
+            autocast=autocast,
+        )
 
     def run(self, job: Job, report: Callable[[int, float], None] | None = None) -> Outcome:
         """Train one architecture and score it on the validation split.
@@ -108,6 +117,7 @@ class LocalEngine:
                 if step in stops[:-1]:
                     yield step, self._score(self._encoded.validation)[0]
             score, right = self._score(self._encoded.validation)
+            measures = self._meter.measure(job.architecture, log.step_s) if job.measure else {}
             tail = log.losses[-max(1, len(log.losses) // 10) :]
             return Outcome(
                 score=score,
@@ -117,6 +127,7 @@ class LocalEngine:
                 loss=sum(tail) / len(tail),
                 train_s=log.train_s,
                 wall_s=time.perf_counter() - started,
+                measures=measures,
                 state=packed_state(model) if job.keep_state else None,
             )
 
@@ -129,8 +140,8 @@ class LocalEngine:
 
     def calibrate(self, architecture: Architecture, steps: int = 5) -> tuple[float, float]:
         """Seconds of a training step and of a validation, measured on a few steps after a warm-up."""
-        self.run(Job(architecture=architecture, learning_rate=0.0, steps=2))
-        outcome = self.run(Job(architecture=architecture, learning_rate=0.0, steps=steps))
+        self.run(Job(architecture=architecture, learning_rate=0.0, steps=2, measure=False))
+        outcome = self.run(Job(architecture=architecture, learning_rate=0.0, steps=steps, measure=False))
         return outcome.train_s / steps, outcome.wall_s - outcome.train_s
 
     def _score(self, split: EncodedSplit) -> tuple[float, list[bool]]:

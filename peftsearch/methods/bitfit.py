@@ -16,10 +16,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from peftsearch.backbone.anatomy import Block
 from peftsearch.methods.method import Attachment
-from peftsearch.methods.projections import add_delta, hook_outputs, name_projections, slice_margins
+from peftsearch.methods.projections import add_delta, folded, hook_outputs, name_projections, slice_margins
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,6 +49,12 @@ class BiasDelta(nn.Module):
     def forward(self, module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
         """Add delta `(d_slice,)` to the module's output `(..., d_module)`, whose shape it keeps."""
         return add_delta(output, self.delta, self.margins)
+
+    def fold(self, module: nn.Module) -> dict[str, torch.Tensor] | None:
+        """The bias plus delta, in the slice of a fused bias alone; see `Foldable`."""
+        delta = self.delta if self.margins is None else functional.pad(self.delta, self.margins)
+        bias = folded(module.get_parameter("bias"), delta)
+        return None if bias is None else {"bias": bias}
 
 
 def list_biases(block: Block) -> list[Bias]:

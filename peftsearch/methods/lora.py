@@ -23,7 +23,7 @@ from torch.nn import functional
 from peftsearch.backbone.anatomy import Block, Projection
 from peftsearch.errors import MethodError, unknown_name
 from peftsearch.methods.method import Attachment
-from peftsearch.methods.projections import add_delta, hook_outputs, name_projections, slice_margins
+from peftsearch.methods.projections import add_delta, folded, hook_outputs, name_projections, slice_margins
 
 TARGETS = ("query", "key", "value", "output", "ffn_in", "ffn_out")
 
@@ -56,6 +56,15 @@ class LowRank(nn.Module):
         # One fused kernel instead of product, scaling and sum: no delta of the output's size is ever stored.
         flat = torch.addmm(output.flatten(0, -2), low.flatten(0, -2), self.b.t(), alpha=self.scaling)
         return flat.view(output.shape)
+
+    def fold(self, module: nn.Module) -> dict[str, torch.Tensor] | None:
+        """W_0 + s B A, in the slice of a fused map alone; see `Foldable`."""
+        delta = self.scaling * self.b @ self.a  # (d_slice, d_in)
+        if self.margins is not None:
+            delta = functional.pad(delta, (0, 0, *self.margins))
+        # transformers' Conv1D keeps its weight as (d_in, d_module).
+        weight = folded(module.get_parameter("weight"), delta if isinstance(module, nn.Linear) else delta.t())
+        return None if weight is None else {"weight": weight}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -47,7 +47,7 @@ class Method(Protocol):
 
     @property
     def merges(self) -> bool:
-        """Whether it can be folded into the backbone's weights for inference."""
+        """Whether it can be folded into the backbone's weights for inference; its hooks are `Foldable` then."""
 
     @property
     def changes(self) -> str:

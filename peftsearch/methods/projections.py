@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -12,6 +13,21 @@ from torch.utils.hooks import RemovableHandle
 from peftsearch.backbone.anatomy import Block, Projection
 
 Hook = Callable[[nn.Module, tuple[torch.Tensor, ...], torch.Tensor], torch.Tensor]
+
+
+@runtime_checkable
+class Foldable(Protocol):
+    """A hook module whose effect can be folded into the parameters of the module that it hangs on."""
+
+    def fold(self, module: nn.Module) -> dict[str, torch.Tensor] | None:
+        """Work out the parameters with which the module alone does what module and hook do together.
+
+        Args:
+            module: The hooked module; it is left as it is.
+
+        Returns:
+            The new values by parameter name; None where the parameters are packed and cannot be added to.
+        """
 
 
 def name_projections(block: Block) -> dict[str, Projection]:
@@ -51,6 +67,14 @@ def add_delta(output: torch.Tensor, delta: torch.Tensor, margins: tuple[int, int
     if margins is not None:
         delta = functional.pad(delta, margins)
     return output + delta.to(output.dtype)
+
+
+def folded(parameter: torch.Tensor, delta: torch.Tensor) -> torch.Tensor | None:
+    """A parameter plus a delta of its shape, in the parameter's dtype; None where it is packed (quantised)."""
+    if not parameter.is_floating_point() or parameter.shape != delta.shape:
+        return None
+    wide = torch.promote_types(parameter.dtype, delta.dtype)
+    return (parameter.to(wide) + delta.to(wide)).to(parameter.dtype)
 
 
 def hook_outputs(model: nn.Module, hooks: Mapping[str, tuple[str, Hook]]) -> list[Callable[[], object]]:

@@ -2,13 +2,12 @@
 (() => {
   const COLOURS = /^--[a-z]+$/;
   const dark = matchMedia("(prefers-color-scheme: dark)");
-  const narrow = matchMedia("(max-width: 600px)");
   const coarse = matchMedia("(pointer: coarse)");
 
   function theme(css) {
     const axis = {
       gridcolor: css("--grid"), linecolor: css("--grid"), zerolinecolor: css("--grid"),
-      tickcolor: css("--grid"), automargin: true, title: { standoff: 12 },
+      tickcolor: css("--grid"), automargin: true, title: { standoff: 12, font: { size: 13 } },
     };
     return {
       layout: {
@@ -36,10 +35,7 @@
     const text = figure.querySelector("script").textContent;
     const chosen = JSON.parse(text, coloured)[select ? Number(select.value) : 0];
     const layout = Object.assign({}, chosen.figure.layout, { template: theme(css) });
-    const config = {
-      responsive: true, displaylogo: false, displayModeBar: coarse.matches || narrow.matches ? false : "hover",
-      modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"],
-    };
+    const config = { responsive: true, displayModeBar: false };  // the bar covers marks, and has links to a cloud
     box.setAttribute("aria-label", chosen.description);
     figure.querySelector("figcaption").textContent = chosen.caption;
     return Plotly.react(box, chosen.figure.data, layout, config).then(() => box.setAttribute("data-drawn", "1"));

@@ -63,6 +63,8 @@ class Chart:
     """Said below it: what the marks and bars are."""
     height: int = 400
     """Pixels."""
+    title: str = ""
+    """A heading above it, where several charts are side by side."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,7 +84,14 @@ class Drawing:
     caption: str = ""
 
 
-Item = Text | Table | Chart | Choice | Drawing
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Grid:
+    """Charts side by side where there is room for it."""
+
+    items: Sequence[Chart | Choice]
+
+
+Item = Text | Table | Chart | Choice | Drawing | Grid
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -178,6 +187,8 @@ def _item(item: Item) -> str:
             return _charts("", {"": item})
         case Choice():
             return _charts(item.label, item.charts)
+        case Grid():
+            return f'<div class="grid">{"".join(map(_item, item.items))}</div>'
         case Drawing():
             return f'<figure><div class="drawing">{item.svg}</div>{_caption(item.caption)}</figure>'
 
@@ -200,9 +211,11 @@ def _charts(choose: str, charts: Mapping[str, Chart]) -> str:
     if len(charts) > 1:
         options = "".join(f'<option value="{i}">{escape(name)}</option>' for i, name in enumerate(charts))
         select = f"<label>{escape(choose)} <select>{options}</select></label>"
+    heading = f"<h3>{escape(first.title)}</h3>" if first.title else ""
     return (
-        f'<figure class="charts">{select}<div class="chart" role="img" aria-label="{escape(first.description)}" '
-        f'style="height:{int(first.height)}px"></div><figcaption>{escape(first.caption)}</figcaption>'
+        f'<figure class="charts">{heading}{select}<div class="chart" role="img" '
+        f'aria-label="{escape(first.description)}" style="height:{int(first.height)}px"></div>'
+        f"<figcaption>{escape(first.caption)}</figcaption>"
         f'<script type="application/json">{data}</script></figure>'
     )
 
@@ -219,7 +232,12 @@ def _finite(value: Any) -> Any:
 
 
 def _table(table: Table) -> str:
-    head = "".join(f'<th scope="col"><button type="button">{escape(c)}</button></th>' for c in table.columns)
+    numeric = [any(isinstance(row[i], (int, float)) for row in table.rows) for i in range(len(table.columns))]
+    mark = {True: ' class="number"', False: ""}
+    head = "".join(
+        f'<th scope="col"{mark[is_it]}><button type="button">{escape(name)}</button></th>'
+        for name, is_it in zip(table.columns, numeric, strict=True)
+    )
     marks = [' class="strong"' if i in table.strong else "" for i in range(len(table.rows))]
     rows = "\n".join(f"<tr{m}>{''.join(map(_cell, row))}</tr>" for m, row in zip(marks, table.rows, strict=True))
     grid = f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>\n{rows}\n</tbody></table></div>'
@@ -234,5 +252,11 @@ def _cell(value: Cell) -> str:
         return "<td></td>"
     if isinstance(value, str):
         return f"<td>{escape(value)}</td>"
-    shown = f"{value:,}" if isinstance(value, int) else f"{value:.4g}" if abs(value) >= 10 else f"{value:.4f}"
-    return f'<td class="number" data-value="{value!r}">{shown}</td>'
+    return f'<td class="number" data-value="{value!r}">{_number(value)}</td>'
+
+
+def _number(value: float) -> str:
+    """Whole numbers in full, others with the digits that a reader compares."""
+    if isinstance(value, int) or (abs(value) >= 10 and value.is_integer()):
+        return f"{int(value):,}"
+    return f"{value:,.1f}" if abs(value) >= 10 else f"{value:.4f}" if abs(value) >= 0.001 else f"{value:.3g}"

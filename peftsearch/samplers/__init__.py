@@ -22,7 +22,13 @@ SAMPLERS = {
     "s4": "peftsearch.samplers.s4:make",
     "random": "peftsearch.samplers.random:make",
     "tpe": "peftsearch.samplers.tpe:make",
+    "gp": "peftsearch.samplers.gp:make",
+    "evolution": "peftsearch.samplers.evolution:make",
+    "nsga2": "peftsearch.samplers.nsga2:make",
+    "sensitivity": "peftsearch.samplers.sensitivity:make",
 }
+SINGLE_OBJECTIVE = frozenset({"s4", "sensitivity"})
+"""Samplers that compare trials by one score alone."""
 
 
 def make_sampler(name: str, context: SamplerContext, settings: dict[str, Any]) -> BaseSampler:
@@ -46,6 +52,25 @@ def make_sampler(name: str, context: SamplerContext, settings: dict[str, Any]) -
     return sampler
 
 
+def supports_objectives(name: str) -> bool:
+    """Whether a sampler can search for several objectives at once; a user's own is taken at its word."""
+    return name not in SINGLE_OBJECTIVE
+
+
+def require_objectives(strategy: str, sampler: str, n_objectives: int) -> None:
+    """Check that a strategy can search for as many objectives.
+
+    Raises:
+        ConfigError: It cannot; the message names those that can.
+    """
+    if n_objectives > 1 and not supports_objectives(sampler):
+        able = ", ".join(name for name in SAMPLERS if supports_objectives(name))
+        raise ConfigError(
+            f"strategy {strategy} searches for one objective and {n_objectives} are given; give one --objective, or a "
+            f"--strategy with a sampler for several ({able})"
+        )
+
+
 def plan_of(sampler: BaseSampler, context: SamplerContext) -> tuple[StagePlan, ...]:
     """What the sampler will compare, before anything is trained; one stage for samplers without stages."""
     plan = getattr(sampler, "plan", None)
@@ -55,4 +80,13 @@ def plan_of(sampler: BaseSampler, context: SamplerContext) -> tuple[StagePlan, .
     return (StagePlan(name="search", n_choices=context.space.n_designs, compared=context.n_trials, repeats=1),)
 
 
-__all__ = ["SAMPLERS", "SamplerContext", "StagePlan", "make_sampler", "plan_of"]
+__all__ = [
+    "SAMPLERS",
+    "SINGLE_OBJECTIVE",
+    "SamplerContext",
+    "StagePlan",
+    "make_sampler",
+    "plan_of",
+    "require_objectives",
+    "supports_objectives",
+]

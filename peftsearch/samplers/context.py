@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from peftsearch.architecture import Design
+from peftsearch.backbone.anatomy import Backbone
+from peftsearch.budget import Budget
 from peftsearch.space import DesignSpace
 
 REPLICATE = "peftsearch:replicate"
@@ -22,6 +24,8 @@ KIND = "kind"
 """User attribute of a trial: `baseline` or `search`."""
 PLACE = "place"
 """User attribute of a trial of the search: its number among those that count, from 1. A retry takes the same place."""
+CONSTRAINTS = "constraints"
+"""User attribute of a trial: numbers, none of which may be above 0; Optuna's samplers read a system attribute."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,6 +40,12 @@ class SamplerContext:
     """Whether a design fits the backbone and the budget."""
     identity: Callable[[Design], Hashable] = lambda design: design.key
     """What a design amounts to: designs of equal identity train the same architecture."""
+    backbone: Backbone | None = None
+    """The anatomy that designs are fitted to, for samplers that look at architectures."""
+    budget: Budget | None = None
+    """What designs may spend, for samplers that look at architectures."""
+    sensitivity: Callable[[], Mapping[tuple[str, int, str], float]] | None = None
+    """Measures a score for every stack, block and method (`peftsearch.sensitivity`); it takes a few training steps."""
 
     @property
     def distributions(self) -> dict[str, BaseDistribution]:
@@ -61,19 +71,21 @@ class StagePlan:
         return self.compared * self.repeats
 
 
+def counts(trial: FrozenTrial) -> bool:
+    """Whether a trial of the search counts: it is no baseline, and none that a killed process left behind."""
+    begun = trial.state != TrialState.WAITING and not trial.user_attrs.get(INTERRUPTED)
+    return begun and trial.user_attrs.get(KIND) != "baseline"
+
+
 def counted(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
-    """The trials of the search that count: no baselines, none that a killed process left behind."""
-    return [
-        t
-        for t in trials
-        if t.state != TrialState.WAITING and not t.user_attrs.get(INTERRUPTED) and t.user_attrs.get(KIND) != "baseline"
-    ]
+    """The trials of the search that count."""
+    return [t for t in trials if counts(t)]
 
 
 def next_place(trials: Iterable[FrozenTrial]) -> int:
     """The place of the next trial: the smallest number from 1 that no trial that counts has.
 
-    Without interruptions it is the number of trials so far, plus one. Trials that state no place fill gaps in order.
+    Without interruptions it is the number of trials so far, plus one. Trials without a place fill the gaps in order.
     """
     own = [t.user_attrs.get(PLACE) for t in counted(trials)]
     taken = {place for place in own if place is not None}

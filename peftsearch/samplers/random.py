@@ -10,4 +10,4 @@ from peftsearch.samplers.per_trial import PerTrialSampler
 
 def make(context: SamplerContext) -> BaseSampler:
     """Optuna's random sampler, seeded per trial."""
-    return PerTrialSampler(lambda seed: RandomSampler(seed=seed), context.seed)
+    return PerTrialSampler(lambda seed: RandomSampler(seed=seed), context, draws=200, jointly=False)

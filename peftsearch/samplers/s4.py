@@ -14,6 +14,9 @@ What is ours, since the paper trains 100 models a choice and users train tens in
 - Stages with nothing to decide (methods of a group that is not tuned) pass their trials on; choices that cannot fit the
   budget with any of the completions drawn are left out and recorded as such.
 - A choice that wins with one repeat has no standard error; the record says n = 1.
+- A stage closes when all of its trials have ended. Workers that would wait for it get further repeats of its choices,
+  those with the fewest trials first: never more of them in a stage than trials of it are running, and never so many
+  that a later stage has fewer than two. They count in the means like any other. One worker alone never gets one.
 
 Everything is decided from the stored trials and the seed: no state is kept between calls.
 """
@@ -23,8 +26,8 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from math import floor, sqrt
-from statistics import mean, stdev
 from typing import Any
 
 from optuna.distributions import BaseDistribution
@@ -34,66 +37,15 @@ from optuna.trial import FrozenTrial, TrialState
 
 from peftsearch.errors import ConfigError
 from peftsearch.samplers.context import REPLICATE, STAGE, SamplerContext, StagePlan, counted, derived_seed
+from peftsearch.samplers.stages import SLOT, StageRecord, best, record, unopposed
 from peftsearch.space import Choice, Dimension
 
-_SLOT = "peftsearch:s4"
 _DRAWS = 200
 """Completions drawn in search of one that fits."""
+_FEWEST = 2
+"""Trials that every stage has at least."""
 _TELLING_DRAWS = 10
 """Fitting completions drawn in search of one that tells all choices apart."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ChoiceRecord:
-    """What a stage saw of one choice."""
-
-    choice: Choice
-    scores: tuple[float, ...]
-    """Scores of its completed trials."""
-    n_failed: int = 0
-    """Trials of it that failed."""
-    fits: bool = True
-    """Whether any completion of it fits the budget."""
-    drawn: bool = True
-    """Whether the stage tried it; with few trials it tries only some."""
-
-    @property
-    def mean(self) -> float | None:
-        """Mean score; None without a score."""
-        return mean(self.scores) if self.scores else None
-
-    @property
-    def standard_error(self) -> float | None:
-        """Standard error of the mean; None below two scores."""
-        return stdev(self.scores) / sqrt(len(self.scores)) if len(self.scores) > 1 else None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StageRecord:
-    """One stage: its choices and, once it is closed, its decision."""
-
-    name: str
-    choices: tuple[ChoiceRecord, ...]
-    chosen: Choice | None = None
-    """None while the stage is open."""
-    why: str = "best mean"
-    """`best mean`, or why there was nothing to compare."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Mean, standard error and n of every choice, as the study and `best.yaml` keep them."""
-        choices = [
-            {
-                "choice": c.choice,
-                "mean": c.mean,
-                "standard_error": c.standard_error,
-                "n": len(c.scores),
-                "failed": c.n_failed,
-                "fits": c.fits,
-                "tried": c.drawn,
-            }
-            for c in self.choices
-        ]
-        return {"stage": self.name, "chosen": self.chosen, "why": self.why, "choices": choices}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,6 +55,18 @@ class _Slot:
     choice: Choice
     repeat: int
     params: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Progress:
+    """How far the stored trials have come."""
+
+    records: tuple[StageRecord, ...]
+    """The stages so far; the last may be open."""
+    stage: str = ""
+    """The open stage; empty when all are closed."""
+    slots: tuple[_Slot, ...] = ()
+    """Trials that the open stage asks for; without any it waits for those that run."""
 
 
 def make(context: SamplerContext) -> BaseSampler:
@@ -126,9 +90,9 @@ class S4Sampler(BaseSampler):
         self._fitting_of: dict[tuple[tuple[str, Choice], ...], list[Choice]] = {}
         self._slots_of: dict[tuple[str, tuple[tuple[str, Choice], ...], int], list[_Slot]] = {}
         stages = sum(len(d.choices) > 1 for d in self._dimensions)
-        if context.n_trials < 2 * stages:
+        if context.n_trials < _FEWEST * stages:
             raise ConfigError(
-                f"strategy s4 needs at least {2 * stages} trials for the {stages} stages of space "
+                f"strategy s4 needs at least {_FEWEST * stages} trials for the {stages} stages of space "
                 f"{context.space.name}, got {context.n_trials}; give more --trials or use --strategy random"
             )
 
@@ -139,16 +103,15 @@ class S4Sampler(BaseSampler):
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """The next open trial of the open stage; nothing once all stages are closed (`exhausted` says so before)."""
-        earlier = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number]
-        _, open_slots, stage = self._replay(earlier)
-        if not open_slots:
+        """The next open trial of the open stage; nothing when it is over or waits (`exhausted`, `waiting` say so)."""
+        progress = self._replay([t for t in study.get_trials(deepcopy=False) if t.number != trial.number])
+        if not progress.slots:
             return {}
-        slot = open_slots[0]
+        slot = progress.slots[0]
         attributes: dict[str, Any] = {
-            _SLOT: {"stage": stage, "choice": slot.choice, "repeat": slot.repeat},
+            SLOT: {"stage": progress.stage, "choice": slot.choice, "repeat": slot.repeat},
             REPLICATE: slot.repeat,
-            STAGE: stage,
+            STAGE: progress.stage,
         }
         for key, value in attributes.items():
             study._storage.set_trial_system_attr(trial._trial_id, key, value)
@@ -159,25 +122,29 @@ class S4Sampler(BaseSampler):
     ) -> Any:
         """Raise, since every parameter is sampled relatively."""
         raise ConfigError(
-            f"the s4 sampler was asked for {param_name!r}, which the space does not have, or is exhausted"
+            f"the s4 sampler was asked for {param_name!r}, which the space does not have, or while it waits or is over"
         )
 
     def exhausted(self, trials: Sequence[FrozenTrial]) -> bool:
-        """Whether all stages are closed."""
-        _, open_slots, _ = self._replay(trials)
-        return not open_slots
+        """Whether all stages are closed: nothing will ever be proposed again."""
+        return not self._replay(trials).stage
+
+    def waiting(self, trials: Sequence[FrozenTrial]) -> bool:
+        """Whether nothing can be proposed until a running trial ends."""
+        progress = self._replay(trials)
+        return bool(progress.stage) and not progress.slots
 
     def decisions(self, trials: Sequence[FrozenTrial]) -> tuple[StageRecord, ...]:
         """All stages so far with their means, standard errors and numbers; the last may be open."""
-        return self._replay(trials)[0]
+        return self._replay(trials).records
 
     def decided_trial(self, trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
         """The best trial with the design that the closed stages decided on; None before the last stage is closed."""
-        records, open_slots, _ = self._replay(trials)
-        if open_slots or len(records) < len(self._dimensions):
+        progress = self._replay(trials)
+        if progress.stage:
             return None
-        wanted = self._context.space.design({r.name: r.chosen for r in records})
-        own = [t for t in counted(trials) if t.state == TrialState.COMPLETE and _SLOT in t.system_attrs]
+        wanted = self._context.space.design({r.name: r.chosen for r in progress.records})
+        own = [t for t in counted(trials) if t.state == TrialState.COMPLETE and SLOT in t.system_attrs]
         same = [t for t in own if self._context.space.design(t.params) == wanted]
         return max(same, key=lambda t: t.value or 0.0, default=None)
 
@@ -194,8 +161,8 @@ class S4Sampler(BaseSampler):
             left -= compared * repeats
         return tuple(stages)
 
-    def _replay(self, trials: Sequence[FrozenTrial]) -> tuple[tuple[StageRecord, ...], list[_Slot], str]:
-        """Walk through the stages with the stored trials; returns the records, the open slots and the open stage."""
+    def _replay(self, trials: Sequence[FrozenTrial]) -> _Progress:
+        """Walk through the stages with the stored trials."""
         history = _by_slot(trials)
         decided: dict[str, Choice] = {}
         records: list[StageRecord] = []
@@ -209,22 +176,39 @@ class S4Sampler(BaseSampler):
             fitting = self._fitting(dimension, decided)
             if len(fitting) < 2:
                 decided[dimension.name] = (fitting or dimension.choices)[0]
-                records.append(_unopposed(dimension, fitting))
+                records.append(unopposed(dimension, fitting))
                 continue
             rest = [d for d in self._dimensions[i:] if self._nothing_to_decide(d, decided) is None]
             share = apportion(self._context.n_trials - used, [len(d.choices) for d in rest])[0]
             slots = self._slots(dimension, decided, share)
-            seen = {(s.choice, s.repeat): history.get((dimension.name, s.choice, s.repeat)) for s in slots}
-            record = _record(dimension, slots, fitting, [t for t in seen.values() if t is not None])
-            open_slots = [s for s in slots if seen[(s.choice, s.repeat)] is None]
-            unfinished = any(t is not None and t.state == TrialState.RUNNING for t in seen.values())
-            if open_slots or unfinished:
-                return (*records, record), open_slots, dimension.name
-            used += len(slots)
-            decided[dimension.name] = _best(record)
-            why = "best mean" if any(c.scores for c in record.choices) else "all trials failed"
-            records.append(replace(record, chosen=decided[dimension.name], why=why))
-        return tuple(records), [], ""
+            seen = {key[1:]: trial for key, trial in history.items() if key[0] == dimension.name}
+            seen_of = record(dimension, {s.choice for s in slots}, fitting, list(seen.values()))
+            open_slots = [s for s in slots if (s.choice, s.repeat) not in seen]
+            n_running = sum(t.state == TrialState.RUNNING for t in seen.values())
+            if not open_slots and n_running:
+                free = self._context.n_trials - used - len(seen) - _FEWEST * (len(rest) - 1)
+                if len(seen) - len(slots) < n_running and free > 0:
+                    open_slots = [self._further(dimension, decided, slots, seen)]
+            if open_slots or n_running:
+                return _Progress(records=(*records, seen_of), stage=dimension.name, slots=tuple(open_slots))
+            used += len(seen)
+            decided[dimension.name] = best(seen_of)
+            why = "best mean" if any(c.scores for c in seen_of.choices) else "all trials failed"
+            records.append(replace(seen_of, chosen=decided[dimension.name], why=why))
+        return _Progress(records=tuple(records))
+
+    def _further(
+        self,
+        dimension: Dimension,
+        decided: dict[str, Choice],
+        slots: list[_Slot],
+        seen: dict[tuple[Choice, int], FrozenTrial],
+    ) -> _Slot:
+        """One more repeat of the choice that has the fewest, under the completion that the choices share in it."""
+        chosen = list(dict.fromkeys(s.choice for s in slots))
+        choice = min(chosen, key=lambda c: sum(own == c for own, _ in seen))
+        repeat = next(r for r in count() if (choice, r) not in seen)  # an interrupted one leaves a gap
+        return self._slot(dimension, decided, chosen, choice, repeat)
 
     def _nothing_to_decide(self, dimension: Dimension, decided: dict[str, Choice]) -> str | None:
         if len(dimension.choices) == 1:
@@ -243,15 +227,19 @@ class S4Sampler(BaseSampler):
             compared, repeats = _compared(share, len(fitting))
             drawn = random.Random(derived_seed(self._context.seed, dimension.name, "draw")).sample(fitting, compared)
             chosen = [c for c in fitting if c in drawn]
-            slots: list[_Slot] = []
-            for repeat in range(repeats):
-                shared = self._completion(dimension, chosen, decided, "shared", repeat)
-                for choice in chosen:
-                    rest = shared or self._completion(dimension, [choice], decided, "own", repeat)
-                    rest = rest or self._completion(dimension, [choice], decided, "fits", 0)
-                    slots.append(_Slot(choice=choice, repeat=repeat, params={**(rest or {}), dimension.name: choice}))
-            self._slots_of[key] = slots
+            self._slots_of[key] = [
+                self._slot(dimension, decided, chosen, choice, repeat) for repeat in range(repeats) for choice in chosen
+            ]
         return self._slots_of[key]
+
+    def _slot(
+        self, dimension: Dimension, decided: dict[str, Choice], chosen: list[Choice], choice: Choice, repeat: int
+    ) -> _Slot:
+        """One trial of a choice; equal repeats of the choices share their completion where it fits all of them."""
+        rest = self._completion(dimension, chosen, decided, "shared", repeat)
+        rest = rest or self._completion(dimension, [choice], decided, "own", repeat)
+        rest = rest or self._completion(dimension, [choice], decided, "fits", 0)
+        return _Slot(choice=choice, repeat=repeat, params={**(rest or {}), dimension.name: choice})
 
     def _fitting(self, dimension: Dimension, decided: dict[str, Choice]) -> list[Choice]:
         """The choices that fit the budget with at least one of the completions drawn."""
@@ -298,7 +286,7 @@ def apportion(n_trials: int, n_choices: Sequence[int]) -> list[int]:
     Returns:
         Trials of each stage; they sum to `n_trials`, and each stage has at least two where that is possible.
     """
-    floor_each = min(2, n_trials // len(n_choices))
+    floor_each = min(_FEWEST, n_trials // len(n_choices))
     free = n_trials - floor_each * len(n_choices)
     weights = [sqrt(n) for n in n_choices]
     exact = [free * w / sum(weights) for w in weights]
@@ -317,37 +305,7 @@ def _compared(n_trials: int, n_choices: int) -> tuple[int, int]:
 def _by_slot(trials: Sequence[FrozenTrial]) -> dict[tuple[str, Choice, int], FrozenTrial]:
     slots = {}
     for trial in counted(trials):
-        slot = trial.system_attrs.get(_SLOT)
+        slot = trial.system_attrs.get(SLOT)
         if slot is not None:
             slots[(slot["stage"], slot["choice"], slot["repeat"])] = trial
     return slots
-
-
-def _record(dimension: Dimension, slots: list[_Slot], fitting: list[Choice], trials: list[FrozenTrial]) -> StageRecord:
-    tried = {s.choice for s in slots}
-    records = []
-    for choice in dimension.choices:
-        own = [t for t in trials if t.system_attrs[_SLOT]["choice"] == choice]
-        scores = tuple(float(t.value) for t in own if t.state == TrialState.COMPLETE and t.value is not None)
-        failed = sum(t.state in (TrialState.FAIL, TrialState.PRUNED) for t in own)
-        records.append(
-            ChoiceRecord(choice=choice, scores=scores, n_failed=failed, fits=choice in fitting, drawn=choice in tried)
-        )
-    return StageRecord(name=dimension.name, choices=tuple(records))
-
-
-def _unopposed(dimension: Dimension, fitting: list[Choice]) -> StageRecord:
-    """A stage without a comparison, since at most one of its choices fits the budget."""
-    choices = tuple(ChoiceRecord(choice=c, scores=(), fits=c in fitting, drawn=False) for c in dimension.choices)
-    why = "the only choice that fits" if fitting else "no choice fits"
-    return StageRecord(name=dimension.name, choices=choices, chosen=(fitting or dimension.choices)[0], why=why)
-
-
-def _best(record: StageRecord) -> Choice:
-    """The choice with the best mean among those with the fewest failed trials; ties go to the one named first."""
-    drawn = [c for c in record.choices if c.drawn]
-    scored = [c for c in drawn if c.mean is not None]
-    if not scored:
-        return drawn[0].choice
-    fewest = min(c.n_failed for c in scored)
-    return max((c for c in scored if c.n_failed == fewest), key=lambda c: c.mean or 0.0).choice

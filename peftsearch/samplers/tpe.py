@@ -8,7 +8,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, TPESampler
 
 from peftsearch.samplers.context import SamplerContext
-from peftsearch.samplers.per_trial import PerTrialSampler
+from peftsearch.samplers.per_trial import PerTrialSampler, require_whole
 
 
 def make(
@@ -18,13 +18,11 @@ def make(
 
     Args:
         context: What it samples from.
-        n_startup_trials: Random trials before the model is used, the baselines among them.
+        n_startup_trials: Random trials before the model is used, the baselines that are in the space among them.
         n_ei_candidates: Candidates drawn for each suggestion.
         multivariate: Whether dimensions are modelled jointly.
     """
-    for name, value in (("n_startup_trials", n_startup_trials), ("n_ei_candidates", n_ei_candidates)):
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+    require_whole(1, n_startup_trials=n_startup_trials, n_ei_candidates=n_ei_candidates)
 
     def sampler(seed: int) -> BaseSampler:
         with warnings.catch_warnings():
@@ -36,4 +34,4 @@ def make(
                 multivariate=multivariate,
             )
 
-    return PerTrialSampler(sampler, context.seed, context.distributions if multivariate else None)
+    return PerTrialSampler(sampler, context, draws=10, jointly=multivariate)

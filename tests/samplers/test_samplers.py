@@ -1,17 +1,28 @@
 """The contract of every sampler, and the S4 procedure against a plain re-telling of it."""
 
 import random
+from functools import cache
 from statistics import mean, stdev
 
 import optuna
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
+from peftsearch.baselines import S4_PAPER
 from peftsearch.errors import ConfigError
-from peftsearch.samplers import SAMPLERS, SamplerContext, make_sampler, plan_of
-from peftsearch.samplers.context import INTERRUPTED, KIND, REPLICATE, STAGE
+from peftsearch.samplers import (
+    SAMPLERS,
+    SamplerContext,
+    make_sampler,
+    plan_of,
+    require_objectives,
+    supports_objectives,
+)
+from peftsearch.samplers.context import CONSTRAINTS, INTERRUPTED, KIND, REPLICATE, STAGE
+from peftsearch.samplers.evolution import ranked
 from peftsearch.samplers.s4 import apportion
 from peftsearch.space import load_space
 
@@ -27,9 +38,14 @@ def value_of(params, seed=0):
     return random.Random(f"{sorted(params.items())}{seed}").random()
 
 
+N_TRIALS = {"gp": 7}
+SETTINGS = {"gp": {"n_startup_trials": 4}}
+"""A suggestion of the Gaussian process costs a fit: few trials, most of them after the start."""
+
+
 def run(name, ctx, study=None, n_trials=None, score=value_of):
     """Drive a sampler to its end (or `n_trials` further trials); returns the study."""
-    sampler = make_sampler(name, ctx, {})
+    sampler = make_sampler(name, ctx, SETTINGS.get(name, {}))
     study = study or optuna.create_study(direction="maximize")
     study.sampler = sampler
     for _ in range(n_trials if n_trials is not None else ctx.n_trials):
@@ -43,49 +59,180 @@ def run(name, ctx, study=None, n_trials=None, score=value_of):
     return study
 
 
+def interrupt(study, trial):
+    """What opening a study does with a trial that a killed process left behind."""
+    study._storage.set_trial_user_attr(trial._trial_id, INTERRUPTED, True)
+    study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+
+
 def asked(study):
     return [t.params for t in study.trials if not t.user_attrs.get(INTERRUPTED)]
+
+
+@cache
+def whole(name, seed=0):
+    return asked(run(name, context(n_of(name), seed)))
+
+
+def n_of(name):
+    return N_TRIALS.get(name, 40)
 
 
 @pytest.mark.parametrize("name", sorted(SAMPLERS))
 class TestContract:
     def test_proposes_members_of_the_space(self, name):
-        study = run(name, context())
-        assert len(study.trials) == 40
-        for params in asked(study):
+        assert len(whole(name)) == n_of(name)
+        for params in whole(name):
             assert {d.name for d in SPACE.dimensions} == set(params)
-            SPACE.design(params)
+            assert all(params[d.name] in d.choices for d in SPACE.dimensions)
 
     def test_the_seed_decides(self, name):
-        assert asked(run(name, context(seed=1))) == asked(run(name, context(seed=1)))
-        assert asked(run(name, context(seed=1))) != asked(run(name, context(seed=2)))
+        assert asked(run(name, context(n_of(name)))) == whole(name)
+        assert asked(run(name, context(n_of(name), 2), n_trials=3)) != whole(name)[:3]
 
-    @pytest.mark.parametrize("stop", [1, 13, 27])
-    def test_a_killed_search_goes_on_as_an_uninterrupted_one(self, name, stop):
-        whole = asked(run(name, context()))
-        study = run(name, context(), n_trials=stop)
-        study.ask(context().distributions)  # what kill -9 leaves behind
-        stale = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))[0]
-        study._storage.set_trial_user_attr(stale._trial_id, INTERRUPTED, True)
-        study.tell(stale.number, state=TrialState.FAIL)
-        assert asked(run(name, context(), study, n_trials=40 - stop)) == whole
+    @pytest.mark.parametrize("part", [0.1, 0.4, 0.7])
+    def test_a_killed_search_goes_on_as_an_uninterrupted_one(self, name, part):
+        ctx, stop = context(n_of(name)), round(part * n_of(name))
+        study = run(name, ctx, n_trials=stop)
+        interrupt(study, study.ask(ctx.distributions))
+        assert asked(run(name, ctx, study, n_trials=n_of(name) - stop)) == whole(name)
 
     def test_failed_trials_do_not_stop_it(self, name):
         def score(params, seed):
             return None if params["grouping"] == "uniform" else value_of(params)
 
-        study = run(name, context(), score=score)
-        assert len(study.trials) == 40
+        assert len(run(name, context(n_of(name)), score=score).trials) == n_of(name)
 
-    def test_baselines_do_not_shift_it_from_the_seed(self, name):
-        study = optuna.create_study(direction="maximize")
-        for value in (0.1, 0.2):
-            study.add_trial(optuna.create_trial(value=value, user_attrs={KIND: "baseline"}))
-        assert len(asked(run(name, context(), study))) == 42
+    def test_baselines_are_not_asked_for_and_count_for_no_trial(self, name):
+        """One outside the space, one whose point is given; neither moves the first proposal."""
+        study, ctx = optuna.create_study(direction="maximize"), context(n_of(name))
+        study.add_trial(optuna.create_trial(value=0.1, user_attrs={KIND: "baseline"}))
+        study.enqueue_trial(SPACE.params(S4_PAPER), user_attrs={KIND: "baseline"})
+        study.sampler = make_sampler(name, ctx, SETTINGS.get(name, {}))
+        baseline = study.ask(ctx.distributions)
+        assert baseline.params == SPACE.params(S4_PAPER)
+        study.tell(baseline, 0.2)
+        run(name, ctx, study)
+        assert len(study.trials) == n_of(name) + 2
+        assert study.trials[2].params == whole(name)[0]
+
+    def test_only_what_fits_is_proposed(self, name):
+        def feasible(design):
+            return "prefix" not in design.methods[0] and design.grouping != "spindle"
+
+        assert all(feasible(SPACE.design(p)) for p in asked(run(name, context(n_of(name), feasible=feasible))))
+
+    def test_trials_may_run_beside_each_other(self, name):
+        """Three at a time, ended in another order than begun; all are different."""
+        ctx = context(9)
+        if name == "s4":
+            return  # its stages have a test of their own
+        study = optuna.create_study(direction="maximize", sampler=make_sampler(name, ctx, SETTINGS.get(name, {})))
+        for _ in range(3):
+            trials = [study.ask(ctx.distributions) for _ in range(3)]
+            for trial in random.Random(0).sample(trials, 3):
+                study.tell(trial, value_of(trial.params))
+        assert len({SPACE.design(t.params) for t in study.trials}) == 9
+
+    def test_several_objectives(self, name):
+        if not supports_objectives(name):
+            with pytest.raises(ConfigError, match=r"searches for one objective .* \(.*nsga2"):
+                require_objectives("mine", name, 2)
+            return
+        require_objectives("mine", name, 2)
+        ctx = context(n_of(name))
+        study = optuna.create_study(directions=["maximize", "minimize"])
+        study.sampler = make_sampler(name, ctx, SETTINGS.get(name, {}))
+        for _ in range(n_of(name)):
+            trial = study.ask(ctx.distributions)
+            trial.set_user_attr(CONSTRAINTS, [value_of(trial.params, 2) - 0.5, -1.0])
+            study.tell(trial, [value_of(trial.params), value_of(trial.params, 1)])
+        assert len({SPACE.design(t.params) for t in study.trials}) == n_of(name)
+        assert all(list(t.constraints.values()) == t.user_attrs[CONSTRAINTS] for t in study.trials)
 
     def test_unknown_settings_are_refused(self, name):
         with pytest.raises(ConfigError, match="its settings do not suit it"):
             make_sampler(name, context(), {"no_such_setting": 1})
+
+
+@pytest.mark.parametrize("name", ["evolution", "nsga2", "tpe"])
+def test_learns(name):
+    """Better than random search where the score is a sum over dimensions, over three seeds."""
+
+    def score(params, seed):
+        return sum(params[d.name] == d.choices[len(d.choices) // 2] for d in SPACE.dimensions)
+
+    def last(name):
+        return mean(mean(t.value for t in run(name, context(60, s), score=score).trials[-20:]) for s in range(3))
+
+    assert last(name) > last("random") + 0.5
+
+
+@pytest.mark.parametrize("name", ["random", "tpe", "evolution", "nsga2", "gp"])
+def test_a_small_space_is_tried_whole_before_anything_is_tried_twice(name):
+    space = load_space("uniform")
+    ctx = context(space.n_designs, space=space)
+    study = run(name, ctx, score=lambda params, seed: float(len(params["methods.G1"])))
+    assert len({space.design(t.params) for t in study.trials}) == space.n_designs
+    assert len(run(name, ctx, study, n_trials=1).trials) == space.n_designs + 1
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("gp", {"n_startup_trials": 0}, "n_startup_trials must be a whole number of at least 1, got 0"),
+        ("nsga2", {"population_size": 1}, "at least 2, got 1"),
+        ("evolution", {"max_changes": 1.5}, "max_changes must be a whole number of at least 1, got 1.5"),
+        ("evolution", {"population_size": True}, "at least 2, got True"),
+    ],
+)
+def test_settings_out_of_range(name, settings, message):
+    with pytest.raises(ConfigError, match=message):
+        make_sampler(name, context(), settings)
+
+
+class TestEvolution:
+    def test_children_are_near_a_member_of_the_population(self):
+        study = run("evolution", context())
+        for i in (10, 25, 39):
+            trial = study.trials[i]
+            population = sorted(study.trials[i - 10 : i], key=lambda t: t.value)[3:]
+            near = {SPACE.design(t.params).key: t.params for t in population}
+            for params in list(near.values()):
+                near |= {SPACE.design(p).key: p for p in SPACE.neighbours(params)}
+            beyond = {SPACE.design(p).key for params in near.values() for p in SPACE.neighbours(params)}
+            assert SPACE.design(trial.params).key in beyond, "parents are never among the worst three of a tournament"
+
+    def test_ranks_against_a_plain_count(self):
+        """The best rank is held by those that no other dominates; who violates a constraint comes after all others."""
+        rng = random.Random(0)
+        trials = [
+            optuna.create_trial(values=[rng.random(), rng.random()], system_attrs={CONSTRAINTS: [float(i % 5 == 4)]})
+            for i in range(30)
+        ]
+        ranks = ranked(trials, [StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE])
+        kept = [i for i in range(30) if i % 5 != 4]
+        for i in kept:
+            score, cost = trials[i].values
+            dominated = any(trials[j].values[0] > score and trials[j].values[1] < cost for j in kept)
+            assert (ranks[i] > 0) == dominated
+        assert max(ranks[i] for i in kept) < min(ranks[i] for i in range(30) if i not in kept)
+
+
+def test_nsga2_keeps_interrupted_trials_and_baselines_out_of_its_generations():
+    ctx = context(20)
+    study = optuna.create_study(direction="maximize", sampler=make_sampler("nsga2", ctx, {"population_size": 4}))
+    study.enqueue_trial(SPACE.params(S4_PAPER), user_attrs={KIND: "baseline"})
+    study.tell(study.ask(ctx.distributions), 1.0)
+    for i in range(12):
+        trial = study.ask(ctx.distributions)
+        if i == 5:
+            interrupt(study, trial)
+        else:
+            study.tell(trial, value_of(trial.params))
+    generations = [t.system_attrs.get("NSGA2Sampler:generation") for t in study.trials]
+    assert generations[0] is None
+    assert generations[1:] == [0] * 4 + [1] * 5 + [2] * 3
 
 
 def test_unknown_sampler():
@@ -181,6 +328,76 @@ class TestS4:
     def test_too_few_trials_are_refused(self):
         with pytest.raises(ConfigError, match="at least 14 trials for the 7 stages"):
             make_sampler("s4", context(n_trials=13), {})
+
+    @pytest.mark.parametrize("order", range(2))
+    def test_stages_close_on_ended_trials_when_three_run_at_a_time(self, order):
+        """Trials end in random order; some worker would often wait at the end of a stage."""
+        ctx, rng = context(n_trials=60), random.Random(order)
+        sampler = make_sampler("s4", ctx, {})
+        study = optuna.create_study(direction="maximize", sampler=sampler)
+        running, decided, n_waits, n_further = [], {}, 0, 0
+        while not sampler.exhausted(trials := study.get_trials(deepcopy=False)):
+            closed = {r.name: r.chosen for r in sampler.decisions(trials) if r.chosen is not None}
+            assert decided.items() <= closed.items(), "a decision never changes"
+            assert not any(study.trials[t.number].system_attrs[STAGE] in closed for t in running)
+            decided = closed
+            waiting = sampler.waiting(trials)
+            if len(running) < 3 and not waiting:
+                running.append(study.ask(ctx.distributions))
+                assert all(running[-1].params[name] == choice for name, choice in decided.items())
+                continue
+            n_waits += waiting and len(running) < 3
+            assert running, "who waits, waits for somebody"
+            trial = running.pop(rng.randrange(len(running)))
+            study.tell(trial, value_of(trial.params, rng.random()))
+        assert not running
+        assert not sampler.waiting(study.trials)
+        slots = [tuple(t.system_attrs["peftsearch:s4"].values()) for t in study.trials]
+        assert len(set(slots)) == len(slots) <= 60
+        for stage in {s for s, _, _ in slots}:
+            own = [(choice, repeat) for s, choice, repeat in slots if s == stage]
+            repeats = [sum(c == choice for c, _ in own) for choice in {c for c, _ in own}]
+            assert max(repeats) - min(repeats) <= 1, "further trials go to the choices with the fewest"
+            n_further += sum(r - min(repeats) for r in repeats) if max(repeats) > 1 else 0
+            shared = {}
+            for t in study.trials:
+                if t.system_attrs[STAGE] == stage:
+                    rest = tuple(sorted((k, v) for k, v in t.params.items() if k != stage))
+                    shared.setdefault(t.system_attrs[REPLICATE], set()).add(rest)
+            assert all(len(completions) == 1 for completions in shared.values())
+        assert n_waits
+        assert n_further
+        best = sampler.decided_trial(study.trials)
+        assert best is None or all(best.params[k] == v for k, v in decided.items() if "G" not in k)
+
+    def test_one_worker_alone_gets_the_planned_trials(self):
+        ctx = context(n_trials=60)
+        study, plan = run("s4", ctx), plan_of(make_sampler("s4", ctx, {}), ctx)
+        n_first = sum(t.system_attrs[STAGE] == "grouping" for t in study.trials)
+        assert n_first == plan[0].n_trials
+
+    def test_further_trials_are_bounded_and_come_anew_when_interrupted(self):
+        ctx = context(n_trials=60)
+        sampler = make_sampler("s4", ctx, {})
+        study = optuna.create_study(direction="maximize", sampler=sampler)
+        n_planned = plan_of(sampler, ctx)[0].n_trials
+        trials = [study.ask(ctx.distributions) for _ in range(n_planned)]
+        for trial in trials[1:]:
+            study.tell(trial, 0.0)
+        further = study.ask(ctx.distributions)
+        slot = study.trials[further.number].system_attrs["peftsearch:s4"]
+        assert slot == {"stage": "grouping", "choice": "increasing", "repeat": n_planned // 5}
+        interrupt(study, study.trials[further.number])
+        again = study.ask(ctx.distributions)
+        assert study.trials[again.number].system_attrs["peftsearch:s4"] == slot
+        assert again.params == further.params
+        study.tell(again, 0.0)
+        assert sampler.waiting(study.trials), "one trial runs: one further trial"
+        assert not sampler.exhausted(study.trials)
+        study.tell(trials[0], 0.0)
+        assert not sampler.waiting(study.trials)
+        record = sampler.decisions(study.trials)[0]
+        assert {c.choice: len(c.scores) for c in record.choices}["increasing"] == n_planned // 5 + 1
 
     def test_the_learning_rate_is_decided_last(self):
         ctx = context(n_trials=300, space=load_space("s4-lr"))

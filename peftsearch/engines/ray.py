@@ -1,0 +1,172 @@
+"""The engine for many GPUs or machines: the same schedule on Ray Tune.
+
+The driver process alone talks to the study: it claims work (`StudySearch.suggest`), hears of intermediate scores
+(`StudyPruner`) and records what came of each trial. Ray's workers train and nothing else (`JobTrainable`). Each builds
+its engine once, from the backbone and the tokenised data in the object store, and keeps it from trial to trial
+(`reuse_actors`). Trained parameters of the confirmation come back with the outcome, so that no disk need be shared.
+
+The study is the only record: Tune's own is written to a temporary folder and thrown away. A worker that dies in
+mid-trial is an interrupted trial of the study, which is run anew within `claims.MAX_LOSSES`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import tempfile
+from functools import partial
+from typing import Any
+
+import ray
+from ray import tune
+
+from peftsearch.engines.ray_search import StudyPruner, StudySearch
+from peftsearch.engines.ray_trainable import EngineParts, JobTrainable
+from peftsearch.errors import ConfigError, one_line
+from peftsearch.schedule import Schedule
+from peftsearch.setup import RunOptions
+from peftsearch.trial import TrialRunner
+
+_ANSWER_S = 5.0
+"""Seconds within which a cluster's address has to answer."""
+_QUIET = {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+"""Tune neither logs, nor phones home, nor takes Ctrl-C for itself."""
+
+
+class RayDriver:
+    """Runs a schedule on Ray, many trials at a time.
+
+    Args:
+        options: `ray_address`, `cpus_per_trial`, `gpus_per_trial`, `max_concurrent`.
+
+    Raises:
+        ConfigError: The address does not answer, or the cluster cannot hold a trial.
+    """
+
+    def __init__(self, options: RunOptions) -> None:
+        self._own = not ray.is_initialized()
+        if self._own:
+            connect(options.ray_address)
+        try:
+            self._resources = _resources_of(options)
+            self.width = options.max_concurrent or _n_at_once(self._resources)
+        except BaseException:
+            self.close()
+            raise
+
+    def drive(self, schedule: Schedule, runner: TrialRunner) -> None:
+        """Claim, train and record until nothing is left."""
+        setup, folder = runner.setup, runner.folder
+        search = StudySearch(schedule, runner, folder.search)
+        parts = EngineParts.of(setup)
+        trainable = tune.with_parameters(
+            JobTrainable,
+            parts=parts,
+            n_threads=max(1, int(self._resources["cpu"])),
+            cuda=self._resources["gpu"] > 0,
+        )
+        with tempfile.TemporaryDirectory(prefix="peftsearch-tune-") as scratch:
+            tuner = tune.Tuner(
+                tune.with_resources(trainable, self._resources),
+                tune_config=tune.TuneConfig(
+                    metric="score",
+                    mode="max",
+                    search_alg=search,
+                    scheduler=StudyPruner(search),
+                    num_samples=-1,
+                    max_concurrent_trials=self.width,
+                    reuse_actors=True,
+                    trial_dirname_creator=lambda trial: str(trial.trial_id),
+                ),
+                run_config=tune.RunConfig(
+                    name="study",
+                    storage_path=scratch,
+                    verbose=0,
+                    failure_config=tune.FailureConfig(max_failures=0),
+                    checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
+                    stop=partial(_is_stopped, search),
+                ),
+            )
+            try:
+                tuner.fit()
+            finally:
+                search.close()
+                setup.loaded.model.to(setup.device)
+        if search.fault is not None:
+            raise search.fault
+
+    def close(self) -> None:
+        """Leave the cluster, or end the local one."""
+        if self._own:
+            ray.shutdown()
+
+
+def connect(address: str | None) -> None:
+    """Start Ray on this machine, or connect to a cluster.
+
+    Args:
+        address: `auto`, `HOST:PORT` or `ray://HOST:PORT`; None starts one here.
+
+    Raises:
+        ConfigError: The address does not answer.
+    """
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a trial's fault is told by the reporter, in one line
+    if address is not None and address != "auto":
+        _require_answer(address)
+    here: dict[str, Any] = {"include_dashboard": False} if address is None else {}
+    try:
+        ray.init(address or "local", logging_level=logging.ERROR, log_to_driver=False, **here)
+    except Exception as error:  # Ray raises anything, from ConnectionError to RuntimeError
+        raise ConfigError(f"--ray-address {address or 'local'}: {one_line(error)}") from error
+
+
+def _require_answer(address: str) -> None:
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        raise ConfigError(f"--ray-address {address!r}: give HOST:PORT, ray://HOST:PORT or auto")
+    try:
+        socket.create_connection((host, int(port)), timeout=_ANSWER_S).close()
+    except (OSError, OverflowError) as error:
+        raise ConfigError(
+            f"--ray-address {address}: does not answer ({one_line(error, 80)}); `ray status` on its head node tells "
+            "whether the cluster is up"
+        ) from error
+
+
+def _resources_of(options: RunOptions) -> dict[str, float]:
+    """Resources of one trial; a GPU each where the cluster has any."""
+    there = ray.cluster_resources()
+    gpus = options.gpus_per_trial
+    asked = {
+        "cpu": options.cpus_per_trial,
+        "gpu": float(there.get("GPU", 0) > 0) if gpus is None else gpus,
+    }
+    for name, amount in asked.items():
+        most = max((node["Resources"].get(name.upper(), 0) for node in ray.nodes() if node["Alive"]), default=0)
+        if amount > most:
+            raise ConfigError(
+                f"--{name}s-per-trial {amount:g}: no node of the cluster has as many (the largest has {most:g})"
+            )
+    return asked
+
+
+def _n_at_once(resources: dict[str, float]) -> int:
+    """Trials that the cluster holds side by side."""
+    there = ray.cluster_resources()
+    return max(1, min(int(there.get(name.upper(), 0) / amount) for name, amount in resources.items() if amount > 0))
+
+
+def _is_stopped(search: StudySearch, trial_id: str, result: dict[str, Any]) -> bool:
+    """Whether a fault of the study ends all trials."""
+    return search.fault is not None

@@ -1,0 +1,125 @@
+"""Ray Tune's view of a study: what it runs next, what it stops, and where it records."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import optuna
+from optuna.storages._heartbeat import BaseHeartbeatThread, get_heartbeat_thread
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+from ray.tune.search.optuna import OptunaSearch
+
+from peftsearch.schedule import Pause, Schedule
+from peftsearch.trial import TrialRunner, Work, pruned_at
+
+
+class StudySearch(OptunaSearch):  # type: ignore[misc]  # ray ships no complete types
+    """Ray Tune's view of a study: the schedule suggests, and the runner records.
+
+    It is an `OptunaSearch` over the study's own space, sampler and storage; what it asks for next is decided by the
+    schedule, since a study has baselines, stages that have to close, and a confirmation.
+
+    Args:
+        schedule: Hands out the work.
+        runner: Records what came of it.
+        study: The search's Optuna study.
+    """
+
+    def __init__(self, schedule: Schedule, runner: TrialRunner, study: optuna.Study) -> None:
+        # The study is set up already; OptunaSearch would make its own from the same storage.
+        Searcher.__init__(self, metric="score", mode="max")
+        self._schedule = schedule
+        self._runner = runner
+        self._ot_study = study
+        self._works: dict[str, tuple[Work, BaseHeartbeatThread]] = {}
+        self.pruned: dict[str, str] = {}
+        """Reason by Tune's trial id."""
+        self.fault: BaseException | None = None
+        """What ended the study: of the storage, of the disk, or no score at all."""
+
+    def work(self, trial_id: str) -> Work:
+        """What a running trial trains."""
+        return self._works[trial_id][0]
+
+    def suggest(self, trial_id: str) -> Any:
+        """The next job; None to wait, `FINISHED` when nothing is left."""
+        if self.fault is not None:
+            return Searcher.FINISHED
+        try:
+            work = self._schedule.next()
+        except Exception as error:  # raised again in the driver, where it becomes one line
+            self.fault = error
+            return Searcher.FINISHED
+        if work is None:
+            return Searcher.FINISHED
+        if isinstance(work, Pause):
+            return None
+        beat = get_heartbeat_thread(work.trial._trial_id, work.study._storage)
+        beat.start()
+        self._works[trial_id] = work, beat
+        return {"job": work.job}
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Nothing: the pruner has seen it."""
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Record how a trial ended."""
+        work, beat = self._works.pop(trial_id)
+        beat.join()
+        if self.fault is not None:
+            return
+        try:
+            if trial_id in self.pruned:
+                self._runner.prune(work, self.pruned.pop(trial_id))
+            elif error or result is None:
+                self._runner.lose(work, "its worker died")
+            elif "failed" in result:
+                self._runner.fail(work, result["failed"])
+            else:
+                self._runner.complete(work, result["outcome"])
+        except Exception as fault:  # a full disk, a lost database
+            self.fault = fault
+
+    def close(self) -> None:
+        """End the signs of life of trials that are still running."""
+        for _, beat in self._works.values():
+            beat.join()
+
+    def save(self, checkpoint_path: str) -> None:
+        """An empty file: the study is the record."""
+        with open(checkpoint_path, "wb"):
+            pass
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: the study is the record."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles what it is given, for a restart of its own that never comes
+
+
+class StudyPruner(FIFOScheduler):  # type: ignore[misc]  # ray ships no complete types
+    """Stops trials as the study's own pruner (ASHA, median, ...) says, from the study's own history.
+
+    Args:
+        search: Knows the study's trials.
+    """
+
+    def __init__(self, search: StudySearch) -> None:
+        super().__init__()
+        self._search = search
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Report an intermediate score; stop where the pruner says so."""
+        work = self._search.work(trial.trial_id)
+        if not work.prunable:
+            return str(TrialScheduler.CONTINUE)
+        try:
+            reason = pruned_at(work.trial, result["opt_step"], result["score"])
+        except Exception as fault:
+            self._search.fault = fault
+            return str(TrialScheduler.STOP)
+        if reason is None:
+            return str(TrialScheduler.CONTINUE)
+        self._search.pruned[trial.trial_id] = reason
+        return str(TrialScheduler.STOP)

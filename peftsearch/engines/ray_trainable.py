@@ -1,0 +1,91 @@
+"""What Ray's workers do: one engine each, built once from the object store, and one job after the other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from ray import tune
+
+from peftsearch.backbone.load import LoadedBackbone
+from peftsearch.engines.job import Job, Outcome
+from peftsearch.engines.local import LocalEngine
+from peftsearch.errors import one_line
+from peftsearch.setup import Setup
+from peftsearch.tasks.encode import EncodedTask
+from peftsearch.tasks.task import Task
+from peftsearch.training import TrainingSettings
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EngineParts:
+    """What a worker builds its engine from; it travels through the object store."""
+
+    loaded: LoadedBackbone
+    task: Task
+    encoded: EncodedTask
+    settings: TrainingSettings
+    autocast: torch.dtype | None
+
+    @classmethod
+    def of(cls, setup: Setup) -> EngineParts:
+        """The parts of a study, on the CPU."""
+        loaded = replace(setup.loaded, model=setup.loaded.model.to("cpu"), tokenizer=None)
+        return cls(
+            loaded=loaded,
+            task=setup.task,
+            encoded=setup.encoded,
+            settings=setup.training,
+            autocast=setup.autocast,
+        )
+
+    def build(self, device: torch.device) -> LocalEngine:
+        """An engine on a device."""
+        loaded = replace(self.loaded, model=self.loaded.model.to(device))
+        return LocalEngine(loaded, self.task, self.encoded, self.settings, device, self.autocast)
+
+
+class JobTrainable(tune.Trainable):  # type: ignore[misc]  # ray ships no complete types
+    """Trains one job after the other in a worker; a step of Tune's is the way to the next validation."""
+
+    def setup(self, config: dict[str, Any], parts: EngineParts, n_threads: int, cuda: bool) -> None:
+        """Build the engine, once for all jobs of this worker."""
+        torch.set_num_threads(n_threads)
+        self._engine = parts.build(torch.device("cuda" if cuda else "cpu"))
+        self._stages: Any = None
+
+    def step(self) -> dict[str, Any]:
+        """Train up to the next validation, or to the end.
+
+        Returns:
+            `opt_step` and `score`; or `done` with `outcome`, or with `failed`, the reason.
+        """
+        job: Job = self.config["job"]
+        if self._stages is None:
+            self._stages = self._engine.stages(job)
+        try:
+            step, score = next(self._stages)
+        except StopIteration as end:
+            outcome: Outcome = end.value
+            return self._ended({"outcome": outcome})
+        except Exception as error:  # the trial's own fault: the worker lives on
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            return self._ended({"failed": f"{type(error).__name__}: {one_line(error)}"})
+        return {"opt_step": step, "score": score}
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take the next job; one that was stopped leaves the backbone as it was."""
+        self.cleanup()
+        return True
+
+    def cleanup(self) -> None:
+        """End the job."""
+        if self._stages is not None:
+            self._stages.close()
+            self._stages = None
+
+    def _ended(self, result: dict[str, Any]) -> dict[str, Any]:
+        self._stages = None
+        return {**result, "done": True}

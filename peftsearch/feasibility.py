@@ -1,0 +1,74 @@
+"""Which designs of a space a backbone and a budget can hold, and whether there is one at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+
+from peftsearch.architecture import Design
+from peftsearch.backbone.anatomy import Backbone
+from peftsearch.budget import Budget
+from peftsearch.errors import BudgetError, MethodError
+from peftsearch.fitting import smallest_budget
+from peftsearch.space import Choice, DesignSpace
+
+
+def feasibility(backbone: Backbone, budget: Budget) -> Callable[[Design], bool]:
+    """Whether a design fits the budget and the backbone's widths, remembered per design."""
+
+    @lru_cache(maxsize=100_000)
+    def feasible(design: Design) -> bool:
+        try:
+            return 0 < smallest_budget(design, backbone) <= budget.n_params
+        except MethodError:  # a size that the space fixes is wider than a block
+            return False
+
+    return feasible
+
+
+def require_a_fit(space: DesignSpace, backbone: Backbone, budget: Budget) -> None:
+    """Check that at least one design fits the budget.
+
+    Raises:
+        BudgetError: None does; the message names the smallest budget that holds one.
+        MethodError: None has sizes that the backbone's blocks can take.
+    """
+    cost = _smallest_cost(space, backbone)
+    if cost > budget.n_params:
+        raise BudgetError(
+            f"--budget {budget.text} ({budget.n_params:,} parameters) holds no design of space {space.name} on "
+            f"{backbone.name}: the smallest needs {cost:,} ({100 * cost / backbone.n_params:.3g}%)",
+            smallest=cost,
+        )
+
+
+def _smallest_cost(space: DesignSpace, backbone: Backbone) -> int:
+    """Cost of the cheapest design: of the points that the space itself names, or found by descent."""
+    points = getattr(space, "smallest_points", None)
+    if points is None:
+        return min(_descend(space, backbone, first) for first in space.dimensions[0].choices)
+    costs, faults = [], []
+    for design in map(space.design, points()):
+        try:
+            costs.append(smallest_budget(design, backbone))
+        except MethodError as error:
+            faults.append(error)
+    if not costs:
+        raise MethodError(f"space {space.name}: none of its designs fits the blocks of {backbone.name}: {faults[0]}")
+    return min(costs)
+
+
+def _descend(space: DesignSpace, backbone: Backbone, first: Choice) -> int:
+    """Cost of the cheapest design with this first choice, by coordinate descent: a cost is a sum over groups."""
+    head, *rest = space.dimensions
+    params: dict[str, Choice] = {head.name: first, **{d.name: d.choices[-1] for d in rest}}
+    cost = smallest_budget(space.design(params), backbone) or backbone.n_params
+    improved = True
+    while improved:
+        improved = False
+        for dimension, choice in ((d, c) for d in rest for c in d.choices):
+            trial = {**params, dimension.name: choice}
+            found = smallest_budget(space.design(trial), backbone)
+            if 0 < found < cost:
+                params, cost, improved = trial, found, True
+    return cost

@@ -1,0 +1,236 @@
+"""What an architecture costs, measured in the model it is injected in: FLOPs, disk, memory, seconds.
+
+All trials of a study are measured on one reference batch of its training data: as many examples as a training batch
+has, of middling length; latency is that of one of them, as a served model meets it. Counts (FLOPs, disk, memory)
+depend on the architecture alone and are kept for it; times are taken anew each time. Measuring changes nothing:
+parameters, gradients, modes and random generators are as before.
+
+Left out: the optimizer step's own FLOPs (element-wise, as all that torch's counter leaves out), and the pages and
+buffers that an allocator adds.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Sequence
+from itertools import chain
+from statistics import median
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+
+from peftsearch.architecture import Architecture
+from peftsearch.injection import FORMAT, NAME, merged, state
+from peftsearch.methods import METHODS
+from peftsearch.tasks.encode import EncodedSplit
+from peftsearch.training import forward
+
+ROUNDS = 5, 30
+"""The fewest and the most forward passes of each kind whose median is the latency."""
+LATENCY_SHARE = 0.02
+"""Share of the training's time after which no further round is begun: longer trials get steadier figures."""
+ADAM_STATES = 2
+"""Tensors that AdamW keeps for a parameter."""
+Shape = tuple[int, ...]
+
+
+def _attention_flops(query: Shape, key: Shape, value: Shape, *args: object, **kwargs: object) -> int:
+    """FLOPs of attention, from shapes `(batch, heads, seq, head_dim)`."""
+    n_flops: int = sdpa_flop_count(query, key, value)  # type: ignore[no-untyped-call]  # torch ships it untyped
+    return n_flops
+
+
+def _attention_backward_flops(
+    gradient: Shape, query: Shape, key: Shape, value: Shape, *args: object, **kwargs: object
+) -> int:
+    """FLOPs of its backward pass, which computes the attention weights once more."""
+    n_flops: int = sdpa_backward_flop_count(gradient, query, key, value)  # type: ignore[no-untyped-call]  # likewise
+    return n_flops
+
+
+CPU_ATTENTION: dict[Any, Callable[..., int]] = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward_flops,
+}
+"""The attention kernel of the CPU, which torch's counter does not know; it knows those of CUDA."""
+
+
+def reference_batch(split: EncodedSplit, batch_size: int) -> dict[str, Tensor]:
+    """The examples around the median length, the same on every machine.
+
+    Args:
+        split: Training examples.
+        batch_size: How many; all where there are fewer.
+
+    Returns:
+        A batch as `EncodedSplit.collate` makes it.
+    """
+    order = sorted(range(len(split)), key=lambda i: (len(split.input_ids[i]), i))
+    start = max(0, (len(order) - batch_size) // 2)
+    return split.collate(order[start : start + batch_size])
+
+
+class SavedActivations(saved_tensors_hooks):
+    """Counts the bytes that autograd keeps for the backward pass: each storage once, those of the model not at all."""
+
+    def __init__(self, model: nn.Module) -> None:
+        own = {t.untyped_storage().data_ptr() for t in chain(model.parameters(), model.buffers())}
+        kept: dict[int, torch.UntypedStorage] = {}
+        self._kept = kept
+
+        def pack(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in own:
+                kept[storage.data_ptr()] = storage  # held, so that no later storage can have its address
+            return tensor
+
+        super().__init__(pack, _unpack)
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of all storages seen so far."""
+        return sum(storage.nbytes() for storage in self._kept.values())
+
+
+def _unpack(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+class Meter:
+    """Measures the architectures that are injected into one model, one after the other.
+
+    Args:
+        model: The model, with no architecture in it yet.
+        split: Training examples, for the reference batch.
+        loss_of: Loss of logits `(batch, num_labels)` and labels `(batch,)`.
+        batch_size: Examples of a training step.
+        device: Where the model is.
+        autocast: Reduced precision of the forward pass, or None.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        split: EncodedSplit,
+        *,
+        loss_of: Callable[[Tensor, Tensor], Tensor],
+        batch_size: int,
+        device: torch.device,
+        autocast: torch.dtype | None = None,
+    ) -> None:
+        self._model = model
+        self._batch = reference_batch(split, batch_size)
+        self._loss_of = loss_of
+        self._device = device
+        self._autocast = autocast
+        self._counts: dict[Architecture, dict[str, float]] = {}
+        # Modules and config of its own on the same tensors: the backbone can be timed beside what is injected.
+        shared = {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())}
+        self._bare: nn.Module = copy.deepcopy(model, shared).eval()
+
+    def measure(self, architecture: Architecture, step_s: Sequence[float]) -> dict[str, float]:
+        """Measure what is injected.
+
+        Args:
+            architecture: The architecture that the model carries.
+            step_s: Seconds of each training step that it took.
+
+        Returns:
+            `params`; `train_flops` of one forward and backward pass and `inference_flops` of one forward pass on the
+            reference batch; `disk_bytes` of the trained parameters' file, the head apart; `step_s`, the median of the
+            training steps; `peak_memory_bytes` (see `_count_memory`); `latency_s`, `merged_latency_s` and
+            `backbone_latency_s`, seconds of a forward pass of one example in evaluation mode: as it is, with all
+            folded into the weights that can be, and of the backbone alone.
+        """
+        if architecture not in self._counts:
+            self._counts[architecture] = {"params": architecture.n_params} | self._count()
+        return self._counts[architecture] | {"step_s": median(step_s)} | self._latencies(architecture, sum(step_s))
+
+    def _count(self) -> dict[str, float]:
+        """FLOPs, disk and memory, from one training step without its update."""
+        training, on_gpu = self._model.training, self._device.type == "cuda"
+        self._model.train()
+        with torch.random.fork_rng(devices=[self._device] if on_gpu else []):
+            counter = FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION)
+            activations = SavedActivations(self._model)
+            with counter, activations:
+                loss = self._loss()
+                inference_flops = counter.get_total_flops()
+                loss.backward()  # type: ignore[no-untyped-call]  # torch ships it untyped
+            self._model.zero_grad(set_to_none=True)
+            peak = self._peak_on_gpu() if on_gpu else self._count_memory(activations.n_bytes)
+        self._model.train(training)
+        tuned = {name: value for name, value in state(self._model).items() if name.startswith(f"{NAME}.")}
+        return {
+            "train_flops": counter.get_total_flops(),
+            "inference_flops": inference_flops,
+            "disk_bytes": len(save(tuned, {"format": FORMAT})),
+            "peak_memory_bytes": peak,
+        }
+
+    def _loss(self) -> Tensor:
+        logits, labels = forward(self._model, self._batch, self._device, self._autocast)
+        return self._loss_of(logits.float(), labels)
+
+    def _count_memory(self, n_activations: int) -> int:
+        """The peak of a training step where no allocator tells it: an upper bound of what tensors hold.
+
+        Weights and buffers, and all that autograd saves for the backward pass (each storage once), and the gradients
+        and AdamW states of the trained parameters. Left out: temporaries inside a kernel.
+        """
+        weights = {t.untyped_storage().data_ptr(): t for t in chain(self._model.parameters(), self._model.buffers())}
+        n_weights = sum(t.untyped_storage().nbytes() for t in weights.values())
+        return n_weights + n_activations + (1 + ADAM_STATES) * self._trained_bytes()
+
+    def _peak_on_gpu(self) -> int:
+        """The allocator's peak over a forward and backward pass, and the AdamW states, which are freed by now."""
+        torch.cuda.reset_peak_memory_stats(self._device)
+        self._loss().backward()  # type: ignore[no-untyped-call]  # torch ships it untyped
+        self._model.zero_grad(set_to_none=True)
+        return torch.cuda.max_memory_allocated(self._device) + ADAM_STATES * self._trained_bytes()
+
+    def _trained_bytes(self) -> int:
+        return sum(p.numel() * p.element_size() for p in self._model.parameters() if p.requires_grad)
+
+    def _latencies(self, architecture: Architecture, train_s: float) -> dict[str, float]:
+        """Medians over rounds of one pass of each kind, so that a load from outside falls on all of them."""
+        inputs = {k: v[:1].to(self._device) for k, v in self._batch.items() if k != "labels"}
+        merges = any(METHODS[placement.method].merges for placement in architecture.placements)
+        times: dict[str, list[float]] = {"backbone_latency_s": [], "latency_s": [], "merged_latency_s": []}
+        training = self._model.training
+        self._model.eval()
+        self._time(self._bare, inputs)  # warms up
+        until = time.perf_counter() + LATENCY_SHARE * train_s
+        for done in range(ROUNDS[1]):
+            if done >= ROUNDS[0] and time.perf_counter() > until:
+                break
+            times["backbone_latency_s"].append(self._time(self._bare, inputs))
+            times["latency_s"].append(self._time(self._model, inputs))
+            if merges:
+                with merged(self._model):
+                    times["merged_latency_s"].append(self._time(self._model, inputs))
+        self._model.train(training)
+        if not merges:
+            times["merged_latency_s"] = times["latency_s"]
+        return {name: median(seconds) for name, seconds in times.items()}
+
+    def _time(self, model: nn.Module, inputs: dict[str, Tensor]) -> float:
+        """Seconds of one forward pass."""
+        self._wait()
+        started = time.perf_counter()
+        with (
+            torch.inference_mode(),
+            torch.autocast(self._device.type, dtype=self._autocast, enabled=self._autocast is not None),
+        ):
+            model(**inputs)
+        self._wait()
+        return time.perf_counter() - started
+
+    def _wait(self) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)

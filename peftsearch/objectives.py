@@ -1,0 +1,206 @@
+"""What a search may optimise beside the score, and what it may be held to: names, directions, units, limits.
+
+Everything here works on a trial's `measures` (`peftsearch.measure` says what each is) and needs no torch.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Literal
+
+from peftsearch.errors import ConfigError, one_line, unknown_name
+
+SCORE = "score"
+"""The objective that every search has."""
+_DECIMAL = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_BINARY = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+_UNITS = {unit.lower(): factor for unit, factor in (_DECIMAL | _BINARY).items()}
+_NUMBER = re.compile(r"(\d{1,15}(?:\.\d{1,15})?)\s*([a-z%]*)", re.IGNORECASE | re.ASCII)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Objective:
+    """One quantity that a search can optimise."""
+
+    name: str
+    """What the user calls it: `memory`."""
+    measure: str
+    """Its key in a trial's measures: `peak_memory_bytes`; the score's is `score`, which is no measure."""
+    direction: Literal["maximize", "minimize"]
+    """As Optuna spells it."""
+    unit: str
+    """Unit of the value; empty for pure numbers."""
+    description: str
+    """One line."""
+    show: Callable[[float], str]
+    """A value with its unit, as a person reads it."""
+
+
+def show_bytes(value: float) -> str:
+    """A size in the decimal unit that suits it: `1.5 MB`."""
+    unit = next((u for u in reversed(_DECIMAL) if value >= _DECIMAL[u]), "B")
+    return f"{value / _DECIMAL[unit]:.3g} {unit}"
+
+
+def show_flops(value: float) -> str:
+    """A number of operations: `5.37 GFLOP`."""
+    for prefix, factor in (("P", 10**15), ("T", 10**12), ("G", 10**9), ("M", 10**6), ("k", 10**3)):
+        if value >= factor:
+            return f"{value / factor:.3g} {prefix}FLOP"
+    return f"{value:.0f} FLOP"
+
+
+def show_seconds(value: float) -> str:
+    """A short time: `12.3 ms`."""
+    return f"{1000 * value:.3g} ms"
+
+
+def _cost(name: str, measure: str, unit: str, description: str, show: Callable[[float], str]) -> Objective:
+    return Objective(name=name, measure=measure, direction="minimize", unit=unit, description=description, show=show)
+
+
+OBJECTIVES: dict[str, Objective] = {
+    objective.name: objective
+    for objective in (
+        Objective(
+            name=SCORE,
+            measure=SCORE,
+            direction="maximize",
+            unit="",
+            description="the task's metric on the validation split",
+            show="{:.4f}".format,
+        ),
+        _cost("params", "params", "", "trainable parameters, the head apart", "{:,.0f}".format),
+        _cost("train_flops", "train_flops", "FLOP", "a training step of the reference batch", show_flops),
+        _cost("inference_flops", "inference_flops", "FLOP", "a forward pass of the reference batch", show_flops),
+        _cost("disk", "disk_bytes", "B", "file of the trained parameters, the head apart", show_bytes),
+        _cost("step_time", "step_s", "s", "a training step, median", show_seconds),
+        _cost("memory", "peak_memory_bytes", "B", "peak memory of a training step of the reference batch", show_bytes),
+        _cost("latency", "latency_s", "s", "a forward pass of one example, nothing merged", show_seconds),
+        _cost("merged_latency", "merged_latency_s", "s", "the same with LoRA and biases merged", show_seconds),
+    )
+}
+"""All objectives by name."""
+MEASURES = (*(o.measure for o in OBJECTIVES.values() if o.name != SCORE), "backbone_latency_s")
+"""The keys of a trial's measures."""
+
+
+def parse_objectives(text: str) -> tuple[Objective, ...]:
+    """Read the objectives of a search: `score`, `score,params`.
+
+    Raises:
+        ConfigError: A name is unknown, empty or doubled, or `score` is missing.
+    """
+    names = [name.strip() for name in text.split(",")]
+    given = one_line(text, 80)
+    for name in names:
+        if not name:
+            raise ConfigError(f"--objective {given!r} holds an empty name; write it as in score,params")
+        if name not in OBJECTIVES:
+            raise ConfigError(f"--objective {given!r}: {unknown_name('objective', name, OBJECTIVES)}")
+    doubled = next((name for name in names if names.count(name) > 1), None)
+    if doubled is not None:
+        raise ConfigError(f"--objective {given!r} names {doubled!r} twice; name each objective once")
+    if SCORE not in names:
+        raise ConfigError(f"--objective {given!r} lacks the score, which a search must know: --objective score,{given}")
+    return tuple(OBJECTIVES[name] for name in names)
+
+
+def values_of(score: float, measures: Mapping[str, float], objectives: Sequence[Objective]) -> list[float]:
+    """A trial's values in the order of the objectives."""
+    known = {**measures, SCORE: score}
+    return [float(known[objective.measure]) for objective in objectives]
+
+
+def parse_memory(text: str) -> int:
+    """Read an amount of memory: `8GB` (10^9), `512MiB` (2^20); upper and lower case mean the same.
+
+    Returns:
+        Bytes, rounded down.
+
+    Raises:
+        ConfigError: The text is no amount, or less than a byte.
+    """
+    given, forms = one_line(text, 60), "write a number and a unit such as 8GB or 512MiB"
+    match = _NUMBER.fullmatch(text.strip())
+    if match is None:
+        raise ConfigError(f"--max-memory {given!r} is not an amount of memory: {forms}")
+    unit = match[2].lower()
+    if unit not in _UNITS:
+        fault = f"unknown unit {match[2]!r}" if unit else "the unit is missing"
+        raise ConfigError(f"--max-memory {given!r}: {fault}; {forms} (known: {', '.join(_DECIMAL | _BINARY)})")
+    n_bytes = int(Decimal(match[1]) * _UNITS[unit])
+    if n_bytes < 1:
+        raise ConfigError(f"--max-memory {given!r} must be at least one byte; {forms}")
+    return n_bytes
+
+
+def parse_overhead(text: str) -> float:
+    """Read an overhead over the backbone: `10%` is 0.1, `0%` allows none.
+
+    Raises:
+        ConfigError: The text is no percentage from 0 upwards.
+    """
+    given, forms = one_line(text, 60), "write a percentage such as 10%"
+    match = _NUMBER.fullmatch(text.strip())
+    if match is None:
+        raise ConfigError(f"--max-latency-overhead {given!r} is not an overhead: {forms}")
+    if match[2] != "%":
+        share = (Decimal(match[1]) * 100).normalize()
+        hint = "" if match[2] else f"; did you mean {share:f}% or {match[1]}%?"
+        raise ConfigError(f"--max-latency-overhead {given!r}: {forms}{hint}")
+    return float(Decimal(match[1]) / 100)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Constraints:
+    """Limits that a trial's measures are held to."""
+
+    max_memory_bytes: int | None = None
+    """Most peak memory of a training step of the reference batch; None is no limit."""
+    max_latency_overhead: float | None = None
+    """Most latency over the backbone's, merged where it merges, as a share of it (0.1 is 10%); None is no limit."""
+
+    def violations(self, measures: Mapping[str, float]) -> list[str]:
+        """Say which limits are exceeded, one text each."""
+        return [
+            f"{what} {show(measured)} exceeds {show(limit)}{of}"
+            for what, measured, limit, show, of in self._held(measures)
+            if measured / limit > 1  # as `values` has it, to the last bit
+        ]
+
+    def values(self, measures: Mapping[str, float]) -> list[float]:
+        """Measured / limit - 1 of each limit in force: at most 0 where it is kept, as Optuna's samplers want it."""
+        return [measured / limit - 1 for _, measured, limit, _, _ in self._held(measures)]
+
+    def to_dict(self) -> dict[str, float]:
+        """The limits in force, by field name."""
+        limits = {"max_memory_bytes": self.max_memory_bytes, "max_latency_overhead": self.max_latency_overhead}
+        return {name: limit for name, limit in limits.items() if limit is not None}
+
+    def _held(self, measures: Mapping[str, float]) -> list[tuple[str, float, float, Callable[[float], str], str]]:
+        """Name, measured value, limit, how to show both, and what the limit is of."""
+        held: list[tuple[str, float, float, Callable[[float], str], str]] = []
+        if self.max_memory_bytes is not None:
+            held.append(("peak memory", measures["peak_memory_bytes"], self.max_memory_bytes, show_bytes, ""))
+        if self.max_latency_overhead is not None:
+            backbone = measures["backbone_latency_s"]
+            of = f" ({100 * self.max_latency_overhead:g}% over the backbone's {show_seconds(backbone)})"
+            allowed = backbone * (1 + self.max_latency_overhead)
+            held.append(("latency", measures["merged_latency_s"], allowed, show_seconds, of))
+        return held
+
+
+def parse_constraints(max_memory: str | None, max_latency_overhead: str | None) -> Constraints:
+    """Read the limits as the command line gives them; None is no limit.
+
+    Raises:
+        ConfigError: One of them cannot be read.
+    """
+    return Constraints(
+        max_memory_bytes=None if max_memory is None else parse_memory(max_memory),
+        max_latency_overhead=None if max_latency_overhead is None else parse_overhead(max_latency_overhead),
+    )

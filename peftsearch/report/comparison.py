@@ -1,0 +1,187 @@
+"""The confirmed designs beside the baselines: means and spreads over seeds, and apart from them the short runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import mean, stdev
+from typing import Any
+
+from peftsearch.report.page import Cell, Chart, Item, Section, Table, Text, label
+from peftsearch.report.record import Record, TrialRecord
+
+_N_FOUND = 5
+"""Best designs of the search that are shown beside the baselines."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Confirmed:
+    """A design with its trainings at full fidelity."""
+
+    name: str
+    baseline: bool
+    trials: tuple[TrialRecord, ...]
+    validation: tuple[float, ...]
+    test: tuple[float, ...]
+    """Empty where the test split was not read."""
+    short: float | None
+    """Score of the short training in the search."""
+
+    @property
+    def title(self) -> str:
+        """The name, marked where it is a baseline."""
+        return f"{self.name} (baseline)" if self.baseline else self.name
+
+
+def spread(values: Sequence[float]) -> float | None:
+    """Standard deviation over seeds (n - 1); None below two."""
+    return stdev(values) if len(values) > 1 else None
+
+
+def confirmed(record: Record) -> list[Confirmed]:
+    """The confirmed designs with a score, best mean first."""
+    baselines = {t.name for t in record.search if t.kind == "baseline"}
+    short = {t.name: t.score for t in record.search if t.score is not None}
+    names = dict.fromkeys(t.name for t in record.confirm if t.score is not None)
+    found = []
+    for name in names:
+        own = tuple(t for t in record.confirm if t.name == name and t.score is not None)
+        keys = [f"{name}/{t.facts.get('seed')}" for t in own]
+        found.append(
+            Confirmed(
+                name=name,
+                baseline=name in baselines,
+                trials=own,
+                validation=tuple(t.score for t in own if t.score is not None),
+                test=tuple(record.test_scores[k] for k in keys if k in record.test_scores),
+                short=short.get(name),
+            )
+        )
+    return sorted(found, key=lambda c: -mean(c.validation))
+
+
+def comparison(record: Record) -> Section:
+    """Winner against baselines."""
+    designs = confirmed(record)
+    items: list[Item] = []
+    if designs:
+        n_seeds = sorted({len(c.validation) for c in designs})
+        n = f"{n_seeds[0]}" if len(n_seeds) == 1 else f"{n_seeds[0]} to {n_seeds[-1]}"
+        items += [
+            Chart(
+                figure=_means(designs, record.metric),
+                description="Mean score of each confirmed design with its standard deviation over seeds",
+                caption=f"Full trainings, n = {n} seeds each. Large marks: means; bars: one standard deviation over "
+                "seeds (n - 1), not the standard error; small marks: each seed. The validation split also chose the "
+                "designs; the test split, where there is one, was read once, for the pick and the best baseline.",
+                height=150 + 52 * len(designs),
+            ),
+            _table(designs, record),
+        ]
+    else:
+        items.append(Text(text="No design is confirmed yet with full trainings over several seeds.", kind="note"))
+    return Section(title="Against the baselines", items=[*items, *_short_runs(record)])
+
+
+def _means(designs: Sequence[Confirmed], metric: str) -> dict[str, Any]:
+    """One row for each design; validation above, test below."""
+    rows = {c.name: i for i, c in enumerate(designs)}
+    groups = [
+        ("validation, found by the search", "--blue", "circle", [c for c in designs if not c.baseline], False),
+        ("validation, baseline", "--orange", "square", [c for c in designs if c.baseline], False),
+        ("test", "--green", "diamond", [c for c in designs if c.test], True),
+    ]
+    data: list[dict[str, Any]] = []
+    for name, colour, symbol, own, test in groups:
+        shift = 0.24 if test else 0.0
+        values = [c.test if test else c.validation for c in own]
+        if not own:
+            continue
+        text = [f"{label(c.title)}<br>{mean(v):.4f}{_spread_text(v)}" for c, v in zip(own, values, strict=True)]
+        data += [
+            {
+                "type": "scatter", "mode": "markers", "name": f"each seed, {name}", "showlegend": False,
+                "x": [v for vs in values for v in vs],
+                "y": [rows[c.name] + shift for c, vs in zip(own, values, strict=True) for _ in vs],
+                "marker": {"color": colour, "size": 5, "opacity": 0.55, "symbol": symbol}, "hoverinfo": "x",
+            },
+            {
+                "type": "scatter", "mode": "markers", "name": name,
+                "x": [mean(v) for v in values], "y": [rows[c.name] + shift for c in own],
+                "error_x": {"type": "data", "array": [spread(v) or 0.0 for v in values], "thickness": 1.5, "width": 6},
+                "marker": {"color": colour, "size": 11, "symbol": symbol}, "hovertext": text, "hoverinfo": "text",
+            },
+        ]  # fmt: skip
+    ticks = {"tickvals": list(rows.values()), "ticktext": [label(c.title) for c in designs]}
+    layout = {
+        "xaxis": {"title": {"text": label(metric)}},
+        "yaxis": {**ticks, "range": [len(designs) - 0.4, -0.6], "zeroline": False, "fixedrange": True},
+    }
+    return {"data": data, "layout": layout}
+
+
+def _spread_text(values: Sequence[float]) -> str:
+    own = spread(values)
+    return f", n = {len(values)}" if own is None else f" ± {own:.4f} (standard deviation, n = {len(values)})"
+
+
+def _table(designs: Sequence[Confirmed], record: Record) -> Table:
+    has_test = any(c.test for c in designs)
+    columns = ["design", "parameters", "of budget", "short run", f"validation {record.metric}", "std", "n"]
+    rows: list[list[Cell]] = []
+    for c in designs:
+        share = c.trials[0].facts.get("share")
+        row: list[Cell] = [c.title, c.trials[0].facts.get("n_params"), None if share is None else f"{share:.1%}"]
+        row += [c.short, mean(c.validation), spread(c.validation), len(c.validation)]
+        if has_test:
+            row += [mean(c.test), spread(c.test)] if c.test else [None, None]
+        rows.append(row)
+    if has_test:
+        columns += ["test", "std of test"]
+    strong = frozenset(i for i, c in enumerate(designs) if c.name == record.pick)
+    return Table(columns=columns, rows=rows, strong=strong, caption="Bold: the pick. Short run: one seed, few steps.")
+
+
+def _short_runs(record: Record) -> list[Item]:
+    """Baselines and the best of the search at the search's fidelity."""
+    scored = sorted(record.scored, key=lambda t: (-(t.score or 0.0), t.number))
+    found = [t for t in scored if t.kind != "baseline"][:_N_FOUND]
+    baselines = [t for t in scored if t.kind == "baseline"]
+    shown = sorted([*found, *baselines], key=lambda t: (-(t.score or 0.0), t.number))
+    if not shown:
+        return []
+    names = [f"{t.name} (baseline)" if t.kind == "baseline" else t.name for t in shown]
+    data = []
+    for name, colour, symbol, kind in (
+        ("found by the search", "--blue", "circle", "search"),
+        ("baseline", "--orange", "square", "baseline"),
+    ):
+        own = [(i, t) for i, t in enumerate(shown) if (t.kind == "baseline") == (kind == "baseline")]
+        if own:
+            data.append(
+                {
+                    "type": "scatter", "mode": "markers", "name": name,
+                    "x": [t.score for _, t in own], "y": [i for i, _ in own],
+                    "marker": {"color": colour, "size": 10, "symbol": symbol},
+                    "hovertext": [f"{label(names[i])}<br>{t.score:.4f}" for i, t in own], "hoverinfo": "text",
+                }
+            )  # fmt: skip
+    ticks = {"tickvals": list(range(len(shown))), "ticktext": [label(n) for n in names]}
+    steps = {t.facts.get("steps") for t in shown}
+    fidelity = f"{next(iter(steps))} steps" if len(steps) == 1 else "few steps"
+    return [
+        Chart(
+            figure={
+                "data": data,
+                "layout": {
+                    "xaxis": {"title": {"text": label(f"{record.metric}, one short run")}},
+                    "yaxis": {**ticks, "range": [len(shown) - 0.4, -0.6], "zeroline": False, "fixedrange": True},
+                },
+            },
+            description="Score of each baseline and of the best designs found, one short training each",
+            caption=f"The search's own trainings ({fidelity}, one seed): all baselines and the best {len(found)} "
+            "designs found. One training has no error bar, and the best of many is flattered by luck: compare the "
+            "full trainings above.",
+            height=130 + 26 * len(shown),
+        )
+    ]

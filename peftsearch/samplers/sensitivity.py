@@ -1,0 +1,175 @@
+"""A training-free warm start: designs by a knapsack over scores of (block, method) pairs, then another sampler.
+
+The scores come from gradients of a few batches (`peftsearch.sensitivity`). First the design of the space whose sizes
+are nearest (fewest parameters elsewhere) to the knapsack's free use of the budget, then those that are worth most by
+the scores, each architecture once. Both are found by climbing along the space's neighbours, from a few random designs.
+The scores and the designs are stored in the study at first use: a resumed search decides from what is stored.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from peftsearch.architecture import Architecture
+from peftsearch.errors import ConfigError
+from peftsearch.fitting import fit
+from peftsearch.knapsack import Scores, fill, worth
+from peftsearch.samplers import evolution, tpe
+from peftsearch.samplers.context import INTERRUPTED, KIND, SamplerContext, derived_seed
+from peftsearch.samplers.per_trial import PerTrialSampler, require_whole
+from peftsearch.space import Choice
+
+STORED = "sensitivity"
+"""User attribute of a study: `scores`, a list of [stack, block, method, score], and `designs`, their points."""
+_STARTS = 3
+"""Random designs from which the nearest one is looked for."""
+_AFTER: dict[str, Callable[..., BaseSampler]] = {"tpe": tpe.make, "evolution": evolution.make}
+
+
+def make(context: SamplerContext, *, n_warm: int = 6, then: str = "tpe") -> BaseSampler:
+    """The warm start and what follows it.
+
+    Args:
+        context: What it samples from; it must come with scores, the backbone and the budget.
+        n_warm: Designs by the scores.
+        then: What proposes afterwards: `tpe` or `evolution`.
+    """
+    require_whole(1, n_warm=n_warm)
+    if then not in _AFTER:
+        raise ValueError(f"then must be one of {', '.join(_AFTER)}, got {then!r}")
+    following = _AFTER[then](context)
+    assert isinstance(following, PerTrialSampler)
+    return SensitivitySampler(context, n_warm, following)
+
+
+class SensitivitySampler(BaseSampler):
+    """Proposes the stored designs that were not tried, then hands over.
+
+    Args:
+        context: What it samples from.
+        n_warm: Designs by the scores.
+        following: Proposes afterwards.
+
+    Raises:
+        ConfigError: The context brings no scores.
+    """
+
+    def __init__(self, context: SamplerContext, n_warm: int, following: PerTrialSampler) -> None:
+        if context.sensitivity is None or context.backbone is None or context.budget is None:
+            raise ConfigError("the sensitivity sampler needs a loaded backbone and training data to score methods on")
+        self._context = context
+        self._n_warm = n_warm
+        self._following = following
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """All dimensions of the space."""
+        return self._context.distributions
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """The first of the stored designs that was not tried; then as the following sampler does."""
+        if trial.user_attrs.get(KIND) == "baseline":
+            return {}
+        identity, names = self._following.identity, search_space.keys()
+        tried = [t for t in study.get_trials(deepcopy=False) if t.number < trial.number and names <= t.params.keys()]
+        known = {identity(t.params) for t in tried if not t.user_attrs.get(INTERRUPTED)}
+        for params in self._warm(study):
+            if identity(params) not in known:
+                return params
+        return self._following.sample_relative(study, trial, search_space)
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """As the following sampler does."""
+        return self._following.sample_independent(study, trial, param_name, param_distribution)
+
+    def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
+        """As the following sampler does."""
+        self._following.after_trial(study, trial, state, values)
+
+    def _warm(self, study: Study) -> list[dict[str, Any]]:
+        """The stored designs; the first call measures and stores."""
+        stored = study.user_attrs.get(STORED)
+        if stored is None:
+            assert self._context.sensitivity is not None
+            scores = self._context.sensitivity()
+            designs = warm_designs(self._context, scores, self._n_warm)
+            stored = {"scores": [[*pair, score] for pair, score in scores.items()], "designs": designs}
+            study.set_user_attr(STORED, stored)
+        points: list[dict[str, Any]] = stored["designs"]
+        return points
+
+
+def warm_designs(context: SamplerContext, scores: Scores, n_designs: int) -> list[dict[str, Choice]]:
+    """The design nearest to the knapsack's use of the budget, then those worth most, each architecture once.
+
+    Args:
+        context: The space, the backbone, the budget and the seed.
+        scores: Of all pairs of block and method.
+        n_designs: How many; fewer where the search along neighbours finds no more.
+    """
+    backbone, budget, space = context.backbone, context.budget, context.space
+    assert backbone is not None
+    assert budget is not None
+    wanted = fill(scores, backbone, budget)
+    pool: dict[str, tuple[dict[str, Choice], Architecture]] = {}
+
+    def seen(params: dict[str, Choice]) -> Architecture | None:
+        """The architecture of a point, which is kept in the pool; None if it does not fit."""
+        design = space.design(params)
+        if design.key not in pool:
+            if not context.feasible(design):
+                return None
+            pool[design.key] = (params, fit(design, backbone, budget))
+        return pool[design.key][1]
+
+    def climb(params: dict[str, Choice], cost: Callable[[Architecture], float]) -> dict[str, Choice]:
+        architecture = seen(params)
+        assert architecture is not None
+        best = cost(architecture)
+        while True:
+            near = [(cost(a), i, p) for i, p in enumerate(space.neighbours(params)) if (a := seen(p)) is not None]
+            if not near or min(near)[0] >= best:
+                return params
+            best, _, params = min(near)
+
+    def distance(architecture: Architecture) -> float:
+        own = {(p.stack, p.block, p.method): p.n_params for p in architecture.placements}
+        return sum(abs(own.get(pair, 0) - wanted.get(pair, 0)) for pair in own.keys() | wanted.keys())
+
+    ends = [climb(start, distance) for start in _starts(context)]
+    if not ends:
+        return []
+    nearest = min(ends, key=lambda p: distance(pool[space.design(p).key][1]))
+    climb(nearest, lambda architecture: -worth(architecture, scores))
+    first = pool[space.design(nearest).key]
+    ordered = [first, *sorted(pool.values(), key=lambda entry: -worth(entry[1], scores))]
+    distinct: dict[Architecture, dict[str, Choice]] = {}
+    for params, architecture in ordered:
+        distinct.setdefault(architecture, params)
+    return list(distinct.values())[:n_designs]
+
+
+def _starts(context: SamplerContext) -> list[dict[str, Choice]]:
+    """A few random designs that fit, with the middle learning rate where the space has several."""
+    rng = random.Random(derived_seed(context.seed, STORED))
+    found: list[dict[str, Choice]] = []
+    for _ in range(200):
+        params = {d.name: rng.choice(d.choices) for d in context.space.dimensions}
+        params |= {
+            d.name: d.choices[len(d.choices) // 2] for d in context.space.dimensions if d.name == "learning_rate"
+        }
+        if context.feasible(context.space.design(params)):
+            found.append(params)
+        if len(found) == _STARTS:
+            break
+    return found

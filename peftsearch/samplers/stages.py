@@ -1,0 +1,101 @@
+"""What a stage of the S4 procedure saw of its choices, and which one it keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from math import sqrt
+from statistics import mean, stdev
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+
+from peftsearch.space import Choice, Dimension
+
+SLOT = "peftsearch:s4"
+"""System attribute of a trial: the stage, choice and repeat that it was asked for."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ChoiceRecord:
+    """What a stage saw of one choice."""
+
+    choice: Choice
+    scores: tuple[float, ...]
+    """Scores of its completed trials."""
+    n_failed: int = 0
+    """Trials of it that failed."""
+    fits: bool = True
+    """Whether any completion of it fits the budget."""
+    drawn: bool = True
+    """Whether the stage tried it; with few trials it tries only some."""
+
+    @property
+    def mean(self) -> float | None:
+        """Mean score; None without a score."""
+        return mean(self.scores) if self.scores else None
+
+    @property
+    def standard_error(self) -> float | None:
+        """Standard error of the mean; None below two scores."""
+        return stdev(self.scores) / sqrt(len(self.scores)) if len(self.scores) > 1 else None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StageRecord:
+    """One stage: its choices and, once it is closed, its decision."""
+
+    name: str
+    choices: tuple[ChoiceRecord, ...]
+    chosen: Choice | None = None
+    """None while the stage is open."""
+    why: str = "best mean"
+    """`best mean`, or why there was nothing to compare."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Mean, standard error and n of every choice, as the study and `best.yaml` keep them."""
+        choices = [
+            {
+                "choice": c.choice,
+                "mean": c.mean,
+                "standard_error": c.standard_error,
+                "n": len(c.scores),
+                "failed": c.n_failed,
+                "fits": c.fits,
+                "tried": c.drawn,
+            }
+            for c in self.choices
+        ]
+        return {"stage": self.name, "chosen": self.chosen, "why": self.why, "choices": choices}
+
+
+def record(
+    dimension: Dimension, tried: Collection[Choice], fitting: Collection[Choice], trials: Sequence[FrozenTrial]
+) -> StageRecord:
+    """What the trials of a stage say of its choices."""
+    records = []
+    for choice in dimension.choices:
+        own = [t for t in trials if t.system_attrs[SLOT]["choice"] == choice]
+        scores = tuple(float(t.value) for t in own if t.state == TrialState.COMPLETE and t.value is not None)
+        failed = sum(t.state in (TrialState.FAIL, TrialState.PRUNED) for t in own)
+        records.append(
+            ChoiceRecord(choice=choice, scores=scores, n_failed=failed, fits=choice in fitting, drawn=choice in tried)
+        )
+    return StageRecord(name=dimension.name, choices=tuple(records))
+
+
+def unopposed(dimension: Dimension, fitting: Sequence[Choice]) -> StageRecord:
+    """A stage without a comparison, since at most one of its choices fits the budget."""
+    choices = tuple(ChoiceRecord(choice=c, scores=(), fits=c in fitting, drawn=False) for c in dimension.choices)
+    why = "the only choice that fits" if fitting else "no choice fits"
+    return StageRecord(name=dimension.name, choices=choices, chosen=(fitting or dimension.choices)[0], why=why)
+
+
+def best(record: StageRecord) -> Choice:
+    """The choice with the best mean among those with the fewest failed trials; ties go to the one named first."""
+    drawn = [c for c in record.choices if c.drawn]
+    scored = [c for c in drawn if c.mean is not None]
+    if not scored:
+        return drawn[0].choice
+    fewest = min(c.n_failed for c in scored)
+    return max((c for c in scored if c.n_failed == fewest), key=lambda c: c.mean or 0.0).choice
