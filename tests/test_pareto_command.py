@@ -374,6 +374,10 @@ class TestSweep:
         assert message in refused(capsys, *sweep_arguments(place, tmp_path / "runs", budgets))
         assert not (tmp_path / "runs").exists()
 
+    def test_several_objectives(self, place, tmp_path, capsys):
+        line = refused(capsys, *sweep_arguments(place, tmp_path / "runs", "10%,20%", "--objective", "score,params"))
+        assert "searches for the score alone" in line
+
     def test_a_folder_of_other_settings_is_said_before_anything_is_trained(self, place, tmp_path, capsys):
         save_study(tmp_path / "n-30%", "30%", 1)
         assert "belongs to other settings" in refused(capsys, *sweep_arguments(place, tmp_path, "10%,30%"))
