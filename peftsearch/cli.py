@@ -122,7 +122,7 @@ def _add_study(run: argparse.ArgumentParser) -> None:
     model.add_argument("--trust-remote-code", action="store_true", help="run code that comes with a hub model")
     model.add_argument("--anatomy", type=Path, metavar="YAML", help="describes the blocks of an unknown model")
     task = run.add_argument_group("task (default: the embedded task, see `peftsearch list tasks`)")
-    task.add_argument("--task", help="embedded task, or a hub data set such as glue/sst2")
+    task.add_argument("--task", help="embedded task, or a hub data set such as glue/sst2; several with commas")
     for split in ("train", "validation", "test"):
         task.add_argument(f"--{split}", type=Path, metavar="FILE", help="CSV, TSV, JSONL or Parquet")
     task.add_argument("--text-column", metavar="NAME")

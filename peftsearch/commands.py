@@ -19,15 +19,15 @@ from peftsearch.errors import BudgetError, ConfigError, StudyError
 from peftsearch.progress import LiveReporter, PlainReporter, Reporter
 
 if TYPE_CHECKING:
-    from peftsearch.setup import RunOptions
+    from peftsearch.options import RunOptions
 
 
 def run(arguments: argparse.Namespace) -> int:
     """`peftsearch run`: prepare, search, conclude, print."""
-    from peftsearch.result import design_lines, result_table
+    from peftsearch.comparison import comparison_table, design_lines
+    from peftsearch.options import RunOptions
     from peftsearch.schedule import AllTrialsFailed
     from peftsearch.session import run_study
-    from peftsearch.setup import RunOptions
 
     given = {f.name: getattr(arguments, f.name) for f in fields(RunOptions)}
     options = RunOptions(**given) if arguments.budget is not None else _stored_options(arguments)
@@ -40,8 +40,8 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps(result.best, ensure_ascii=False))
         return 0
     console = terminal()
-    console.print(result_table(result, setup.task.metric))
-    for line in design_lines(result):
+    console.print(comparison_table(result.rows, result.verdict.pick.name, setup.suite.metric))
+    for line in design_lines(result.rows):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     _print_best(console, result.best, setup.path / "best.yaml", stages=False)  # told while it ran
     return 0

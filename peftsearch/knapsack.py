@@ -1,7 +1,7 @@
 """What a design is worth by scores of its (block, method) pairs, and the best use of a budget by them.
 
-A placement of n parameters on a block is worth score * sqrt(n): the first parameters of a method bring more than the
-last, and for the rank of LoRA under its 1 / sqrt(r) scale this is the growth of the first-order decrease itself. The
+A block whose methods have n_m parameters and scores s_m is worth (sum_m s_m n_m)^(3/4), a design the sum of its blocks.
+Methods of one block are so each other's substitutes, and the first parameters of a block bring more than the last. The
 scores come from `peftsearch.sensitivity`.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Mapping
-from math import sqrt
 
 from peftsearch.architecture import Architecture, Design
 from peftsearch.backbone.anatomy import Backbone
@@ -19,6 +18,7 @@ from peftsearch.methods import get_method
 
 Scores = Mapping[tuple[str, int, str], float]
 """Score of a method on a block, by stack, block and method."""
+_POWER = 0.75
 
 
 def predict(design: Design, backbone: Backbone, budget: Budget, scores: Scores) -> float:
@@ -31,15 +31,19 @@ def predict(design: Design, backbone: Backbone, budget: Budget, scores: Scores) 
 
 
 def worth(architecture: Architecture, scores: Scores) -> float:
-    """The sum over placements of score * sqrt(parameters); pairs without a score are worth nothing."""
-    return sum(scores.get((p.stack, p.block, p.method), 0.0) * sqrt(p.n_params) for p in architecture.placements)
+    """The sum over blocks of the scored parameters to the power 3/4; pairs without a score are worth nothing."""
+    blocks: dict[tuple[str, int], float] = {}
+    for p in architecture.placements:
+        where = (p.stack, p.block)
+        blocks[where] = blocks.get(where, 0.0) + scores.get((p.stack, p.block, p.method), 0.0) * p.n_params
+    return sum(float(value**_POWER) for value in blocks.values())
 
 
 def fill(scores: Scores, backbone: Backbone, budget: Budget) -> dict[tuple[str, int, str], int]:
     """Spend a budget on the pairs of block and method, whatever designs there are.
 
-    Greedy by worth for each parameter, size by size: for a worth that flattens this is the optimum of the continuous
-    knapsack, rounded to whole sizes.
+    Greedy, size by size, by the worth that each parameter of the next size adds: for a worth that flattens this is the
+    optimum of the continuous knapsack, rounded to whole sizes.
 
     Args:
         scores: Of all pairs; those of 0 or less get nothing.
@@ -50,24 +54,33 @@ def fill(scores: Scores, backbone: Backbone, budget: Budget) -> dict[tuple[str, 
         Parameters of each pair that gets some.
     """
     blocks = {(block.stack, block.index): block for block in backbone.blocks}
+    scored = dict.fromkeys(blocks, 0.0)
+    sizes = {pair: 0 for pair, score in scores.items() if score > 0}
     spent: dict[tuple[str, int, str], int] = {}
-    heap: list[tuple[float, tuple[str, int, str], int, int]] = []
 
-    def offer(pair: tuple[str, int, str], size: int) -> None:
+    def step(pair: tuple[str, int, str]) -> tuple[float, int]:
+        """Worth added by each parameter of the next size (negative, for the heap), and its cost; 0 at the largest."""
         method, block = get_method(pair[2]), blocks[pair[:2]]
-        if size <= method.max_size(block):
-            before, after = spent.get(pair, 0), method.count(block, size)
-            gain = scores[pair] * (sqrt(after) - sqrt(before))
-            heapq.heappush(heap, (-gain / (after - before), pair, size, after - before))
+        if sizes[pair] == method.max_size(block):
+            return 0.0, 0
+        cost = method.count(block, sizes[pair] + 1) - spent.get(pair, 0)
+        before = scored[pair[:2]]
+        return -((before + scores[pair] * cost) ** _POWER - before**_POWER) / cost, cost
 
-    for pair in scores:
-        if scores[pair] > 0:
-            offer(pair, 1)
+    heap = [(step(pair)[0], pair) for pair in sizes]
+    heapq.heapify(heap)
     left = budget.n_params
     while heap:
-        _, pair, size, cost = heapq.heappop(heap)
-        if cost <= left:
-            left -= cost
-            spent[pair] = spent.get(pair, 0) + cost
-            offer(pair, size + 1)
+        _, pair = heapq.heappop(heap)
+        gain, cost = step(pair)
+        if not 0 < cost <= left:
+            continue
+        if heap and gain > heap[0][0]:  # its block has grown since: another pair is better now
+            heapq.heappush(heap, (gain, pair))
+            continue
+        left -= cost
+        sizes[pair] += 1
+        spent[pair] = spent.get(pair, 0) + cost
+        scored[pair[:2]] += scores[pair] * cost
+        heapq.heappush(heap, (step(pair)[0], pair))
     return spent

@@ -23,6 +23,7 @@ from peftsearch.errors import ConfigError, StudyError
 from peftsearch.samplers.context import INTERRUPTED, KIND, score_of
 from peftsearch.storage import open_storage, own_url, quiet_optuna, storage_faults, study_prefix
 from peftsearch.study import read_settings
+from peftsearch.verdict import hits_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -156,7 +157,7 @@ def _confirmed(path: Path, settings: Mapping[str, Any], trials: Sequence[FrozenT
             baseline="" if name.startswith("trial ") else str(group[0].user_attrs.get("family", name)),
             confirmed=True,
             scores=tuple(score_of(t) for t in group),
-            hits=_hits([str(t.user_attrs.get("right", "")) for t in group]),
+            hits=hits_of([str(t.user_attrs.get("right", "")) for t in group]),
             violations="; ".join(dict.fromkeys(str(v) for t in group for v in t.user_attrs.get("violations", ()))),
         )
         for name, group in groups.items()
@@ -188,13 +189,6 @@ def _common(path: Path, settings: Mapping[str, Any], trials: Sequence[FrozenTria
 def _is_number(value: object) -> bool:
     """Whether a measure was taken: one that failed may be missing or no number."""
     return isinstance(value, (int, float)) and math.isfinite(value)
-
-
-def _hits(rows: Sequence[str]) -> tuple[float, ...]:
-    """Share of right predictions of each example; empty where trainings do not record them."""
-    if len({len(row) for row in rows}) != 1:
-        return ()
-    return tuple(mean(int(hit) for hit in column) for column in zip(*rows, strict=True))
 
 
 def _n_validation(path: Path) -> int | None:

@@ -11,11 +11,13 @@ from typing import Any
 
 from peftsearch.engines.local import LocalEngine
 from peftsearch.errors import ConfigError, StudyError
+from peftsearch.options import RunOptions
+from peftsearch.outputs import BEST
 from peftsearch.progress import Reporter
-from peftsearch.result import BEST, Result, conclude
+from peftsearch.result import Result, conclude
 from peftsearch.schedule import Schedule
 from peftsearch.search import Driver, LocalDriver, Search
-from peftsearch.setup import RunOptions, Setup, prepare
+from peftsearch.setup import Setup, prepare
 from peftsearch.storage import storage_faults
 from peftsearch.study import SETTINGS, StudyFolder, check_settings, fetch_settings, read_settings
 from peftsearch.trial import TrialRunner
@@ -133,7 +135,7 @@ def read_options(folder: Path, storage: str = "") -> RunOptions:
 
 def engine_of(setup: Setup) -> LocalEngine:
     """The engine of this process."""
-    return LocalEngine(setup.loaded, setup.task, setup.encoded, setup.training, setup.device, setup.autocast)
+    return LocalEngine(setup.loaded, setup.suite, setup.encoded, setup.training, setup.device, setup.autocast)
 
 
 @contextmanager
@@ -164,14 +166,14 @@ def heading(setup: Setup) -> list[str]:
     """What is searched, in a few lines."""
     from peftsearch.backbone.device import hardware
 
-    backbone, task, budget = setup.backbone, setup.task, setup.budget
-    sizes = f"{len(task.train.labels):,} train, {len(task.validation.labels):,} validation"
-    if task.test is not None:
-        sizes += f", {len(task.test.labels):,} test"
+    backbone, suite, budget = setup.backbone, setup.suite, setup.budget
+    sizes = f"{suite.n_train:,} train, {suite.n_validation:,} validation"
+    if suite.n_test:
+        sizes += f", {suite.n_test:,} test"
     size = f"{backbone.n_params:,} parameters, {len(backbone.blocks)} blocks"
     return [
         f"Model: {backbone.name}, {size}, on {hardware(setup.device)}",
-        f"Task: {task.name}, {task.kind}, {sizes}; {task.metric} (majority class {task.majority_score:.4f})",
+        f"Task: {suite.name}, {suite.kind}, {sizes}; {suite.metric} (majority class {suite.majority_score:.4f})",
         f"Budget: {budget.text} = {budget.n_params:,} trainable parameters"
         + ("" if setup.options.count_head else ", the task head apart"),
         f"Study: {setup.path} (the same command again resumes it)",

@@ -232,13 +232,13 @@ class SearchSpace:
         lower or higher rank of a group, share of the budget or learning rate.
         """
         same = [self._canonical(params)] if not self.ranks else self._equivalents(params)
-        own = self.design(params).key
-        found: dict[str, dict[str, Choice]] = {}
+        own = self.design(params)
+        found: dict[Design, dict[str, Choice]] = {}
         for point in same:
             for changed in self._changes(point):
                 design = self.design(changed)
-                if design.tunable and design.key != own:
-                    found.setdefault(design.key, self._canonical(changed))
+                if design.tunable and design != own:
+                    found.setdefault(design, self._canonical(changed))
         return list(found.values())
 
     def _canonical(self, params: Mapping[str, Any]) -> dict[str, Choice]:

@@ -199,10 +199,11 @@ def fetch_settings(path: Path, url: str) -> None:
         write_atomically(path / SETTINGS, to_yaml(settings))
 
 
-def state_path(folder: Path, name: str, seed: int) -> Path:
-    """Where the trained parameters of one confirmation are."""
+def state_paths(folder: Path, name: str, seed: int, n_tasks: int = 1) -> list[Path]:
+    """Where the trained parameters of one confirmation are, a file for each task in their order."""
     safe = "".join(c if c.isalnum() or c in "-._" else "-" for c in name)
-    return folder / "confirmed" / f"{safe}-seed{seed}.safetensors"
+    tasks = [""] if n_tasks == 1 else [f"-task{i + 1}" for i in range(n_tasks)]
+    return [folder / "confirmed" / f"{safe}-seed{seed}{task}.safetensors" for task in tasks]
 
 
 def to_yaml(data: Mapping[str, Any]) -> str:

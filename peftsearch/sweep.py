@@ -13,10 +13,11 @@ from pathlib import Path
 
 from peftsearch.budget import parse_budget
 from peftsearch.errors import BudgetError, ConfigError, one_line
+from peftsearch.options import RunOptions
 from peftsearch.progress import Reporter
 from peftsearch.schedule import AllTrialsFailed
 from peftsearch.session import run_study
-from peftsearch.setup import RunOptions, Setup, default_name, prepare
+from peftsearch.setup import Setup, default_name, prepare
 from peftsearch.storage import storage_faults
 from peftsearch.study import check_settings
 
@@ -69,7 +70,7 @@ def plan_sweep(options: RunOptions, budgets: Sequence[str]) -> Sweep:
         )
     whole = prepare(replace(options, budget="100%"))
     _check_order(budgets, whole.backbone.n_params)
-    name = options.name or default_name(replace(options, budget="sweep"), whole.task, whole.backbone)[:_LONGEST_NAME]
+    name = options.name or default_name(replace(options, budget="sweep"), whole.suite, whole.backbone)[:_LONGEST_NAME]
     each = tuple(replace(options, budget=b, name=f"{name}-{b.replace(' ', '').lstrip('+')}") for b in budgets)
     refused: dict[str, BudgetError] = {}
     setups = []

@@ -23,9 +23,10 @@ from peftsearch.objectives import values_of
 from peftsearch.progress import Reporter, TrialLine
 from peftsearch.samplers.context import CONSTRAINTS, REPLICATE, STAGE, score_of
 from peftsearch.setup import Setup
-from peftsearch.study import StudyFolder, state_path
+from peftsearch.study import StudyFolder, state_paths
+from peftsearch.verdict import packed_hits
 
-_COPIED = ("score", "n_head", "loss", "measures", CONSTRAINTS, "violations")
+_COPIED = ("score", "task_scores", "n_head", "loss", "measures", CONSTRAINTS, "violations")
 """What a trial takes over from an equal one."""
 
 
@@ -129,9 +130,14 @@ class TrialRunner:
         """Record a trained trial, its parameters before its score."""
         facts = _measured(outcome) | self._held_to(outcome.measures)
         values = [outcome.score]
-        if outcome.state is not None:
-            write_state(outcome.state, state_path(self.folder.path, work.name, work.job.seed))
-            facts["right"] = "".join("01"[hit] for hit in outcome.right)
+        tasks = self.setup.suite.tasks
+        if len(tasks) > 1:
+            facts["task_scores"] = {t.name: score for t, score in zip(tasks, outcome.task_scores, strict=True)}
+        if outcome.states:
+            paths = state_paths(self.folder.path, work.name, work.job.seed, len(tasks))
+            for state, path in zip(outcome.states, paths, strict=True):
+                write_state(state, path)
+            facts["right"] = packed_hits(outcome.right)
         if work.phase != "confirm":
             values = values_of(outcome.score, outcome.measures, self.setup.objectives)
         _finish(work.study, work.trial, TrialState.COMPLETE, facts, values)

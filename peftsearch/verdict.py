@@ -83,6 +83,28 @@ class Verdict:
     """What would settle an open question; empty when nothing is open."""
 
 
+def packed_hits(right: Sequence[Sequence[bool]]) -> str:
+    """Which predictions are right, task by task: `0111 10`; empty where a metric of a task has no such."""
+    return " ".join("".join("01"[hit] for hit in task) for task in right) if all(right) else ""
+
+
+def hits_of(rows: Sequence[str]) -> tuple[float, ...]:
+    """Share of the seeds that predict each validation example right, from what `packed_hits` wrote for each.
+
+    With several tasks the examples are weighted, so that the mean of all is the mean over the tasks of their means.
+
+    Returns:
+        One share an example; empty where a training does not say.
+    """
+    if not rows or not rows[0] or len({tuple(map(len, row.split(" "))) for row in rows}) != 1:
+        return ()
+    tasks = [list(zip(*columns, strict=True)) for columns in zip(*(row.split(" ") for row in rows), strict=True)]
+    n_examples = sum(map(len, tasks))
+    return tuple(
+        mean(map(int, hits)) * n_examples / (len(tasks) * len(examples)) for examples in tasks for hits in examples
+    )
+
+
 def judge(
     candidates: Sequence[Candidate], *, majority: float, n_validation: int, metric: str, n_steps: int
 ) -> Verdict | None:

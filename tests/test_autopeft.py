@@ -14,7 +14,7 @@ from peftsearch.budget import Budget
 from peftsearch.errors import BudgetError, ConfigError, MethodError
 from peftsearch.feasibility import feasibility, require_a_fit
 from peftsearch.fitting import fit, smallest_budget
-from peftsearch.samplers import SamplerContext, make_sampler
+from peftsearch.samplers import SAMPLERS, SamplerContext, make_sampler
 from peftsearch.space import load_space
 from tests.anatomies import bert_like
 
@@ -118,23 +118,30 @@ def test_sizes_wider_than_a_block_are_infeasible():
         require_a_fit(wide, narrow, of(10**9))
 
 
-@pytest.mark.parametrize("name", ["random", "tpe", "s4"])
-def test_samplers_of_one_objective_run_on_it(name):
-    budget = of(113_566)
+@pytest.mark.parametrize("name", sorted(SAMPLERS))
+def test_every_sampler_runs_on_it(name):
+    """At 0.1%, where few designs fit, and far from the large ones that the made-up score rewards."""
+    n_trials, settings = (12, {"n_startup_trials": 6}) if name == "gp" else (20, {})  # gp costs a fit a trial
+    budget = of(22_713)
     feasible = feasibility(MINILM, budget)
     context = SamplerContext(
-        space=BOUND, n_trials=40, seed=0, feasible=feasible, identity=lambda d: fit(d, MINILM, budget)
+        space=BOUND,
+        n_trials=n_trials,
+        seed=0,
+        feasible=feasible,
+        identity=lambda d: fit(d, MINILM, budget),
+        backbone=MINILM,
+        budget=budget,
+        sensitivity=lambda: {("encoder", i, m): 1.0 + i for i in range(6) for m in BOUND.methods},
     )
-    study = optuna.create_study(direction="maximize", sampler=make_sampler(name, context, {}))
-    while len(study.trials) < 40 and not getattr(study.sampler, "exhausted", lambda trials: False)(study.trials):
+    study = optuna.create_study(direction="maximize", sampler=make_sampler(name, context, settings))
+    while len(study.trials) < n_trials and not getattr(study.sampler, "exhausted", lambda trials: False)(study.trials):
         trial = study.ask(context.distributions)
         design = BOUND.design(trial.params)
+        assert feasible(design)
         study.tell(trial, sum(map(bool, design.methods[3:])) + 0.01 * dict(design.sizes).get("prefix", 0))
-    designs = [BOUND.design(t.params) for t in study.trials]
-    assert len(study.trials) > 20
-    assert len(set(designs)) > 10
-    if name == "s4":  # the one that asks whether a design fits before it proposes it
-        assert all(map(feasible, designs))
+    assert len({BOUND.design(t.params) for t in study.trials}) >= 0.75 * n_trials
+    if name == "s4":
         assert {r.name: r.chosen for r in study.sampler.decisions(study.trials)}["block.5"] == "on"
 
 

@@ -15,7 +15,20 @@ LAYERS = {
     | {"claims", "storage", "study"},
     3: {"tasks", "training", "evaluate", "measure", "sensitivity", "verdict"}
     | {"points", "axis", "front", "front_text", "report"},
-    4: {"engines", "setup", "search", "schedule", "finalists", "session", "result", "progress", "trial"},
+    4: {
+        "engines",
+        "setup",
+        "options",
+        "search",
+        "schedule",
+        "finalists",
+        "session",
+        "result",
+        "comparison",
+        "outputs",
+        "progress",
+        "trial",
+    },
     5: {"cli", "commands", "sweep", "pareto_command", "__init__", "__main__"},
 }
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names}

@@ -18,6 +18,7 @@ from peftsearch.measure import Meter, SavedActivations, reference_batch
 from peftsearch.objectives import MEASURES
 from peftsearch.tasks import resolve_task
 from peftsearch.tasks.encode import EncodedSplit, encode
+from peftsearch.tasks.suite import Suite
 from peftsearch.training import TrainingSettings
 from tests.methods import available, disturb, make, place
 from tests.tiny import FAMILIES
@@ -217,7 +218,9 @@ def engine(place):
     _, model, files = place
     task = resolve_task(train=files[0], validation=files[1])
     loaded = load_backbone(str(model), num_labels=2)
-    return LocalEngine(loaded, task, encode(task, loaded.tokenizer, 32), TrainingSettings(batch_size=16), CPU, None)
+    return LocalEngine(
+        loaded, Suite(tasks=(task,)), [encode(task, loaded.tokenizer, 32)], TrainingSettings(batch_size=16), CPU, None
+    )
 
 
 def test_a_job_is_the_same_with_and_without_measuring(engine, tmp_path):

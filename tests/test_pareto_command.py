@@ -397,7 +397,7 @@ class TestSweep:
 
     def test_a_name_is_made_up_and_kept(self, place, tmp_path, monkeypatch):
         """Planned alone: what would be trained, and where."""
-        from peftsearch.setup import RunOptions
+        from peftsearch.options import RunOptions
         from peftsearch.sweep import plan_sweep
 
         _, model, (train, validation) = place

@@ -194,10 +194,13 @@ class TestBudgets:
 
 
 class TestStrategies:
-    @pytest.mark.parametrize("strategy", ["random", "tpe"])
+    @pytest.mark.parametrize("strategy", ["random", "tpe", "hyperband", "sensitivity"])
     def test_other_strategies_and_pruning(self, args, tmp_path, strategy):
         assert call(*args("--strategy", strategy, "--search-steps", "4")) == 0
-        trials = [t for t in study(tmp_path / "runs" / "r").trials if t.user_attrs.get("kind") != "baseline"]
+        kept = study(tmp_path / "runs" / "r")
+        trials = [t for t in kept.trials if t.user_attrs.get("kind") != "baseline"]
+        if strategy == "sensitivity":
+            assert [t.params for t in trials[:6]] == kept.user_attrs["sensitivity"]["designs"]
         assert sum(not t.user_attrs.get("infeasible", False) for t in trials) == 14
 
     @pytest.mark.parametrize("space", ["uniform", "lora", "s4-lr", "s4-plus", "autopeft"])

@@ -18,6 +18,7 @@ from peftsearch.fitting import fit
 from peftsearch.space import load_space
 from peftsearch.tasks import resolve_task
 from peftsearch.tasks.encode import encode
+from peftsearch.tasks.suite import Suite
 from peftsearch.training import Diverged, TrainingSettings, rate_factor, train
 from tests.runs import save_model, save_task
 
@@ -123,7 +124,7 @@ def made(tmp_path_factory):
     train_file, validation_file = save_task(folder)
     task = resolve_task(train=train_file, validation=validation_file)
     loaded = load_backbone(str(save_model(folder / "model")), num_labels=2)
-    engine = LocalEngine(loaded, task, encode(task, loaded.tokenizer), TrainingSettings(), CPU, None)
+    engine = LocalEngine(loaded, Suite(tasks=(task,)), [encode(task, loaded.tokenizer)], TrainingSettings(), CPU, None)
     n = loaded.backbone.n_params
     budget = Budget(text="20%", n_params=n // 5, n_backbone=n)
     found = {b.name: fit(b.design, loaded.backbone, budget) for b in baselines_of(load_space("s4"), loaded.backbone)}

@@ -24,6 +24,7 @@ from peftsearch.fitting import fit
 from peftsearch.space import load_space
 from peftsearch.tasks import load_embedded
 from peftsearch.tasks.encode import encode
+from peftsearch.tasks.suite import Suite
 from peftsearch.training import TrainingSettings
 
 BUDGET = "0.1%"
@@ -51,7 +52,7 @@ def train_all(tasks: list[str]) -> None:
     for name, seed in jobs(tasks):
         task = load_embedded(name, seed=0)
         encoded = encode(task, loaded.tokenizer, settings.max_length)
-        engine = LocalEngine(loaded, task, encoded, settings, torch.device("cpu"), None)
+        engine = LocalEngine(loaded, Suite(tasks=(task,)), [encoded], settings, torch.device("cpu"), None)
         for baseline in baselines_of(load_space("s4"), loaded.backbone):
             if (name, baseline.name, seed) in done:
                 continue

@@ -25,6 +25,7 @@ from peftsearch.engines.local import LocalEngine
 from peftsearch.fitting import fit
 from peftsearch.tasks import load_embedded
 from peftsearch.tasks.encode import encode
+from peftsearch.tasks.suite import Suite
 from peftsearch.training import TrainingSettings
 
 STEPS = 50
@@ -38,7 +39,7 @@ def main() -> None:
     task, loaded, cpu = load_embedded("sentiment", seed=0), load_backbone(None, num_labels=2), torch.device("cpu")
     encoded = encode(task, loaded.tokenizer, 128)
     started = time.perf_counter()
-    engine = LocalEngine(loaded, task, encoded, TrainingSettings(), cpu, None)
+    engine = LocalEngine(loaded, Suite(tasks=(task,)), [encoded], TrainingSettings(), cpu, None)
     print(f"{hardware(cpu)}, {torch.get_num_threads()} threads, load average {os.getloadavg()[0]:.1f}")
     print(f"engine with its second set of modules: {time.perf_counter() - started:.3f} s")
     inside: list[tuple[float, float]] = []

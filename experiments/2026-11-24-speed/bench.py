@@ -37,6 +37,7 @@ from peftsearch.injection import inject, param_groups, remove
 from peftsearch.methods import get_method
 from peftsearch.tasks import Task, load_embedded, resolve_task
 from peftsearch.tasks.encode import encode
+from peftsearch.tasks.suite import Suite
 from peftsearch.training import TrainingSettings, _step, train
 
 CPU = torch.device("cpu")
@@ -104,7 +105,7 @@ def bench_trial(repeats: int) -> None:
     def first() -> None:
         loaded = load_backbone(None, num_labels=task.num_labels)
         encoded = encode(task, loaded.tokenizer, SETTINGS.max_length)
-        engines.append(LocalEngine(loaded, task, encoded, SETTINGS, CPU, None))
+        engines.append(LocalEngine(loaded, Suite(tasks=(task,)), [encoded], SETTINGS, CPU, None))
         jobs.append(Job(architecture=uniform_lora(loaded), learning_rate=SETTINGS.learning_rate, steps=STEPS))
         ours()
 

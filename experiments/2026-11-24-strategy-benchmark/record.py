@@ -23,7 +23,8 @@ from table_space import SPACE
 from peftsearch.engines.job import Job
 from peftsearch.engines.local import LocalEngine
 from peftsearch.fitting import fit
-from peftsearch.setup import RunOptions, prepare
+from peftsearch.options import RunOptions
+from peftsearch.setup import prepare
 
 WORDS = {"trec": 10, "sst2": 12}
 FIDELITIES = (24, 60)
@@ -62,7 +63,7 @@ def main(data: Path, task: str, out: Path) -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         setup = prepare(options(data, task, Path(folder)))
-    engine = LocalEngine(setup.loaded, setup.task, setup.encoded, setup.training, setup.device, setup.autocast)
+    engine = LocalEngine(setup.loaded, setup.suite, setup.encoded, setup.training, setup.device, setup.autocast)
     done = set()
     if out.exists():
         with out.open() as file:

@@ -15,7 +15,7 @@ class Job:
     learning_rate: float
     """Base rate, before the methods' scales."""
     steps: int
-    """Optimizer steps."""
+    """Optimizer steps, on each task."""
     evaluations: int = 1
     """Validations, evenly spread, the last one at the end."""
     seed: int = 0
@@ -31,20 +31,22 @@ class Outcome:
     """What came of a job."""
 
     score: float
-    """Validation score at the end."""
-    right: list[bool]
-    """Which validation examples are predicted right; empty for metrics that are no mean over examples."""
+    """Validation score at the end; the mean over the tasks."""
+    task_scores: tuple[float, ...]
+    """Validation score of each task."""
+    right: tuple[list[bool], ...]
+    """For each task which validation examples are predicted right; empty for metrics that are no mean over them."""
     n_params: int
     """Trainable parameters, the head apart."""
     n_head: int
-    """Trainable parameters of the head."""
+    """Trainable parameters of the head; of the largest where there are several tasks."""
     loss: float
-    """Mean training loss of the last tenth of the steps."""
+    """Mean training loss of the last tenth of the steps, averaged over the tasks."""
     train_s: float
-    """Seconds in training steps."""
+    """Seconds in training steps, of all tasks."""
     wall_s: float
     """Seconds in all."""
     measures: dict[str, float] = field(default_factory=dict)
     """What the architecture costs; see `Meter.measure`. Empty where the job did not ask."""
-    state: bytes | None = None
-    """The trained parameters in safetensors' format, where the job asked for them."""
+    states: tuple[bytes, ...] = ()
+    """The trained parameters of each task in safetensors' format, where the job asked for them."""

@@ -3,20 +3,45 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
 
 import torch
 
 from peftsearch.architecture import Architecture
+from peftsearch.backbone.heads import Head, make_heads, wearing
 from peftsearch.backbone.load import LoadedBackbone, n_head_params, reset_head
 from peftsearch.engines.job import Job, Outcome
 from peftsearch.evaluate import Objective
 from peftsearch.injection import inject, load_state, packed_state, param_groups
 from peftsearch.measure import Meter
 from peftsearch.tasks.encode import EncodedSplit, EncodedTask, batches
-from peftsearch.tasks.task import Task
+from peftsearch.tasks.suite import Suite
 from peftsearch.training import TrainingLog, TrainingSettings, train
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Track:
+    """One task as the engine trains it."""
+
+    encoded: EncodedTask
+    objective: Objective
+    head: Head
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Part:
+    """What came of a job on one task; see `Outcome`."""
+
+    score: float
+    right: list[bool]
+    n_head: int
+    loss: float
+    train_s: float
+    measures: dict[str, float]
+    state: bytes | None
 
 
 class LocalEngine:
@@ -24,8 +49,8 @@ class LocalEngine:
 
     Args:
         loaded: The backbone; every job leaves it bit for bit as it was.
-        task: The task, for loss and metric.
-        encoded: Its tokenised splits.
+        suite: The tasks, for losses, metrics and heads; the backbone's own head is that of the first.
+        encoded: The tokenised splits of each task.
         settings: Training settings of the study.
         device: Where the model is.
         autocast: Reduced precision of the forward pass, or None.
@@ -34,22 +59,25 @@ class LocalEngine:
     def __init__(
         self,
         loaded: LoadedBackbone,
-        task: Task,
-        encoded: EncodedTask,
+        suite: Suite,
+        encoded: Sequence[EncodedTask],
         settings: TrainingSettings,
         device: torch.device,
         autocast: torch.dtype | None,
     ) -> None:
         self._loaded = loaded
-        self._encoded = encoded
-        self._objective = Objective(task)
+        heads = make_heads(loaded, [task.num_labels for task in suite.tasks])
+        self._tracks = [
+            _Track(encoded=data, objective=Objective(task), head=head)
+            for task, data, head in zip(suite.tasks, encoded, heads, strict=True)
+        ]
         self._settings = settings
         self._device = device
         self._autocast = autocast
         self._meter = Meter(
             loaded.model,
-            encoded.train,
-            loss_of=self._objective.loss,
+            encoded[0].train,
+            loss_of=self._tracks[0].objective.loss,
             batch_size=settings.batch_size,
             device=device,
             autocast=autocast,
@@ -81,10 +109,11 @@ class LocalEngine:
             stages.close()
 
     def stages(self, job: Job) -> Generator[tuple[int, float], None, Outcome]:
-        """Train one architecture from validation to validation; closing the generator ends the job.
+        """Train one architecture on every task, from validation to validation; closing the generator ends the job.
 
         Yields:
-            Step and score of each validation before the last.
+            Step and score of each validation before the last. With several tasks the steps of the earlier ones count,
+            and the score is the mean over the tasks so far.
 
         Returns:
             The outcome; the model is restored whatever happens.
@@ -93,18 +122,47 @@ class LocalEngine:
             Diverged: The loss is no longer a number.
         """
         started = time.perf_counter()
+        parts: list[_Part] = []
+        for track in self._tracks:
+            done = [part.score for part in parts]
+            if done:
+                yield len(done) * job.steps, mean(done)
+            one = self._train(track, job, measure=job.measure and not done)
+            try:
+                while True:
+                    step, score = next(one)
+                    yield len(done) * job.steps + step, mean([*done, score])
+            except StopIteration as end:
+                parts.append(end.value)
+            finally:
+                one.close()
+        return Outcome(
+            score=mean(part.score for part in parts),
+            task_scores=tuple(part.score for part in parts),
+            right=tuple(part.right for part in parts),
+            n_params=job.architecture.n_params,
+            n_head=max(part.n_head for part in parts),
+            loss=mean(part.loss for part in parts),
+            train_s=sum(part.train_s for part in parts),
+            wall_s=time.perf_counter() - started,
+            measures=parts[0].measures,
+            states=tuple(part.state for part in parts if part.state is not None),
+        )
+
+    def _train(self, track: _Track, job: Job, measure: bool) -> Generator[tuple[int, float], None, _Part]:
+        """Train on one task; yields step and score of each validation before the last."""
         model, backbone = self._loaded.model, self._loaded.backbone
         stops = evaluation_steps(job.steps, job.evaluations)
-        with inject(model, job.architecture, backbone, seed=job.seed):
+        with wearing(model, track.head), inject(model, job.architecture, backbone, seed=job.seed):
             reset_head(model, backbone, job.seed)
             torch.manual_seed(job.seed)
             steps = train(
                 model,
                 param_groups(model, job.learning_rate),
-                batches(self._encoded.train, self._settings.batch_size, seed=job.seed, steps=job.steps),
+                batches(track.encoded.train, self._settings.batch_size, seed=job.seed, steps=job.steps),
                 n_steps=job.steps,
                 settings=self._settings,
-                loss_of=self._objective.loss,
+                loss_of=track.objective.loss,
                 device=self._device,
                 autocast=self._autocast,
             )
@@ -115,37 +173,37 @@ class LocalEngine:
                     log: TrainingLog = end.value
                     break
                 if step in stops[:-1]:
-                    yield step, self._score(self._encoded.validation)[0]
-            score, right = self._score(self._encoded.validation)
-            measures = self._meter.measure(job.architecture, log.step_s) if job.measure else {}
+                    yield step, self._score(track, track.encoded.validation)[0]
+            score, right = self._score(track, track.encoded.validation)
             tail = log.losses[-max(1, len(log.losses) // 10) :]
-            return Outcome(
+            return _Part(
                 score=score,
                 right=right,
-                n_params=job.architecture.n_params,
                 n_head=n_head_params(self._loaded),
-                loss=sum(tail) / len(tail),
+                loss=mean(tail),
                 train_s=log.train_s,
-                wall_s=time.perf_counter() - started,
-                measures=measures,
+                measures=self._meter.measure(job.architecture, log.step_s) if measure else {},
                 state=packed_state(model) if job.keep_state else None,
             )
 
-    def test_score(self, architecture: Architecture, state: Path) -> float:
-        """Score a trained state on the test split, which the task must have."""
-        assert self._encoded.test is not None, "the task has no test split"
-        with inject(self._loaded.model, architecture, self._loaded.backbone):
-            load_state(self._loaded.model, state)
-            return self._score(self._encoded.test)[0]
+    def test_scores(self, architecture: Architecture, states: Sequence[Path]) -> list[float]:
+        """Score trained states, one a task, on the tasks' test splits, which they must have."""
+        model, scores = self._loaded.model, []
+        for track, path in zip(self._tracks, states, strict=True):
+            assert track.encoded.test is not None, "the task has no test split"
+            with wearing(model, track.head), inject(model, architecture, self._loaded.backbone):
+                load_state(model, path)
+                scores.append(self._score(track, track.encoded.test)[0])
+        return scores
 
     def calibrate(self, architecture: Architecture, steps: int = 5) -> tuple[float, float]:
-        """Seconds of a training step and of a validation, measured on a few steps after a warm-up."""
+        """Seconds of a training step on all tasks and of all validations, from a few steps after a warm-up."""
         self.run(Job(architecture=architecture, learning_rate=0.0, steps=2, measure=False))
         outcome = self.run(Job(architecture=architecture, learning_rate=0.0, steps=steps, measure=False))
         return outcome.train_s / steps, outcome.wall_s - outcome.train_s
 
-    def _score(self, split: EncodedSplit) -> tuple[float, list[bool]]:
-        return self._objective.score(
+    def _score(self, track: _Track, split: EncodedSplit) -> tuple[float, list[bool]]:
+        return track.objective.score(
             self._loaded.model,
             split,
             batch_size=2 * self._settings.batch_size,

@@ -24,8 +24,8 @@ from ray import tune
 from peftsearch.engines.ray_search import StudyPruner, StudySearch
 from peftsearch.engines.ray_trainable import EngineParts, JobTrainable
 from peftsearch.errors import ConfigError, one_line
+from peftsearch.options import RunOptions
 from peftsearch.schedule import Schedule
-from peftsearch.setup import RunOptions
 from peftsearch.trial import TrialRunner
 
 _ANSWER_S = 5.0

@@ -14,7 +14,7 @@ from peftsearch.engines.local import LocalEngine
 from peftsearch.errors import one_line
 from peftsearch.setup import Setup
 from peftsearch.tasks.encode import EncodedTask
-from peftsearch.tasks.task import Task
+from peftsearch.tasks.suite import Suite
 from peftsearch.training import TrainingSettings
 
 
@@ -23,8 +23,8 @@ class EngineParts:
     """What a worker builds its engine from; it travels through the object store."""
 
     loaded: LoadedBackbone
-    task: Task
-    encoded: EncodedTask
+    suite: Suite
+    encoded: tuple[EncodedTask, ...]
     settings: TrainingSettings
     autocast: torch.dtype | None
 
@@ -34,7 +34,7 @@ class EngineParts:
         loaded = replace(setup.loaded, model=setup.loaded.model.to("cpu"), tokenizer=None)
         return cls(
             loaded=loaded,
-            task=setup.task,
+            suite=setup.suite,
             encoded=setup.encoded,
             settings=setup.training,
             autocast=setup.autocast,
@@ -43,7 +43,7 @@ class EngineParts:
     def build(self, device: torch.device) -> LocalEngine:
         """An engine on a device."""
         loaded = replace(self.loaded, model=self.loaded.model.to(device))
-        return LocalEngine(loaded, self.task, self.encoded, self.settings, device, self.autocast)
+        return LocalEngine(loaded, self.suite, self.encoded, self.settings, device, self.autocast)
 
 
 class JobTrainable(tune.Trainable):  # type: ignore[misc]  # ray ships no complete types

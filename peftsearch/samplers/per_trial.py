@@ -5,11 +5,13 @@ trial gets a fresh sampler, seeded by the study's seed and the trial's place amo
 the trials that have a point of the space, baselines among them, and none that a killed process left behind.
 
 A proposal that does not fit the budget, or that was proposed before (training is deterministic: it would tell nothing
-new), is drawn again with another seed; when that does not help, the nearest design that will do takes its place.
+new), is drawn again with another seed; when that does not help, the nearest design that will do takes its place. Far
+from all that fits (a space that fixes sizes has such regions) it is the nearest of some drawn at random.
 """
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any
 
@@ -22,7 +24,7 @@ from peftsearch.samplers.context import CONSTRAINTS, INTERRUPTED, KIND, SamplerC
 from peftsearch.samplers.view import StudyView
 
 _LOOKED_AT = 300
-"""Designs around a proposal that are looked at for one that will do."""
+"""Designs around a proposal that are looked at for one that will do, and then as many drawn at random."""
 
 
 class PerTrialSampler(BaseSampler):
@@ -104,7 +106,7 @@ class PerTrialSampler(BaseSampler):
         return {name: drawn[name] for name in space}
 
     def _near(self, params: dict[str, Any], known: Iterable[Hashable]) -> dict[str, Any]:
-        """The nearest design that fits and is new; else the nearest that fits; else the one given."""
+        """The nearest design that fits and is new; else the nearest found that fits; else the one given."""
         space, fits = self._context.space, self._context.feasible
         found = params if fits(space.design(params)) else None
         ring, seen = [params], {space.design(params).key}
@@ -119,7 +121,15 @@ class PerTrialSampler(BaseSampler):
                     if self.identity(near) not in known:
                         return near
                     found = found or near
-        return found or params
+        return found or self._anywhere(params, known) or params
+
+    def _anywhere(self, params: dict[str, Any], known: Iterable[Hashable]) -> dict[str, Any] | None:
+        """Of designs drawn at random that fit and are new, the one that differs in the fewest choices."""
+        space = self._context.space
+        rng = random.Random(derived_seed(self._context.seed, sorted(params.items())))
+        drawn = [{d.name: rng.choice(d.choices) for d in space.dimensions} for _ in range(_LOOKED_AT)]
+        fitting = [p for p in drawn if self._context.feasible(space.design(p)) and self.identity(p) not in known]
+        return min(fitting, key=lambda p: sum(p[name] != params[name] for name in p), default=None)
 
 
 def require_whole(low: int, **settings: Any) -> None:

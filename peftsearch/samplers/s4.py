@@ -208,7 +208,7 @@ class S4Sampler(BaseSampler):
         chosen = list(dict.fromkeys(s.choice for s in slots))
         choice = min(chosen, key=lambda c: sum(own == c for own, _ in seen))
         repeat = next(r for r in count() if (choice, r) not in seen)  # an interrupted one leaves a gap
-        return self._slot(dimension, decided, chosen, choice, repeat)
+        return self._repeat(dimension, decided, chosen, repeat)[chosen.index(choice)]
 
     def _nothing_to_decide(self, dimension: Dimension, decided: dict[str, Choice]) -> str | None:
         if len(dimension.choices) == 1:
@@ -228,18 +228,21 @@ class S4Sampler(BaseSampler):
             drawn = random.Random(derived_seed(self._context.seed, dimension.name, "draw")).sample(fitting, compared)
             chosen = [c for c in fitting if c in drawn]
             self._slots_of[key] = [
-                self._slot(dimension, decided, chosen, choice, repeat) for repeat in range(repeats) for choice in chosen
+                slot for repeat in range(repeats) for slot in self._repeat(dimension, decided, chosen, repeat)
             ]
         return self._slots_of[key]
 
-    def _slot(
-        self, dimension: Dimension, decided: dict[str, Choice], chosen: list[Choice], choice: Choice, repeat: int
-    ) -> _Slot:
-        """One trial of a choice; equal repeats of the choices share their completion where it fits all of them."""
-        rest = self._completion(dimension, chosen, decided, "shared", repeat)
-        rest = rest or self._completion(dimension, [choice], decided, "own", repeat)
-        rest = rest or self._completion(dimension, [choice], decided, "fits", 0)
-        return _Slot(choice=choice, repeat=repeat, params={**(rest or {}), dimension.name: choice})
+    def _repeat(
+        self, dimension: Dimension, decided: dict[str, Choice], chosen: list[Choice], repeat: int
+    ) -> list[_Slot]:
+        """One trial of each choice; they share their completion where one fits all of them."""
+        shared = self._completion(dimension, chosen, decided, "shared", repeat)
+        slots = []
+        for choice in chosen:
+            rest = shared or self._completion(dimension, [choice], decided, "own", repeat)
+            rest = rest or self._completion(dimension, [choice], decided, "fits", 0)
+            slots.append(_Slot(choice=choice, repeat=repeat, params={**(rest or {}), dimension.name: choice}))
+        return slots
 
     def _fitting(self, dimension: Dimension, decided: dict[str, Choice]) -> list[Choice]:
         """The choices that fit the budget with at least one of the completions drawn."""

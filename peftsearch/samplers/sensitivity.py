@@ -30,6 +30,8 @@ STORED = "sensitivity"
 """User attribute of a study: `scores`, a list of [stack, block, method, score], and `designs`, their points."""
 _STARTS = 3
 """Random designs from which the nearest one is looked for."""
+_LOOKED_AT = 1000
+"""Designs that are fitted on the way, shared by the climbs: some seconds, the more the larger the budget is."""
 _AFTER: dict[str, Callable[..., BaseSampler]] = {"tpe": tpe.make, "evolution": evolution.make}
 
 
@@ -135,12 +137,13 @@ def warm_designs(context: SamplerContext, scores: Scores, n_designs: int) -> lis
     def climb(params: dict[str, Choice], cost: Callable[[Architecture], float]) -> dict[str, Choice]:
         architecture = seen(params)
         assert architecture is not None
-        best = cost(architecture)
-        while True:
+        best, most = cost(architecture), len(pool) + _LOOKED_AT // (_STARTS + 1)
+        while len(pool) < most:
             near = [(cost(a), i, p) for i, p in enumerate(space.neighbours(params)) if (a := seen(p)) is not None]
             if not near or min(near)[0] >= best:
                 return params
             best, _, params = min(near)
+        return params
 
     def distance(architecture: Architecture) -> float:
         own = {(p.stack, p.block, p.method): p.n_params for p in architecture.placements}

@@ -1,0 +1,147 @@
+"""The confirmed designs and the baselines side by side: rows of scores, and the table that a terminal shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import mean, stdev
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+from rich.table import Table
+
+from peftsearch.display import design_line
+from peftsearch.finalists import Finalist
+from peftsearch.samplers.context import INTERRUPTED, KIND, score_of
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scores:
+    """Scores of one design over seeds."""
+
+    values: tuple[float, ...]
+
+    def to_dict(self) -> dict[str, Any] | None:
+        """Mean, standard deviation (None below two), n and the values; None without values."""
+        if not self.values:
+            return None
+        return {
+            "mean": mean(self.values),
+            "std": stdev(self.values) if len(self.values) > 1 else None,
+            "n": len(self.values),
+            "values": list(self.values),
+        }
+
+    def __str__(self) -> str:
+        if not self.values:
+            return ""
+        spread = f" ± {stdev(self.values):.4f}" if len(self.values) > 1 else ""
+        return f"{mean(self.values):.4f}{spread} (n={len(self.values)})"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """One line of the result table."""
+
+    name: str
+    baseline: bool
+    detail: str
+    """The design in one line, or why there is no score."""
+    n_params: int | None
+    share: float | None
+    """Share of the budget that is used."""
+    search_score: float | None
+    """Score at the search's fidelity; one seed."""
+    validation: Scores
+    test: Scores
+    tasks: Mapping[str, Scores] = field(default_factory=dict)
+    """Validation scores of each task, where there are several."""
+
+
+def make_rows(
+    search: optuna.Study,
+    finalists: Sequence[Finalist],
+    confirmed_trials: Mapping[str, Mapping[int, FrozenTrial]],
+    tests: Mapping[str, Scores],
+    budget: int,
+) -> tuple[Row, ...]:
+    """Confirmed designs first, best mean on top; then the other baselines by their search score.
+
+    Args:
+        search: The study of the search.
+        finalists: The confirmed designs.
+        confirmed_trials: Their trainings, by name and seed.
+        tests: Test scores of those that were read.
+        budget: Trainable parameters of the study's budget.
+    """
+    trials = [t for t in search.get_trials(deepcopy=False) if not t.user_attrs.get(INTERRUPTED)]
+    by_name = {t.user_attrs.get("name"): t for t in trials}
+    rows = []
+    for f in finalists:
+        rows.append(
+            Row(
+                name=f.name,
+                baseline=f.baseline,
+                detail=design_line(f.design),
+                n_params=f.architecture.n_params,
+                share=f.architecture.n_params / budget,
+                search_score=score_of(by_name[f.name]),
+                validation=Scores(values=tuple(map(score_of, confirmed_trials[f.name].values()))),
+                test=tests.get(f.name, Scores(values=())),
+                tasks=_task_scores(confirmed_trials[f.name].values()),
+            )
+        )
+    rows.sort(key=lambda r: -(mean(r.validation.values) if r.validation.values else float("-inf")))
+    confirmed = {f.name for f in finalists}
+    others = [t for name, t in by_name.items() if t.user_attrs.get(KIND) == "baseline" and name not in confirmed]
+    others.sort(key=lambda t: -(score_of(t) if t.state == TrialState.COMPLETE else float("-inf")))
+    return (*rows, *map(_unconfirmed, others))
+
+
+def _task_scores(trials: Iterable[FrozenTrial]) -> dict[str, Scores]:
+    """Scores of each task over the seeds; empty where there is but one."""
+    stated = [t.user_attrs["task_scores"] for t in trials if "task_scores" in t.user_attrs]
+    return {task: Scores(values=tuple(s[task] for s in stated)) for task in (stated[0] if stated else ())}
+
+
+def _unconfirmed(trial: FrozenTrial) -> Row:
+    done = trial.state == TrialState.COMPLETE
+    return Row(
+        name=str(trial.user_attrs.get("name")),
+        baseline=True,
+        detail="" if done else str(trial.user_attrs.get("reason", trial.state.name.lower())),
+        n_params=trial.user_attrs.get("n_params"),
+        share=trial.user_attrs.get("share"),
+        search_score=score_of(trial) if done else None,
+        validation=Scores(values=()),
+        test=Scores(values=()),
+    )
+
+
+def comparison_table(rows: Sequence[Row], pick: str, metric: str) -> Table:
+    """The rows for a terminal: the pick, which is marked, against every baseline."""
+    has_test = any(r.test.values for r in rows)
+    tasks = list(dict.fromkeys(task for row in rows for task in row.tasks))
+    table = Table(title=f"validation {metric}, mean ± standard deviation over seeds", title_justify="left")
+    table.add_column("design", no_wrap=True)
+    for name in ("parameters", "of budget", "one short run", "confirmed", *tasks, *(["test"] if has_test else [])):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        picked = row.name == pick
+        cells = [
+            "" if row.n_params is None else f"{row.n_params:,}",
+            "" if row.share is None else f"{100 * row.share:.1f}%",
+            "" if row.search_score is None else f"{row.search_score:.4f}",
+            str(row.validation),
+            *(f"{mean(row.tasks[task].values):.4f}" if task in row.tasks else "" for task in tasks),
+            *([str(row.test)] if has_test else []),
+        ]
+        name = f"{'→' if picked else ' '} {row.name}{' (baseline)' if row.baseline else ''}"
+        table.add_row(name, *cells, style="bold" if picked else None)
+    return table
+
+
+def design_lines(rows: Sequence[Row]) -> list[str]:
+    """What the found designs are, and why a baseline has no score."""
+    return [f"  {r.name}: {r.detail}" for r in rows if r.detail and (not r.baseline or r.search_score is None)]
