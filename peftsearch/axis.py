@@ -25,8 +25,12 @@ class Axis:
     """Whether ratios count rather than differences: for the picture, the knee and the hypervolume."""
 
     def place(self, cost: float) -> float:
-        """Where a cost lies on the axis."""
-        return math.log10(cost) if self.log else cost
+        """Where a cost lies on the axis: in decades on a log axis, else in the unit that is shown."""
+        return math.log10(cost) if self.log else cost / self.scale
+
+    def cost_at(self, place: float) -> float:
+        """The cost that lies there."""
+        return 10**place if self.log else place * self.scale
 
     def cost(self, point: Point) -> float:
         """What a point costs, in the measure's own unit."""

@@ -184,7 +184,7 @@ def _level(points: Sequence[Point], axis: Axis, reference: tuple[float, float] |
         score, place = reference_point(
             [(p.score, axis.place(axis.cost(p))) for p in placed] or [(points[0].score, 0.0)], _DIRECTIONS
         )
-        reference = float(score), float(10**place if axis.log else place)
+        reference = float(score), axis.cost_at(float(place))
     names = ["all", "search", *dict.fromkeys(p.baseline for p in points if p.baseline)]
     bent = knee([axis.place(axis.cost(p)) for p in placed], [p.score for p in placed])
     return Level(

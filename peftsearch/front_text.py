@@ -76,9 +76,8 @@ def conclusions(front: Front) -> list[str]:
     else:
         lines.append("Knee: none; no design of the front lies above the line between its ends.")
     parts = [f"{s.name} {s.hypervolume:.4g}" for s in level.series if s.name != "head" or not axis.log]
-    unit = f"decades of {axis.label}" if axis.log else axis.measure
     lines.append(
-        f"Hypervolume ({front.metric} x {unit}, reference point {level.reference[0]:.4f} at "
+        f"Hypervolume ({front.metric} x {_hypervolume_unit(axis)}, reference point {level.reference[0]:.4f} at "
         f"{axis.show(level.reference[1])}): {', '.join(parts)}."
     )
     if front.n_nondominated is not None:
@@ -87,6 +86,10 @@ def conclusions(front: Front) -> list[str]:
             f"({', '.join(front.objectives)}); pareto.csv marks them."
         )
     return [*lines, *(f"Note: {note}" for note in front.notes)]
+
+
+def _hypervolume_unit(axis: Axis) -> str:
+    return f"decades of {axis.label}" if axis.log else f"{axis.unit} of {axis.label}"
 
 
 def _smallest_line(front: Front, smallest: Point) -> str:
@@ -158,6 +161,7 @@ def front_json(front: Front) -> dict[str, Any]:
                 "front": [_named(p) for p in level.front],
                 "knee": _named(level.knee),
                 "reference": {"score": level.reference[0], front.axis.measure: level.reference[1]},
+                "hypervolume_unit": f"{front.metric} x {_hypervolume_unit(front.axis)}",
                 "hypervolume": {s.name: s.hypervolume for s in level.series},
                 "own_fronts": {s.name: [_named(p) for p in s.front] for s in level.series[1:]},
             }

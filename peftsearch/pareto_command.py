@@ -22,6 +22,9 @@ from peftsearch.points import read_points
 from peftsearch.report.front_page import front_page
 from peftsearch.report.front_png import front_png
 from peftsearch.storage import storage_faults
+from peftsearch.study import SETTINGS
+
+CSV = "pareto.csv"
 
 
 def pareto(arguments: argparse.Namespace) -> int:
@@ -45,7 +48,8 @@ def pareto(arguments: argparse.Namespace) -> int:
             return 1
     else:
         _refuse_search_options(arguments)
-        paths, out = arguments.what, arguments.out or _beside(arguments.what)
+        paths = [path for path in arguments.what if not _is_front(path)] or arguments.what
+        out = arguments.out or _beside(paths)
         _require_folder(out)
     front = analyse([read_points(path, arguments.storage) for path in paths], arguments.x, reference)
     written, left_out = _write(front, out, command_of(arguments))
@@ -101,6 +105,11 @@ def _refuse_search_options(arguments: argparse.Namespace) -> None:
             )
 
 
+def _is_front(path: Path) -> bool:
+    """Whether a folder is that of a front, which `runs/NAME-*` names beside the runs."""
+    return (path / CSV).is_file() and not (path / SETTINGS).exists()
+
+
 def _beside(paths: Sequence[Path]) -> Path:
     """Where the front of runs goes: into the one run, or beside the first, named by what their names share."""
     if len(paths) == 1:
@@ -133,7 +142,7 @@ def _reference(text: str | None, axis: Axis) -> tuple[float, float] | None:
 def _write(front: Front, out: Path, command: str) -> tuple[list[Path], list[str]]:
     """Write the files; returns them, and what was left out and why."""
     makers: dict[str, Callable[[], bytes]] = {
-        "pareto.csv": lambda: front_csv(front).encode(),
+        CSV: lambda: front_csv(front).encode(),
         "pareto.png": lambda: front_png(front),
         "pareto.html": lambda: front_page(front, command).encode(),
     }

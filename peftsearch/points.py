@@ -6,6 +6,7 @@ point of one seed at a lower fidelity. The two are never mixed, as their scores 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -179,10 +180,15 @@ def _common(path: Path, settings: Mapping[str, Any], trials: Sequence[FrozenTria
         "measures": {
             key: value if key == "params" else mean(float(m[key]) for m in measured)
             for key, value in measured[0].items()
-            if all(isinstance(m.get(key), (int, float)) for m in measured)
+            if all(_is_number(m.get(key)) for m in measured)
         },
         "detail": detail,
     }
+
+
+def _is_number(value: object) -> bool:
+    """Whether a measure was taken: one that failed may be missing or no number."""
+    return isinstance(value, (int, float)) and math.isfinite(value)
 
 
 def _n_validation(path: Path) -> int | None:

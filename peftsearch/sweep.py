@@ -12,7 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from peftsearch.budget import parse_budget
-from peftsearch.errors import BudgetError, one_line
+from peftsearch.errors import BudgetError, ConfigError, one_line
 from peftsearch.options import RunOptions
 from peftsearch.progress import Reporter
 from peftsearch.schedule import AllTrialsFailed
@@ -63,6 +63,11 @@ def plan_sweep(options: RunOptions, budgets: Sequence[str]) -> Sweep:
     Raises:
         PeftSearchError: What is wrong, and with which budgets.
     """
+    if "," in options.objective:
+        raise ConfigError(
+            f"--objective {one_line(options.objective, 60)!r}: a sweep over --budgets searches for the score alone; "
+            f"`peftsearch run --objective {one_line(options.objective, 60)}` makes a front of one study"
+        )
     whole = prepare(replace(options, budget="100%"))
     _check_order(budgets, whole.backbone.n_params)
     name = options.name or default_name(replace(options, budget="sweep"), whole.suite, whole.backbone)[:_LONGEST_NAME]

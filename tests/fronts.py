@@ -31,17 +31,19 @@ def design(*methods):
     return {"grouping": "uniform", "allocation": [1.0], "methods": [list(methods)]}
 
 
-def save_study(folder: Path, budget, n_budget, search=(), confirm=(), objectives=(), **settings) -> Path:
+def save_study(folder: Path, budget, n_budget, search=(), confirm=(), objectives=(), storage="", **settings) -> Path:
     """A study of trials given as dicts: `name`, `n_params`, `score`, and what else their attributes hold."""
     folder.mkdir(parents=True)
     several = {"objectives": list(objectives)} if objectives else {}
-    held = SETTINGS | {"budget": budget, "budget_params": n_budget} | several | settings
+    where = {"storage": storage or "study.db"}
+    held = SETTINGS | {"budget": budget, "budget_params": n_budget} | where | several | settings
     (folder / "settings.yaml").write_text(yaml.safe_dump(held, sort_keys=False))
-    storage = f"sqlite:///{folder / 'study.db'}"
+    prefix = f"{folder.name}-{held['id']}/" if storage else ""
+    storage = storage or f"sqlite:///{folder / 'study.db'}"
     directions = ["maximize" if o == "score" else "minimize" for o in objectives] or ["maximize"]
-    made = optuna.create_study(study_name="search", storage=storage, directions=directions)
+    made = optuna.create_study(study_name=f"{prefix}search", storage=storage, directions=directions)
     made.add_trials([_trial(facts, objectives) for facts in search])
-    made = optuna.create_study(study_name="confirm", storage=storage, direction="maximize")
+    made = optuna.create_study(study_name=f"{prefix}confirm", storage=storage, direction="maximize")
     made.add_trials([_trial(facts, ()) for facts in confirm])
     return folder
 

@@ -41,9 +41,10 @@ def front_png(front: Front) -> bytes:
     colours = baseline_colours(front)
     for panel, level in zip(panels, front.levels, strict=True):
         _draw(panel, front, level, colours)
-    entries = {
-        name: handle for panel in panels for handle, name in zip(*panel.get_legend_handles_labels(), strict=True)
-    }
+    entries: dict[str, Any] = {}
+    for panel in panels:
+        for handle, name in zip(*panel.get_legend_handles_labels(), strict=True):
+            entries.setdefault(name, handle)
     figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=6, frameon=False, fontsize=9)
     figure.suptitle(f"{_short(front.model)} on {_short(front.task)}: {front.metric} against {front.axis.label}")
     out = BytesIO()
