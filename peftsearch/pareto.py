@@ -13,10 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 
-import moocore
 import numpy as np
 import numpy.typing as npt
+
+from peftsearch.errors import ReportError
 
 Floats = npt.NDArray[np.float64]
 
@@ -35,6 +37,16 @@ class Knee:
     """Distance above the chord in normalised coordinates, from 0 to 1/sqrt(2)."""
 
 
+def require_moocore() -> None:
+    """Check that the arithmetic of fronts is installed.
+
+    Raises:
+        ReportError: It is not.
+    """
+    if find_spec("moocore") is None:
+        raise ReportError("fronts need moocore, which is not installed: pip install 'peftsearch[report]'")
+
+
 def nondominated(points: npt.ArrayLike, maximise: Sequence[bool]) -> npt.NDArray[np.bool_]:
     """The points that no other point dominates; equal points stay or go together.
 
@@ -45,6 +57,8 @@ def nondominated(points: npt.ArrayLike, maximise: Sequence[bool]) -> npt.NDArray
     Returns:
         A mask, `(n,)`.
     """
+    import moocore
+
     values = _checked(points, maximise)
     if not len(values):
         return np.zeros(0, dtype=bool)
@@ -62,6 +76,8 @@ def hypervolume(points: npt.ArrayLike, reference: Sequence[float], maximise: Seq
     Returns:
         The volume, in the product of the objectives' units.
     """
+    import moocore
+
     values = _checked(points, maximise)
     sign = np.where(maximise, -1.0, 1.0)
     costs, limit = values * sign, np.asarray(reference, dtype=float) * sign

@@ -18,6 +18,7 @@ from peftsearch.commands import reporter_of, terminal
 from peftsearch.errors import ConfigError, ReportError, StudyError, one_line
 from peftsearch.front import Front, analyse
 from peftsearch.front_text import conclusions, front_csv, front_json, front_table
+from peftsearch.pareto import require_moocore
 from peftsearch.points import read_points
 from peftsearch.report.front_page import front_page
 from peftsearch.report.front_png import front_png
@@ -29,6 +30,7 @@ CSV = "pareto.csv"
 
 def pareto(arguments: argparse.Namespace) -> int:
     """Run the command: sweep where budgets are given, then analyse, write and print."""
+    require_moocore()
     axis = axis_of(arguments.x)
     reference = _reference(arguments.reference, axis)
     if bool(arguments.what) == bool(arguments.budgets):

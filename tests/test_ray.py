@@ -1,0 +1,161 @@
+"""The engine for many machines, on real Ray: two workers here, and a cluster of two nodes that loses one."""
+
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+from optuna.trial import TrialState
+
+from tests.runs import arguments, call, kill_after, refused, start, study
+
+pytest.importorskip("ray.tune", reason="needs the extra ray", exc_type=ImportError)
+LONG = ("--search-steps", "40", "--steps", "40", "--strategy", "random")
+RAY = ("--engine", "ray", "--max-concurrent", "2")
+CLUSTER = """
+import sys, threading, time
+from ray.cluster_utils import Cluster
+import optuna
+from peftsearch.cli import main
+
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+second = cluster.add_node(num_cpus=1)
+cluster.wait_for_nodes()
+url, *argv = sys.argv[1:]
+
+def lose_a_node():
+    while True:
+        time.sleep(0.2)
+        try:
+            trials = optuna.load_study(study_name="search", storage=url).trials
+        except Exception:
+            continue
+        if sum(t.state.is_finished() and "place" in t.user_attrs for t in trials) >= 2:
+            cluster.remove_node(second, allow_graceful=False)
+            return
+
+threading.Thread(target=lose_a_node, daemon=True).start()
+code = main([*argv, "--ray-address", cluster.address])
+print("nodes left:", len(cluster.list_all_nodes()))
+cluster.shutdown()
+sys.exit(code)
+"""
+
+
+def training_workers(driver: subprocess.Popen) -> list[psutil.Process]:
+    """The processes of Ray that train for a driver."""
+    found = []
+    for process in psutil.Process(driver.pid).children(recursive=True):
+        try:
+            if "JobTrainable" in " ".join(process.cmdline()):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def counts(folder: Path, which: str = "search") -> list:
+    return [t for t in study(folder, which).trials if not t.user_attrs.get("interrupted")]
+
+
+def check_whole(folder: Path, n_trials: int = 14) -> None:
+    """Every baseline, place and confirmation once, all of them over."""
+    trials = counts(folder)
+    assert all(t.state.is_finished() for t in study(folder).trials)
+    assert set(Counter(t.user_attrs["name"] for t in trials).values()) == {1}
+    assert sorted(t.user_attrs["place"] for t in trials if "place" in t.user_attrs) == list(range(1, n_trials + 1))
+    confirmed = Counter((t.user_attrs["name"], t.user_attrs["seed"]) for t in counts(folder, "confirm"))
+    assert set(confirmed.values()) == {1}
+    assert len(confirmed) == 6
+    assert yaml.safe_load((folder / "best.yaml").read_text())["verdict"]["kind"]
+
+
+def check_retries(folder: Path) -> int:
+    """What was lost was run again as it was; returns how many trials of the search were."""
+    trials = study(folder).trials
+    lost = [t for t in trials if t.user_attrs.get("interrupted") and "place" in t.user_attrs]
+    for trial in lost:
+        again = [t for t in counts(folder) if t.user_attrs.get("place") == trial.user_attrs["place"]]
+        assert [t.params for t in again] == [trial.params]
+        assert again[0].user_attrs["seed"] == trial.user_attrs["seed"]
+    return len(lost)
+
+
+def test_a_worker_dies_then_the_driver_and_the_local_engine_goes_on(place, tmp_path):
+    _, model, files = place
+    argv = arguments(model, files, tmp_path / "runs", *LONG)
+    driver = start([*argv, *RAY])
+    lines = []
+    for line in driver.stdout:
+        lines.append(line)
+        if "trial 2 " in line:
+            workers = training_workers(driver)
+            assert len(workers) == 2, "two workers train side by side"
+            workers[0].kill()
+            break
+    lines += kill_after(driver, "trial 7 ")
+    text = "".join(lines)
+    assert "(lost) its worker died" in text, text
+    folder = tmp_path / "runs" / "r"
+    n_done = sum(t.state == TrialState.COMPLETE for t in study(folder).trials)
+    assert n_done >= 6 + 5
+    assert call(*argv, "--resume") == 0
+    check_whole(folder)
+    assert check_retries(folder) >= 1
+    assert call("show", folder) == 0
+
+
+def test_a_cluster_loses_a_node(place, tmp_path):
+    _, model, files = place
+    argv = arguments(model, files, tmp_path / "runs", *LONG, *RAY)
+    url = f"sqlite:///{tmp_path / 'runs' / 'r' / 'study.db'}"
+    done = subprocess.run(
+        [sys.executable, "-c", CLUSTER, url, *argv], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "nodes left: 1" in done.stdout
+    check_whole(tmp_path / "runs" / "r")
+    check_retries(tmp_path / "runs" / "r")
+
+
+class TestRefused:
+    @pytest.mark.parametrize(
+        ("more", "message"),
+        [
+            (["--engine", "spark"], "unknown engine 'spark'"),
+            (["--max-concurrent", "0"], "--max-concurrent must be at least 1"),
+            (["--gpus-per-trial", "1.5"], "fraction below 1 or a whole number"),
+            (["--cpus-per-trial", "0"], "must be above 0"),
+        ],
+    )
+    def test_options(self, place, tmp_path, capsys, more, message):
+        _, model, files = place
+        assert message in refused(capsys, *arguments(model, files, tmp_path / "runs", *RAY, *more))
+        assert not (tmp_path / "runs").exists()
+
+    @pytest.mark.parametrize(
+        ("more", "message"),
+        [
+            (["--ray-address", "127.0.0.1:1"], "does not answer"),
+            (["--ray-address", "nonsense"], "give HOST:PORT"),
+            (["--gpus-per-trial", "64"], "no node of the cluster has as many"),
+        ],
+    )
+    def test_clusters(self, place, tmp_path, more, message):
+        """In a process of their own: Ray's own warnings are not this suite's."""
+        _, model, files = place
+        process = start(arguments(model, files, tmp_path / "runs", *RAY, *more))
+        out, _ = process.communicate(timeout=120)
+        assert process.returncode == 2, out
+        assert message in out.strip().splitlines()[-1]
+        assert not (tmp_path / "runs").exists()
+
+    def test_a_missing_extra(self, place, tmp_path, capsys, monkeypatch):
+        _, model, files = place
+        monkeypatch.setattr("peftsearch.session.find_spec", lambda name: None)
+        line = refused(capsys, *arguments(model, files, tmp_path / "runs", *RAY))
+        assert "pip install 'peftsearch[ray]'" in line
+        assert not (tmp_path / "runs").exists()
