@@ -19,7 +19,7 @@ from peftsearch.baselines import Baseline, baselines_of
 from peftsearch.errors import one_line
 from peftsearch.finalists import Finalist, choose_finalists, not_interrupted
 from peftsearch.progress import Reporter
-from peftsearch.samplers.context import INTERRUPTED, KIND, PLACE, counted, next_place
+from peftsearch.samplers.context import CONSTRAINTS, INTERRUPTED, KIND, PLACE, counted, next_place
 from peftsearch.setup import Setup
 from peftsearch.study import StudyFolder
 from peftsearch.trial import TrialRunner, Work
@@ -41,7 +41,7 @@ PAUSE = Pause.PAUSE
 
 
 class AllTrialsFailed(Exception):
-    """Not one trial has a score; the message gives the reasons."""
+    """Not one trial has a score, or none keeps the limits; the message gives the reasons."""
 
 
 class Schedule:
@@ -191,13 +191,24 @@ def require_scores(study: optuna.Study, folder: StudyFolder) -> None:
         AllTrialsFailed: It has none; the message gives the reasons.
     """
     trials = not_interrupted(study)
-    if any(t.state == TrialState.COMPLETE for t in trials):
+    scored = [t for t in trials if t.state == TrialState.COMPLETE]
+    if any(not t.user_attrs.get("violations") for t in scored):
         return
+    if scored:
+        limits = one_line("; ".join(min(scored, key=_excess).user_attrs["violations"]))
+        raise AllTrialsFailed(
+            f"no design keeps the limits; the nearest: {limits}; give larger limits, or a smaller --batch-size"
+        )
     reasons = sorted({str(t.user_attrs.get("reason")) for t in trials if t.user_attrs.get("reason")})
     raise AllTrialsFailed(
         f"all {len(trials)} trials failed: {one_line('; '.join(reasons[:3]))}; they are recorded in "
         f"{folder.path}; a lower --learning-rate or a smaller --batch-size may help"
     )
+
+
+def _excess(trial: FrozenTrial) -> float:
+    """How far a trial is beyond the limits."""
+    return sum(max(0.0, value) for value in trial.user_attrs[CONSTRAINTS])
 
 
 def stage_line(stage: dict[str, Any]) -> str:
