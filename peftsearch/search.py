@@ -22,7 +22,7 @@ from peftsearch.setup import Setup
 from peftsearch.study import StudyFolder
 from peftsearch.trial import TrialRunner
 
-_PAUSE_S = 0.2
+_PAUSE_S = 0.5
 """Seconds between two looks for work while other processes' trials have to end first."""
 
 
