@@ -32,6 +32,8 @@ class EngineParts:
     def of(cls, setup: Setup) -> EngineParts:
         """The parts of a study, on the CPU."""
         loaded = replace(setup.loaded, model=setup.loaded.model.to("cpu"), tokenizer=None)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()  # the workers may share the driver's GPU
         return cls(
             loaded=loaded,
             suite=setup.suite,
