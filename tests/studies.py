@@ -14,7 +14,7 @@ from optuna.trial import TrialState, create_trial
 from peftsearch.architecture import Architecture, Design, Placement
 from peftsearch.grouping import group_of_blocks
 from peftsearch.options import RunOptions
-from peftsearch.samplers.s4 import ChoiceRecord, StageRecord
+from peftsearch.samplers.stages import ChoiceRecord, StageRecord
 from peftsearch.setup import plain
 from peftsearch.space import load_space
 from peftsearch.strategy import load_strategy
