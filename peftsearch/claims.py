@@ -104,16 +104,33 @@ def release(study: optuna.Study, trial: FrozenTrial, reason: str, by_user: bool 
 
 
 def _is_same(earlier: FrozenTrial, trial: FrozenTrial) -> bool:
-    """Whether an earlier trial was lost at the same work."""
+    """Whether an earlier trial was lost at the same work; of a trial that never got a name nobody knows."""
+    if "name" not in trial.user_attrs:
+        return False
     if not earlier.user_attrs.get(INTERRUPTED) or earlier.user_attrs.get("by_user"):
         return False
     return all(earlier.user_attrs.get(key) == trial.user_attrs.get(key) for key in ("name", "design", "seed"))
 
 
 def _started(pid: int) -> str:
-    """When a process began, which tells it from a later one of the same number; empty when there is none."""
+    """When a process began, which tells it from a later one of the same number; `-` when there is none.
+
+    In ticks since the boot where the system says so, since a time of day changes when the clock is set. A zombie, whose
+    parent has not yet heard of its end, trains nothing: it is none.
+    """
     try:
-        return f"{psutil.Process(pid).create_time():.2f}"
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return _created(pid)
+    state, *fields = stat.rpartition(")")[2].split()  # the name before it may hold anything
+    return "-" if state in {"Z", "X"} else fields[18]
+
+
+def _created(pid: int) -> str:
+    """The same where there is no /proc."""
+    try:
+        process = psutil.Process(pid)
+        return "-" if process.status() == psutil.STATUS_ZOMBIE else f"{process.create_time():.2f}"
     except psutil.Error:
         return "-"
 

@@ -76,6 +76,7 @@ def test_a_worker_without_a_run(tmp_path, capsys):
     assert "holds no study" in refused(capsys, "worker", tmp_path / "nothing")
 
 
+@pytest.mark.filterwarnings("ignore:Heartbeat of storage")
 class TestClaims:
     @pytest.fixture
     def trials(self, tmp_path):
@@ -96,18 +97,27 @@ class TestClaims:
         assert is_dead(f"{host} {pid} 1.00 x", own) is True
         assert is_dead(f"elsewhere {pid} {started} x", own) is None
         assert is_dead("nonsense", own) is True
+
+    def test_a_killed_process_is_dead_before_its_parent_hears_of_it(self):
+        read, write = os.pipe()
         child = os.fork()
         if child == 0:
+            os.write(write, new_owner().encode())
             time.sleep(60)
             os._exit(0)
-        other = new_owner().split()
-        import psutil
-
-        alive = f"{host} {child} {psutil.Process(child).create_time():.2f} {other[3]}"
+        alive, own = os.read(read, 1000).decode(), new_owner()
         assert is_dead(alive, own) is False
         os.kill(child, signal.SIGKILL)
+        os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)  # dead, and not yet reaped: a zombie
+        assert is_dead(alive, own) is True
         os.waitpid(child, 0)
         assert is_dead(alive, own) is True
+
+    def test_setting_the_clock_kills_nobody(self, monkeypatch):
+        before = new_owner().split()[2]
+        psutil = pytest.importorskip("psutil")
+        monkeypatch.setattr(psutil._psplatform, "boot_time", lambda: 1.0, raising=False)
+        assert new_owner().split()[2] == before
 
     def test_the_living_are_left_alone(self, trials):
         own = new_owner()
@@ -125,6 +135,11 @@ class TestClaims:
             assert again == (n < MAX_LOSSES)
         assert [bool(t.user_attrs.get("interrupted")) for t in trials.trials] == [True] * (MAX_LOSSES - 1) + [False]
         assert trials.trials[-1].user_attrs["reason"] == "gone, 3 times; it is not tried again"
+
+    def test_losses_before_a_trial_has_a_name_are_of_no_one_trial(self, trials):
+        for _ in range(2 * MAX_LOSSES):
+            trial = trials.ask()  # killed while the sampler chose
+            assert release(trials, trials.trials[trial.number], "gone")
 
     def test_what_the_user_stops_is_never_given_up(self, trials):
         for _ in range(2 * MAX_LOSSES):
