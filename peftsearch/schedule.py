@@ -208,7 +208,7 @@ def require_scores(study: optuna.Study, folder: StudyFolder) -> None:
 
 def _excess(trial: FrozenTrial) -> float:
     """How far a trial is beyond the limits."""
-    return sum(max(0.0, value) for value in trial.user_attrs[CONSTRAINTS])
+    return float(sum(max(0.0, value) for value in trial.user_attrs[CONSTRAINTS]))
 
 
 def stage_line(stage: dict[str, Any]) -> str:
