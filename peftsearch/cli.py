@@ -155,9 +155,7 @@ def _add_study(run: argparse.ArgumentParser) -> None:
     training.add_argument("--dtype", help="auto, fp32 or bf16")
     engine = run.add_argument_group("engine")
     engine.add_argument("--engine", default="local", help="local, or ray for many GPUs (default: %(default)s)")
-    engine.add_argument(
-        "--ray-address", metavar="ADDRESS", help="auto, HOST:PORT or ray://... (default: start Ray here)"
-    )
+    engine.add_argument("--ray-address", metavar="ADDRESS", help="auto or HOST:PORT (default: start Ray here)")
     engine.add_argument("--cpus-per-trial", type=float, default=1.0, metavar="N", help="default: %(default)s")
     engine.add_argument("--gpus-per-trial", type=float, metavar="N", help="fractions too (default: 1 if there is any)")
     engine.add_argument("--max-concurrent", type=int, metavar="N", help="trials at a time (default: all that fit)")

@@ -41,9 +41,8 @@ def choose_finalists(study: optuna.Study, setup: Setup, fit: Callable[[Design], 
         setup: Its settings.
         fit: Sizes a design.
     """
-    trials = [
-        t for t in not_interrupted(study) if t.state == TrialState.COMPLETE and not t.user_attrs.get("violations")
-    ]
+    counting = not_interrupted(study)
+    trials = [t for t in counting if t.state == TrialState.COMPLETE and not t.user_attrs.get("violations")]
     scores: dict[str, list[float]] = {}
     for t in trials:
         scores.setdefault(_design_key(t), []).append(score_of(t))
@@ -54,7 +53,8 @@ def choose_finalists(study: optuna.Study, setup: Setup, fit: Callable[[Design], 
         ranked = [t for t in ranked if t.number in front] + [t for t in ranked if t.number not in front]
     found = [t for t in ranked if t.user_attrs.get(KIND) != "baseline"]
     decided = getattr(setup.sampler, "decided_trial", None)
-    if decided is not None and (trial := decided(trials)) is not None:
+    trial = None if decided is None else decided(counting)  # a stage's failed trials belong to it
+    if trial is not None and not trial.user_attrs.get("violations"):
         found.insert(0, trial)
     baselines = [t for t in ranked if t.user_attrs.get(KIND) == "baseline"]
     chosen: list[Finalist] = []

@@ -16,6 +16,7 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from peftsearch.baselines import Baseline, baselines_of
+from peftsearch.claims import OWNER
 from peftsearch.errors import one_line
 from peftsearch.finalists import Finalist, choose_finalists, not_interrupted
 from peftsearch.progress import Reporter
@@ -28,7 +29,10 @@ _TRIES_PER_TRIAL = 50
 """Designs that may be proposed for each that fits, before the search gives up."""
 _CONFIRM_SEED = 1000
 """Distance of the confirmation's seeds from those of the search, which it must not share."""
-_NOT_RETRIED = {INTERRUPTED, "reason", "by_user"}
+_NOT_RETRIED = {INTERRUPTED, OWNER, "reason", "by_user"}
+"""User attributes of a lost trial that its retry does not take over."""
+_RUNGS = "completed_rung_"
+"""How the pruner's notes in a trial's system attributes begin: a retry reaches its rungs anew."""
 
 
 class Pause(Enum):
@@ -114,13 +118,14 @@ class Schedule:
     def _next_search(self) -> Work | Pause | None:
         study, setup = self._folder.search, self._setup
         while True:
-            self._record_stages()
-            if self._search_is_over():
-                return None
-            self._begin_phase("search", setup.strategy.trials - self._spent())
-            waiting = getattr(setup.sampler, "waiting", None)
             trials = study.get_trials(deepcopy=False)
             lost = next(iter(_to_retry(trials)), None)
+            if lost is None:  # a retry comes first: it may belong to a stage that would close without it
+                self._record_stages()
+                if self._search_is_over():
+                    return None
+            self._begin_phase("search", setup.strategy.trials - self._spent())
+            waiting = getattr(setup.sampler, "waiting", None)
             if lost is None and waiting is not None and waiting(trials):
                 return PAUSE
             place = next_place(trials) if lost is None else lost.user_attrs[PLACE]
@@ -264,4 +269,5 @@ def _to_retry(trials: list[FrozenTrial]) -> list[FrozenTrial]:
 def _again(study: optuna.Study, lost: FrozenTrial) -> optuna.Trial:
     """A trial with the parameters and the sampler's notes of one that was lost."""
     facts = {k: v for k, v in lost.user_attrs.items() if k not in _NOT_RETRIED}
-    return _create(study, dict(lost.params), dict(lost.distributions), facts, dict(lost.system_attrs))
+    notes = {k: v for k, v in lost.system_attrs.items() if not k.startswith(_RUNGS)}
+    return _create(study, dict(lost.params), dict(lost.distributions), facts, notes)

@@ -64,7 +64,7 @@ def open_storage(url: str) -> optuna.storages.RDBStorage:
     try:
         made = make_url(url)
         if made.database in (None, "", ":memory:"):
-            raise StudyError(f"--storage {url!r} names no database; a search in memory could not be resumed")
+            raise StudyError(f"--storage {_shown(url)!r} names no database; a search in memory could not be resumed")
         sqlite = made.get_backend_name() == "sqlite"
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # heartbeats, since Optuna 2.5
@@ -75,7 +75,7 @@ def open_storage(url: str) -> optuna.storages.RDBStorage:
                 grace_period=GRACE_S,
             )
     except (ImportError, sqlalchemy.exc.ArgumentError) as error:
-        raise StudyError(f"--storage {url!r} cannot be opened: {one_line(error)}") from error
+        raise StudyError(f"--storage {_shown(url)!r} cannot be opened: {one_line(error)}") from error
 
 
 def without_password(url: str) -> str:
@@ -92,6 +92,29 @@ def without_password(url: str) -> str:
         raise ConfigError(f"--storage {url!r} is not a storage URL such as sqlite:///x.db or postgresql://…") from error
 
 
+def _shown(url: object) -> str:
+    """A storage URL, or another place, as messages show it: without a password."""
+    try:
+        return make_url(str(url)).render_as_string(hide_password=True)
+    except sqlalchemy.exc.ArgumentError:
+        return str(url)
+
+
+def require_database(url: str) -> None:
+    """Check that a database is there, where opening it would make one.
+
+    Raises:
+        StudyError: The URL names a file of SQLite that is not there, or is none.
+    """
+    try:
+        made = make_url(url)
+    except sqlalchemy.exc.ArgumentError as error:
+        raise StudyError(f"--storage {url!r} is not a storage URL such as sqlite:///x.db or postgresql://…") from error
+    file = made.database if made.get_backend_name() == "sqlite" else None
+    if file and not file.startswith((":", "file:")) and not Path(file).exists():
+        raise StudyError(f"--storage {url!r}: there is no file {file}; give the URL that the run was begun with")
+
+
 def claim_lock(storage: optuna.storages.RDBStorage, folder: Path) -> AbstractContextManager[object]:
     """The lock under which processes look for work, one at a time; usable again and again.
 
@@ -104,7 +127,7 @@ def claim_lock(storage: optuna.storages.RDBStorage, folder: Path) -> AbstractCon
     backend = engine.url.get_backend_name()
     if backend in {"postgresql", "mysql", "mariadb"}:
         return _ServerLock(engine, backend)
-    beside = Path(str(engine.url.database)) if backend == "sqlite" else folder / "study"
+    beside = Path(str(engine.url.database)).resolve() if backend == "sqlite" else folder / "study"
     return FileLock(beside.with_name(".claim" if beside.parent == folder.resolve() else f".{beside.name}.claim"))
 
 
@@ -113,13 +136,21 @@ class _ServerLock:
 
     def __init__(self, engine: Engine, backend: str) -> None:
         self._engine = engine
-        postgres = backend == "postgresql"
-        self._take = f"SELECT pg_advisory_lock({_LOCK})" if postgres else f"SELECT GET_LOCK('peftsearch-{_LOCK}', -1)"
+        self._postgres = postgres = backend == "postgresql"
+        self._take = f"SELECT pg_advisory_lock({_LOCK})" if postgres else f"SELECT GET_LOCK('peftsearch-{_LOCK}', 60)"
         self._give = f"SELECT pg_advisory_unlock({_LOCK})" if postgres else f"SELECT RELEASE_LOCK('peftsearch-{_LOCK}')"
 
     def __enter__(self) -> None:
         self._connection = self._engine.connect()
-        self._connection.execute(text(self._take))
+        try:
+            while (taken := self._connection.execute(text(self._take)).scalar()) == 0:
+                pass  # MySQL's wait is over, and begins again; PostgreSQL's has no end
+            if taken is None and not self._postgres:
+                raise StudyError("the storage's server gives no lock (GET_LOCK answers NULL); try again")
+        except BaseException:
+            self._connection.invalidate()  # a lock that came too late is not kept in the pool
+            self._connection.close()
+            raise
 
     def __exit__(self, *error: object) -> None:
         try:
@@ -141,8 +172,9 @@ def storage_faults(where: object) -> Iterator[None]:
         cause = error.__cause__ if isinstance(error, optuna.exceptions.StorageInternalError) else error
         reason = one_line(getattr(cause, "orig", None) or cause or error, 160)
         raise StudyError(
-            f"{where}: the storage cannot be used ({reason}); if it is damaged, restore study.db from a copy or start "
-            "anew with another --name; if the disk is full or read-only, mend that and run the same command again"
+            f"{_shown(where)}: the storage cannot be used ({reason}); if it is damaged, restore study.db from a copy "
+            "or start anew with another --name; if the disk is full or read-only, mend that and run the same command "
+            "again"
         ) from error
     except OSError as error:
         if error.errno not in _DISK_FAULTS:

@@ -27,7 +27,15 @@ from optuna.samplers import BaseSampler
 from peftsearch.catalog import read_yaml
 from peftsearch.claims import new_owner, release_dead
 from peftsearch.errors import ConfigError, StudyError, one_line
-from peftsearch.storage import claim_lock, open_storage, own_url, quiet_optuna, storage_faults, study_prefix
+from peftsearch.storage import (
+    claim_lock,
+    open_storage,
+    own_url,
+    quiet_optuna,
+    require_database,
+    storage_faults,
+    study_prefix,
+)
 
 SETTINGS = "settings.yaml"
 Direction = Literal["maximize", "minimize"]
@@ -183,6 +191,7 @@ def fetch_settings(path: Path, url: str) -> None:
     """
     quiet_optuna()
     with storage_faults(url):
+        require_database(url)
         storage = open_storage(url)
         names = [s.study_name for s in storage.get_all_studies()]
         own = [n for n in names if re.fullmatch(rf"{re.escape(path.name)}-[0-9a-f]{{12}}/search", n)]

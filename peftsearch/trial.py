@@ -72,6 +72,7 @@ class TrialRunner:
             What is to be trained; None when the trial is over already: it does not fit, or was trained before.
         """
         setup, confirm = self.setup, phase == "confirm"
+        _live(study, trial)
         fidelity: Any = setup.strategy.confirm if confirm else setup.strategy.search
         system = study._storage.get_trial_system_attrs(trial._trial_id)
         if seed is None:
@@ -116,6 +117,8 @@ class TrialRunner:
             self.complete(work, outcome)
         except optuna.TrialPruned as error:
             self.prune(work, one_line(error))
+        except optuna.exceptions.UpdateFinishedTrialError:
+            self._is_taken(work)
         except (StudyError, OSError, optuna.exceptions.OptunaError):
             raise  # the study itself cannot go on
         except KeyboardInterrupt:
@@ -140,22 +143,26 @@ class TrialRunner:
             facts["right"] = packed_hits(outcome.right)
         if work.phase != "confirm":
             values = values_of(outcome.score, outcome.measures, self.setup.objectives)
-        _finish(work.study, work.trial, TrialState.COMPLETE, facts, values)
-        self._show(work, "complete", outcome.score)
+        if self._end(work, TrialState.COMPLETE, facts, values):
+            self._show(work, "complete", outcome.score)
 
     def prune(self, work: Work, reason: str) -> None:
         """Record a trial that the pruner stopped."""
-        _finish(work.study, work.trial, TrialState.PRUNED, {"reason": reason})
-        self._show(work, "pruned")
+        if self._end(work, TrialState.PRUNED, {"reason": reason}):
+            self._show(work, "pruned")
 
     def fail(self, work: Work, reason: str) -> None:
         """Record a trial that failed by its own fault."""
-        _finish(work.study, work.trial, TrialState.FAIL, {"reason": reason})
-        self._show(work, "failed", detail=reason)
+        if self._end(work, TrialState.FAIL, {"reason": reason}):
+            self._show(work, "failed", detail=reason)
 
     def lose(self, work: Work, reason: str, by_user: bool = False) -> None:
         """Record a trial whose process ended, or which the user stopped; it is run anew, within a limit."""
-        again = release(work.study, _stored(work), reason, by_user)
+        with self.folder.claim():
+            stored = _stored(work)
+            if stored.state.is_finished():
+                return  # recorded already, here or by who took it for lost
+            again = release(work.study, stored, reason, by_user)
         if not by_user:
             self._show(work, "lost" if again else "failed", detail=reason)
 
@@ -171,6 +178,18 @@ class TrialRunner:
         violations = limits.violations(measures)
         return {CONSTRAINTS: limits.values(measures)} | ({"violations": violations} if violations else {})
 
+    def _end(self, work: Work, state: TrialState, facts: dict[str, Any], values: list[float] | None = None) -> bool:
+        """Record how a trial ended; False when others have taken it for lost since, so that its place is theirs."""
+        try:
+            _finish(work.study, work.trial, state, facts, values)
+        except optuna.exceptions.UpdateFinishedTrialError:
+            self._is_taken(work)
+            return False
+        return True
+
+    def _is_taken(self, work: Work) -> None:
+        self._show(work, "lost", detail="gave no sign of life for too long; another process runs it anew")
+
     def _show(self, work: Work, state: str, score: float | None = None, detail: str | None = None) -> None:
         line = work.line if detail is None else {**work.line, "detail": detail}
         shown = TrialLine(**line, state=state, score=score, n_params=work.job.architecture.n_params)
@@ -184,6 +203,11 @@ class TrialRunner:
             if same and self.fit(Design.from_dict(t.user_attrs["design"])) == job.architecture:
                 return t
         return None
+
+
+def _live(study: optuna.Study, trial: optuna.Trial) -> None:
+    """Give the first sign of life: without any, other hosts would wait for a dead owner for ever."""
+    study._storage.record_heartbeat(trial._trial_id)  # type: ignore[attr-defined]  # RDBStorage has it
 
 
 def _stored(work: Work) -> FrozenTrial:

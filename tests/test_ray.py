@@ -1,5 +1,6 @@
 """The engine for many machines, on real Ray: two workers here, and a cluster of two nodes that loses one."""
 
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -10,6 +11,8 @@ import pytest
 import yaml
 from optuna.trial import TrialState
 
+from peftsearch.errors import ConfigError
+from peftsearch.options import RunOptions
 from tests.runs import arguments, call, kill_after, refused, start, study
 
 pytest.importorskip("ray.tune", reason="needs the extra ray", exc_type=ImportError)
@@ -107,6 +110,19 @@ def test_a_worker_dies_then_the_driver_and_the_local_engine_goes_on(place, tmp_p
     assert call("show", folder) == 0
 
 
+def test_ctrl_c_is_no_loss(place, tmp_path):
+    _, model, files = place
+    driver = start(arguments(model, files, tmp_path / "runs", "--search-steps", "2000", "--strategy", "random", *RAY))
+    for line in driver.stdout:
+        if "head " in line:  # the last baseline: trials of the search have begun, or do at once
+            break
+    driver.send_signal(signal.SIGINT)
+    assert driver.wait(120) == 130
+    stopped = [t for t in study(tmp_path / "runs" / "r").trials if t.state == TrialState.FAIL]
+    assert stopped
+    assert all(t.user_attrs["by_user"] and t.user_attrs["interrupted"] for t in stopped)
+
+
 def test_a_cluster_loses_a_node(place, tmp_path):
     _, model, files = place
     argv = arguments(model, files, tmp_path / "runs", *LONG, *RAY)
@@ -140,6 +156,7 @@ class TestRefused:
         [
             (["--ray-address", "127.0.0.1:1"], "does not answer"),
             (["--ray-address", "nonsense"], "give HOST:PORT"),
+            (["--ray-address", "ray://127.0.0.1:10001"], "Ray Client is not supported"),
             (["--gpus-per-trial", "64"], "no node of the cluster has as many"),
         ],
     )
@@ -151,6 +168,18 @@ class TestRefused:
         assert process.returncode == 2, out
         assert message in out.strip().splitlines()[-1]
         assert not (tmp_path / "runs").exists()
+
+    @pytest.mark.filterwarnings("ignore")
+    def test_no_node_has_both(self, monkeypatch):
+        from peftsearch.engines import ray as engine
+
+        nodes = [{"CPU": 64.0}, {"CPU": 4.0, "GPU": 1.0}]
+        monkeypatch.setattr(engine.ray, "nodes", lambda: [{"Alive": True, "Resources": node} for node in nodes])
+        monkeypatch.setattr(engine.ray, "cluster_resources", lambda: {"CPU": 68.0, "GPU": 1.0})
+        assert engine._resources_of(RunOptions(budget="1%", cpus_per_trial=4)) == {"cpu": 4, "gpu": 1}
+        with pytest.raises(ConfigError, match="no node of the cluster has both"):
+            engine._resources_of(RunOptions(budget="1%", cpus_per_trial=8))
+        assert engine._n_at_once({"cpu": 3, "gpu": 0}) == 21 + 1, "a trial is not spread over nodes"
 
     def test_a_missing_extra(self, place, tmp_path, capsys, monkeypatch):
         _, model, files = place

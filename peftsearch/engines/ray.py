@@ -98,6 +98,9 @@ class RayDriver:
             )
             try:
                 tuner.fit()
+            except KeyboardInterrupt:
+                search.interrupt()
+                raise
             finally:
                 search.close()
                 setup.loaded.model.to(setup.device)
@@ -114,7 +117,7 @@ def connect(address: str | None) -> None:
     """Start Ray on this machine, or connect to a cluster.
 
     Args:
-        address: `auto`, `HOST:PORT` or `ray://HOST:PORT`; None starts one here.
+        address: `auto` or `HOST:PORT`; None starts one here.
 
     Raises:
         ConfigError: The address does not answer.
@@ -132,9 +135,14 @@ def connect(address: str | None) -> None:
 
 
 def _require_answer(address: str) -> None:
-    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if address.startswith("ray://"):  # Ray Client runs Tune on the cluster, which cannot write this machine's study
+        raise ConfigError(
+            f"--ray-address {address}: Ray Client is not supported; run on a node of the cluster and give HOST:PORT "
+            "or auto"
+        )
+    host, _, port = address.rpartition(":")
     if not host or not port.isdigit():
-        raise ConfigError(f"--ray-address {address!r}: give HOST:PORT, ray://HOST:PORT or auto")
+        raise ConfigError(f"--ray-address {address!r}: give HOST:PORT or auto")
     try:
         socket.create_connection((host, int(port)), timeout=_ANSWER_S).close()
     except (OSError, OverflowError) as error:
@@ -146,25 +154,38 @@ def _require_answer(address: str) -> None:
 
 def _resources_of(options: RunOptions) -> dict[str, float]:
     """Resources of one trial; a GPU each where the cluster has any."""
-    there = ray.cluster_resources()
+    there, nodes = ray.cluster_resources(), _nodes()
     gpus = options.gpus_per_trial
     asked = {
         "cpu": options.cpus_per_trial,
         "gpu": float(there.get("GPU", 0) > 0) if gpus is None else gpus,
     }
     for name, amount in asked.items():
-        most = max((node["Resources"].get(name.upper(), 0) for node in ray.nodes() if node["Alive"]), default=0)
+        most = max((node.get(name.upper(), 0) for node in nodes), default=0)
         if amount > most:
             raise ConfigError(
                 f"--{name}s-per-trial {amount:g}: no node of the cluster has as many (the largest has {most:g})"
             )
+    if not any(_n_on(node, asked) for node in nodes):  # Tune would wait for such a node for ever
+        raise ConfigError(
+            f"--cpus-per-trial {asked['cpu']:g} and {asked['gpu']:g} GPUs a trial: no node of the cluster has both"
+        )
     return asked
 
 
 def _n_at_once(resources: dict[str, float]) -> int:
-    """Trials that the cluster holds side by side."""
-    there = ray.cluster_resources()
-    return max(1, min(int(there.get(name.upper(), 0) / amount) for name, amount in resources.items() if amount > 0))
+    """Trials that the cluster holds side by side; none is spread over nodes."""
+    return max(1, sum(_n_on(node, resources) for node in _nodes()))
+
+
+def _nodes() -> list[dict[str, float]]:
+    """Resources of the cluster's living nodes."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def _n_on(node: dict[str, float], resources: dict[str, float]) -> int:
+    """Trials that a node holds side by side."""
+    return min(int(node.get(name.upper(), 0) / amount) for name, amount in resources.items() if amount > 0)
 
 
 def _is_stopped(search: StudySearch, trial_id: str, result: dict[str, Any]) -> bool:

@@ -81,6 +81,11 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # ray ships no complete 
         except Exception as fault:  # a full disk, a lost database
             self.fault = fault
 
+    def interrupt(self) -> None:
+        """Record that the user stopped all trials that are running, which is no reason ever to give one up."""
+        for work, _ in self._works.values():
+            self._runner.lose(work, "stopped by the user", by_user=True)
+
     def close(self) -> None:
         """End the signs of life of trials that are still running."""
         for _, beat in self._works.values():
@@ -116,6 +121,8 @@ class StudyPruner(FIFOScheduler):  # type: ignore[misc]  # ray ships no complete
             return str(TrialScheduler.CONTINUE)
         try:
             reason = pruned_at(work.trial, result["opt_step"], result["score"])
+        except optuna.exceptions.UpdateFinishedTrialError:
+            reason = "taken for lost by another process"
         except Exception as fault:
             self._search.fault = fault
             return str(TrialScheduler.STOP)

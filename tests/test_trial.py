@@ -1,0 +1,172 @@
+"""Trials that a schedule hands out and a runner records, without training: what was lost, and to whom."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import optuna
+import pytest
+import sqlalchemy
+from optuna.trial import TrialState
+
+from peftsearch.claims import OWNER, new_owner, release, release_dead
+from peftsearch.engines.job import Outcome
+from peftsearch.errors import StudyError
+from peftsearch.finalists import choose_finalists
+from peftsearch.objectives import Constraints, parse_objectives
+from peftsearch.pruners import make_pruner
+from peftsearch.samplers import make_sampler
+from peftsearch.samplers.context import INTERRUPTED, STAGE
+from peftsearch.schedule import Pause, Schedule, _again
+from peftsearch.storage import _ServerLock, open_storage
+from peftsearch.strategy import load_strategy
+from peftsearch.study import StudyFolder, fetch_settings
+from peftsearch.trial import TrialRunner
+from tests.samplers.driving import BACKBONE, BUDGET, SPACE, context, value_of
+
+
+class Shown:
+    """A reporter that keeps what it is told."""
+
+    def __init__(self):
+        self.trials = []
+
+    def trial(self, line, steps):
+        self.trials.append((line.state, line.name))
+
+    def phase(self, name, n_trials):
+        pass
+
+    def note(self, text):
+        pass
+
+
+def outcome(score=0.5):
+    return Outcome(
+        score=score, task_scores=(score,), right=((),), n_params=1, n_head=1, loss=1.0, train_s=1.0, wall_s=1.0
+    )
+
+
+@pytest.fixture
+def parts(tmp_path):
+    """A schedule of S4 with 24 trials on a real study; its runner, its folder, and what was shown."""
+    ctx, strategy = context(n_trials=24), replace(load_strategy("s4"), trials=24)
+    setup = SimpleNamespace(
+        space=SPACE, backbone=BACKBONE, budget=BUDGET, context=ctx, strategy=strategy, constraints=Constraints(),
+        sampler=make_sampler("s4", ctx, {}), pruner=make_pruner(strategy), options=SimpleNamespace(seed=0),
+        training=SimpleNamespace(learning_rate=1e-3), objectives=parse_objectives("score"),
+        suite=SimpleNamespace(tasks=(None,)),
+    )  # fmt: skip
+    folder, shown = StudyFolder(tmp_path / "r", {"a": 1}), Shown()
+    runner = TrialRunner(setup, folder, shown)
+    yield Schedule(setup, folder, runner, shown), runner, folder, shown
+    folder.close()
+
+
+def test_a_claimed_trial_has_given_a_sign_of_life(parts):
+    """Its owner may die before it trains, on a host of which only the heartbeat tells."""
+    schedule, _, folder, _ = parts
+    work = schedule.next()
+    folder.search._storage.set_trial_user_attr(work.trial._trial_id, OWNER, "elsewhere 1 1 x")
+    with folder._storage.engine.begin() as connection:
+        connection.execute(sqlalchemy.text("UPDATE trial_heartbeats SET heartbeat = '2000-01-01 00:00:00'"))
+    assert release_dead(folder.search, new_owner()) == 1
+
+
+@pytest.mark.parametrize("end", ["complete", "report", "lose"])
+def test_a_trial_that_others_took_for_lost_ends_nothing(parts, end):
+    schedule, runner, folder, shown = parts
+    work = schedule.next()
+    release(folder.search, folder.search.trials[work.trial.number], "gave no sign of life")
+
+    def run(job, report):
+        if end == "report":
+            work.trial.report(0.5, 1)
+        if end == "lose":
+            raise KeyboardInterrupt
+        return outcome()
+
+    if end == "lose":
+        with pytest.raises(KeyboardInterrupt):
+            runner.run(work, SimpleNamespace(run=run))
+    else:
+        runner.run(work, SimpleNamespace(run=run))
+        assert shown.trials[-1] == ("lost", work.name)
+    assert folder.search.trials[work.trial.number].user_attrs[INTERRUPTED]
+
+
+def test_a_stage_waits_for_the_retry_of_its_further_trial(parts):
+    schedule, runner, folder, _ = parts
+    while (work := schedule.next()).phase == "baselines":
+        runner.complete(work, outcome())
+    first, works = work, []
+    while not isinstance(work := schedule.next(), Pause):  # the others of the stage, and one further trial
+        works.append(work)
+    further = works.pop()
+    for work in works:
+        runner.complete(work, outcome(value_of({"name": work.name})))
+    runner.lose(further, "its worker died")
+    runner.complete(first, outcome())
+    again = schedule.next()
+    assert again.name == further.name
+    assert folder.search.trials[again.trial.number].system_attrs[STAGE] == "grouping"
+    assert "stages" not in folder.search.user_attrs, "decided before the retry has ended"
+
+
+def test_a_retry_takes_over_no_owner_and_no_rung():
+    study = optuna.create_study()
+    trial = study.ask()
+    trial.set_user_attr(OWNER, "elsewhere 1 1 x")
+    trial.set_user_attr(INTERRUPTED, True)
+    for key in ("completed_rung_0", "nsga2:generation"):
+        study._storage.set_trial_system_attr(trial._trial_id, key, 1)
+    study.tell(trial, state=TrialState.FAIL)
+    again = _again(study, study.trials[0])
+    assert study.trials[again.number].user_attrs == {}
+    assert study.trials[again.number].system_attrs == {"nsga2:generation": 1}
+
+
+def test_the_decision_of_a_search_with_a_failed_trial_is_confirmed(parts):
+    schedule, runner, folder, _ = parts
+    setup, n = schedule._setup, 0
+    while (work := schedule.next()).phase != "confirm":
+        n += work.phase == "search"
+        if n == 2 and work.phase == "search":
+            runner.fail(work, "out of memory")
+        else:
+            runner.complete(work, outcome(value_of({"name": work.name})))
+    decided = setup.sampler.decided_trial(folder.search.trials)
+    names = [f.name for f in choose_finalists(folder.search, setup, runner.fit)]
+    assert decided is not None
+    assert decided.user_attrs["name"] == next(name for name in names if name.startswith("trial"))
+
+
+class TestStorage:
+    def test_a_password_is_not_shown(self):
+        with pytest.raises(StudyError) as told:
+            open_storage("postgresql+nothing://me:secret@host/x")
+        assert "secret" not in str(told.value)
+
+    def test_looking_for_a_study_makes_no_database(self, tmp_path):
+        with pytest.raises(StudyError, match="there is no file"):
+            fetch_settings(tmp_path / "r", f"sqlite:///{tmp_path / 'typo.db'}")
+        assert not list(tmp_path.iterdir())
+
+    @pytest.mark.parametrize(("answers", "takes"), [([1], True), ([0, 0, 1], True), ([None], False)])
+    def test_mysqls_lock_is_held_when_it_says_so(self, answers, takes):
+        class Connection:
+            def execute(self, statement):
+                return SimpleNamespace(scalar=lambda: answers.pop(0))
+
+            def invalidate(self):
+                pass
+
+            close = invalidate
+
+        lock = _ServerLock(SimpleNamespace(connect=Connection), "mysql")
+        assert "-1" not in lock._take, "MariaDB refuses a negative wait, and answers NULL"
+        if takes:
+            lock.__enter__()
+        else:
+            with pytest.raises(StudyError, match="gives no lock"):
+                lock.__enter__()
+        assert not answers
