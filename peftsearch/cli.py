@@ -45,12 +45,15 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {' '.join(message.split())} (see {self.prog} --help)\n")
 
 
+_MAY_BE_NEGATIVE = {"--budget", "--budgets", "--reference"}
+
+
 def _join_negative(argv: Sequence[str]) -> list[str]:
-    """Join `--budget -1%`, whose value argparse would take for an option, so that its own message can be given."""
+    """Join `--reference -0.5,100`, whose value argparse would take for an option; `--budget -1%` for its own message."""
     joined: list[str] = []
     for argument in argv:
-        if joined and joined[-1] == "--budget" and argument[:1] == "-" and argument[1:2].isdigit():
-            joined[-1] = f"--budget={argument}"
+        if joined and joined[-1] in _MAY_BE_NEGATIVE and argument[:1] == "-" and argument[1:2].isdigit():
+            joined[-1] = f"{joined[-1]}={argument}"
         else:
             joined.append(argument)
     return joined

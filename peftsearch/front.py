@@ -28,6 +28,13 @@ _COMPARED = {
     "metric": "metric",
 }
 """Settings that studies of one front share, as they are called in messages."""
+_FIDELITY = {
+    "number of steps of the confirmation": ("strategy", "confirm", "steps"),
+    "number of steps of the search": ("strategy", "search", "steps"),
+    "batch size": ("training", "batch_size"),
+    "length of texts in tokens": ("training", "max_length"),
+}
+"""Settings that make scores of different trainings comparable, and where they are."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -142,7 +149,10 @@ def require_comparable(studies: Sequence[StudyPoints]) -> None:
     for other in studies[1:]:
         for key, named in _COMPARED.items():
             _require_same(first, other, named, first.settings.get(key), other.settings.get(key))
-        _require_same(first, other, "number of steps of the confirmation", _steps(first), _steps(other))
+        for named, place in _FIDELITY.items():
+            here, there = (_setting(study, *place) for study in (first, other))
+            if here is not None and there is not None:
+                _require_same(first, other, named, here, there)
     multi = [s for s in studies if len(s.objectives) > 1]
     if multi and len(studies) > 1:
         raise StudyError(f"{multi[0].path}: a study of several objectives has a front of its own; give it alone")
@@ -166,9 +176,12 @@ def _require_same(first: StudyPoints, other: StudyPoints, named: str, here: obje
         )
 
 
-def _steps(study: StudyPoints) -> Any:
-    strategy = study.settings.get("strategy")
-    return strategy.get("confirm", {}).get("steps") if isinstance(strategy, Mapping) else None
+def _setting(study: StudyPoints, *place: str) -> Any:
+    """A setting within others; None where a study of old does not hold it."""
+    held: Any = study.settings
+    for key in place:
+        held = held.get(key) if isinstance(held, Mapping) else None
+    return held
 
 
 def all_objectives_front(points: Sequence[Point], objectives: Sequence[str]) -> list[Point]:
@@ -186,12 +199,13 @@ def _level(points: Sequence[Point], axis: Axis, reference: tuple[float, float] |
         )
         reference = float(score), axis.cost_at(float(place))
     names = ["all", "search", *dict.fromkeys(p.baseline for p in points if p.baseline)]
-    bent = knee([axis.place(axis.cost(p)) for p in placed], [p.score for p in placed])
+    full = [p for p in _full(points) if axis.holds(p)]
+    bent = knee([axis.place(axis.cost(p)) for p in full], [p.score for p in full])
     return Level(
         confirmed=points[0].confirmed,
         points=tuple(points),
         series=tuple(_series(name, [p for p in points if _belongs(p, name)], axis, reference) for name in names),
-        knee=None if bent is None else placed[bent.index],
+        knee=None if bent is None else full[bent.index],
         reference=reference,
     )
 
@@ -211,15 +225,20 @@ def _belongs(point: Point, series: str) -> bool:
 
 def _best_and_smallest(level: Level, axis: Axis, n_validation: int) -> tuple[Point, Point | None]:
     """By the rule of the verdict: designs with fewer scores than the others are neither."""
-    n_seeds = max(len(p.scores) for p in level.points)
-    full = [p for p in level.points if len(p.scores) == n_seeds]
+    full = _full(level.points)
     best = max(full, key=lambda p: (p.score, -axis.cost(p)))
-    if n_seeds < 2:
+    if len(best.scores) < 2:
         return best, None
     n = n_validation or 10**9  # unknown: the variance of rounding to whole examples is left out
     errors = [standard_error(_candidate(best), _candidate(p), n) for p in full]
     costs = [(float(p.budget_params), axis.cost(p)) for p in full]
     return best, full[smallest_within(costs, [p.score for p in full], errors)]
+
+
+def _full(points: Sequence[Point]) -> list[Point]:
+    """Points with as many seeds as any: one seed of a confirmation that was cut short is luck, and no conclusion."""
+    n_seeds = max(len(p.scores) for p in points)
+    return [p for p in points if len(p.scores) == n_seeds]
 
 
 def _candidate(point: Point) -> Candidate:
@@ -238,6 +257,8 @@ def _notes(levels: Sequence[Level], points: Sequence[Point], usable: Sequence[Po
         notes.append("No design is confirmed: the front is of single trainings, among which the best are partly luck.")
     elif max(len(p.scores) for p in levels[0].points) < 2:
         notes.append("One seed has no standard error: give --seeds 2 or more for the smallest budget within it.")
+    if levels[0].confirmed:
+        notes += _unevenness(levels[0].points, points)
     violating = sum(bool(p.violations) for p in points)
     if violating:
         notes.append(f"{violating} designs violate a constraint and are on no front.")
@@ -245,4 +266,20 @@ def _notes(levels: Sequence[Level], points: Sequence[Point], usable: Sequence[Po
         notes.append(f"{len(points) - len(usable) - violating} designs have no measured {axis.label}.")
     if any(not axis.holds(p) for p in usable):
         notes.append("The head alone costs nothing: it is a level, and counts for neither knee nor hypervolume.")
+    return notes
+
+
+def _unevenness(confirmed: Sequence[Point], points: Sequence[Point]) -> list[str]:
+    """What of the runs is confirmed less than the rest, or not at all."""
+    few = [p for p in confirmed if p not in _full(confirmed)]
+    notes = []
+    if few:
+        n_seeds = max(len(p.scores) for p in confirmed)
+        are = "1 confirmed design has" if len(few) == 1 else f"{len(few)} confirmed designs have"
+        notes.append(f"{are} fewer seeds than the {n_seeds} of others, and cannot be best, smallest or knee.")
+    known = {p.study for p in points if p.confirmed}
+    missing = dict.fromkeys(p.study for p in points if p.study not in known)
+    if missing:
+        has, it_is = ("has", "it is") if len(missing) == 1 else ("have", "they are")
+        notes.append(f"{', '.join(missing)} {has} no confirmed design: {it_is} in none of the conclusions.")
     return notes

@@ -260,6 +260,32 @@ class TestFiles:
         assert out.count('pip install "peftsearch[report]"') == 2
 
 
+class TestUnevenRuns:
+    def test_designs_with_fewer_seeds_are_not_the_knee_and_are_told(self, tmp_path):
+        """A killed confirmation leaves a lucky single training; it is no conclusion."""
+        low = save_study(
+            tmp_path / "low", "0.1%", 1000, [{"name": "lora", "n_params": 900, "score": 0.6}],
+            [*confirmations("lora", 300, (0.60, 0.61)), *confirmations("trial 1", 900, (0.70, 0.72)),
+             *confirmations("trial 2", 500, (0.95,))],
+        )  # fmt: skip
+        high = save_study(
+            tmp_path / "high", "1%", 10_000, [{"name": "lora", "n_params": 900, "score": 0.6}],
+            [*confirmations("trial 1", 9000, (0.75, 0.77))],
+        )  # fmt: skip
+        front = front_of([low, high])
+        assert front.levels[0].knee.name == "trial 1"
+        assert front.levels[0].knee.study == "low"
+        assert "trial 2" in {p.name for p in front.levels[0].front}
+        assert any("1 confirmed design has fewer seeds than the 2 of others" in note for note in front.notes)
+
+    def test_a_run_without_confirmations_is_told(self, sweep, tmp_path):
+        new = save_study(tmp_path / "new", "5%", 50_000, [{"name": "trial 1", "n_params": 40_000, "score": 0.99}])
+        front = front_of([*sweep, new])
+        assert front.best.study != "new"
+        assert any("new has no confirmed design: it is in none of the conclusions" in note for note in front.notes)
+        assert not any("no confirmed design" in note for note in front_of(sweep).notes)
+
+
 class TestRefusals:
     @pytest.mark.parametrize(
         ("key", "value", "message"),
@@ -268,6 +294,13 @@ class TestRefusals:
             ("task_fingerprint", "0" * 16, "the data of the task"),
             ("metric", "f1", "the metric is f1 there and accuracy here"),
             ("strategy", {"confirm": {"steps": 7}}, "number of steps of the confirmation is 7 there and 100 here"),
+            (
+                "strategy",
+                {"search": {"steps": 7}, "confirm": {"steps": 100}},
+                "number of steps of the search is 7 there and 50 here",
+            ),
+            ("training", {"batch_size": 64}, "the batch size is 64 there and 32 here"),
+            ("training", {"batch_size": 32, "max_length": 8}, "the length of texts in tokens is 8 there and 128 here"),
             ("budget_params", 1000, "have the same budget"),
             ("objectives", ["score", "params"], "give it alone"),
         ],
@@ -291,6 +324,7 @@ class TestRefusals:
             (["--x", "latency"], "no usable trial of these runs has it measured (measured: params)"),
             (["--reference", "0.5"], "write a score and a cost"),
             (["--reference", "0.5,0"], "above zero"),
+            (["--reference", "-0.5,0"], "above zero"),  # a score may be negative
             (["--trials", "9"], "--trials belongs to a sweep"),
             (["--name", "x"], "--name belongs to a sweep"),
         ],
