@@ -49,7 +49,7 @@ _MAY_BE_NEGATIVE = {"--budget", "--budgets", "--reference"}
 
 
 def _join_negative(argv: Sequence[str]) -> list[str]:
-    """Join a value that argparse takes for an option: `--reference -0.5,100`, and `--budget -1%` for its message."""
+    """Join `--reference -0.5,100`, whose value argparse would take for an option; and `--budget -1%`, to refuse it."""
     joined: list[str] = []
     for argument in argv:
         if joined and joined[-1] in _MAY_BE_NEGATIVE and argument[:1] == "-" and argument[1:2].isdigit():

@@ -60,12 +60,27 @@ def _stored_options(arguments: argparse.Namespace) -> RunOptions:
     found = sorted(runs.glob(f"*/{SETTINGS}"), key=lambda p: p.stat().st_mtime)
     if arguments.name is None and not found:
         raise StudyError(f"{runs}: there is no study to resume; start one with --budget")
+    _refuse_stored(arguments)
     folder = runs / arguments.name if arguments.name is not None else found[-1].parent
     where = {
         k: getattr(arguments, k)
         for k in ("engine", "ray_address", "cpus_per_trial", "gpus_per_trial", "max_concurrent")
     }
     return replace(read_options(folder, arguments.storage), **where)
+
+
+def _refuse_stored(arguments: argparse.Namespace) -> None:
+    """A resumed study keeps the options that it was begun with; others would be passed over."""
+    from peftsearch.options import RunOptions
+    from peftsearch.session import NOT_STORED
+
+    own = [f for f in fields(RunOptions) if f.name not in NOT_STORED | {"budget", "name"}]
+    given = next((f.name for f in own if getattr(arguments, f.name) != f.default), None)
+    if given is not None:
+        raise ConfigError(
+            f"--{given.replace('_', '-')} with --resume and no --budget: the study keeps the options that it was begun "
+            "with; leave it out, or give the whole command with --budget"
+        )
 
 
 def worker(arguments: argparse.Namespace) -> int:
@@ -151,7 +166,7 @@ def list_catalog(what: str, as_json: bool) -> int:
     for column in rows[0]:
         table.add_column(column, overflow="fold", no_wrap=column == "name")
     for row in rows:
-        table.add_row(*map(str, row.values()))
+        table.add_row(*(f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row.values()))
     terminal().print(table)
     return 0
 
@@ -160,10 +175,7 @@ def _spaces() -> list[dict[str, Any]]:
     from peftsearch.space import load_space
 
     found = {name: load_space(name) for name in shipped("search_spaces")}
-    return [
-        {"name": name, "designs": f"{s.n_designs:,}", "what": getattr(s, "description", "")}
-        for name, s in found.items()
-    ]
+    return [{"name": name, "designs": s.n_designs, "what": getattr(s, "description", "")} for name, s in found.items()]
 
 
 def _strategies() -> list[dict[str, Any]]:

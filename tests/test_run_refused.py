@@ -1,5 +1,6 @@
 """What `peftsearch run` refuses: one line, exit code 2, and nothing changed on disk."""
 
+import json
 import os
 import shutil
 import sqlite3
@@ -191,6 +192,22 @@ class TestBadStudies:
     def test_a_read_only_folder(self, args, tmp_path, capsys):
         (tmp_path / "runs").mkdir(mode=0o500)
         assert "Permission denied" in refused(capsys, *args())
+
+
+@pytest.mark.parametrize("more", [("--trials", "50"), ("--device", "cpu"), ("--learning-rate", "0.1")])
+def test_options_that_a_resumed_study_would_pass_over(tmp_path, capsys, more):
+    folder = tmp_path / "r"
+    folder.mkdir()
+    (folder / "settings.yaml").write_text("options: {budget: 1%}\n")
+    said = refused(capsys, "run", "--resume", "--runs", tmp_path, "--name", "r", *more)
+    assert f"{more[0]} with --resume and no --budget" in said
+
+
+def test_the_number_of_designs_is_a_number(capsys):
+    assert call("list", "spaces", "--json") == 0
+    assert {s["name"]: s["designs"] for s in json.loads(capsys.readouterr().out)}["autopeft"] == 4095 * (9**3 - 1)
+    assert call("list", "spaces") == 0
+    assert "2,981,160" in capsys.readouterr().out
 
 
 def _broken_storage(url):
