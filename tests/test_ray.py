@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -121,6 +122,23 @@ def test_ctrl_c_is_no_loss(place, tmp_path):
     stopped = [t for t in study(tmp_path / "runs" / "r").trials if t.state == TrialState.FAIL]
     assert stopped
     assert all(t.user_attrs["by_user"] and t.user_attrs["interrupted"] for t in stopped)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("fault", "ends_the_study"), [(ValueError("nan"), False), (OSError("disk full"), True)])
+def test_a_score_that_is_no_number_is_its_trials_own_fault(fault, ends_the_study):
+    from peftsearch.engines.ray_search import StudySearch
+
+    def complete(work, outcome):
+        raise fault
+
+    failed = []
+    runner = SimpleNamespace(complete=complete, fail=lambda work, reason: failed.append(reason))
+    search = StudySearch(None, runner, None)
+    search._works["a"] = "work", SimpleNamespace(join=lambda: None)
+    search.on_trial_complete("a", {"outcome": None})
+    assert (search.fault is fault) == ends_the_study
+    assert failed == ([] if ends_the_study else ["ValueError: nan"])
 
 
 def test_a_cluster_loses_a_node(place, tmp_path):

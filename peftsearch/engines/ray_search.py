@@ -10,6 +10,8 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
+from peftsearch.engines.job import Outcome
+from peftsearch.errors import StudyError, one_line
 from peftsearch.schedule import Pause, Schedule
 from peftsearch.trial import TrialRunner, Work, pruned_at
 
@@ -77,9 +79,18 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # ray ships no complete 
             elif "failed" in result:
                 self._runner.fail(work, result["failed"])
             else:
-                self._runner.complete(work, result["outcome"])
+                self._complete(work, result["outcome"])
         except Exception as fault:  # a full disk, a lost database
             self.fault = fault
+
+    def _complete(self, work: Work, outcome: Outcome) -> None:
+        """Record an outcome; one that cannot be, such as a score that is no number, is its trial's own fault."""
+        try:
+            self._runner.complete(work, outcome)
+        except (StudyError, OSError, optuna.exceptions.OptunaError):
+            raise
+        except Exception as error:
+            self._runner.fail(work, f"{type(error).__name__}: {one_line(error)}")
 
     def interrupt(self) -> None:
         """Record that the user stopped all trials that are running, which is no reason ever to give one up."""
