@@ -27,6 +27,7 @@ from typing import Literal
 
 from peftsearch.architecture import Architecture
 from peftsearch.backbone.anatomy import Backbone, Block, Weights
+from peftsearch.objectives import show_bytes
 
 CONTEXT_BYTES = 10**9
 """CUDA and cuDNN themselves, about."""
@@ -145,3 +146,37 @@ def estimate(
         hidden_states=hidden_state_bytes(blocks, step),
         fp32_copies=4 * n_trained if step.float_bytes < 4 else 0,
     )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MemoryLimit:
+    """A limit on memory, held against what a design needs for certain: weights, gradients and optimizer states.
+
+    Hidden states are not counted: their formula is an upper estimate, and what it alone forbids may well fit. So
+    nothing is refused that would keep the limit, and what is not refused may still exceed it when it is measured.
+    """
+
+    limit: int
+    """Bytes."""
+    model_bytes: int
+    """Of the loaded model's parameters and buffers."""
+    n_head: int
+    """Trained parameters of the head."""
+
+    def certain(self, n_added: int) -> int:
+        """Bytes that methods of so many parameters, which are fp32 as the head's are, need whatever the batch."""
+        return self.model_bytes + 4 * n_added + (1 + ADAM_STATES) * 4 * (n_added + self.n_head)
+
+    @property
+    def room(self) -> int:
+        """The most parameters that methods may add; below zero where the model alone exceeds the limit."""
+        return (self.limit - self.certain(0)) // (self.certain(1) - self.certain(0))
+
+    def obstacle(self, n_added: int) -> str | None:
+        """Say why methods of so many parameters cannot be trained; None when they may."""
+        if n_added <= self.room:
+            return None
+        return (
+            f"its {n_added:,} parameters cannot be trained: weights, gradients and optimizer states alone take "
+            f"{show_bytes(self.certain(n_added))}, --max-memory is {show_bytes(self.limit)}"
+        )

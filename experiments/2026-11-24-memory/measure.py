@@ -1,21 +1,23 @@
 """Memory of training steps of MiniLM-L6 in fp32 on a CPU: predicted, counted, and as the process grows.
 
-    OMP_NUM_THREADS=1 python experiments/2026-11-24-memory/measure.py > results.json
+    OMP_NUM_THREADS=1 python measure.py > results.json
 
-One child process a setting. `counted` is what peftsearch/measure.py counts: the bytes of weights and buffers, of all
-that autograd saves (each storage once), and of the gradients and AdamW states of what is trained. `grown` is the peak
-of the process's resident set (VmHWM, reset after the model is loaded and a first short step has started the kernels)
-less the resident set before: gradients, AdamW states and everything that is alive at once, temporaries included;
-the weights are in it neither before nor after. The second attention setting (no attention dropout) takes torch's fused
-kernel, the first one does not: on a CPU torch computes attention with dropout step by step.
+One child process a setting, all with and without dropout in the attention: with it torch computes attention step by
+step on a CPU and keeps the weights of all heads; without it its fused kernel runs, which keeps none. `counted` is what
+peftsearch/measure.py counts: the bytes of weights and buffers, of all that autograd saves (each storage once), and of
+the gradients and AdamW states of what is trained. `grown` is the peak of the process's resident set over three steps
+(VmHWM, which is reset after a first short step has started the kernels) less the resident set before them: all that is
+alive at once, temporaries and buffers of kernels included, the weights not.
+
+The weights of the quantised model come last: bytes of the parameters' storages and of what bitsandbytes keeps beside.
 """
 
 import gc
 import json
+import os
 import re
 import subprocess
 import sys
-from itertools import chain
 from pathlib import Path
 
 SETTINGS = [
@@ -23,6 +25,8 @@ SETTINGS = [
     {"trained": "lora 0.1%", "batch": 16, "seq": 64},
     {"trained": "lora 0.1%", "batch": 4, "seq": 256},
 ]
+MALLOC = {"MALLOC_MMAP_THRESHOLD_": "65536"}
+"""glibc gives blocks above this back when they are freed; by default the threshold grows, and the heap with it."""
 STEPS = 3
 LABELS = 2
 
@@ -42,8 +46,8 @@ def measure(setting: dict) -> dict:
     from peftsearch.budget import parse_budget
     from peftsearch.fitting import fit
     from peftsearch.injection import inject
-    from peftsearch.measure import ADAM_STATES, SavedActivations
-    from peftsearch.memory import Step, blocks_passed, estimate
+    from peftsearch.measure import SavedActivations, stored_bytes
+    from peftsearch.memory import ADAM_STATES, Step, blocks_passed, estimate
 
     torch.set_num_threads(1)
     loaded = load_backbone(None, num_labels=LABELS)
@@ -72,6 +76,8 @@ def measure(setting: dict) -> dict:
         optimizer.zero_grad(set_to_none=True)
 
     step(1, 8, torch.optim.SGD(trained, lr=0.0))
+    for parameter in model.parameters():
+        parameter.detach().sum()  # rows of the embeddings that no text has used are not resident yet
     gc.collect()
     before = resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts anew
@@ -82,10 +88,9 @@ def measure(setting: dict) -> dict:
     kept = SavedActivations(model)
     with kept:
         step(setting["batch"], setting["seq"], optimizer)
-    storages = {t.untyped_storage().data_ptr(): t for t in chain(model.parameters(), model.buffers())}
     trained_bytes = sum(p.numel() * p.element_size() for p in trained)
     counted = {
-        "weights": sum(t.untyped_storage().nbytes() for t in storages.values()),
+        "weights": stored_bytes(model),
         "gradients": trained_bytes,
         "optimizer": ADAM_STATES * trained_bytes,
         "hidden_states": kept.n_bytes,
@@ -110,23 +115,53 @@ def measure(setting: dict) -> dict:
     }
 
 
+def packed_weights(name: str) -> dict:
+    """Predicted and stored bytes of the weights under a quantisation."""
+    import torch
+    from transformers import AutoModelForSequenceClassification, BitsAndBytesConfig
+
+    from peftsearch.backbone.folder import demo_folder
+    from peftsearch.backbone.outline import read_outline
+    from peftsearch.memory import weight_bytes
+
+    how = {
+        "nf4": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": torch.float32},
+        "int8": {"load_in_8bit": True},
+    }[name]
+    model = AutoModelForSequenceClassification.from_pretrained(
+        demo_folder(),
+        num_labels=LABELS,
+        dtype=torch.float32,
+        device_map="cpu",
+        quantization_config=BitsAndBytesConfig(**how, llm_int8_skip_modules=["classifier"]),
+    )
+    beside = 0
+    for parameter in model.parameters():
+        state = getattr(parameter, "quant_state", None)
+        scales = getattr(parameter, "SCB", None) if state is None else state.absmax
+        beside += 0 if scales is None else scales.nbytes
+    stored = sum(p.untyped_storage().nbytes() for p in model.parameters()) + beside
+    return {"quantize": name, "predicted": weight_bytes(read_outline(None).weights, 4, name), "stored": stored}
+
+
 def main() -> None:
     """Measure every setting in a process of its own."""
     if len(sys.argv) > 1:
-        print(json.dumps(measure(json.loads(sys.argv[1]))))
+        given = json.loads(sys.argv[1])
+        print(json.dumps(packed_weights(given) if isinstance(given, str) else measure(given)))
         return
     results = []
-    for setting in (s | {"attention": a} for a in ("as trained", "fused") for s in SETTINGS):
+    settings = [s | {"attention": a} for a in ("with dropout", "fused") for s in SETTINGS]
+    for setting in [*settings, "nf4", "int8"]:
         out = subprocess.run(
-            [sys.executable, __file__, json.dumps(setting)], capture_output=True, text=True, check=True
+            [sys.executable, __file__, json.dumps(setting)],
+            capture_output=True,
+            text=True,
+            check=True,
+            env=os.environ | MALLOC,
         ).stdout
         results.append(json.loads(out.splitlines()[-1]))
-        r = results[-1]
-        print(r["trained"], r["batch"], r["seq"], r["attention"], file=sys.stderr)
-        for row in ("documented", "fused", "eager"):
-            print("  predicted", row, {k: round(v / 1e6, 2) for k, v in r["predicted"][row].items()}, file=sys.stderr)
-        print("  counted", {k: round(v / 1e6, 2) for k, v in r["counted"].items()}, file=sys.stderr)
-        print("  grown", round(r["grown"] / 1e6, 2), file=sys.stderr)
+        print(results[-1], file=sys.stderr)
     print(json.dumps(results, indent=1))
 
 
