@@ -26,6 +26,8 @@ from peftsearch.objectives import show_bytes
 
 MOST = {"--batch": 1_000_000, "--seq": 10_000_000}
 """Above these a number is a slip of the keyboard."""
+SEQ = 128
+"""Tokens of a text unless the command says otherwise: at most as many as `run` leaves of one."""
 FULL = "full fine-tuning"
 PARTS = {
     "context": "CUDA context",
@@ -44,7 +46,7 @@ def report_estimate(arguments: argparse.Namespace) -> int:
     Raises:
         PeftSearchError: What is wrong with the options, the model, the budget or the `best.yaml`.
     """
-    step = _step(arguments)
+    _check_numbers(arguments)
     if arguments.quantize is not None and arguments.quantize not in PACKINGS:
         raise ConfigError(f"--quantize: {unknown_name('quantization', arguments.quantize, PACKINGS)}")
     best = _read_best(arguments.what) if arguments.what is not None else None
@@ -55,14 +57,7 @@ def report_estimate(arguments: argparse.Namespace) -> int:
         trust_remote_code=arguments.trust_remote_code,
         anatomy=arguments.anatomy,
     )
-    if outline.n_positions is not None and step.seq > outline.n_positions:
-        raise ConfigError(f"--seq {step.seq}: {outline.backbone.name} has positions for {outline.n_positions} tokens")
-    step = Step(
-        batch=step.batch,
-        seq=step.seq,
-        float_bytes=step.float_bytes,
-        attention="eager" if outline.attention == "eager" else "documented",
-    )
+    step = _step(arguments, outline)
     architecture, name = _architecture(arguments, best, outline.backbone)
     columns: dict[str, Memory] = {}
     if architecture is not None:
@@ -78,14 +73,26 @@ def report_estimate(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _step(arguments: argparse.Namespace) -> Step:
+def _check_numbers(arguments: argparse.Namespace) -> None:
     for option, most in MOST.items():
         value = getattr(arguments, option.removeprefix("--"))
-        if not 1 <= value <= most:
+        if value is not None and not 1 <= value <= most:
             raise ConfigError(f"{option} must be from 1 to {most:,}, got {value:,}")
     if arguments.dtype not in FLOATS:
         raise ConfigError(f"--dtype: {unknown_name('dtype', arguments.dtype, FLOATS)}")
-    return Step(batch=arguments.batch, seq=arguments.seq, float_bytes=FLOATS[arguments.dtype])
+
+
+def _step(arguments: argparse.Namespace, outline: Outline) -> Step:
+    """The step that is asked for; without a length that of `run`, or what the model has positions for."""
+    most = outline.n_positions if outline.n_positions is not None else MOST["--seq"]
+    if arguments.seq is not None and arguments.seq > most:
+        raise ConfigError(f"--seq {arguments.seq}: {outline.backbone.name} has positions for {most} tokens")
+    return Step(
+        batch=arguments.batch,
+        seq=arguments.seq or min(SEQ, most),
+        float_bytes=FLOATS[arguments.dtype],
+        attention="eager" if outline.attention == "eager" else "documented",
+    )
 
 
 def _require_one_source(arguments: argparse.Namespace) -> None:

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from peftsearch.architecture import Architecture, Placement
@@ -142,6 +142,7 @@ def total(case, quantize=None):
     ).total
 
 
+@settings(max_examples=40)
 @given(CASES, st.sampled_from(["batch", "seq", "n_trained", "blocks"]))
 def test_more_of_anything_never_takes_less(case, grown):
     assert total(case | {grown: case[grown] + 1}) >= total(case)
@@ -149,6 +150,7 @@ def test_more_of_anything_never_takes_less(case, grown):
     assert total(case | {"attention": "eager"}) >= total(case) >= total(case | {"attention": "fused"})
 
 
+@settings(max_examples=40)
 @given(CASES.filter(lambda case: case["n_packed"] >= 1000), st.sampled_from(sorted(PACKINGS)))
 def test_packing_saves(case, quantize):
     assert total(case, quantize) < total(case)
