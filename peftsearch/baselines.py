@@ -74,6 +74,11 @@ def usable_methods(backbone: Backbone) -> tuple[str, ...]:
     return tuple(name for name, m in METHODS.items() if all(m.obstacle(b) is None for b in backbone.blocks))
 
 
+def uniform(*methods: str) -> Design:
+    """The methods, together, on all blocks alike."""
+    return Design(grouping="uniform", allocation=(1.0,), methods=(methods,))
+
+
 def _uniform(method: str, space: DesignSpace, backbone: Backbone) -> Design:
     """One method on all blocks, in the number of groups that the space uses, so that its samplers learn from it."""
     n_groups = max(1, sum(d.name.startswith(("methods.", "rank.")) for d in space.dimensions))

@@ -64,6 +64,14 @@ def _dispatch(arguments: argparse.Namespace) -> int:
         from peftsearch.report.command import report
 
         return report(arguments.run, arguments.output, arguments.storage)
+    if arguments.command == "estimate":
+        from peftsearch.estimate_command import report_estimate
+
+        return report_estimate(arguments)
+    if arguments.command == "advise":
+        from peftsearch.advise_command import advise
+
+        return advise(arguments)
     from peftsearch import commands
 
     if arguments.command == "run":
@@ -94,6 +102,8 @@ def parser() -> argparse.ArgumentParser:
     show = commands.add_parser("show", help="draw the architecture that a run found")
     show.add_argument("what", type=Path, metavar="RUN|BEST.YAML", help="folder of a run, or its best.yaml")
     _add_report(commands.add_parser("report", help="write a run's report.html", allow_abbrev=False))
+    _add_estimate(commands.add_parser("estimate", help="memory of a training step, from a config", allow_abbrev=False))
+    _add_advise(commands.add_parser("advise", help="methods to start from, by the number of examples"))
     listing = commands.add_parser("list", help="what there is to choose from")
     listing.add_argument("what", choices=("spaces", "strategies", "methods", "tasks", "objectives"))
     listing.add_argument("--json", action="store_true", help="print JSON")
@@ -179,6 +189,34 @@ def _add_report(report: argparse.ArgumentParser) -> None:
     report.add_argument("run", type=Path, metavar="RUN", help="folder of a run, finished or not")
     report.add_argument("--output", type=Path, metavar="FILE", help="default: report.html in the folder")
     report.add_argument("--storage", default="", metavar="URL", help="Optuna storage that the run was given")
+
+
+def _add_estimate(estimate: argparse.ArgumentParser) -> None:
+    estimate.add_argument("what", nargs="?", type=Path, metavar="BEST.YAML", help="a found architecture, or its run")
+    estimate.add_argument(
+        "--model", help="hub id or folder with config.json (default: that of BEST.YAML, or MiniLM-L6)"
+    )
+    estimate.add_argument("--revision", help="commit, tag or branch of a hub model")
+    estimate.add_argument("--trust-remote-code", action="store_true", help="run code that comes with a hub model")
+    estimate.add_argument("--anatomy", type=Path, metavar="YAML", help="describes the blocks of an unknown model")
+    estimate.add_argument("--budget", help="trainable parameters, the head apart: 0.1%%, 22.7k, 1M")
+    estimate.add_argument(
+        "--design", metavar="DESIGN", help="lora, adapter+prefix, s4-paper or a YAML (default: lora on all blocks)"
+    )
+    estimate.add_argument("--batch", type=int, default=16, metavar="N", help="examples a step (default: %(default)s)")
+    estimate.add_argument(
+        "--seq", type=int, metavar="N", help="tokens of each (default: 128, or the model's positions)"
+    )
+    estimate.add_argument("--dtype", default="fp32", help="fp32, bf16 or fp16, all through (default: %(default)s)")
+    estimate.add_argument("--quantize", metavar="HOW", help="nf4 or int8: packed weights of the frozen linear maps")
+    estimate.add_argument("--full", action="store_true", help="full fine-tuning too, or alone without a budget")
+    estimate.add_argument("--json", action="store_true", help="print JSON, in bytes")
+
+
+def _add_advise(advise: argparse.ArgumentParser) -> None:
+    advise.add_argument("--examples", type=int, required=True, metavar="N", help="training examples that you have")
+    advise.add_argument("--model", help="hub id or folder, for the command that tests the advice")
+    advise.add_argument("--json", action="store_true", help="print JSON")
 
 
 if __name__ == "__main__":

@@ -9,28 +9,32 @@ from peftsearch.architecture import Design
 from peftsearch.backbone.anatomy import Backbone
 from peftsearch.budget import Budget
 from peftsearch.errors import BudgetError, MethodError
-from peftsearch.fitting import smallest_budget
+from peftsearch.fitting import fit, smallest_budget
+from peftsearch.memory import MemoryLimit
+from peftsearch.objectives import show_bytes
 from peftsearch.space import Choice, DesignSpace
 
 
-def feasibility(backbone: Backbone, budget: Budget) -> Callable[[Design], bool]:
-    """Whether a design fits the budget and the backbone's widths, remembered per design."""
+def feasibility(backbone: Backbone, budget: Budget, memory: MemoryLimit | None = None) -> Callable[[Design], bool]:
+    """Whether a design fits the budget, the backbone's widths and a limit on memory, remembered per design."""
 
     @lru_cache(maxsize=100_000)
     def feasible(design: Design) -> bool:
         try:
-            return 0 < smallest_budget(design, backbone) <= budget.n_params
+            if not 0 < smallest_budget(design, backbone) <= budget.n_params:
+                return False
+            return memory is None or fit(design, backbone, budget).n_params <= memory.room
         except MethodError:  # a size that the space fixes is wider than a block
             return False
 
     return feasible
 
 
-def require_a_fit(space: DesignSpace, backbone: Backbone, budget: Budget) -> None:
-    """Check that at least one design fits the budget.
+def require_a_fit(space: DesignSpace, backbone: Backbone, budget: Budget, memory: MemoryLimit | None = None) -> None:
+    """Check that at least one design fits the budget, and a limit on memory.
 
     Raises:
-        BudgetError: None does; the message names the smallest budget that holds one.
+        BudgetError: None does; the message names the smallest budget that holds one, or what the limit leaves room for.
         MethodError: None has sizes that the backbone's blocks can take.
     """
     cost = _smallest_cost(space, backbone)
@@ -39,6 +43,12 @@ def require_a_fit(space: DesignSpace, backbone: Backbone, budget: Budget) -> Non
             f"--budget {budget.text} ({budget.n_params:,} parameters) holds no design of space {space.name} on "
             f"{backbone.name}: the smallest needs {cost:,} ({100 * cost / backbone.n_params:.3g}%)",
             smallest=cost,
+        )
+    if memory is not None and cost > memory.room:
+        raise BudgetError(
+            f"--max-memory {show_bytes(memory.limit)} is too little for {backbone.name} in any design of space "
+            f"{space.name}: the smallest has {cost:,} parameters, with which weights, gradients and optimizer states "
+            f"alone take {show_bytes(memory.certain(cost))}"
         )
 
 

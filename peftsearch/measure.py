@@ -26,6 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 
 from peftsearch.architecture import Architecture
 from peftsearch.injection import FORMAT, NAME, merged, state
+from peftsearch.memory import ADAM_STATES
 from peftsearch.methods import METHODS
 from peftsearch.tasks.encode import EncodedSplit
 from peftsearch.training import forward
@@ -34,8 +35,6 @@ ROUNDS = 5, 30
 """The fewest and the most forward passes of each kind whose median is the latency."""
 LATENCY_SHARE = 0.02
 """Share of the training's time after which no further round is begun: longer trials get steadier figures."""
-ADAM_STATES = 2
-"""Tensors that AdamW keeps for a parameter."""
 Shape = tuple[int, ...]
 
 
@@ -73,6 +72,12 @@ def reference_batch(split: EncodedSplit, batch_size: int) -> dict[str, Tensor]:
     order = sorted(range(len(split)), key=lambda i: (len(split.input_ids[i]), i))
     start = max(0, (len(order) - batch_size) // 2)
     return split.collate(order[start : start + batch_size])
+
+
+def stored_bytes(model: nn.Module) -> int:
+    """Bytes of a model's parameters and buffers, packed ones as they are stored; shared storages count once."""
+    tensors = {t.untyped_storage().data_ptr(): t for t in chain(model.parameters(), model.buffers())}
+    return sum(t.untyped_storage().nbytes() for t in tensors.values())
 
 
 class SavedActivations(saved_tensors_hooks):
@@ -183,9 +188,7 @@ class Meter:
         Weights and buffers, and all that autograd saves for the backward pass (each storage once), and the gradients
         and AdamW states of the trained parameters. Left out: temporaries inside a kernel.
         """
-        weights = {t.untyped_storage().data_ptr(): t for t in chain(self._model.parameters(), self._model.buffers())}
-        n_weights = sum(t.untyped_storage().nbytes() for t in weights.values())
-        return n_weights + n_activations + (1 + ADAM_STATES) * self._trained_bytes()
+        return stored_bytes(self._model) + n_activations + (1 + ADAM_STATES) * self._trained_bytes()
 
     def _peak_on_gpu(self) -> int:
         """The allocator's peak over a forward and backward pass, and the AdamW states, which are freed by now."""

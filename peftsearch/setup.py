@@ -16,6 +16,7 @@ from peftsearch.display import space_notes
 from peftsearch.errors import BudgetError, ConfigError
 from peftsearch.feasibility import feasibility, require_a_fit
 from peftsearch.fitting import fit
+from peftsearch.memory import MemoryLimit
 from peftsearch.methods import get_method
 from peftsearch.objectives import Constraints, Objective, parse_constraints, parse_objectives
 from peftsearch.options import RunOptions, check_options, strategy_of, training_of
@@ -64,6 +65,8 @@ class Setup:
     """What is optimised, in the order of a trial's values."""
     constraints: Constraints
     """What a trial's measures are held to."""
+    memory: MemoryLimit | None
+    """What a design is held to before it is trained; None without a limit."""
     settings: dict[str, Any]
     """What the study is about: equal settings resume it, others are refused."""
     notes: tuple[str, ...] = ()
@@ -107,8 +110,9 @@ def prepare(options: RunOptions, *, like: Setup | None = None) -> Setup:
     if len(objectives) > 1 and isinstance(bound, SearchSpace):
         bound = bound.with_budget_shares(BUDGET_SHARES)
     budget = _budget(options, loaded)
-    feasible = feasibility(backbone, budget)
-    require_a_fit(bound, backbone, budget)
+    memory = _memory_limit(constraints, loaded)
+    feasible = feasibility(backbone, budget, memory)
+    require_a_fit(bound, backbone, budget, memory)
     context = SamplerContext(
         space=bound,
         n_trials=strategy.trials,
@@ -142,6 +146,7 @@ def prepare(options: RunOptions, *, like: Setup | None = None) -> Setup:
         path=options.runs / (options.name or default_name(options, suite, backbone)),
         objectives=objectives,
         constraints=constraints,
+        memory=memory,
         settings=settings,
         notes=(
             *suite.notes,
@@ -149,6 +154,7 @@ def prepare(options: RunOptions, *, like: Setup | None = None) -> Setup:
             *(note for data in encoded for note in data.notes),
             *space_notes(space, bound),
             *_objective_notes(strategy, objectives),
+            *_memory_notes(memory, budget),
         ),
     )
 
@@ -211,6 +217,26 @@ def _budget(options: RunOptions, loaded: LoadedBackbone) -> Budget:
             f"--budget {budget.text} ({budget.n_params:,} parameters) with --count-head: the head alone has {n_head:,}"
         )
     return replace(budget, n_params=budget.n_params - n_head)
+
+
+def _memory_limit(constraints: Constraints, loaded: LoadedBackbone) -> MemoryLimit | None:
+    from peftsearch.backbone.load import n_head_params
+    from peftsearch.measure import stored_bytes
+
+    if constraints.max_memory_bytes is None:
+        return None
+    return MemoryLimit(
+        limit=constraints.max_memory_bytes, model_bytes=stored_bytes(loaded.model), n_head=n_head_params(loaded)
+    )
+
+
+def _memory_notes(memory: MemoryLimit | None, budget: Budget) -> tuple[str, ...]:
+    if memory is None or memory.room >= budget.n_params:
+        return ()
+    return (
+        f"--max-memory leaves room for {memory.room:,} of the budget's {budget.n_params:,} parameters; designs of more "
+        "are not trained",
+    )
 
 
 def _settings(

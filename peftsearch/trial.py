@@ -84,6 +84,8 @@ class TrialRunner:
             architecture = self.fit(design)
             if phase == "search" and not architecture.placements:
                 raise BudgetError("the design tunes no group")
+            if setup.memory is not None and (obstacle := setup.memory.obstacle(architecture.n_params)):
+                raise BudgetError(obstacle)
         except (BudgetError, MethodError) as error:  # a size that a space fixes may be wider than a block
             _finish(study, trial, TrialState.PRUNED, {**facts, "infeasible": True, "reason": one_line(error)})
             if phase == "baselines":

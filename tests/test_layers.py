@@ -10,9 +10,20 @@ import peftsearch
 ROOT = Path(peftsearch.__file__).parent
 LAYERS = {
     0: {"errors", "fields", "architecture", "budget"},
-    1: {"objectives", "space", "autopeft", "neighbours", "catalog", "grouping", "strategy", "methods", "backbone"},
+    1: {
+        "objectives",
+        "memory",
+        "space",
+        "autopeft",
+        "neighbours",
+        "catalog",
+        "grouping",
+        "strategy",
+        "methods",
+        "backbone",
+    },
     2: {"fitting", "feasibility", "knapsack", "injection", "samplers", "pruners", "baselines", "display", "pareto"}
-    | {"claims", "storage", "study"},
+    | {"advice", "memory", "claims", "storage", "study"},
     3: {"tasks", "training", "evaluate", "measure", "sensitivity", "verdict"}
     | {"points", "axis", "front", "front_text", "report"},
     4: {
@@ -29,7 +40,7 @@ LAYERS = {
         "progress",
         "trial",
     },
-    5: {"cli", "commands", "sweep", "pareto_command", "__init__", "__main__"},
+    5: {"cli", "commands", "sweep", "pareto_command", "estimate_command", "advise_command", "__init__", "__main__"},
 }
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names}
 TORCH = {

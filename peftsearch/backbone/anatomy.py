@@ -143,3 +143,15 @@ class Backbone:
     def blocks(self) -> tuple[Block, ...]:
         """The blocks of all stacks, input side first."""
         return tuple(block for stack in self.stacks for block in stack.blocks)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Weights:
+    """The parameters of a model with its head, as far as their storage goes."""
+
+    n_params: int
+    """All of them; shared ones count once."""
+    n_packed: int = 0
+    """Those that quantisation packs: the weights of linear maps, the head's apart."""
+    n_outputs: int = 0
+    """Outputs of these maps, together."""

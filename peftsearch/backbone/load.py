@@ -96,10 +96,15 @@ def n_head_params(loaded: LoadedBackbone) -> int:
 
 def max_positions(loaded: LoadedBackbone) -> int | None:
     """Tokens that the model has positions for; None where nothing limits them."""
-    stated: Any = getattr(loaded.model.config.get_text_config(), "max_position_embeddings", None)
+    return n_positions(loaded.model)
+
+
+def n_positions(model: Any) -> int | None:
+    """Tokens that a model, on whatever device, has positions for; None where nothing limits them."""
+    stated: Any = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if not isinstance(stated, int) or stated <= 0:
         return None
-    for name, module in loaded.model.named_modules():
+    for name, module in model.named_modules():
         offset = getattr(module, "padding_idx", None)
         if name.endswith("position_embeddings") and offset is not None:
             return int(stated - offset - 1)  # RoBERTa counts positions from behind the padding index

@@ -1,0 +1,85 @@
+"""`peftsearch advise`: methods and budget to start from, as a rule of thumb, and the command that tests it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import replace
+from typing import Any
+
+from peftsearch.advice import SOURCE, Advice, command_to_test
+from peftsearch.advice import advise as apply_rule
+from peftsearch.baselines import uniform, usable_methods
+from peftsearch.budget import parse_budget
+from peftsearch.commands import terminal
+from peftsearch.fitting import smallest_budget
+from peftsearch.methods import METHODS
+
+
+def advise(arguments: argparse.Namespace) -> int:
+    """Run the command.
+
+    Raises:
+        PeftSearchError: The number is out of range, or the model has no config that can be read.
+    """
+    share = ""
+    advice = apply_rule(arguments.examples, METHODS, METHODS)
+    if arguments.model is not None:
+        from peftsearch.backbone.outline import read_outline
+
+        backbone = read_outline(arguments.model).backbone
+        advice = apply_rule(arguments.examples, METHODS, usable_methods(backbone))
+        budget = parse_budget(advice.budget, backbone.n_params)
+        needed = min((smallest_budget(uniform(m), backbone) for m in advice.methods), default=0)
+        if needed > budget.n_params:  # on a small model not even the cheapest fits the share
+            budget = parse_budget(str(needed), backbone.n_params)
+            advice = replace(advice, budget=budget.text)
+        share = f" ({budget.n_params:,} of {backbone.name}'s {backbone.n_params:,} parameters)"
+    command = command_to_test(advice, arguments.examples, arguments.model)
+    if arguments.json:
+        print(json.dumps(_json(advice, arguments.examples, command), ensure_ascii=False))
+        return 0
+    for line in _lines(advice, arguments.examples, share, command):
+        terminal().print(line, highlight=False, markup=False, soft_wrap=True)
+    return 0
+
+
+def _json(advice: Advice, n_examples: int, command: str) -> dict[str, Any]:
+    return {
+        "examples": n_examples,
+        "rule_of_thumb": True,
+        "rules": [{"words": rule.words, "methods": [a.name for a in rule.advised]} for rule in advice.rules],
+        "untrained": advice.untrained,
+        "missing": advice.missing,
+        "unusable": advice.unusable,
+        "methods": advice.methods,
+        "by_rule": advice.by_rule,
+        "budget": advice.budget,
+        "command": command,
+        "source": SOURCE,
+    }
+
+
+def _lines(advice: Advice, n_examples: int, share: str, command: str) -> list[str]:
+    said = "; ".join(f"{rule.words}: {', '.join(a.name for a in rule.advised)}" for rule in advice.rules)
+    lines = [f"{n_examples:,} examples. A rule of thumb says: {said}."]
+    if n_examples < advice.rules[0].least:
+        lines.append("The rule does not speak of fewer than tens of examples; a score on so few tells little.")
+    if advice.untrained:
+        lines.append(f"Nothing to train, and nothing for a search: {', '.join(advice.untrained)}.")
+    if advice.missing:
+        lines.append(f"Not in peftsearch yet: {', '.join(advice.missing)}.")
+    if advice.unusable:
+        lines.append(f"Cannot act on this model: {', '.join(advice.unusable)}.")
+    of_kind = "" if advice.by_rule else ", the nearest of their kind here (a judgement, and no part of the rule)"
+    if advice.methods:
+        lines.append(f"Start from {', '.join(advice.methods)}{of_kind}, at {advice.budget}{share}.")
+    else:
+        lines.append(f"None of its methods can act here; let the search choose, at {advice.budget}{share}.")
+    return [
+        *lines,
+        f"Where it comes from: {SOURCE}. It is no finding about your data.",
+        "This tests it, with your own files: it trains LoRA, adapter, BitFit and prefix alone at this budget beside "
+        "what it finds, and confirms them with several seeds:",
+        f"  {command}",
+    ]

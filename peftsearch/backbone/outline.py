@@ -1,0 +1,105 @@
+"""A model's anatomy from its config alone: built on torch's meta device, no weight is read or made.
+
+Left out: what only the files tell, such as a dtype or a quantisation that the weights themselves carry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from os import PathLike
+from typing import Any
+
+import torch
+from torch import nn
+
+from peftsearch.backbone.anatomy import Backbone, Weights
+from peftsearch.backbone.describe import describe
+from peftsearch.backbone.detect import detect
+from peftsearch.backbone.folder import demo_folder, find_folder
+from peftsearch.backbone.load import DEMO, _explain, _is_hub_reachable, _quiet, n_positions
+from peftsearch.backbone.maps import count_params, is_linear, widths
+from peftsearch.errors import BackboneError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outline:
+    """What the config of a model tells."""
+
+    backbone: Backbone
+    weights: Weights
+    """Of the model with its head."""
+    n_head: int
+    """Parameters of the head."""
+    n_positions: int | None
+    """Tokens that it has positions for; None where nothing limits them."""
+    attention: str
+    """Implementation of attention that transformers chooses for it: `sdpa`, `eager`."""
+
+
+def read_outline(
+    name_or_path: str | PathLike[str] | None,
+    *,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    anatomy: Mapping[str, Any] | str | PathLike[str] | None = None,
+) -> Outline:
+    """Read the outline of a model; of a folder nothing but `config.json` is needed.
+
+    Args:
+        name_or_path: A hub id or a folder; None, `demo` or `minilm` for the embedded MiniLM-L6.
+        revision: Branch, tag or commit of a hub model.
+        trust_remote_code: Whether code that the model brings with it may run.
+        anatomy: A description by hand, see `describe`; None detects.
+
+    Raises:
+        BackboneError: There is no config, it describes no model, or the model cannot be read.
+        ConfigError: The description by hand is not of the right form.
+    """
+    name = DEMO if name_or_path in (None, "demo") else str(name_or_path)
+    folder = demo_folder() if name == DEMO else find_folder(name)
+    options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+    if folder is None:
+        options |= {"revision": revision, "local_files_only": not _is_hub_reachable()}
+    elif not (folder / "config.json").is_file():
+        raise BackboneError(f"model {name!r}: the folder has no config.json; an estimate needs that file and no other")
+    model = _build(name, str(folder or name), options)
+    backbone = detect(model, name) if anatomy is None else describe(model, anatomy, name)
+    return Outline(
+        backbone=backbone,
+        weights=weights_of(model, backbone),
+        n_head=sum(count_params(model.get_submodule(path)) for path in backbone.head),
+        n_positions=n_positions(model),
+        attention=str(getattr(model.config, "_attn_implementation", None) or "eager"),
+    )
+
+
+def weights_of(model: nn.Module, backbone: Backbone) -> Weights:
+    """Count a model's parameters, and those that quantisation packs: the linear maps outside the head."""
+    head = {id(m) for path in backbone.head for m in model.get_submodule(path).modules()}
+    embeddings = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
+    maps = [
+        widths(module)
+        for module in model.modules()
+        if is_linear(module) and id(module) not in head and id(module.weight) not in embeddings  # a tied output map
+    ]
+    return Weights(
+        n_params=count_params(model),
+        n_packed=sum(d_in * d_out for d_in, d_out in maps),
+        n_outputs=sum(d_out for _, d_out in maps),
+    )
+
+
+def _build(name: str, source: str, options: dict[str, Any]) -> Any:
+    """Build the model with the head that `run` gives it, or bare where transformers has none for it."""
+    from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
+
+    try:
+        with _quiet():
+            config = AutoConfig.from_pretrained(source, **options)
+            known = type(config) in AutoModelForSequenceClassification._model_mapping
+            builder = AutoModelForSequenceClassification if known else AutoModel
+            with torch.device("meta"):
+                return builder.from_config(config, trust_remote_code=options["trust_remote_code"])
+    except Exception as error:  # files from outside raise anything: OSError, ValueError, KeyError, TypeError
+        raise BackboneError(f"model {name!r}: {_explain(error, options)}") from error

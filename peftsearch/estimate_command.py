@@ -1,0 +1,263 @@
+"""`peftsearch estimate`: the memory of a training step, part by part, from a model's config alone."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from peftsearch.architecture import Architecture, Design
+from peftsearch.backbone.anatomy import Backbone
+from peftsearch.backbone.outline import Outline, read_outline
+from peftsearch.baselines import S4_PAPER, uniform
+from peftsearch.budget import parse_budget
+from peftsearch.catalog import read_yaml
+from peftsearch.commands import terminal
+from peftsearch.errors import BudgetError, ConfigError, unknown_name
+from peftsearch.fitting import fit
+from peftsearch.memory import FLOATS, PACKINGS, Memory, Step, blocks_passed, estimate, hidden_state_bytes
+from peftsearch.methods import get_method
+from peftsearch.objectives import show_bytes
+
+MOST = {"--batch": 1_000_000, "--seq": 10_000_000}
+"""Above these a number is a slip of the keyboard."""
+SEQ = 128
+"""Tokens of a text unless the command says otherwise: at most as many as `run` leaves of one."""
+FULL = "full fine-tuning"
+PARTS = {
+    "context": "CUDA context",
+    "weights": "weights",
+    "gradients": "gradients",
+    "optimizer": "optimizer states (AdamW)",
+    "hidden_states": "hidden states",
+    "total": "total",
+    "fp32_copies": "fp32 copies of gradients (maybe, not in the total)",
+}
+
+
+def report_estimate(arguments: argparse.Namespace) -> int:
+    """Run the command: read the config, estimate, print.
+
+    Raises:
+        PeftSearchError: What is wrong with the options, the model, the budget or the `best.yaml`.
+    """
+    _check_numbers(arguments)
+    if arguments.quantize is not None and arguments.quantize not in PACKINGS:
+        raise ConfigError(f"--quantize: {unknown_name('quantization', arguments.quantize, PACKINGS)}")
+    best = _read_best(arguments.what) if arguments.what is not None else None
+    _require_one_source(arguments)
+    outline = read_outline(
+        arguments.model if best is None or arguments.model else str(best["model"]["name"]),
+        revision=arguments.revision,
+        trust_remote_code=arguments.trust_remote_code,
+        anatomy=arguments.anatomy,
+    )
+    step = _step(arguments, outline)
+    architecture, name = _architecture(arguments, best, outline.backbone)
+    columns: dict[str, Memory] = {}
+    if architecture is not None:
+        columns[name] = _of_architecture(outline, architecture, step, arguments.quantize)
+    if arguments.full:
+        n_params = outline.weights.n_params
+        columns[FULL] = estimate(outline.weights, outline.backbone.blocks, step, n_trained=n_params)
+    notes = _notes(arguments, outline, architecture, step)
+    if arguments.json:
+        print(json.dumps(_json(arguments, outline, architecture, step, columns, notes), ensure_ascii=False))
+        return 0
+    _print(arguments, outline, step, columns, notes)
+    return 0
+
+
+def _check_numbers(arguments: argparse.Namespace) -> None:
+    for option, most in MOST.items():
+        value = getattr(arguments, option.removeprefix("--"))
+        if value is not None and not 1 <= value <= most:
+            raise ConfigError(f"{option} must be from 1 to {most:,}, got {value:,}")
+    if arguments.dtype not in FLOATS:
+        raise ConfigError(f"--dtype: {unknown_name('dtype', arguments.dtype, FLOATS)}")
+
+
+def _step(arguments: argparse.Namespace, outline: Outline) -> Step:
+    """The step that is asked for; without a length that of `run`, or what the model has positions for."""
+    most = outline.n_positions if outline.n_positions is not None else MOST["--seq"]
+    if arguments.seq is not None and arguments.seq > most:
+        raise ConfigError(f"--seq {arguments.seq}: {outline.backbone.name} has positions for {most} tokens")
+    return Step(
+        batch=arguments.batch,
+        seq=arguments.seq or min(SEQ, most),
+        float_bytes=FLOATS[arguments.dtype],
+        attention="eager" if outline.attention == "eager" else "documented",
+    )
+
+
+def _require_one_source(arguments: argparse.Namespace) -> None:
+    """An architecture comes from a best.yaml, or from a design and a budget."""
+    given = [o for o in ("budget", "design") if getattr(arguments, o) is not None]
+    if arguments.what is not None and given:
+        raise ConfigError(f"--{given[0]}: {arguments.what} fixes all sizes already; give one or the other")
+    if arguments.budget is not None:
+        parse_budget(arguments.budget, None)  # a budget that is none is said before a config is asked for
+    elif arguments.what is None and (arguments.design is not None or not arguments.full):
+        raise BudgetError(
+            "estimate needs --budget, such as --budget 0.1%; or a best.yaml; or --full alone for full fine-tuning"
+        )
+
+
+def _read_best(path: Path) -> dict[str, Any]:
+    path = path / "best.yaml" if path.is_dir() else path
+    best = read_yaml(path, max_bytes=8 * 1024 * 1024)
+    if best.get("format") != "peftsearch-best/1":
+        raise ConfigError(f"{path}: is not the best.yaml of a run (format {best.get('format')!r})")
+    model = best.get("model")
+    if not isinstance(model, Mapping) or not {"name", "model_type", "n_params", "stacks"} <= set(model):
+        raise ConfigError(f"{path}: is damaged: its model lacks name, model_type, n_params or stacks")
+    return best
+
+
+def _architecture(
+    arguments: argparse.Namespace, best: Mapping[str, Any] | None, backbone: Backbone
+) -> tuple[Architecture | None, str]:
+    """The architecture to estimate and what to call it; None where full fine-tuning alone is asked for."""
+    if best is not None:
+        architecture = Architecture.from_dict(best.get("architecture", {}))
+        _require_same_model(arguments.what, best["model"], architecture, backbone)
+        return architecture, str(best.get("name", arguments.what))
+    if arguments.budget is None:
+        return None, ""
+    budget = parse_budget(arguments.budget, backbone.n_params)
+    design, name = _design(arguments.design or "lora")
+    return fit(design, backbone, budget), f"{name}, {budget.text}"
+
+
+def _design(text: str) -> tuple[Design, str]:
+    """A design by what the user calls it: a YAML, `s4-paper`, or methods joined by `+`."""
+    if text.endswith((".yaml", ".yml")):
+        return Design.from_dict(read_yaml(Path(text))), Path(text).stem
+    if text == "s4-paper":
+        return S4_PAPER, text
+    methods = tuple(name.strip() for name in text.split("+"))
+    for name in methods:
+        get_method(name)
+    return uniform(*methods), f"{'+'.join(methods)} on all blocks"
+
+
+def _require_same_model(path: Path, model: Mapping[str, Any], architecture: Architecture, backbone: Backbone) -> None:
+    """Name the first thing in which the model of a best.yaml differs from this one."""
+    here = {
+        "model_type": backbone.model_type,
+        "stacks": {stack.name: len(stack.blocks) for stack in backbone.stacks},
+        "n_params": backbone.n_params,
+    }
+    for key, value in here.items():
+        if model[key] != value:
+            raise ConfigError(
+                f"{path}: was found on another model: {key} is {model[key]} there and {value} in {backbone.name}; give "
+                "the model that it was found on, or a --budget to size a design for this one"
+            )
+    blocks = {(block.stack, block.index): block for block in backbone.blocks}
+    for p in architecture.placements:
+        where = f"{path}: {p.stack} block {p.block}, {p.method}"
+        block, method = blocks.get((p.stack, p.block)), get_method(p.method)
+        if block is None:
+            raise ConfigError(f"{where}: {backbone.name} has no such block")
+        if not 1 <= p.size <= method.max_size(block) or method.count(block, p.size) != p.n_params:
+            raise ConfigError(f"{where}: {method.knob} {p.size} with {p.n_params} parameters is none on {block.path}")
+
+
+def _of_architecture(outline: Outline, architecture: Architecture, step: Step, quantize: str | None) -> Memory:
+    return estimate(
+        outline.weights,
+        blocks_passed(architecture, outline.backbone),
+        step,
+        n_trained=architecture.n_params + outline.n_head,
+        n_added=architecture.n_params,
+        quantize=quantize,
+    )
+
+
+def _notes(arguments: argparse.Namespace, outline: Outline, architecture: Architecture | None, step: Step) -> list[str]:
+    """What the figures leave out, with figures."""
+    blocks = outline.backbone.blocks if architecture is None else blocks_passed(architecture, outline.backbone)
+    none, one, heads = (
+        hidden_state_bytes(blocks, Step(batch=step.batch, seq=step.seq, float_bytes=step.float_bytes, attention=kind))
+        for kind in ("fused", "documented", "eager")
+    )
+    notes = ["The CUDA context is not there on a CPU."]
+    if step.attention == "eager":
+        notes.append(
+            f"Attention is eager: hidden states hold {show_bytes(heads - none)} of attention weights of all heads."
+        )
+    else:
+        notes.append(
+            f"Attention is {outline.attention}: a fused kernel keeps no attention weights, hidden states are then "
+            f"{show_bytes(one - none)} less than shown; computed step by step (eager, or on a CPU with dropout in the "
+            f"attention) it keeps those of all heads, hidden states are then {show_bytes(heads - one)} more."
+        )
+    if architecture is not None:
+        notes.append(
+            "Hidden states are an upper estimate: a frozen map keeps no input. They are of "
+            f"{len(blocks)} of {len(outline.backbone.blocks)} blocks: from the first tuned one to the output."
+        )
+        if step.float_bytes < 4:
+            n_trained = architecture.n_params + outline.n_head
+            notes.append(
+                f"peftsearch keeps what it injects in fp32: gradients, optimizer states and parameters are up to "
+                f"{show_bytes((4 - step.float_bytes) * 4 * n_trained)} more."
+            )
+    if arguments.quantize is not None and arguments.full:
+        notes.append(f"Full fine-tuning is shown without {arguments.quantize}: packed weights cannot be trained.")
+    if any(block.cross_attention is not None for block in outline.backbone.blocks):
+        notes.append("The decoder's second attention is not counted.")
+    notes.append("Left out: hidden states outside the blocks, kernels' temporaries, what the allocator rounds up.")
+    return notes
+
+
+def _json(
+    arguments: argparse.Namespace,
+    outline: Outline,
+    architecture: Architecture | None,
+    step: Step,
+    columns: Mapping[str, Memory],
+    notes: list[str],
+) -> dict[str, Any]:
+    return {
+        "model": outline.backbone.name,
+        "n_params": outline.backbone.n_params,
+        "n_head": outline.n_head,
+        "batch": step.batch,
+        "seq": step.seq,
+        "dtype": arguments.dtype,
+        "quantize": arguments.quantize,
+        "attention": outline.attention,
+        "architecture": None if architecture is None else architecture.to_dict(),
+        "bytes": {name: asdict(memory) | {"total": memory.total} for name, memory in columns.items()},
+        "notes": notes,
+    }
+
+
+def _print(
+    arguments: argparse.Namespace, outline: Outline, step: Step, columns: Mapping[str, Memory], notes: list[str]
+) -> None:
+    packed = f", {arguments.quantize} weights" if arguments.quantize else ""
+    table = Table(
+        title=f"{outline.backbone.name}: {outline.backbone.n_params:,} parameters, a training step of {step.batch} x "
+        f"{step.seq} tokens, {arguments.dtype}{packed}",
+        title_justify="left",
+    )
+    table.add_column("memory")
+    for name in columns:
+        table.add_column(name, justify="right")
+    for part, label in PARTS.items():
+        if part != "fp32_copies" or step.float_bytes < 4:
+            table.add_row(
+                label, *(show_bytes(getattr(m, part)) for m in columns.values()), end_section=part == "hidden_states"
+            )
+    console = terminal()
+    console.print(table)
+    for note in notes:
+        console.print(note, highlight=False, markup=False, soft_wrap=True)
