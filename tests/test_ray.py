@@ -55,7 +55,7 @@ def training_workers(driver: subprocess.Popen) -> list[psutil.Process]:
     found = []
     for process in psutil.Process(driver.pid).children(recursive=True):
         try:
-            if "JobTrainable" in " ".join(process.cmdline()):
+            if "Trainable" in " ".join(process.cmdline()):  # ray::JobTrainable, ray::ResourceTrainable.train
                 found.append(process)
         except psutil.Error:
             continue
