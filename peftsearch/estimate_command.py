@@ -200,7 +200,7 @@ def _notes(arguments: argparse.Namespace, outline: Outline, architecture: Archit
         )
     if architecture is not None:
         notes.append(
-            "Hidden states are an upper estimate: a frozen map keeps no input. They are of "
+            "With fused attention hidden states are an upper estimate: a frozen map keeps no input. They are of "
             f"{len(blocks)} of {len(outline.backbone.blocks)} blocks: from the first tuned one to the output."
         )
         if step.float_bytes < 4:

@@ -234,8 +234,8 @@ def _memory_notes(memory: MemoryLimit | None, budget: Budget) -> tuple[str, ...]
     if memory is None or memory.room >= budget.n_params:
         return ()
     return (
-        f"--max-memory leaves room for {memory.room:,} of the budget's {budget.n_params:,} parameters; designs of more "
-        "are not trained",
+        f"--max-memory leaves room for {memory.room:,} of the budget's {budget.n_params:,} parameters: designs of more "
+        f"are not trained, and a --budget of {memory.room} lets them be sized for it",
     )
 
 
