@@ -224,6 +224,8 @@ def test_a_reduction_factor_gives_every_width_back():
         ("adapters", HYBRID, "cannot hold bitfit on encoder blocks 1-2 (it has no BitFit); formats that can: merged"),
         ("merged", {"prefix": (1, 1, 0, 0)}, "prefix on encoder blocks 0-1 (it does not merge); formats that can: "
          "adapters (the configuration), peftsearch"),
+        ("adapters", {"adapter": (2, 1, 0, 0), "adapter_parallel": (0, 1, 1, 0)}, "cannot hold adapter_parallel on "
+         "encoder blocks 1 (it has one bottleneck a place); formats that can: peftsearch"),
         ("peft", {}, "HF peft cannot hold the head alone; formats that can: merged, peftsearch"),
     ],
 )  # fmt: skip
