@@ -1,9 +1,9 @@
-"""The exported configuration in AdapterHub's own package (adapters 1.3.0, transformers 4.57), in an environment apart.
+"""The exported configuration in AdapterHub's own package (adapters 1.3.0), in an environment apart.
 
-    python adapters_check.py MODEL SAVED ADAPTERS_JSON
+    python adapters_check.py MODEL SAVED ADAPTERS
 
-MODEL is the backbone's folder, SAVED a folder of `peftsearch.save`, ADAPTERS_JSON its export. Compares what `adapters`
-trains with what the architecture states, and, our parameters put into its modules, the hidden states at the end.
+MODEL is the backbone's folder, SAVED a folder of `peftsearch.save`, ADAPTERS the folder of its export. Adds what the
+files say, activates it, compares the number of trained parameters with the architecture's, and runs a training step.
 """
 
 from __future__ import annotations
@@ -12,17 +12,20 @@ import sys
 from pathlib import Path
 
 import adapters
+import torch
 import yaml
+from adapters.composition import Stack
 from transformers import AutoModel
 
-saved, config = Path(sys.argv[2]), sys.argv[3]
 model = AutoModel.from_pretrained(sys.argv[1])
 adapters.init(model)
-model.add_adapter("found", config=adapters.AdapterConfig.load(config))
-model.train_adapter("found")
-stated = yaml.safe_load((saved / "peftsearch.yaml").read_text())["architecture"]["n_params"]
-trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-print(f"parameters: adapters {trained:,}, the architecture {stated:,}")
-for name, p in model.named_parameters():
-    if p.requires_grad:
-        print(" ", name, tuple(p.shape))
+files = sorted(Path(sys.argv[3]).glob("adapters*.json"))
+for file in files:
+    model.add_adapter(file.stem, config=adapters.AdapterConfig.load(str(file)))
+model.train_adapter(Stack(*(file.stem for file in files)) if len(files) > 1 else files[0].stem)
+stated = yaml.safe_load((Path(sys.argv[2]) / "peftsearch.yaml").read_text())["architecture"]["n_params"]
+trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+print(f"parameters: adapters {sum(p.numel() for p in trained.values()):,}, the architecture {stated:,}")
+hidden = model(input_ids=torch.arange(1000, 1024).view(2, 12)).last_hidden_state
+(hidden**2).sum().backward()
+print(f"without a gradient: {[name for name, p in trained.items() if p.grad is None]}")
