@@ -23,8 +23,8 @@ LAYERS = {
         "backbone",
     },
     2: {"fitting", "feasibility", "knapsack", "injection", "samplers", "pruners", "baselines", "display", "pareto"}
-    | {"advice", "memory", "claims", "storage", "study"},
-    3: {"tasks", "training", "evaluate", "measure", "sensitivity", "verdict"}
+    | {"advice", "memory", "claims", "storage", "study", "found", "refitting", "output_folder", "shapes"},
+    3: {"tasks", "training", "evaluate", "measure", "sensitivity", "verdict", "checkpoint", "api", "export"}
     | {"points", "axis", "front", "front_text", "report"},
     4: {
         "engines",
@@ -45,6 +45,7 @@ LAYERS = {
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names}
 TORCH = {
     "methods", "backbone", "injection", "tasks", "training", "evaluate", "measure", "sensitivity", "engines", "trial",
+    "checkpoint", "api", "export", "refitting",
 }  # fmt: skip
 """Parts that may import torch; `backbone/anatomy.py` may not, since counting and fitting stand on it."""
 

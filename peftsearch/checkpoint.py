@@ -1,0 +1,204 @@
+"""A saved folder: what is in it, and the model that it belongs to.
+
+`peftsearch.yaml` holds the architecture, the backbone (name, revision, shapes) and the task; `peftsearch.safetensors`
+the injected parameters and the head, bit for bit as they were. The backbone's own weights are not in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import nn
+
+from peftsearch.architecture import Architecture
+from peftsearch.backbone.anatomy import Backbone
+from peftsearch.backbone.load import LoadedBackbone, load_backbone
+from peftsearch.catalog import read_yaml
+from peftsearch.errors import CheckpointError, ConfigError, MethodError
+from peftsearch.found import MAX_BYTES
+from peftsearch.injection import NAME, Injection, read_state, save_state
+from peftsearch.shapes import Shapes, fingerprint_shapes, first_mismatch, list_shapes
+
+FACTS = "peftsearch.yaml"
+WEIGHTS = "peftsearch.safetensors"
+FORMAT = "peftsearch-checkpoint/1"
+_HEADED = "ForSequenceClassification"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Checkpoint:
+    """What a saved folder says of itself, its tensors apart."""
+
+    where: Path
+    """The folder."""
+    architecture: Architecture
+    model: dict[str, Any]
+    """The backbone: name, revision, model_type, class, n_params, stacks, shapes, num_labels, problem_type."""
+    shapes: Shapes
+    """The widths of the backbone's maps and norms."""
+    task: dict[str, Any] = field(default_factory=dict)
+    """Of the task, where known: name, kind, labels, metric."""
+
+
+def write_checkpoint(carried: Injection, folder: Path, task: Mapping[str, Any], base: str = "") -> None:
+    """Write what an injected model learned into an empty folder.
+
+    Args:
+        carried: The architecture in its model.
+        folder: Where the two files go.
+        task: What is known of the task.
+        base: Where the backbone is found; empty for the name that it was loaded by.
+    """
+    facts = {
+        "format": FORMAT,
+        "model": _model_facts(carried, base),
+        "task": dict(task),
+        "architecture": carried.architecture.to_dict(),
+        "shapes": {place: list(shape) for place, shape in list_shapes(carried.backbone).items()},
+    }
+    save_state(carried.model, folder / WEIGHTS)
+    text = yaml.safe_dump(facts, sort_keys=False, width=120, allow_unicode=True, default_flow_style=None)
+    (folder / FACTS).write_text(text, encoding="utf-8")
+
+
+def _model_facts(carried: Injection, base: str) -> dict[str, Any]:
+    model: Any = carried.model
+    backbone, config = carried.backbone, getattr(model, "config", None)
+    return {
+        "name": base or backbone.name,
+        "revision": "" if base else backbone.revision,
+        "model_type": backbone.model_type,
+        "class": type(model).__name__,
+        "n_params": backbone.n_params,
+        "stacks": {stack.name: len(stack.blocks) for stack in backbone.stacks},
+        "shapes": fingerprint_shapes(backbone),
+        "num_labels": getattr(config, "num_labels", None),
+        "problem_type": getattr(config, "problem_type", None),
+    }
+
+
+def read_checkpoint(directory: str | PathLike[str]) -> Checkpoint:
+    """Read what a saved folder says of itself.
+
+    Raises:
+        CheckpointError: It is not a folder of `save`, or it is damaged.
+    """
+    folder = Path(directory)
+    if not (folder / FACTS).is_file():
+        what = "holds no checkpoint" if folder.is_dir() else "no such folder"
+        raise CheckpointError(f"{folder}: {what} (no {FACTS}); give a folder made by peftsearch.save")
+    try:
+        data = read_yaml(folder / FACTS, MAX_BYTES)
+        if data.get("format") != FORMAT:
+            raise CheckpointError(f"{folder / FACTS}: format is {data.get('format')!r}, this version reads {FORMAT!r}")
+        return _parse(folder, data)
+    except (ConfigError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{folder / FACTS}: is damaged: {error}") from error
+
+
+def _parse(folder: Path, data: Mapping[str, Any]) -> Checkpoint:
+    model = dict(data["model"])
+    for key in ("name", "revision", "model_type", "class"):
+        if not isinstance(model.get(key), str):
+            raise ConfigError(f"model: {key} must be a text, got {model.get(key)!r}")
+    if not isinstance(model.get("n_params"), int):
+        raise ConfigError(f"model: n_params must be a number, got {model.get('n_params')!r}")
+    return Checkpoint(
+        where=folder,
+        architecture=Architecture.from_dict(data["architecture"]),
+        model=model,
+        shapes={str(place): tuple(int(n) for n in shape) for place, shape in data["shapes"].items()},
+        task=dict(data.get("task") or {}),
+    )
+
+
+def load_base(checkpoint: Checkpoint, **options: Any) -> LoadedBackbone:
+    """Load the backbone that a folder was saved from; `options` are those of `load_backbone`.
+
+    Raises:
+        CheckpointError: It is no model for sequence classification, or its weights are other ones now.
+        BackboneError: It cannot be found or loaded.
+    """
+    facts = checkpoint.model
+    name, revision = str(facts["name"]), str(facts["revision"])
+    if not str(facts["class"]).endswith(_HEADED) or not name:
+        raise CheckpointError(
+            f"{checkpoint.where}: was saved from a {facts['class']} {name or 'without a name'}; load that model "
+            "yourself and give it: peftsearch.load(model, directory)"
+        )
+    if name.startswith("."):
+        name = str(checkpoint.where / name)
+    commit = None if revision.startswith("sha256:") else revision or None
+    num_labels, problem_type = int(facts.get("num_labels") or 2), facts.get("problem_type")
+    loaded = load_backbone(name, num_labels=num_labels, problem_type=problem_type, revision=commit, **options)
+    if revision and loaded.backbone.revision and revision != loaded.backbone.revision:
+        raise CheckpointError(
+            f"{checkpoint.where}: was trained on {name} at {revision}, which is {loaded.backbone.revision} now; "
+            "get the weights it was trained on"
+        )
+    return loaded
+
+
+def read_tensors(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
+    """The tensors of a folder by their names in the model.
+
+    Raises:
+        CheckpointError: There are none, or only pickled ones, or the file is damaged.
+    """
+    folder = checkpoint.where
+    if not (folder / WEIGHTS).is_file():
+        pickles = sorted(p.name for p in folder.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".ckpt", ".pkl"))
+        told = f"; {pickles[0]} is a pickle, which can run code, and is not read" if pickles else ""
+        raise CheckpointError(f"{folder}: has no {WEIGHTS}{told}; save it again with peftsearch.save")
+    try:
+        return read_state(folder / WEIGHTS)
+    except MethodError as error:
+        raise CheckpointError(str(error)) from error
+
+
+def require_same_model(checkpoint: Checkpoint, backbone: Backbone) -> None:
+    """Refuse a folder of another model, naming the first mismatch.
+
+    Raises:
+        CheckpointError: Family, blocks, widths or number of parameters differ.
+    """
+    there, mismatch = checkpoint.model, first_mismatch(checkpoint.shapes, list_shapes(backbone))
+    if there["model_type"] != backbone.model_type:
+        mismatch = f"it is a {there['model_type']} there and this model is a {backbone.model_type}"
+    elif mismatch is None and there["n_params"] != backbone.n_params:
+        mismatch = f"the backbone has {there['n_params']:,} parameters there and {backbone.n_params:,} in this model"
+    if mismatch:
+        raise CheckpointError(f"{checkpoint.where}: belongs to another model: {mismatch}")
+
+
+def require_head(
+    checkpoint: Checkpoint, values: Mapping[str, torch.Tensor], model: nn.Module, backbone: Backbone
+) -> None:
+    """Refuse a head that is missing, on either side, or of another size; all other tensors are `set_state`'s matter.
+
+    Raises:
+        CheckpointError: Naming the first parameter of the head that does not fit.
+    """
+    saved = {name: value for name, value in values.items() if not name.startswith(f"{NAME}.")}
+    own = {f"{at}.{name}": p for at in backbone.head for name, p in model.get_submodule(at).named_parameters()}
+    if saved and not own:
+        first = next(iter(saved))
+        raise CheckpointError(
+            f"{checkpoint.where}: holds a head ({first}) and this {type(model).__name__} has none; load the model "
+            f"with its head, as {checkpoint.model['class']}"
+        )
+    for name, parameter in own.items():
+        if name not in saved:
+            raise CheckpointError(f"{checkpoint.where}: its head lacks {name}; save it from a model with that head")
+        if saved[name].shape != parameter.shape:
+            there, here = tuple(saved[name].shape), tuple(parameter.shape)
+            raise CheckpointError(
+                f"{checkpoint.where}: the head's {name} has shape {there} there and {here} in this model; load it "
+                f"with num_labels={checkpoint.model.get('num_labels')}"
+            )
