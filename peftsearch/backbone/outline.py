@@ -17,7 +17,7 @@ from peftsearch.backbone.anatomy import Backbone, Weights
 from peftsearch.backbone.describe import describe
 from peftsearch.backbone.detect import detect
 from peftsearch.backbone.folder import demo_folder, find_folder
-from peftsearch.backbone.load import DEMO, _explain, _is_hub_reachable, _quiet, n_positions
+from peftsearch.backbone.load import DEMO, _explain, _is_hub_reachable, n_positions, quiet
 from peftsearch.backbone.maps import count_params, is_linear, widths
 from peftsearch.errors import BackboneError
 
@@ -95,7 +95,7 @@ def _build(name: str, source: str, options: dict[str, Any]) -> Any:
     from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
     try:
-        with _quiet():
+        with quiet():
             config = AutoConfig.from_pretrained(source, **options)
             known = type(config) in AutoModelForSequenceClassification._model_mapping
             builder = AutoModelForSequenceClassification if known else AutoModel
