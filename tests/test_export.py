@@ -7,6 +7,7 @@ import peft
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
 import peftsearch
@@ -304,3 +305,12 @@ def test_a_backbone_of_another_shape_is_refused_by_its_first_mismatch(run, tmp_p
     argv = ["--format", "peftsearch", "--output", tmp_path / "out", "--model", other]
     assert "it is a bert there and this model is a roberta" in refused(capsys, "export", tmp_path / "own", *argv)
     assert "found on bert with 4 encoder blocks, this model is roberta" in refused(capsys, "export", run.path, *argv)
+
+
+def test_the_pick_of_a_real_run_is_exported_with_its_confirmed_parameters(finished, tmp_path):
+    assert call("export", finished, "--format", "peftsearch", "--output", tmp_path / "out") == 0
+    best = yaml.safe_load((finished / "best.yaml").read_text())
+    first = min((finished / "confirmed").glob(f"{best['name'].replace(' ', '-')}-seed*.safetensors"))
+    kept, exported = load_file(first), load_file(tmp_path / "out" / "peftsearch.safetensors")
+    assert kept.keys() == exported.keys()
+    assert all(torch.equal(kept[name], exported[name]) for name in kept)
