@@ -46,6 +46,10 @@ class StudyError(PeftSearchError):
     """The folder or the storage of a study cannot be used."""
 
 
+class CheckpointError(PeftSearchError):
+    """A saved or exported folder cannot be read, written, or put into this model."""
+
+
 class ReportError(PeftSearchError):
     """A page or a picture of a study cannot be made or written."""
 
