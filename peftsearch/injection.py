@@ -41,8 +41,14 @@ FORMAT = "peftsearch-1"
 class Injected(nn.ModuleDict):
     """All injected parameters, by `STACK_BLOCK_METHOD`, and what it takes to remove them."""
 
-    def __init__(self, flags: dict[str, bool], head: dict[str, torch.Tensor]) -> None:
+    def __init__(
+        self, architecture: Architecture, backbone: Backbone, flags: dict[str, bool], head: dict[str, torch.Tensor]
+    ) -> None:
         super().__init__()
+        self.architecture = architecture
+        self.backbone = backbone
+        self.task: dict[str, Any] = {}
+        """What is known of the task of the head (name, kind, labels, metric); saved with the parameters."""
         self.flags = flags
         """`requires_grad` of each parameter of the model before injection."""
         self.head = head
@@ -92,7 +98,7 @@ def inject(model: nn.Module, architecture: Architecture, backbone: Backbone | No
     backbone = detect(model) if backbone is None else backbone
     placements = _check(architecture, backbone)
     head = [f"{path}.{name}" for path in backbone.head for name, _ in model.get_submodule(path).named_parameters()]
-    injected = _freeze(model, head)
+    injected = _freeze(model, architecture, backbone, head)
     try:
         with torch.random.fork_rng(devices=[]):
             # The CPU's generator alone: manual_seed of the torch module would reseed the accelerators too.
@@ -105,6 +111,16 @@ def inject(model: nn.Module, architecture: Architecture, backbone: Backbone | No
         remove(model)
         raise
     return Injection(model=model, architecture=architecture, backbone=backbone, injected=injected)
+
+
+def injection_of(model: nn.Module) -> Injection:
+    """The injection that a model carries, for code that was given the model alone.
+
+    Raises:
+        MethodError: The model carries no architecture.
+    """
+    injected = _injected(model)
+    return Injection(model=model, architecture=injected.architecture, backbone=injected.backbone, injected=injected)
 
 
 def remove(model: nn.Module) -> None:
@@ -207,6 +223,15 @@ def load_state(model: nn.Module, path: Path | str) -> None:
     Raises:
         MethodError: There is no such file, it is not of that form, or it belongs to another architecture.
     """
+    set_state(model, read_state(path))
+
+
+def read_state(path: Path | str) -> dict[str, torch.Tensor]:
+    """Read a file of `save_state`; `set_state` puts it into a model.
+
+    Raises:
+        MethodError: There is no such file, or it is not of that form.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             version = (file.metadata() or {}).get("format")
@@ -215,7 +240,7 @@ def load_state(model: nn.Module, path: Path | str) -> None:
         raise MethodError(f"{path}: not a readable safetensors file ({error})") from error
     if version != FORMAT:
         raise MethodError(f"{path}: format is {version!r}, this version reads {FORMAT!r}")
-    set_state(model, values)
+    return values
 
 
 @contextmanager
@@ -312,11 +337,12 @@ def _check_placement(placement: Placement, block: Block, where: str) -> None:
         raise MethodError(f"{where}: {label} has {n_params} parameters, the architecture says {placement.n_params}")
 
 
-def _freeze(model: nn.Module, head: list[str]) -> Injected:
+def _freeze(model: nn.Module, architecture: Architecture, backbone: Backbone, head: list[str]) -> Injected:
     """Register the empty `Injected` and leave only the head trainable."""
     parameters = dict(model.named_parameters())
     copies = {name: p.detach().clone() for name, p in parameters.items() if name in head}
-    injected = Injected({name: p.requires_grad for name, p in parameters.items()}, copies)
+    flags = {name: p.requires_grad for name, p in parameters.items()}
+    injected = Injected(architecture, backbone, flags, copies)
     for name, parameter in parameters.items():
         parameter.requires_grad_(name in copies)
     model.add_module(NAME, injected)

@@ -201,9 +201,19 @@ def fetch_settings(path: Path, url: str) -> None:
 
 def state_paths(folder: Path, name: str, seed: int, n_tasks: int = 1) -> list[Path]:
     """Where the trained parameters of one confirmation are, a file for each task in their order."""
-    safe = "".join(c if c.isalnum() or c in "-._" else "-" for c in name)
     tasks = [""] if n_tasks == 1 else [f"-task{i + 1}" for i in range(n_tasks)]
-    return [folder / "confirmed" / f"{safe}-seed{seed}{task}.safetensors" for task in tasks]
+    return [folder / "confirmed" / f"{_file_name(name)}-seed{seed}{task}.safetensors" for task in tasks]
+
+
+def confirmed_seeds(folder: Path, name: str) -> list[int]:
+    """The seeds of a confirmed design whose trained parameters are in the folder, ascending."""
+    form = re.compile(rf"{re.escape(_file_name(name))}-seed(-?\d+)(-task1)?\.safetensors")
+    found = (form.fullmatch(path.name) for path in (folder / "confirmed").glob("*.safetensors"))
+    return sorted(int(match[1]) for match in found if match)
+
+
+def _file_name(name: str) -> str:
+    return "".join(c if c.isalnum() or c in "-._" else "-" for c in name)
 
 
 def to_yaml(data: Mapping[str, Any]) -> str:

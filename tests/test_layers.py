@@ -12,8 +12,8 @@ LAYERS = {
     0: {"errors", "fields", "architecture", "budget"},
     1: {"objectives", "space", "autopeft", "neighbours", "catalog", "grouping", "strategy", "methods", "backbone"},
     2: {"fitting", "feasibility", "knapsack", "injection", "samplers", "pruners", "baselines", "display", "pareto"}
-    | {"claims", "storage", "study"},
-    3: {"tasks", "training", "evaluate", "measure", "sensitivity", "verdict"}
+    | {"claims", "storage", "study", "found", "refitting", "output_folder", "shapes"},
+    3: {"tasks", "training", "evaluate", "measure", "sensitivity", "verdict", "checkpoint", "export"}
     | {"points", "axis", "front", "front_text", "report"},
     4: {
         "engines",
@@ -34,6 +34,7 @@ LAYERS = {
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names}
 TORCH = {
     "methods", "backbone", "injection", "tasks", "training", "evaluate", "measure", "sensitivity", "engines", "trial",
+    "checkpoint", "export", "refitting",
 }  # fmt: skip
 """Parts that may import torch; `backbone/anatomy.py` may not, since counting and fitting stand on it."""
 

@@ -1,0 +1,107 @@
+"""What a search found, read back: from a run's folder, its `best.yaml`, or the mapping in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from peftsearch.architecture import Architecture, Design
+from peftsearch.backbone.anatomy import Backbone
+from peftsearch.catalog import read_yaml
+from peftsearch.errors import ConfigError, MethodError
+
+BEST = "best.yaml"
+FORMAT = "peftsearch-best/1"
+MAX_BYTES = 8 * 1024 * 1024
+"""A `best.yaml` holds every trial of a comparison."""
+Source = str | PathLike[str] | Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Found:
+    """An architecture with the design and the backbone that it came from."""
+
+    where: str
+    """The file, for messages."""
+    name: str
+    """What the run calls it: `trial 14`, `lora`."""
+    architecture: Architecture
+    design: Design
+    model_name: str
+    """Hub id or folder of the backbone."""
+    revision: str
+    """Commit or fingerprint of the backbone's weights; empty when unknown."""
+    model_type: str
+    """transformers' name of the family."""
+    stacks: dict[str, int]
+    """Blocks of each stack of the backbone."""
+    task: dict[str, Any] = field(default_factory=dict)
+    """Of the task: name, kind, labels, metric; with `tasks` in it where there are several."""
+    study: str = ""
+    """Folder of the run, as the run was given it; empty when unknown."""
+
+
+def read_found(source: Source) -> Found:
+    """Read what a search found.
+
+    Args:
+        source: A run's folder, the path of its `best.yaml`, or the mapping that the file holds.
+
+    Raises:
+        ConfigError: There is no such file, or it is not the `best.yaml` of a run, or it is damaged.
+    """
+    if isinstance(source, Mapping):
+        return _parse("best", source)
+    path = Path(source)
+    if path.is_dir():
+        path = path / BEST
+        if not path.is_file():
+            raise ConfigError(f"{path.parent}: no {BEST}; the run is not finished, `peftsearch run` resumes it")
+    return _parse(str(path), read_yaml(path, MAX_BYTES))
+
+
+def _parse(where: str, data: Mapping[str, Any]) -> Found:
+    if data.get("format") != FORMAT:
+        raise ConfigError(f"{where}: is not the best.yaml of a run (format {data.get('format')!r}, not {FORMAT!r})")
+    try:
+        model = data["model"]
+        return Found(
+            where=where,
+            name=str(data["name"]),
+            architecture=Architecture.from_dict(data["architecture"]),
+            design=Design.from_dict(data["design"]),
+            model_name=str(model["name"]),
+            revision=str(model["revision"]),
+            model_type=str(model["model_type"]),
+            stacks={str(name): int(n) for name, n in model["stacks"].items()},
+            task=dict(data.get("task") or {}),
+            study=str(data.get("study", "")),
+        )
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ConfigError(f"{where}: is damaged: {type(error).__name__} {error}") from error
+    except ConfigError as error:
+        raise ConfigError(f"{where}: is damaged: {error}") from error
+
+
+def require_same_backbone(found: Found, backbone: Backbone) -> None:
+    """Refuse a backbone of another family or depth, naming the first difference.
+
+    Widths are held against the architecture's own counts when it is injected.
+
+    Raises:
+        MethodError: The architecture was found on another kind of backbone.
+    """
+    own = {str(stack.name): len(stack.blocks) for stack in backbone.stacks}
+    there, here = _kind(found.model_type, found.stacks), _kind(backbone.model_type, own)
+    if there != here:
+        raise MethodError(
+            f"{found.where}: the architecture was found on {there}, this model is {here}; peftsearch.refit carries the "
+            "design over and sizes it anew"
+        )
+
+
+def _kind(model_type: str, stacks: Mapping[str, int]) -> str:
+    return f"{model_type} with " + " and ".join(f"{n} {name} blocks" for name, n in stacks.items())

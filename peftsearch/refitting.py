@@ -1,0 +1,62 @@
+"""Carrying a found design over to another model, depth or budget: search small, train large."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from peftsearch.architecture import Architecture, Design
+from peftsearch.backbone.anatomy import Backbone
+from peftsearch.budget import Budget, parse_budget
+from peftsearch.errors import ConfigError
+from peftsearch.fitting import fit
+from peftsearch.found import Source, read_found
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def refit(best: Source, model: nn.Module | Backbone, budget: Budget | str | int) -> Architecture:
+    """Carry a found design over to another backbone and size it anew.
+
+    The design's groups, allocation and methods stay; sizes that it fixed are dropped, and so is its share of the
+    search's budget: the budget given is its own. A design with a group for each block (AutoPEFT's space) is carried
+    over by relative depth: block j of m takes what block floor((j + 1/2) n / m) of n had.
+
+    Args:
+        best: A run's folder, its `best.yaml`, or the mapping in it.
+        model: The model, or its anatomy.
+        budget: The most trainable parameters, the head apart: `0.1%`, `22.7k`, a number.
+
+    Returns:
+        An architecture for `inject`.
+
+    Raises:
+        BudgetError: The budget cannot be read, or the design does not fit into it.
+        MethodError: A method of the design cannot act on this backbone.
+        ConfigError: `best` cannot be read, the backbone has fewer blocks than the design has groups, or none of the
+            blocks that the design tunes is left.
+    """
+    found = read_found(best)
+    if not isinstance(model, Backbone):
+        from peftsearch.backbone.detect import detect
+
+        model = detect(model)
+    if not isinstance(budget, Budget):
+        budget = parse_budget(str(budget), model.n_params)
+    design = replace(found.design, sizes=(), budget_share=1.0)
+    if design.grouping == "uniform" and len(design.methods) == sum(found.stacks.values()):
+        design = _by_depth(design, len(model.blocks))
+        if found.design.tunable and not design.tunable:
+            raise ConfigError(f"{found.where}: none of the blocks that it tunes is left on {len(model.blocks)} blocks")
+    return fit(design, model, budget)
+
+
+def _by_depth(design: Design, n_blocks: int) -> Design:
+    n = len(design.methods)
+    sources = [(2 * j + 1) * n // (2 * n_blocks) for j in range(n_blocks)]
+    return replace(
+        design,
+        methods=tuple(design.methods[i] for i in sources),
+        allocation=tuple(design.allocation[i] for i in sources),
+    )

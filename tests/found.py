@@ -1,0 +1,29 @@
+"""What `best.yaml` holds, for a design of the same methods on every block."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from peftsearch.architecture import Design
+from peftsearch.backbone.anatomy import Backbone
+from tests.methods import place
+
+
+def best_of(backbone: Backbone, **sizes: int) -> dict[str, Any]:
+    """The part of `best.yaml` that is read back, for each method at its size on every block."""
+    design = Design(grouping="uniform", allocation=(1.0,) * 2, methods=(tuple(sizes),) * 2)
+    return {
+        "format": "peftsearch-best/1",
+        "name": "trial 3",
+        "model": {
+            "name": backbone.name,
+            "revision": backbone.revision,
+            "model_type": backbone.model_type,
+            "n_params": backbone.n_params,
+            "stacks": {stack.name: len(stack.blocks) for stack in backbone.stacks},
+        },
+        "task": {"name": "t", "kind": "classification", "labels": ["no", "yes"], "metric": "accuracy"},
+        "design": design.to_dict(),
+        "architecture": place(backbone, **sizes).to_dict(),
+        "study": "elsewhere",
+    }
