@@ -158,7 +158,7 @@ def _load(
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     try:
-        with _quiet(), torch.random.fork_rng(devices=[]):
+        with quiet(), torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(0)
             tokenizer = AutoTokenizer.from_pretrained(source, **options)
             model, info = AutoModelForSequenceClassification.from_pretrained(
@@ -233,7 +233,7 @@ def _set_padding(name: str, model: Any, tokenizer: Any) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No progress bars, no report of a head that is new on purpose, no conversion of pickles by a bot of the hub."""
     from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
     from transformers.utils import logging as library

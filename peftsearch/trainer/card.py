@@ -81,8 +81,9 @@ def _text(settings: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
         "|---|---|",
         *rows,
         "",
-        f"Mean ± standard deviation over n trainings. The weights here are those of seed {metrics['seed']}, the best on "
-        "validation; the validation score also chose the step that is kept, the test split was read once, at the end.",
+        f"Mean ± standard deviation over n trainings. The weights here are those of seed {metrics['seed']}, the best "
+        "on validation; the validation score also chose the step that is kept. The test split was read once, at the "
+        "end.",
         "",
         "## Use",
         "",

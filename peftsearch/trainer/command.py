@@ -60,7 +60,8 @@ def _train(options: TrainOptions, is_first: bool) -> int:
     if diverged and is_first:
         told = ", ".join(f"seed {seed['seed']}: {seed['reason']}" for seed in diverged)
         print(
-            f"peftsearch: {len(diverged)} of {len(metrics['seeds'])} trainings diverged ({told}); a lower --learning-rate may help",
+            f"peftsearch: {len(diverged)} of {len(metrics['seeds'])} trainings diverged ({told}); "
+            "a lower --learning-rate may help",
             file=sys.stderr,
         )
     return 1 if diverged else 0
@@ -68,14 +69,16 @@ def _train(options: TrainOptions, is_first: bool) -> int:
 
 def _heading(plan: Plan) -> Iterator[str]:
     settings = plan.settings
+    model = settings["model"]
+    seeds = f"{len(plan.seeds)} seed{'s' if len(plan.seeds) > 1 else ''}"
     share = f"{100 * settings['n_params'] / settings['model']['n_params']:.3g}%"
     yield (
         f"{settings['method']}: {settings['n_params']:,} trainable parameters ({share}) and a head of "
-        f"{settings['model']['n_head']:,} on {settings['model']['name']}, {plan.task.name} ({len(plan.task.train)} examples)"
+        f"{model['n_head']:,} on {model['name']}, {plan.task.name} ({len(plan.task.train)} examples)"
     )
     yield (
         f"{plan.n_steps} steps of {plan.training.batch_size}, rate {plan.training.learning_rate:g}, evaluated every "
-        f"{plan.eval_every}, {len(plan.seeds)} seed{'s' if len(plan.seeds) > 1 else ''}, {settings['training']['dtype']}, "
+        f"{plan.eval_every}, {seeds}, {settings['training']['dtype']}, "
         f"{plan.processes.n} process{'es' if plan.processes.n > 1 else ''} on {plan.processes.device}"
     )
     yield from plan.notes

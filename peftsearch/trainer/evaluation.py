@@ -76,7 +76,9 @@ def _task(trained: Trained, data: dict[str, Any], own: bool) -> Any:
         if not own:
             raise
         source = trained.settings["task"]["source"]
-        raise TaskError(f"{error} ({trained.path} was trained on {source}; --task or --test names other data)") from error
+        raise TaskError(
+            f"{error} ({trained.path} was trained on {source}; --task or --test names other data)"
+        ) from error
     kind = trained.settings["task"]["kind"]
     if task.kind != kind:
         raise TaskError(f"task {task.name!r}: is a {task.kind}, {trained.path} was trained for {kind}")
@@ -87,7 +89,9 @@ def _require_pairs(trained: Trained, pairs: bool, where: str) -> None:
     wanted = trained.settings["task"]["pairs"]
     if pairs != wanted:
         words = ("pairs of texts", "single texts")
-        raise TaskError(f"{where}: has {words[not pairs]}, {trained.path} was trained on {words[not wanted]}; see --pair-column")
+        raise TaskError(
+            f"{where}: has {words[not pairs]}, {trained.path} was trained on {words[not wanted]}; see --pair-column"
+        )
 
 
 def _relabelled(trained: Trained, split: Split, labels: tuple[str, ...], name: str) -> Split:
@@ -97,7 +101,9 @@ def _relabelled(trained: Trained, split: Split, labels: tuple[str, ...], name: s
     unknown = [label for label in labels if label not in trained.labels]
     if unknown:
         known = one_line(", ".join(trained.labels), 120)
-        raise TaskError(f"task {name!r}: label {one_line(unknown[0], 60)!r} is not one that {trained.path} was trained on (known: {known})")
+        raise TaskError(
+            f"task {name!r}: label {one_line(unknown[0], 60)!r} is not one that {trained.path} was "
+            f"trained on (known: {known})"
+        )
     indices = [trained.labels.index(label) for label in labels]
     return Split(texts=split.texts, pairs=split.pairs, labels=[indices[int(label)] for label in split.labels])
-

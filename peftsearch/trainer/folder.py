@@ -112,7 +112,9 @@ def read_training(path: Path) -> dict[str, Any]:
         CheckpointError: There is none in the folder, it is not finished, or it is damaged.
     """
     if not (path / TRAINING).is_file():
-        raise CheckpointError(f"{path}: holds no training (no {TRAINING}); give the folder of `peftsearch train --output`")
+        raise CheckpointError(
+            f"{path}: holds no training (no {TRAINING}); give the folder of `peftsearch train --output`"
+        )
     settings = read_yaml(path / TRAINING, MAX_BYTES)
     if settings.get("format") != FORMAT:
         raise CheckpointError(f"{path / TRAINING}: format is {settings.get('format')!r}, this version reads {FORMAT!r}")
@@ -130,7 +132,9 @@ def read_metrics(path: Path) -> dict[str, Any]:
     try:
         metrics = json.loads((path / METRICS).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path / METRICS}: is damaged ({one_line(error, 80)}); train with --overwrite") from error
+        raise CheckpointError(
+            f"{path / METRICS}: is damaged ({one_line(error, 80)}); train with --overwrite"
+        ) from error
     assert isinstance(metrics, dict)
     return metrics
 

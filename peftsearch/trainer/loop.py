@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from peftsearch.evaluate import logits_of, predictions_of
 from peftsearch.tasks.encode import EncodedSplit, index_batches
 from peftsearch.tasks.metrics import score
 from peftsearch.trainer.plan import Plan
 from peftsearch.trainer.snapshot import Course, State, copied, read_course, restore, trained, write_snapshot
 from peftsearch.training import Diverged, clip, forward, rate_factor
-from peftsearch.evaluate import logits_of, predictions_of
 
 _SEED_STRIDE = 1_000_003
 """A prime above all step numbers that matter, so that steps of near seeds do not share their generators."""
@@ -157,7 +157,7 @@ def split_score(plan: Plan, split: EncodedSplit) -> float:
 def checkpointing(model: nn.Module, wanted: bool) -> Iterator[None]:
     """Compute blocks anew in the backward pass while the context lasts.
 
-    The kind without reentrance keeps no parameter out: a block whose inputs need no gradient still trains what it holds.
+    The kind without reentrance keeps no parameter out: a block whose inputs need no gradient trains what it holds.
     """
     if not wanted:
         yield
@@ -165,7 +165,7 @@ def checkpointing(model: nn.Module, wanted: bool) -> Iterator[None]:
     library: Any = model
     enable = getattr(library, "activation_checkpointing_enable", None) or library.gradient_checkpointing_enable
     enable({"use_reentrant": False})
-    library.disable_input_require_grads()  # meant for the reentrant kind; it would cost a backward pass to the embeddings
+    library.disable_input_require_grads()  # for the reentrant kind; here it would be work down to the embeddings
     try:
         yield
     finally:

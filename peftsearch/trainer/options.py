@@ -50,7 +50,7 @@ class TrainOptions:
     metric: str | None = None
     max_train: int | None = None
     epochs: float | None = None
-    """Passes over the training split; None takes `EPOCHS` of the plan."""
+    """Passes over the training split; None takes three."""
     steps: int | None = None
     """Optimizer steps, instead of epochs."""
     seeds: int = 1
@@ -79,14 +79,17 @@ def check_train_options(options: TrainOptions) -> None:
     """
     if options.best is None and options.method is None:
         raise ConfigError(
-            "train needs the best.yaml of a run; or --method full, or --method lora --budget 0.1%, with --model and --task"
+            "train needs the best.yaml of a run; or --method full, or --method lora --budget 0.1%, with --model and "
+            "--task"
         )
     if options.method is not None and options.method not in {*METHODS, FULL, HEAD}:
         raise ConfigError(unknown_name("method", options.method, (*METHODS, FULL, HEAD)))
     if options.method in (FULL, HEAD) and options.budget is not None:
         raise ConfigError(f"--budget: --method {options.method} has no budget; leave one of them out")
     if options.best is None and options.budget is None and options.method in METHODS:
-        raise ConfigError(f"--method {options.method} needs --budget, such as --budget 0.1%; or a best.yaml, whose budget it takes")
+        raise ConfigError(
+            f"--method {options.method} needs --budget, such as --budget 0.1%; or a best.yaml, whose budget it takes"
+        )
     if options.best is not None and options.method is None and options.budget is not None and options.model is None:
         raise ConfigError("--budget: best.yaml has its sizes; give --budget with --model or --method")
     if options.overwrite and options.resume:

@@ -8,6 +8,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from peftsearch import checkpoint
+from peftsearch.backbone.load import quiet
 from peftsearch.study import write_atomically
 from peftsearch.trainer.card import model_card
 from peftsearch.trainer.curve import curve_csv, curve_png
@@ -106,7 +107,8 @@ def _save(plan: Plan, folder: Path, model: Any) -> None:
         labels = dict(enumerate(plan.task.labels))
         model.config.id2label = labels or model.config.id2label
         model.config.label2id = {name: i for i, name in model.config.id2label.items()}
-        model.save_pretrained(folder)
+        with quiet():
+            model.save_pretrained(folder)
         return
     task = {key: plan.settings["task"][key] for key in ("name", "kind", "labels", "metric")}
     checkpoint.save(model, folder, overwrite=True, task=task)

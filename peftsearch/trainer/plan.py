@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from math import ceil
@@ -19,7 +19,9 @@ from peftsearch.display import size_labels
 from peftsearch.errors import ConfigError
 from peftsearch.evaluate import Objective
 from peftsearch.fitting import fit
+from peftsearch.found import require_same_backbone
 from peftsearch.injection import inject, param_groups
+from peftsearch.refitting import refit
 from peftsearch.setup import plain
 from peftsearch.tasks import Task
 from peftsearch.tasks.encode import EncodedTask, encode
@@ -27,7 +29,7 @@ from peftsearch.trainer.folder import FORMAT
 from peftsearch.trainer.options import FULL, HEAD, TrainOptions, check_train_options
 from peftsearch.trainer.processes import Processes
 from peftsearch.trainer.snapshot import trained
-from peftsearch.trainer.source import Found, find_data, load_data, read_found
+from peftsearch.trainer.source import Run, find_data, load_data, read_run
 from peftsearch.training import TrainingSettings
 
 EPOCHS = 3.0
@@ -43,7 +45,6 @@ class Plan:
     """All that a training needs, loaded and checked."""
 
     options: TrainOptions
-    found: Found | None
     task: Task
     data: EncodedTask
     objective: Objective
@@ -103,46 +104,29 @@ def prepare(options: TrainOptions) -> Plan:
         PeftSearchError: What is wrong with the options, the run, the data or the model.
     """
     check_train_options(options)
-    found = None if options.best is None else read_found(options.best)
-    training = _training(options, found)
-    data = find_data(options, found)
+    run = None if options.best is None else read_run(options.best)
+    training = _training(options, run)
+    data = find_data(options, run)
     processes = Processes(options.device, unused=options.method == FULL)
     autocast = choose_dtype(processes.device, options.dtype)
-    task, notes = load_data(data, found)
-    loaded = _load(options, found, task, processes.device)
+    task, notes = load_data(data, run)
+    loaded = _load(options, run, task, processes.device)
     training, cut = _within_positions(training, options, loaded)
-    design, architecture, budget, fitted = _architecture(options, found, loaded)
+    design, architecture, budget, fitted = _architecture(options, run, loaded)
     if options.gradient_checkpointing and not getattr(loaded.model, "supports_gradient_checkpointing", False):
-        raise ConfigError(f"--gradient-checkpointing: transformers has none for {loaded.backbone.model_type}; leave it out")
+        raise ConfigError(
+            f"--gradient-checkpointing: transformers has none for {loaded.backbone.model_type}; leave it out"
+        )
     encoded = encode(task, loaded.tokenizer, training.max_length)
     n_steps = options.steps or ceil((options.epochs or EPOCHS) * ceil(len(task.train) / training.batch_size))
     eval_every = min(n_steps, options.eval_every or ceil(n_steps / EVALUATIONS))
     objective = Objective(task)
-    backbone = loaded.backbone
     settings = {
         "format": FORMAT,
         "method": options.method or "found",
-        "model": {
-            "name": backbone.name,
-            "revision": backbone.revision,
-            "model_type": backbone.model_type,
-            "n_params": backbone.n_params,
-            "n_head": n_head_params(loaded),
-            "stacks": {stack.name: len(stack.blocks) for stack in backbone.stacks},
-        },
-        "task": {
-            "name": task.name,
-            "kind": task.kind,
-            "labels": list(task.labels),
-            "metric": task.metric,
-            "source": task.source,
-            "fingerprint": task.fingerprint,
-            "columns": None if task.columns is None else {k: getattr(task.columns, k) for k in ("text", "pair", "label")},
-            "pairs": task.train.pairs is not None,
-            "target": {"mean": objective.mean, "scale": objective.scale} if task.kind == "regression" else None,
-            "data": data,
-        },
-        "n_params": backbone.n_params if architecture is None else architecture.n_params,
+        "model": _model_facts(loaded),
+        "task": _task_facts(task, objective, data),
+        "n_params": loaded.backbone.n_params if architecture is None else architecture.n_params,
         "budget": budget,
         "design": None if design is None else plain(design.to_dict()),
         "architecture": None if architecture is None else _labelled(architecture, loaded),
@@ -160,7 +144,6 @@ def prepare(options: TrainOptions) -> Plan:
     }
     return Plan(
         options=options,
-        found=found,
         task=task,
         data=encoded,
         objective=objective,
@@ -176,10 +159,39 @@ def prepare(options: TrainOptions) -> Plan:
     )
 
 
-def _training(options: TrainOptions, found: Found | None) -> TrainingSettings:
+def _model_facts(loaded: LoadedBackbone) -> dict[str, Any]:
+    backbone = loaded.backbone
+    return {
+        "name": backbone.name,
+        "revision": backbone.revision,
+        "model_type": backbone.model_type,
+        "n_params": backbone.n_params,
+        "n_head": n_head_params(loaded),
+        "stacks": {str(stack.name): len(stack.blocks) for stack in backbone.stacks},
+    }
+
+
+def _task_facts(task: Task, objective: Objective, data: dict[str, Any]) -> dict[str, Any]:
+    """What evaluating and predicting need of the task; `data` finds it again."""
+    columns = task.columns
+    return {
+        "name": task.name,
+        "kind": task.kind,
+        "labels": list(task.labels),
+        "metric": task.metric,
+        "source": task.source,
+        "fingerprint": task.fingerprint,
+        "columns": None if columns is None else {k: getattr(columns, k) for k in ("text", "pair", "label")},
+        "pairs": task.train.pairs is not None,
+        "target": {"mean": objective.mean, "scale": objective.scale} if task.kind == "regression" else None,
+        "data": data,
+    }
+
+
+def _training(options: TrainOptions, run: Run | None) -> TrainingSettings:
     """The run's training settings with the options' own numbers put in."""
     known = set(asdict(TrainingSettings()))
-    settings = {} if found is None else {key: value for key, value in found.training.items() if key in known}
+    settings = {} if run is None else {key: value for key, value in run.training.items() if key in known}
     if options.method == FULL:
         settings["learning_rate"] = FULL_LEARNING_RATE
     given = {key: getattr(options, key) for key in ("learning_rate", "batch_size", "max_length")}
@@ -188,16 +200,18 @@ def _training(options: TrainOptions, found: Found | None) -> TrainingSettings:
     )
 
 
-def _load(options: TrainOptions, found: Found | None, task: Task, device: torch.device) -> LoadedBackbone:
-    own = found is None or options.model is not None
-    name = options.model if own else str(found.model["name"])  # type: ignore[union-attr]  # not own: found is there
+def _load(options: TrainOptions, run: Run | None, task: Task, device: torch.device) -> LoadedBackbone:
+    name, revision = options.model, options.revision
+    if run is not None and name is None:
+        name = run.found.model_name
+        revision = revision or (None if run.found.revision.startswith("sha256:") else run.found.revision or None)
     return load_backbone(
         name,
         num_labels=task.num_labels,
         problem_type="regression" if task.kind == "regression" else None,
         device=device,
         trust_remote_code=options.trust_remote_code,
-        revision=options.revision,
+        revision=revision,
         anatomy=options.anatomy,
     )
 
@@ -214,45 +228,42 @@ def _within_positions(
 
 
 def _architecture(
-    options: TrainOptions, found: Found | None, loaded: LoadedBackbone
+    options: TrainOptions, run: Run | None, loaded: LoadedBackbone
 ) -> tuple[Design | None, Architecture | None, str | None, tuple[str, ...]]:
     """Design, architecture, budget, and what the user should know of them."""
     backbone = loaded.backbone
     if options.method == FULL:
         return None, None, None, ()
-    budget = options.budget or (found.budget if found is not None else None)
-    if options.method is not None:
-        methods = () if options.method == HEAD else (options.method,)
-        design = Design(grouping="uniform", allocation=(1.0,), methods=(methods,))
-        if not methods:
-            return design, Architecture(placements=()), None, ()
-    else:
-        assert found is not None, "without a method there is a best.yaml"
-        if _is_same(found.model, loaded):
-            return found.design, found.architecture, found.budget, _changed(found.model, loaded)
-        if options.model is None:
-            raise ConfigError(
-                f"{found.path}: was found on a {found.model['model_type']} of {found.model['n_params']:,} parameters, but "
-                f"{backbone.name} is now a {backbone.model_type} of {backbone.n_params:,}; give --model to fit it anew"
-            )
-        design = found.design
+    if options.method == HEAD:
+        return Design(grouping="uniform", allocation=(1.0,), methods=((),)), Architecture(placements=()), None, ()
+    budget = options.budget or (run.budget if run is not None else None)
     assert budget is not None, "the options are checked"
-    architecture = fit(design, backbone, parse_budget(budget, backbone.n_params))
+    if options.method is not None:
+        design = Design(grouping="uniform", allocation=(1.0,), methods=((options.method,),))
+        architecture = fit(design, backbone, parse_budget(budget, backbone.n_params))
+    else:
+        assert run is not None, "without a method there is a best.yaml"
+        design = run.found.design
+        if _is_same(run, loaded):
+            same = run.found.revision == backbone.revision
+            told = () if same else (f"the weights of {backbone.name} are not those that the design was found on",)
+            return design, run.found.architecture, run.budget, told
+        if options.model is None:
+            require_same_backbone(run.found, backbone)
+            raise ConfigError(
+                f"{run.path}: was found on a model of {run.n_params:,} parameters, and {backbone.name} has "
+                f"{backbone.n_params:,}; name it with --model to fit the design anew"
+            )
+        architecture = refit(run.path, backbone, budget)
     note = f"fitted to {backbone.name} under {budget}: {architecture.n_params:,} parameters"
     return design, architecture, budget, (note,)
 
 
-def _is_same(model: Mapping[str, Any], loaded: LoadedBackbone) -> bool:
+def _is_same(run: Run, loaded: LoadedBackbone) -> bool:
     """Whether a model has the blocks that an architecture was made for."""
     own = loaded.backbone
-    stacks = {stack.name: len(stack.blocks) for stack in own.stacks}
-    return [model["model_type"], model["n_params"], model["stacks"]] == [own.model_type, own.n_params, stacks]
-
-
-def _changed(model: Mapping[str, Any], loaded: LoadedBackbone) -> tuple[str, ...]:
-    if model["revision"] == loaded.backbone.revision:
-        return ()
-    return (f"the weights of {loaded.backbone.name} are not those that the design was found on",)
+    stacks = {str(stack.name): len(stack.blocks) for stack in own.stacks}
+    return (run.found.model_type, run.found.stacks, run.n_params) == (own.model_type, stacks, own.n_params)
 
 
 def _labelled(architecture: Architecture, loaded: LoadedBackbone) -> dict[str, Any]:

@@ -35,7 +35,9 @@ class Processes:
         chosen = choose_device(device)
         several = int(os.environ.get("WORLD_SIZE", "1")) > 1
         if several and chosen.index is not None:
-            raise ConfigError(f"--device {device}: each process of `accelerate launch` has its own; leave the number out")
+            raise ConfigError(
+                f"--device {device}: each process of `accelerate launch` has its own; leave the number out"
+            )
         # The forward pass has its own autocast, the same as in a search: accelerate's would wrap the model's forward.
         self._accelerator: Any = Accelerator(
             cpu=chosen.type == "cpu",

@@ -78,25 +78,39 @@ def load_trained(path: Path, arguments: argparse.Namespace) -> Trained:
     if arguments.batch_size is not None and arguments.batch_size < 1:
         raise ConfigError(f"--batch-size must be at least 1, got {arguments.batch_size}")
     try:
-        name, is_full = settings["model"]["name"], settings["method"] == FULL
+        is_full = settings["method"] == FULL
         n_labels, is_regression = max(1, len(settings["task"]["labels"])), settings["task"]["kind"] == "regression"
         batch_size = arguments.batch_size or 2 * settings["training"]["batch_size"]
     except (KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: training.yaml is damaged: {type(error).__name__} {error}") from error
-    try:
-        loaded = load_backbone(
-            path if is_full else arguments.model or name,
-            num_labels=n_labels,
-            problem_type="regression" if is_regression else None,
-            device=device,
-            trust_remote_code=arguments.trust_remote_code,
-            anatomy=arguments.anatomy,
-        )
-    except BackboneError as error:
-        hint = "" if is_full or arguments.model else f" ({path} was trained on it; --model says where it is now)"
-        raise BackboneError(f"{error}{hint}") from error
-    if not is_full:
-        checkpoint.load(loaded.model, path)
-    return Trained(
-        path=path, settings=settings, loaded=loaded, device=device, autocast=autocast, batch_size=batch_size
-    )
+    options = {"device": device, "trust_remote_code": arguments.trust_remote_code, "anatomy": arguments.anatomy}
+    problem = "regression" if is_regression else None
+    if is_full:
+        loaded = load_backbone(path, num_labels=n_labels, problem_type=problem, **options)
+    else:
+        saved = checkpoint.read_checkpoint(path)
+        values = checkpoint.read_tensors(saved)
+        loaded = _backbone(saved, arguments.model, n_labels, problem, options)
+        checkpoint.put(loaded.model, loaded.backbone, saved, values)
+    return Trained(path=path, settings=settings, loaded=loaded, device=device, autocast=autocast, batch_size=batch_size)
+
+
+def _backbone(
+    saved: checkpoint.Checkpoint, model: str | None, num_labels: int, problem: str | None, options: dict[str, Any]
+) -> LoadedBackbone:
+    """The backbone that a checkpoint was trained on, from where the user says that it is now.
+
+    Raises:
+        BackboneError: It cannot be found.
+        CheckpointError: Its weights are other ones.
+    """
+    if model is None:
+        try:
+            return checkpoint.load_base(saved, **options)
+        except BackboneError as error:
+            raise BackboneError(f"{error} ({saved.where} was trained on it; --model says where it is now)") from error
+    loaded = load_backbone(model, num_labels=num_labels, problem_type=problem, **options)
+    there, here = str(saved.model["revision"]), loaded.backbone.revision
+    if there.startswith("sha256:") and here.startswith("sha256:") and there != here:
+        raise CheckpointError(f"{saved.where}: was trained on weights {there}, and {model} has {here}; give those")
+    return loaded
