@@ -91,6 +91,7 @@ def _text(settings: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
         "peftsearch predict . --input texts.csv --output predictions.csv",
         "```",
         "",
+        *_unit(task),
         "## What is tuned",
         "",
         *_architecture(settings),
@@ -105,6 +106,17 @@ def _text(settings: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _unit(task: Mapping[str, Any]) -> list[str]:
+    """What the outputs of a regression mean."""
+    if task["target"] is None:
+        return []
+    mean, scale = task["target"]["mean"], task["target"]["scale"]
+    return [
+        f"`predict` gives targets; the model's own outputs are standardised: target = {mean:g} + {scale:g} output.",
+        "",
+    ]
 
 
 def _architecture(settings: Mapping[str, Any]) -> list[str]:

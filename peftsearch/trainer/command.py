@@ -33,6 +33,10 @@ def train(arguments: argparse.Namespace) -> int:
         if is_first:
             raise
         return 2  # the first process says it
+    except KeyboardInterrupt:
+        if is_first:
+            print("peftsearch: interrupted; --resume goes on from the last evaluation", file=sys.stderr)
+        return 130
 
 
 def _train(options: TrainOptions, is_first: bool) -> int:

@@ -24,7 +24,10 @@ METRICS = "metrics.json"
 PROGRESS = "progress"
 LOCK = ".lock"
 FORMAT = "peftsearch-training/1"
-_STALE = (METRICS, TRAINING, "peftsearch.yaml", "peftsearch.safetensors", "model*.safetensors*", "curve.*")
+_STALE = (
+    METRICS, TRAINING, "README.md", "peftsearch.yaml", "peftsearch.safetensors", "config.json", "model*.safetensors*",
+    "curve.*",
+)  # fmt: skip
 """What an overwritten training would leave beside the new one."""
 MAX_BYTES = 8 * 1024 * 1024
 
@@ -38,7 +41,7 @@ def check_output(path: Path, overwrite: bool, resume: bool) -> None:
     """
     if path.exists() and not path.is_dir():
         raise CheckpointError(f"{path}: is a file; give a folder with --output")
-    if not path.is_dir() or not any(item.name != LOCK for item in path.iterdir()):
+    if not path.is_dir() or all(item.name.startswith(".") for item in path.iterdir()):
         return
     if not (path / TRAINING).is_file():
         raise CheckpointError(f"{path}: is not empty and holds no training; give another --output, or empty it")
@@ -120,6 +123,8 @@ def read_training(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path / TRAINING}: format is {settings.get('format')!r}, this version reads {FORMAT!r}")
     if not (path / METRICS).is_file():
         raise CheckpointError(f"{path}: its training is not finished; the same command with --resume goes on")
+    if read_metrics(path).get("seed") is None:
+        raise CheckpointError(f"{path}: all its trainings diverged; train with --overwrite and a lower --learning-rate")
     return settings
 
 

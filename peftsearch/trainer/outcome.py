@@ -51,7 +51,7 @@ def _test(plan: Plan, folder: Path, course: Course) -> float | None:
 
 def _metrics(plan: Plan, courses: Sequence[Course], tests: dict[int, float | None]) -> dict[str, Any]:
     done = [course for course in courses if not course.reason]
-    best = max(done, key=lambda course: course.best or 0.0, default=None)
+    best = max(done, key=lambda course: course.scores[course.best_step], default=None)
     return {
         "format": "peftsearch-metrics/1",
         "metric": plan.task.metric,

@@ -1,4 +1,4 @@
-"""`peftsearch train`: what it leaves behind, what it refuses, and that a killed training goes on as if it had not been."""
+"""`peftsearch train`: what it leaves behind, what it refuses, and that a killed training goes on as if it had not."""
 
 import json
 import shutil
@@ -47,7 +47,7 @@ def test_the_saved_weights_score_what_the_metrics_say(trained, capsys):
 
 def test_a_killed_training_goes_on_with_the_same_losses(calm, train, tmp_path):
     """The model has dropout here: random numbers must go on, too."""
-    folder, model, files = calm
+    _, model, files = calm
     noisy = shutil.copytree(model, tmp_path / "noisy")
     config = json.loads((noisy / "config.json").read_text())
     (noisy / "config.json").write_text(json.dumps(config | {"hidden_dropout_prob": 0.1}))
