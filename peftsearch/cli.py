@@ -73,6 +73,10 @@ def _dispatch(arguments: argparse.Namespace) -> int:
         from peftsearch.trainer.prediction import predict
 
         return predict(arguments)
+    if arguments.command == "export":
+        from peftsearch.export.command import export_arguments
+
+        return export_arguments(arguments)
     from peftsearch import commands
 
     if arguments.command == "run":
@@ -106,6 +110,7 @@ def parser() -> argparse.ArgumentParser:
     show = commands.add_parser("show", help="draw the architecture that a run found")
     show.add_argument("what", type=Path, metavar="RUN|BEST.YAML", help="folder of a run, or its best.yaml")
     _add_report(commands.add_parser("report", help="write a run's report.html", allow_abbrev=False))
+    _add_export(commands.add_parser("export", help="hand what was found to other tools", allow_abbrev=False))
     listing = commands.add_parser("list", help="what there is to choose from")
     listing.add_argument("what", choices=("spaces", "strategies", "methods", "tasks", "objectives"))
     listing.add_argument("--json", action="store_true", help="print JSON")
@@ -254,6 +259,17 @@ def _add_report(report: argparse.ArgumentParser) -> None:
     report.add_argument("run", type=Path, metavar="RUN", help="folder of a run, finished or not")
     report.add_argument("--output", type=Path, metavar="FILE", help="default: report.html in the folder")
     report.add_argument("--storage", default="", metavar="URL", help="Optuna storage that the run was given")
+
+
+def _add_export(export: argparse.ArgumentParser) -> None:
+    export.add_argument("what", type=Path, metavar="RUN|BEST.YAML|DIR", help="of a run, or made by peftsearch.save")
+    export.add_argument("--format", required=True, choices=("peft", "adapters", "merged", "peftsearch"))
+    export.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to make")
+    export.add_argument("--overwrite", action="store_true", help="replace what is in it")
+    export.add_argument("--model", help="hub id or folder of the backbone (default: the one that was used)")
+    export.add_argument("--trust-remote-code", action="store_true", help="run code that comes with a hub model")
+    export.add_argument("--seed", type=int, metavar="N", help="which confirmed training of a run (default: the first)")
+    export.add_argument("--task", metavar="NAME", help="which task of a run with several")
 
 
 if __name__ == "__main__":

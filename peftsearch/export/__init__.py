@@ -1,0 +1,1 @@
+"""Handing what was found, and trained, to other tools."""

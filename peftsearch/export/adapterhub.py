@@ -1,0 +1,97 @@
+"""Export to AdapterHub's `adapters`: the configuration, as JSON that its `AdapterConfig.load` reads.
+
+A `ConfigUnion` of one configuration for each method and size, whose `leave_out` names all other blocks (counted over
+the encoder and then the decoder, as `adapters` counts). The package pins an older transformers than this project
+needs, so it is not a dependency, and the trained parameters stay behind: their names there are its own.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from peftsearch.backbone.anatomy import Backbone
+from peftsearch.export.source import Exportable
+from peftsearch.methods import METHODS
+from peftsearch.methods.adapter_parallel import ParallelAdapter
+from peftsearch.methods.lora import LoRA
+
+FILE = "adapters.json"
+
+
+def write_adapters(source: Exportable, directory: Path) -> list[str]:
+    """Write the configuration of an architecture without BitFit into a folder.
+
+    Returns:
+        What was written, in lines for the user.
+    """
+    configs = union_of(source)
+    text = json.dumps({"architecture": "union", "configs": configs}, indent=2)
+    (directory / FILE).write_text(text + "\n", encoding="utf-8")
+    return [
+        f"adapters: {FILE}, a ConfigUnion of {len(configs)}: model.add_adapter('found', AdapterConfig.load('{FILE}'))"
+    ]
+
+
+def union_of(source: Exportable) -> list[dict[str, Any]]:
+    """The configurations of the union, in the order of the methods."""
+    backbone = source.injection.backbone
+    positions = {(block.stack, block.index): i for i, block in enumerate(backbone.blocks)}
+    blocks: dict[tuple[str, int], list[int]] = {}
+    for p in source.injection.architecture.placements:
+        blocks.setdefault((p.method, p.size), []).append(positions[p.stack, p.block])
+    everywhere = set(range(len(backbone.blocks)))
+    order = list(METHODS)
+    return [
+        _config(method, size, backbone) | {"leave_out": sorted(everywhere - set(blocks[method, size]))}
+        for method, size in sorted(blocks, key=lambda key: (order.index(key[0]), key[1]))
+    ]
+
+
+def _config(method: str, size: int, backbone: Backbone) -> dict[str, Any]:
+    if method == "lora":
+        own = METHODS["lora"]
+        assert isinstance(own, LoRA)
+        return {
+            "architecture": "lora",
+            "selfattn_lora": True,
+            "intermediate_lora": False,
+            "output_lora": False,
+            "r": size,
+            "alpha": own.alpha * math.sqrt(size),  # there the scale is alpha / r, here alpha / sqrt(r)
+            "attn_matrices": [target[0] for target in own.targets],
+        }
+    if method == "prefix":
+        return {
+            "architecture": "prefix_tuning",
+            "encoder_prefix": True,
+            "cross_prefix": False,
+            "flat": True,
+            "prefix_length": size,
+        }
+    return _bottleneck(method, size, backbone.blocks[0].hidden_size)
+
+
+def _bottleneck(method: str, width: int, hidden: int) -> dict[str, Any]:
+    """A `BnConfig` that acts, as ours do, on a sub-layer's output before the residual and the norm."""
+    config: dict[str, Any] = {
+        "architecture": None,
+        "mh_adapter": method == "adapter",
+        "output_adapter": True,
+        "reduction_factor": _reduction_factor(width, hidden),
+        "non_linearity": "gelu",
+        "original_ln_before": False,
+        "original_ln_after": True,
+    }
+    own = METHODS[method]
+    if isinstance(own, ParallelAdapter):
+        config |= {"is_parallel": True, "scaling": own.scaling, "init_weights": "mam_adapter"}
+    return config
+
+
+def _reduction_factor(width: int, hidden: int) -> float:
+    """The factor from which `adapters` gets the width back, as hidden // factor in floating point."""
+    factor = hidden / width
+    return factor if int(hidden // factor) == width else hidden / (width + 0.5)

@@ -1,0 +1,48 @@
+"""The comparison that an export has to pass before it is kept: the logits of a few random tokens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from peftsearch.errors import CheckpointError
+
+TOLERANCE = 1e-5
+"""Largest difference of two logits, as a share of the larger of 1 and the largest logit."""
+
+
+def probe(model: Any) -> torch.Tensor:
+    """The model's logits for two random sequences of 12 and 8 tokens, always the same.
+
+    Returns:
+        `(2, num_labels)`
+    """
+    config = model.config.get_text_config()
+    n_tokens = model.get_input_embeddings().num_embeddings
+    ids = torch.randint(0, n_tokens, (2, 12), generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(ids)
+    if isinstance(pad := config.pad_token_id, int) and 0 <= pad < n_tokens:
+        ids[ids == pad] = (pad + 1) % n_tokens
+        ids[1, 8:], mask[1, 8:] = pad, 0
+    with torch.no_grad():
+        logits: torch.Tensor = model.eval()(input_ids=ids, attention_mask=mask).logits
+    return logits
+
+
+def require_equal(what: str, wanted: torch.Tensor, got: torch.Tensor) -> float:
+    """Hold an export's logits against the trained model's; nothing that differs is ever written.
+
+    Returns:
+        The largest difference.
+
+    Raises:
+        CheckpointError: It is above `TOLERANCE`.
+    """
+    difference = float((wanted - got).abs().max())
+    if not difference <= TOLERANCE * max(1.0, float(wanted.abs().max())):
+        raise CheckpointError(
+            f"{what}: its logits differ from the trained model's by {difference:.3g}; nothing is written; use "
+            "--format peftsearch, and report this"
+        )
+    return difference

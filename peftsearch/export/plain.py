@@ -1,0 +1,89 @@
+"""Export to a plain transformers model: what merges is folded into the weights, the rest stays beside them.
+
+A hybrid's folder holds the model, and in `adapter/` a folder of `peftsearch.save` whose backbone is that model:
+`peftsearch.load(None, DIR/adapter)` gives the whole.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from peftsearch.architecture import Architecture
+from peftsearch.backbone.load import quiet
+from peftsearch.checkpoint import load, save
+from peftsearch.errors import CheckpointError
+from peftsearch.export.check import probe, require_equal
+from peftsearch.export.formats import name_blocks
+from peftsearch.export.source import Exportable
+from peftsearch.injection import NAME, Injection, inject, merged, set_state, state
+from peftsearch.methods import METHODS
+from peftsearch.methods.projections import Foldable
+
+BESIDE = "adapter"
+"""Folder of what does not merge, in the model's own."""
+
+
+def write_merged(source: Exportable, directory: Path) -> list[str]:
+    """Write a folder for transformers' `from_pretrained`; the source's model is used up.
+
+    Args:
+        source: With at least one method that merges, or the head alone.
+        directory: An empty folder.
+
+    Returns:
+        What was written, in lines for the user.
+
+    Raises:
+        CheckpointError: The weights are packed (quantised), or the merged model's logits differ.
+    """
+    injection = source.injection
+    model: Any = injection.model
+    left = tuple(p for p in injection.architecture.placements if not METHODS[p.method].merges)
+    wanted = probe(model)
+    with merged(model), quiet():
+        if _has_foldable_hooks(model):
+            raise CheckpointError("merged: the backbone's weights are quantised; name full-precision ones with --model")
+        weights = {name: value for name, value in model.state_dict().items() if not name.startswith(f"{NAME}.")}
+        model.save_pretrained(directory, state_dict={name: value.contiguous() for name, value in weights.items()})
+    source.tokenizer.save_pretrained(directory)
+    if not left:
+        return [f"transformers: {type(model).__name__}; same logits to {_compare(model, wanted, directory):.1g}"]
+    _save_rest(injection, left, directory)
+    rest = ", ".join(dict.fromkeys(p.method for p in left))
+    return [
+        f"transformers: {type(model).__name__} with what does not merge, in {BESIDE}/: {rest} on {name_blocks(left)}; "
+        f"together the same logits to {_compare(model, wanted, directory, directory / BESIDE):.1g}"
+    ]
+
+
+def _has_foldable_hooks(model: nn.Module) -> bool:
+    owners = (getattr(hook, "__self__", None) for module in model.modules() for hook in module._forward_hooks.values())
+    return any(isinstance(owner, Foldable) for owner in owners)
+
+
+def _compare(model: Any, wanted: torch.Tensor, directory: Path, beside: Path | None = None) -> float:
+    """Read the folder as anybody would, and hold its logits against the trained model's."""
+    with quiet():
+        read = type(model).from_pretrained(directory)
+    if beside is not None:
+        load(read, beside)
+    return require_equal("merged", wanted, probe(read))
+
+
+def _save_rest(injection: Injection, left: tuple[Any, ...], directory: Path) -> None:
+    """Save the placements that do not merge, with the head, on the model in `directory`."""
+    model, task = injection.model, injection.injected.task
+    keys = {f"{NAME}.{p.stack}_{p.block}_{p.method}" for p in left}
+    values: dict[str, torch.Tensor] = {
+        name: value
+        for name, value in state(model).items()
+        if not name.startswith(f"{NAME}.") or ".".join(name.split(".")[:2]) in keys
+    }
+    injection.remove()
+    with inject(model, Architecture(placements=left), injection.backbone):
+        set_state(model, values)
+        save(model, directory / BESIDE, task=task, base="..")

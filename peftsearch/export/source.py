@@ -1,0 +1,185 @@
+"""What is exported: the pick of a run with its confirmed parameters, or a folder of `peftsearch.save`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from peftsearch.architecture import Architecture
+from peftsearch.backbone.anatomy import Backbone
+from peftsearch.backbone.load import LoadedBackbone, load_backbone
+from peftsearch.checkpoint import FACTS, Checkpoint, load_base, put, read_checkpoint, read_tensors
+from peftsearch.errors import CheckpointError, MethodError
+from peftsearch.found import Found, read_found, require_same_backbone
+from peftsearch.injection import Injection, inject, read_state, set_state
+from peftsearch.study import confirmed_seeds, state_paths
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    """What the user may say about where parameters and backbone come from."""
+
+    model: str | None = None
+    """Hub id or folder of the backbone, in place of the name that was stored."""
+    seed: int | None = None
+    """Seed of the confirmation to take; None takes the first."""
+    task: str | None = None
+    """Which of several tasks' parameters."""
+    trust_remote_code: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Exportable:
+    """A trained architecture in its model; exporting may consume the model."""
+
+    injection: Injection
+    tokenizer: Any
+    origin: str
+    """Where the parameters come from, for the user."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExportSource:
+    """What was read of the source; no model is loaded yet."""
+
+    architecture: Architecture
+    options: Options
+    found: Found | None = None
+    """Set where it is a run."""
+    checkpoint: Checkpoint | None = None
+    """Set where it is a folder of `peftsearch.save`."""
+    state: Path | None = None
+    """File of a run's confirmed parameters; None where there is none."""
+    task: dict[str, Any] = field(default_factory=dict)
+    """The task of the parameters."""
+
+    def open(self, weights: bool = True) -> Exportable:
+        """Load the model and put architecture and parameters into it.
+
+        Args:
+            weights: Whether the parameters are needed; a run's architecture can be had without them.
+
+        Raises:
+            CheckpointError: The parameters are missing, damaged, or of another model.
+            BackboneError: The model cannot be loaded.
+            MethodError: The architecture does not fit the model.
+        """
+        if self.checkpoint is not None:
+            return self._open_checkpoint(self.checkpoint)
+        assert self.found is not None, "a source is a run or a folder"
+        if weights and self.state is None:
+            raise CheckpointError(
+                f"{self.found.where}: the run's confirmed parameters are not there (no confirmed/*.safetensors of "
+                f"{self.found.name!r}); `peftsearch train` trains it anew"
+            )
+        loaded = self._load(self.found)
+        require_same_backbone(self.found, loaded.backbone)
+        injection = inject(loaded.model, self.architecture, loaded.backbone)
+        injection.injected.task = self.task
+        if self.state is not None and weights:
+            try:
+                set_state(loaded.model, read_state(self.state))
+            except MethodError as error:
+                raise CheckpointError(f"{self.state}: {error}") from error
+        _name_labels(loaded.model, self.task)
+        return Exportable(injection=injection, tokenizer=loaded.tokenizer, origin=str(self.state or self.found.where))
+
+    def _open_checkpoint(self, checkpoint: Checkpoint) -> Exportable:
+        values = read_tensors(checkpoint)
+        trust = self.options.trust_remote_code
+        if self.options.model is None:
+            loaded = load_base(checkpoint, trust_remote_code=trust)
+        else:
+            num_labels = int(checkpoint.model.get("num_labels") or 2)
+            problem = checkpoint.model.get("problem_type")
+            loaded = load_backbone(
+                self.options.model, num_labels=num_labels, problem_type=problem, trust_remote_code=trust
+            )
+        injection = put(loaded.model, loaded.backbone, checkpoint, values)
+        _name_labels(loaded.model, checkpoint.task)
+        return Exportable(injection=injection, tokenizer=loaded.tokenizer, origin=str(checkpoint.where))
+
+    def _load(self, found: Found) -> LoadedBackbone:
+        regression = self.task.get("kind") == "regression"
+        commit = None if found.revision.startswith("sha256:") or self.options.model else found.revision or None
+        loaded = load_backbone(
+            self.options.model or found.model_name,
+            num_labels=1 if regression else max(1, len(self.task.get("labels") or ())),
+            problem_type="regression" if regression else None,
+            revision=commit,
+            trust_remote_code=self.options.trust_remote_code,
+        )
+        if self.options.model is None:
+            _require_revision(found, loaded.backbone)
+        return loaded
+
+
+def read_source(what: Path, options: Options) -> ExportSource:
+    """Read what is to be exported.
+
+    Args:
+        what: A run's folder, its `best.yaml`, or a folder of `peftsearch.save`.
+        options: What the user said of it.
+
+    Raises:
+        PeftSearchError: It is neither, or it is damaged, or it has no such seed or task.
+    """
+    if (what / FACTS).is_file():
+        checkpoint = read_checkpoint(what)
+        if options.seed is not None or options.task is not None:
+            raise CheckpointError(f"{what}: holds one set of parameters; leave --seed and --task out")
+        return ExportSource(architecture=checkpoint.architecture, options=options, checkpoint=checkpoint)
+    if not what.exists():
+        raise CheckpointError(
+            f"{what}: no such file; give a run's folder, its best.yaml, or a folder of peftsearch.save"
+        )
+    found = read_found(what)
+    tasks = [dict(task) for task in found.task.get("tasks") or [found.task]]
+    index = _task_index(found, tasks, options.task)
+    return ExportSource(
+        architecture=found.architecture,
+        options=options,
+        found=found,
+        state=_confirmed(found, what if what.is_dir() else what.parent, options.seed, len(tasks), index),
+        task={key: tasks[index][key] for key in ("name", "kind", "labels", "metric") if key in tasks[index]},
+    )
+
+
+def _task_index(found: Found, tasks: list[dict[str, Any]], name: str | None) -> int:
+    names = [str(task.get("name", "")) for task in tasks]
+    if name is None and len(names) == 1:
+        return 0
+    if name not in names:
+        told = "has parameters of several tasks" if name is None else f"has no task {name!r}"
+        raise CheckpointError(f"{found.where}: {told}; give one with --task ({', '.join(names)})")
+    return names.index(name)
+
+
+def _confirmed(found: Found, folder: Path, seed: int | None, n_tasks: int, index: int) -> Path | None:
+    """The file of the confirmed parameters: beside `best.yaml`, or in the folder that the run was given."""
+    for run in (folder, Path(found.study) if found.study else folder):
+        seeds = confirmed_seeds(run, found.name)
+        if seed is not None and seeds and seed not in seeds:
+            raise CheckpointError(f"{run}: {found.name!r} was not confirmed with seed {seed} (it has {seeds})")
+        if seeds:
+            path = state_paths(run, found.name, seeds[0] if seed is None else seed, n_tasks)[index]
+            return path if path.is_file() else None
+    return None
+
+
+def _require_revision(found: Found, backbone: Backbone) -> None:
+    if found.revision and backbone.revision and found.revision != backbone.revision:
+        raise CheckpointError(
+            f"{found.where}: the run used {found.model_name} at {found.revision}, which is {backbone.revision} now; "
+            "get the weights that it used, or name them with --model"
+        )
+
+
+def _name_labels(model: Any, task: Mapping[str, Any]) -> None:
+    """Put the task's labels into the model's config, where other tools look for them."""
+    labels = [str(label) for label in task.get("labels") or ()]
+    if len(labels) == model.config.num_labels and len(set(labels)) == len(labels):
+        model.config.id2label = dict(enumerate(labels))
+        model.config.label2id = {label: i for i, label in enumerate(labels)}
