@@ -92,4 +92,5 @@ class TestRefused:
         from tests.runs import save_model
 
         other = save_model(calm[0] / "other", "roberta")
+        capsys.readouterr()  # transformers' own bar
         assert "was trained on weights sha256:" in refused(capsys, "evaluate", trained, "--model", other)
