@@ -1,7 +1,7 @@
-"""A found architecture in a user's own code: put into a model, saved with what was trained, and loaded again.
+"""A saved folder: what is in it, and the model that it belongs to.
 
-A saved folder holds `peftsearch.yaml` (the architecture, the backbone that it belongs to, the task) and
-`peftsearch.safetensors` (the injected parameters and the head, bit for bit as they were). The backbone is not in it.
+`peftsearch.yaml` holds the architecture, the backbone (name, revision, shapes) and the task; `peftsearch.safetensors`
+the injected parameters and the head, bit for bit as they were. The backbone's own weights are not in it.
 """
 
 from __future__ import annotations
@@ -16,16 +16,13 @@ import torch
 import yaml
 from torch import nn
 
-from peftsearch import injection
 from peftsearch.architecture import Architecture
 from peftsearch.backbone.anatomy import Backbone
-from peftsearch.backbone.detect import detect
 from peftsearch.backbone.load import LoadedBackbone, load_backbone
 from peftsearch.catalog import read_yaml
 from peftsearch.errors import CheckpointError, ConfigError, MethodError
-from peftsearch.found import MAX_BYTES, Source, read_found, require_same_backbone
-from peftsearch.injection import Injection, injection_of, read_state, save_state, set_state
-from peftsearch.output_folder import staged
+from peftsearch.found import MAX_BYTES
+from peftsearch.injection import NAME, Injection, read_state, save_state
 from peftsearch.shapes import Shapes, fingerprint_shapes, first_mismatch, list_shapes
 
 FACTS = "peftsearch.yaml"
@@ -49,77 +46,25 @@ class Checkpoint:
     """Of the task, where known: name, kind, labels, metric."""
 
 
-def inject(
-    model: nn.Module, architecture: Architecture | Source, backbone: Backbone | None = None, seed: int = 0
-) -> Injection:
-    """Freeze a model and put an architecture into it; the parameters of its head stay trainable.
+def write_checkpoint(carried: Injection, folder: Path, task: Mapping[str, Any], base: str = "") -> None:
+    """Write what an injected model learned into an empty folder.
 
     Args:
-        model: A transformers model, without an architecture in it.
-        architecture: What to put in: an `Architecture`, a run's folder, its `best.yaml`, or the mapping in that.
-        backbone: The model's anatomy; None detects it.
-        seed: Seed of the initial values. The global random generators are left as they are.
-
-    Returns:
-        The injection; its `remove()` restores the model bit for bit.
-
-    Raises:
-        ConfigError: The source cannot be read.
-        MethodError: The model carries an architecture already, or this one was found on another kind of model.
-        BackboneError: The model is not understood.
-    """
-    backbone = identify(model) if backbone is None else backbone
-    if isinstance(architecture, Architecture):
-        return injection.inject(model, architecture, backbone, seed)
-    found = read_found(architecture)
-    require_same_backbone(found, backbone)
-    done = injection.inject(model, found.architecture, backbone, seed)
-    done.injected.task = {k: found.task[k] for k in ("name", "kind", "labels", "metric") if k in found.task}
-    return done
-
-
-def identify(model: nn.Module) -> Backbone:
-    """Read a model's anatomy, with the name and the commit that transformers keeps in its config."""
-    if hasattr(model, injection.NAME):
-        return injection_of(model).backbone
-    config = getattr(model, "config", None)
-    name, commit = getattr(config, "_name_or_path", ""), getattr(config, "_commit_hash", None)
-    return detect(model, str(name or ""), str(commit or ""))
-
-
-def save(
-    model: nn.Module,
-    directory: str | PathLike[str],
-    *,
-    overwrite: bool = False,
-    task: Mapping[str, Any] | None = None,
-    base: str = "",
-) -> None:
-    """Write what an injected model learned, with all that it takes to put it back; whole or not at all.
-
-    Args:
-        model: A model with an architecture in it.
-        directory: The folder to make.
-        overwrite: Whether an earlier save in it may be replaced.
-        task: What is known of the task (name, kind, labels, metric); None takes what `inject` and `load` know.
+        carried: The architecture in its model.
+        folder: Where the two files go.
+        task: What is known of the task.
         base: Where the backbone is found; empty for the name that it was loaded by.
-
-    Raises:
-        MethodError: The model carries no architecture.
-        CheckpointError: The folder exists, or cannot be written.
     """
-    carried = injection_of(model)
     facts = {
         "format": FORMAT,
         "model": _model_facts(carried, base),
-        "task": dict(task or carried.injected.task),
+        "task": dict(task),
         "architecture": carried.architecture.to_dict(),
         "shapes": {place: list(shape) for place, shape in list_shapes(carried.backbone).items()},
     }
-    with staged(Path(directory), overwrite) as stage:
-        save_state(model, stage / WEIGHTS)
-        text = yaml.safe_dump(facts, sort_keys=False, width=120, allow_unicode=True, default_flow_style=None)
-        (stage / FACTS).write_text(text, encoding="utf-8")
+    save_state(carried.model, folder / WEIGHTS)
+    text = yaml.safe_dump(facts, sort_keys=False, width=120, allow_unicode=True, default_flow_style=None)
+    (folder / FACTS).write_text(text, encoding="utf-8")
 
 
 def _model_facts(carried: Injection, base: str) -> dict[str, Any]:
@@ -136,62 +81,6 @@ def _model_facts(carried: Injection, base: str) -> dict[str, Any]:
         "num_labels": getattr(config, "num_labels", None),
         "problem_type": getattr(config, "problem_type", None),
     }
-
-
-def load(
-    model: nn.Module | None,
-    directory: str | PathLike[str],
-    *,
-    device: torch.device | str = "cpu",
-    trust_remote_code: bool = False,
-) -> Injection:
-    """Put a saved folder into a model; an error leaves the model as it was.
-
-    Args:
-        model: The backbone that it was saved from, with or without this architecture in it; None loads the backbone
-            by its saved name.
-        directory: A folder of `save`.
-        device: Where a model that is loaded goes.
-        trust_remote_code: Whether code that a hub model brings with it may run.
-
-    Returns:
-        The injection; its `model` is the model.
-
-    Raises:
-        CheckpointError: The folder is not one of `save`, is damaged, or belongs to another model.
-        BackboneError: The backbone cannot be loaded or understood.
-    """
-    checkpoint = read_checkpoint(directory)
-    values = read_tensors(checkpoint)
-    if model is None:
-        loaded = load_base(checkpoint, device=device, trust_remote_code=trust_remote_code)
-        model, backbone = loaded.model, loaded.backbone
-        assert isinstance(model, nn.Module)
-    else:
-        backbone = identify(model)
-    return put(model, backbone, checkpoint, values)
-
-
-def put(model: nn.Module, backbone: Backbone, checkpoint: Checkpoint, values: Mapping[str, torch.Tensor]) -> Injection:
-    """Put what was read from a folder into a model; an error leaves the model as it was.
-
-    Raises:
-        CheckpointError: The folder belongs to another model, or its parts do not belong together.
-    """
-    _require_same_model(checkpoint, backbone)
-    _check_head(checkpoint, values, model, backbone)
-    fresh = not hasattr(model, injection.NAME)
-    try:
-        done = injection.inject(model, checkpoint.architecture, backbone) if fresh else injection_of(model)
-        if done.architecture != checkpoint.architecture:
-            raise CheckpointError(f"{checkpoint.where}: the model carries another architecture; remove(model) first")
-        set_state(model, values)
-    except MethodError as error:
-        if fresh and hasattr(model, injection.NAME):
-            injection.remove(model)
-        raise CheckpointError(f"{checkpoint.where}: {error}") from error
-    done.injected.task = dict(checkpoint.task)
-    return done
 
 
 def read_checkpoint(directory: str | PathLike[str]) -> Checkpoint:
@@ -273,7 +162,12 @@ def read_tensors(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
         raise CheckpointError(str(error)) from error
 
 
-def _require_same_model(checkpoint: Checkpoint, backbone: Backbone) -> None:
+def require_same_model(checkpoint: Checkpoint, backbone: Backbone) -> None:
+    """Refuse a folder of another model, naming the first mismatch.
+
+    Raises:
+        CheckpointError: Family, blocks, widths or number of parameters differ.
+    """
     there, mismatch = checkpoint.model, first_mismatch(checkpoint.shapes, list_shapes(backbone))
     if there["model_type"] != backbone.model_type:
         mismatch = f"it is a {there['model_type']} there and this model is a {backbone.model_type}"
@@ -283,11 +177,15 @@ def _require_same_model(checkpoint: Checkpoint, backbone: Backbone) -> None:
         raise CheckpointError(f"{checkpoint.where}: belongs to another model: {mismatch}")
 
 
-def _check_head(
+def require_head(
     checkpoint: Checkpoint, values: Mapping[str, torch.Tensor], model: nn.Module, backbone: Backbone
 ) -> None:
-    """Say what is wrong with the head in its own words; everything else is left to `set_state`."""
-    saved = {name: value for name, value in values.items() if not name.startswith(f"{injection.NAME}.")}
+    """Refuse a head that is missing, on either side, or of another size; all other tensors are `set_state`'s matter.
+
+    Raises:
+        CheckpointError: Naming the first parameter of the head that does not fit.
+    """
+    saved = {name: value for name, value in values.items() if not name.startswith(f"{NAME}.")}
     own = {f"{at}.{name}": p for at in backbone.head for name, p in model.get_submodule(at).named_parameters()}
     if saved and not own:
         first = next(iter(saved))

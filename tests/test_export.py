@@ -185,20 +185,22 @@ def test_one_of_several_tasks_is_exported(tmp_path, capsys):
 
 
 def test_adapters_configuration_names_method_size_and_blocks(tmp_path):
-    sizes = {"lora": (4, 0, 0, 4), "adapter": (3, 3, 0, 5), "adapter_parallel": (0, 2, 0, 0), "prefix": (0, 0, 6, 0)}
+    sizes = {"lora": (4, 2, 0, 4), "adapter": (3, 3, 0, 5), "adapter_parallel": (0, 0, 2, 0), "prefix": (0, 0, 6, 0)}
     run = Run(tmp_path, **sizes)
     for state in (run.path / "confirmed").iterdir():
         state.unlink()  # the configuration needs none
     run.export("adapters", tmp_path / "out")
-    union = json.loads((tmp_path / "out" / "adapters.json").read_text())
-    assert union["architecture"] == "union"
-    lora, narrow, wide, parallel, prefix = union["configs"]
-    assert (lora["r"], lora["alpha"], lora["attn_matrices"], lora["leave_out"]) == (4, 2.0, ["q", "v"], [1, 2])
+    unions = [json.loads((tmp_path / "out" / f"adapters-{i}.json").read_text()) for i in (1, 2)]
+    assert [union["architecture"] for union in unions] == ["union", "union"]
+    low, narrow, wide, parallel, prefix = unions[0]["configs"]
+    (high,) = unions[1]["configs"]  # a union of adapters takes one rank
+    assert (low["r"], low["attn_matrices"], low["leave_out"]) == (2, ["q", "v"], [0, 2, 3])
+    assert (high["r"], high["alpha"], high["leave_out"]) == (4, 2.0, [1, 2])
     assert [(int(32 // c["reduction_factor"]), c["leave_out"]) for c in (narrow, wide)] == [(3, [2, 3]), (5, [0, 1, 2])]
     assert narrow["mh_adapter"]
     assert narrow["output_adapter"]
     assert (parallel["is_parallel"], parallel["scaling"], parallel["mh_adapter"]) == (True, 4.0, False)
-    assert parallel["leave_out"] == [0, 2, 3]
+    assert parallel["leave_out"] == [0, 1, 3]
     assert (prefix["prefix_length"], prefix["flat"], prefix["leave_out"]) == (6, True, [0, 1, 3])
 
 
@@ -224,6 +226,8 @@ def test_a_reduction_factor_gives_every_width_back():
         ("adapters", HYBRID, "cannot hold bitfit on encoder blocks 1-2 (it has no BitFit); formats that can: merged"),
         ("merged", {"prefix": (1, 1, 0, 0)}, "prefix on encoder blocks 0-1 (it does not merge); formats that can: "
          "adapters (the configuration), peftsearch"),
+        ("adapters", {"adapter": (2, 1, 0, 0), "adapter_parallel": (0, 1, 1, 0)}, "cannot hold adapter_parallel on "
+         "encoder blocks 1 (it has one bottleneck a place); formats that can: peftsearch"),
         ("peft", {}, "HF peft cannot hold the head alone; formats that can: merged, peftsearch"),
     ],
 )  # fmt: skip

@@ -13,7 +13,7 @@ LAYERS = {
     1: {"objectives", "space", "autopeft", "neighbours", "catalog", "grouping", "strategy", "methods", "backbone"},
     2: {"fitting", "feasibility", "knapsack", "injection", "samplers", "pruners", "baselines", "display", "pareto"}
     | {"claims", "storage", "study", "found", "refitting", "output_folder", "shapes"},
-    3: {"tasks", "training", "evaluate", "measure", "sensitivity", "verdict", "checkpoint", "export"}
+    3: {"tasks", "training", "evaluate", "measure", "sensitivity", "verdict", "checkpoint", "api", "export"}
     | {"points", "axis", "front", "front_text", "report"},
     4: {
         "engines",
@@ -35,7 +35,7 @@ LAYERS = {
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names}
 TORCH = {
     "methods", "backbone", "injection", "tasks", "training", "evaluate", "measure", "sensitivity", "engines", "trial",
-    "checkpoint", "export", "refitting", "trainer",
+    "checkpoint", "api", "export", "refitting", "trainer",
 }  # fmt: skip
 """Parts that may import torch; `backbone/anatomy.py` may not, since counting and fitting stand on it."""
 

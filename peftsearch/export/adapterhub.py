@@ -1,14 +1,17 @@
 """Export to AdapterHub's `adapters`: the configuration, as JSON that its `AdapterConfig.load` reads.
 
 A `ConfigUnion` of one configuration for each method and size, whose `leave_out` names all other blocks (counted over
-the encoder and then the decoder, as `adapters` counts). The package pins an older transformers than this project
-needs, so it is not a dependency, and the trained parameters stay behind: their names there are its own.
+the encoder and then the decoder, as `adapters` counts). A union of `adapters` takes one rank of LoRA and one length of
+prefix: further ones go into files of their own, to be added as adapters of their own and activated as one `Stack`. The
+package pins an older transformers than this project needs, so it is not a dependency, and the trained parameters stay
+behind: their names there are its own.
 """
 
 from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +30,17 @@ def write_adapters(source: Exportable, directory: Path) -> list[str]:
     Returns:
         What was written, in lines for the user.
     """
-    configs = union_of(source)
-    text = json.dumps({"architecture": "union", "configs": configs}, indent=2)
-    (directory / FILE).write_text(text + "\n", encoding="utf-8")
-    return [
-        f"adapters: {FILE}, a ConfigUnion of {len(configs)}: model.add_adapter('found', AdapterConfig.load('{FILE}'))"
-    ]
+    unions = list_unions(source)
+    names = [FILE] if len(unions) == 1 else [f"adapters-{i + 1}.json" for i in range(len(unions))]
+    for name, configs in zip(names, unions, strict=True):
+        text = json.dumps({"architecture": "union", "configs": configs}, indent=2)
+        (directory / name).write_text(text + "\n", encoding="utf-8")
+    first = f"adapters: {', '.join(names)}; model.add_adapter(NAME, AdapterConfig.load(FILE))"
+    return [first if len(unions) == 1 else f"{first} for each, then train_adapter(Stack(*NAMES))"]
 
 
-def union_of(source: Exportable) -> list[dict[str, Any]]:
-    """The configurations of the union, in the order of the methods."""
+def list_unions(source: Exportable) -> list[list[dict[str, Any]]]:
+    """The configurations of each union: the i-th rank of LoRA and the i-th length of prefix go into the i-th."""
     backbone = source.injection.backbone
     positions = {(block.stack, block.index): i for i, block in enumerate(backbone.blocks)}
     blocks: dict[tuple[str, int], list[int]] = {}
@@ -44,10 +48,16 @@ def union_of(source: Exportable) -> list[dict[str, Any]]:
         blocks.setdefault((p.method, p.size), []).append(positions[p.stack, p.block])
     everywhere = set(range(len(backbone.blocks)))
     order = list(METHODS)
-    return [
-        _config(method, size, backbone) | {"leave_out": sorted(everywhere - set(blocks[method, size]))}
-        for method, size in sorted(blocks, key=lambda key: (order.index(key[0]), key[1]))
-    ]
+    unions: list[list[dict[str, Any]]] = [[]]
+    seen: Counter[str] = Counter()
+    for method, size in sorted(blocks, key=lambda key: (order.index(key[0]), key[1])):
+        config = _config(method, size, backbone) | {"leave_out": sorted(everywhere - set(blocks[method, size]))}
+        at = seen[method] if method in ("lora", "prefix") else 0
+        seen[method] += 1
+        if at == len(unions):
+            unions.append([])
+        unions[at].append(config)
+    return unions
 
 
 def _config(method: str, size: int, backbone: Backbone) -> dict[str, Any]:

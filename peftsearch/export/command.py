@@ -74,7 +74,7 @@ def _writer(form: str) -> Callable[[Exportable, Path], list[str]]:
 
 
 def _write_own(source: Exportable, directory: Path) -> list[str]:
-    from peftsearch.checkpoint import save
+    from peftsearch.checkpoint import write_checkpoint
 
-    save(source.injection.model, directory, overwrite=True)
+    write_checkpoint(source.injection, directory, source.injection.injected.task)
     return ["peftsearch: peftsearch.load(None, DIR) loads model and parameters, peftsearch.load(model, DIR) into yours"]

@@ -34,9 +34,23 @@ def placements_in_the_way(form: str, architecture: Architecture) -> list[Placeme
     if form == "merged":
         return [] if any(METHODS[p.method].merges for p in placements) else placements
     left = [p for p in placements if form in _HELD and p.method not in _HELD[form]]
+    if form == "adapters":
+        left += _second_bottlenecks(placements)
     if form == "peft" and not left and all(p.method != "lora" for p in placements):
         return placements
     return left
+
+
+def _second_bottlenecks(placements: list[Placement]) -> list[Placement]:
+    """What comes after the first bottleneck of a block, since all of them act on its feed-forward network."""
+    taken: set[tuple[str, int]] = set()
+    second = []
+    for p in placements:
+        if p.method.startswith("adapter"):
+            if (p.stack, p.block) in taken:
+                second.append(p)
+            taken.add((p.stack, p.block))
+    return second
 
 
 def require_format(form: str, architecture: Architecture) -> None:
@@ -62,6 +76,8 @@ def require_format(form: str, architecture: Architecture) -> None:
 def _reason(form: str, method: str) -> str:
     if form == "merged":
         return "it does not merge"
+    if method in _HELD[form] and form == "adapters":
+        return "it has one bottleneck a place"
     return _REASONS.get((form, method), "it has no such method")
 
 

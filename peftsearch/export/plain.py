@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from peftsearch.api import load, save
 from peftsearch.architecture import Architecture
 from peftsearch.backbone.load import quiet
-from peftsearch.checkpoint import load, save
 from peftsearch.errors import CheckpointError
 from peftsearch.export.check import probe, require_equal
 from peftsearch.export.formats import name_blocks

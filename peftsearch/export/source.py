@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from peftsearch.api import put
 from peftsearch.architecture import Architecture
 from peftsearch.backbone.anatomy import Backbone
 from peftsearch.backbone.load import LoadedBackbone, load_backbone
-from peftsearch.checkpoint import FACTS, Checkpoint, load_base, put, read_checkpoint, read_tensors
+from peftsearch.checkpoint import FACTS, Checkpoint, load_base, read_checkpoint, read_tensors
 from peftsearch.errors import CheckpointError, MethodError
 from peftsearch.found import Found, read_found, require_same_backbone
 from peftsearch.injection import Injection, inject, read_state, set_state

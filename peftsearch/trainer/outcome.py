@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from peftsearch import checkpoint
+from peftsearch.api import save
 from peftsearch.backbone.load import quiet
 from peftsearch.study import write_atomically
 from peftsearch.trainer.card import model_card
@@ -111,4 +111,4 @@ def _save(plan: Plan, folder: Path, model: Any) -> None:
             model.save_pretrained(folder)
         return
     task = {key: plan.settings["task"][key] for key in ("name", "kind", "labels", "metric")}
-    checkpoint.save(model, folder, overwrite=True, task=task)
+    save(model, folder, overwrite=True, task=task)

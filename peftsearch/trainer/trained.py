@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from peftsearch import checkpoint
+from peftsearch.api import put
 from peftsearch.backbone.device import choose_device, choose_dtype
 from peftsearch.backbone.load import LoadedBackbone, load_backbone
 from peftsearch.errors import BackboneError, CheckpointError, ConfigError
@@ -91,7 +92,7 @@ def load_trained(path: Path, arguments: argparse.Namespace) -> Trained:
         saved = checkpoint.read_checkpoint(path)
         values = checkpoint.read_tensors(saved)
         loaded = _backbone(saved, arguments.model, n_labels, problem, options)
-        checkpoint.put(loaded.model, loaded.backbone, saved, values)
+        put(loaded.model, loaded.backbone, saved, values)
     return Trained(path=path, settings=settings, loaded=loaded, device=device, autocast=autocast, batch_size=batch_size)
 
 
