@@ -72,6 +72,18 @@ def _dispatch(arguments: argparse.Namespace) -> int:
         from peftsearch.advise_command import advise
 
         return advise(arguments)
+    if arguments.command == "train":
+        from peftsearch.trainer.command import train
+
+        return train(arguments)
+    if arguments.command == "evaluate":
+        from peftsearch.trainer.evaluation import evaluate
+
+        return evaluate(arguments)
+    if arguments.command == "predict":
+        from peftsearch.trainer.prediction import predict
+
+        return predict(arguments)
     if arguments.command == "export":
         from peftsearch.export.command import export_arguments
 
@@ -103,6 +115,9 @@ def parser() -> argparse.ArgumentParser:
     _add_run(commands.add_parser("run", help="search, confirm, and write runs/NAME/best.yaml", allow_abbrev=False))
     _add_pareto(commands.add_parser("pareto", help="the front of score and cost", allow_abbrev=False))
     _add_worker(commands.add_parser("worker", help="take part in a run that another process began"))
+    _add_train(commands.add_parser("train", help="train in full what a run found", allow_abbrev=False))
+    _add_evaluate(commands.add_parser("evaluate", help="score what was trained", allow_abbrev=False))
+    _add_predict(commands.add_parser("predict", help="a label and a score for every row", allow_abbrev=False))
     show = commands.add_parser("show", help="draw the architecture that a run found")
     show.add_argument("what", type=Path, metavar="RUN|BEST.YAML", help="folder of a run, or its best.yaml")
     _add_report(commands.add_parser("report", help="write a run's report.html", allow_abbrev=False))
@@ -134,21 +149,8 @@ def _add_pareto(pareto: argparse.ArgumentParser) -> None:
 
 def _add_study(run: argparse.ArgumentParser) -> None:
     run.add_argument("--count-head", action="store_true", help="the budget includes the task head")
-    model = run.add_argument_group("model (default: the embedded MiniLM-L6)")
-    model.add_argument("--model", help="hub id or folder of a transformers model")
-    model.add_argument("--revision", help="commit, tag or branch of a hub model")
-    model.add_argument("--trust-remote-code", action="store_true", help="run code that comes with a hub model")
-    model.add_argument("--anatomy", type=Path, metavar="YAML", help="describes the blocks of an unknown model")
-    task = run.add_argument_group("task (default: the embedded task, see `peftsearch list tasks`)")
-    task.add_argument("--task", help="embedded task, or a hub data set such as glue/sst2; several with commas")
-    for split in ("train", "validation", "test"):
-        task.add_argument(f"--{split}", type=Path, metavar="FILE", help="CSV, TSV, JSONL or Parquet")
-    task.add_argument("--text-column", metavar="NAME")
-    task.add_argument("--pair-column", metavar="NAME", help="second text of a pair")
-    task.add_argument("--label-column", metavar="NAME")
-    task.add_argument("--kind", choices=("classification", "regression"))
-    task.add_argument("--metric", metavar="NAME", help="accuracy, f1, matthews, pearson or spearman")
-    task.add_argument("--max-train", type=int, metavar="N", help="most training examples")
+    _add_model(run, "the embedded MiniLM-L6")
+    _add_task(run, "the embedded task, see `peftsearch list tasks`")
     search = run.add_argument_group("search")
     search.add_argument("--space", default="s4", help="search space: a name or a YAML (default: %(default)s)")
     search.add_argument("--strategy", default="s4", help="a name or a YAML (default: %(default)s)")
@@ -182,6 +184,80 @@ def _add_study(run: argparse.ArgumentParser) -> None:
     where.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="default: %(default)s")
     where.add_argument("--storage", default="", metavar="URL", help="Optuna storage (default: SQLite in the folder)")
     where.add_argument("--json", action="store_true", help="print the result as JSON; progress goes to stderr")
+
+
+def _add_model(command: argparse.ArgumentParser, default: str) -> None:
+    model = command.add_argument_group(f"model (default: {default})")
+    model.add_argument("--model", help="hub id or folder of a transformers model")
+    model.add_argument("--revision", help="commit, tag or branch of a hub model")
+    model.add_argument("--trust-remote-code", action="store_true", help="run code that comes with a hub model")
+    model.add_argument("--anatomy", type=Path, metavar="YAML", help="describes the blocks of an unknown model")
+
+
+def _add_task(command: argparse.ArgumentParser, default: str) -> None:
+    task = command.add_argument_group(f"task (default: {default})")
+    task.add_argument("--task", help="embedded task, or a hub data set such as glue/sst2; several with commas")
+    for split in ("train", "validation", "test"):
+        task.add_argument(f"--{split}", type=Path, metavar="FILE", help="CSV, TSV, JSONL or Parquet")
+    task.add_argument("--text-column", metavar="NAME")
+    task.add_argument("--pair-column", metavar="NAME", help="second text of a pair")
+    task.add_argument("--label-column", metavar="NAME")
+    task.add_argument("--kind", choices=("classification", "regression"))
+    task.add_argument("--metric", metavar="NAME", help="accuracy, f1, matthews, pearson or spearman")
+    task.add_argument("--max-train", type=int, metavar="N", help="most training examples")
+
+
+def _add_train(train: argparse.ArgumentParser) -> None:
+    train.add_argument("best", nargs="?", type=Path, metavar="BEST.YAML", help="of a run, or its folder")
+    train.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of the result")
+    train.add_argument("--overwrite", action="store_true", help="replace a training in the folder")
+    train.add_argument("--resume", action="store_true", help="go on with a training in the folder")
+    train.add_argument("--method", metavar="NAME", help="a reference instead: full, head, lora, adapter, ...")
+    train.add_argument("--budget", help="of a reference, or of the design on another model: 0.1%%, 22.7k")
+    _add_model(train, "the run's")
+    _add_task(train, "the run's")
+    training = train.add_argument_group("training (defaults: the run's)")
+    training.add_argument("--epochs", type=float, metavar="N", help="default: 3")
+    training.add_argument("--steps", type=int, metavar="N", help="optimizer steps, instead of epochs")
+    training.add_argument("--seeds", type=int, default=1, metavar="K", help="trainings (default: %(default)s)")
+    training.add_argument("--seed", type=int, default=0, help="the first of them (default: %(default)s)")
+    training.add_argument("--eval-every", type=int, metavar="N", help="steps (default: a tenth of all)")
+    training.add_argument("--learning-rate", type=float, metavar="X", help="base rate; methods scale it")
+    training.add_argument("--batch-size", type=int, metavar="N", help="examples of a step, over all processes")
+    training.add_argument("--max-length", type=int, metavar="N", help="tokens after which a text is cut")
+    training.add_argument("--accumulate", type=int, default=1, metavar="N", help="parts of a batch, to save memory")
+    training.add_argument("--gradient-checkpointing", action="store_true", help="save memory, for a third more time")
+    training.add_argument("--device", help="cpu, cuda, cuda:1 (default: cuda when there is one)")
+    training.add_argument("--dtype", help="auto, fp32 or bf16")
+
+
+def _add_evaluate(evaluate: argparse.ArgumentParser) -> None:
+    _add_trained(evaluate)
+    evaluate.add_argument("--task", help="embedded task, or a hub data set (default: what it was trained on)")
+    evaluate.add_argument("--test", type=Path, metavar="FILE", help="CSV, TSV, JSONL or Parquet, with labels")
+    evaluate.add_argument("--split", choices=("validation", "test"), help="of the task (default: test, if it has one)")
+    evaluate.add_argument("--label-column", metavar="NAME")
+    evaluate.add_argument("--metric", metavar="NAME", help="accuracy, f1, matthews, pearson or spearman")
+    evaluate.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _add_predict(predict: argparse.ArgumentParser) -> None:
+    _add_trained(predict)
+    predict.add_argument("--input", type=Path, required=True, metavar="FILE", help="CSV, TSV, JSONL or Parquet")
+    predict.add_argument("--output", type=Path, required=True, metavar="FILE", help="CSV, TSV, JSONL or Parquet")
+    predict.add_argument("--overwrite", action="store_true", help="replace the output")
+
+
+def _add_trained(command: argparse.ArgumentParser) -> None:
+    command.add_argument("folder", type=Path, metavar="DIR", help="the --output of `peftsearch train`")
+    command.add_argument("--model", help="where the backbone is now (default: where it was trained from)")
+    command.add_argument("--trust-remote-code", action="store_true", help="run code that comes with a hub model")
+    command.add_argument("--anatomy", type=Path, metavar="YAML", help="describes the blocks of an unknown model")
+    command.add_argument("--text-column", metavar="NAME")
+    command.add_argument("--pair-column", metavar="NAME", help="second text of a pair")
+    command.add_argument("--batch-size", type=int, metavar="N")
+    command.add_argument("--device", help="cpu, cuda, cuda:1 (default: cuda when there is one)")
+    command.add_argument("--dtype", help="auto, fp32 or bf16")
 
 
 def _add_worker(worker: argparse.ArgumentParser) -> None:

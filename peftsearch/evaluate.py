@@ -26,8 +26,10 @@ class Objective:
         self._regression = task.kind == "regression"
         self._n_classes = len(task.labels)
         targets = torch.tensor(task.train.labels, dtype=torch.float64) if self._regression else torch.zeros(1)
-        self._mean = float(targets.mean())
-        self._scale = max(float(targets.std(correction=0)), 1e-12)
+        self.mean = float(targets.mean())
+        """Mean of the training targets; 0 for classes."""
+        self.scale = max(float(targets.std(correction=0)), 1e-12)
+        """Their deviation."""
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Cross-entropy, or mean squared error of the standardised target.
@@ -37,11 +39,10 @@ class Objective:
             labels: `(batch,)`, class indices or targets.
         """
         if self._regression:
-            targets = ((labels - self._mean) / self._scale).float()  # in the labels' float64: large offsets cancel
+            targets = ((labels - self.mean) / self.scale).float()  # in the labels' float64: large offsets cancel
             return nn.functional.mse_loss(logits.squeeze(-1), targets)
         return nn.functional.cross_entropy(logits, labels)
 
-    @torch.inference_mode()
     def score(
         self,
         model: nn.Module,
@@ -58,14 +59,56 @@ class Objective:
         Raises:
             Diverged: An output is not a finite number.
         """
-        model.eval()
-        predictions: list[float] = [0.0] * len(split.labels)
-        for indices, batch in eval_batches(split, batch_size):
-            logits, _ = forward(model, batch, device, autocast)
-            if not bool(torch.isfinite(logits).all()):
-                raise Diverged("the model's outputs are not finite on the evaluation data")
-            values = logits.float().squeeze(-1) if self._regression else logits.argmax(-1)
-            for index, value in zip(indices, values.tolist(), strict=True):
-                predictions[index] = value
+        logits = logits_of(model, split, batch_size=batch_size, device=device, autocast=autocast)
+        predictions = predictions_of(logits, regression=self._regression)
         right = [p == t for p, t in zip(predictions, split.labels, strict=True)] if self._metric == "accuracy" else []
         return score(self._metric, predictions, split.labels, self._n_classes), right
+
+
+@torch.inference_mode()
+def logits_of(
+    model: nn.Module,
+    split: EncodedSplit,
+    *,
+    batch_size: int,
+    device: torch.device,
+    autocast: torch.dtype | None,
+    part: tuple[int, int] = (0, 1),
+) -> Tensor:
+    """The model's outputs on a split; the model is left in evaluation mode.
+
+    Args:
+        model: Gives `.logits` `(batch, num_labels)`.
+        split: Its labels are not looked at.
+        batch_size: Examples per forward pass.
+        device: Where the model is.
+        autocast: Reduced precision of the forward pass, or None.
+        part: Index and number of the processes that share the work; the rows of the others are 0, and their sum is all.
+
+    Returns:
+        `(n, num_labels)` of float32 on the CPU, in the order of the examples.
+    """
+    model.eval()
+    index, n_parts = part
+    rows: Tensor | None = None
+    for number, (indices, batch) in enumerate(eval_batches(split, batch_size)):
+        if number % n_parts != index and number > 0:
+            continue  # the first batch tells every process the number of outputs
+        logits = forward(model, batch, device, autocast)[0].float().cpu()
+        rows = torch.zeros(len(split), logits.shape[1]) if rows is None else rows
+        if number % n_parts == index:
+            rows[indices] = logits
+    assert rows is not None, "an evaluation needs examples"
+    return rows
+
+
+def predictions_of(logits: Tensor, *, regression: bool) -> list[float]:
+    """The class or the standardised target of every row of logits `(n, num_labels)`.
+
+    Raises:
+        Diverged: An output is not a finite number.
+    """
+    if not bool(torch.isfinite(logits).all()):
+        raise Diverged("the model's outputs are not finite on the evaluation data")
+    values: list[float] = (logits.squeeze(-1) if regression else logits.argmax(-1)).tolist()
+    return values

@@ -146,13 +146,22 @@ def _step(
     logits, labels = forward(model, batch, device, autocast)
     loss = loss_of(logits.float(), labels)
     loss.backward()  # type: ignore[no-untyped-call]  # torch ships it untyped
-    norm = nn.utils.clip_grad_norm_(params, settings.max_grad_norm)
     value = float(loss.detach())
-    if not math.isfinite(value):
-        raise Diverged(f"the loss is {value} at step {step}")
+    clip(params, settings.max_grad_norm, value, step)
+    return value
+
+
+def clip(params: list[Tensor], max_grad_norm: float, loss: float, step: int) -> None:
+    """Clip the gradients to a global norm.
+
+    Raises:
+        Diverged: The loss or the norm is not finite.
+    """
+    norm = nn.utils.clip_grad_norm_(params, max_grad_norm)
+    if not math.isfinite(loss):
+        raise Diverged(f"the loss is {loss} at step {step}")
     if not math.isfinite(float(norm)):
         raise Diverged(f"the gradient norm is {float(norm)} at step {step}")
-    return value
 
 
 def forward(

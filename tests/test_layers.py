@@ -39,13 +39,14 @@ LAYERS = {
         "outputs",
         "progress",
         "trial",
+        "trainer",
     },
     5: {"cli", "commands", "sweep", "pareto_command", "estimate_command", "advise_command", "__init__", "__main__"},
 }
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names}
 TORCH = {
     "methods", "backbone", "injection", "tasks", "training", "evaluate", "measure", "sensitivity", "engines", "trial",
-    "checkpoint", "api", "export", "refitting",
+    "checkpoint", "api", "export", "refitting", "trainer",
 }  # fmt: skip
 """Parts that may import torch; `backbone/anatomy.py` may not, since counting and fitting stand on it."""
 

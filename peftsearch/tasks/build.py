@@ -79,9 +79,7 @@ def build_task(
     """
     given = {"train": tables.train, "validation": tables.validation, "test": tables.test}
     for table in filter(None, given.values()):
-        columns.check(table)
-        _check_labels_are_plain(table, columns.label)
-        _check_labels_there(table, columns.label)
+        _check(table, columns)
     told = [*filter(None, [columns.note]), *notes]
     kind = wishes.kind or _guess_kind(tables.train, columns.label, told)
     metric = choose_metric(kind, wishes.metric)
@@ -104,8 +102,35 @@ def build_task(
         test=splits["test"],
         metric=metric,
         source=source,
+        columns=columns,
         notes=tuple(told),
     )
+
+
+def labelled_split(table: Table, columns: Columns, classes: tuple[str, ...]) -> Split:
+    """A split of its own, for a task whose classes are known; none for a regression.
+
+    Raises:
+        TaskError: A column, a text or a label is missing, or a label is not known.
+    """
+    _check(table, columns)
+    return _split(table, columns, classes)
+
+
+def text_split(table: Table, text: str, pair: str | None) -> Split:
+    """The texts of a table without their labels, which are 0.
+
+    Raises:
+        TaskError: A text is missing.
+    """
+    pairs = None if pair is None else _texts(table, pair)
+    return Split(texts=_texts(table, text), pairs=pairs, labels=[0] * len(table))
+
+
+def _check(table: Table, columns: Columns) -> None:
+    columns.check(table)
+    _check_labels_are_plain(table, columns.label)
+    _check_labels_there(table, columns.label)
 
 
 def class_name(value: object) -> str:

@@ -86,6 +86,26 @@ def choose_columns(table: Table, text: str | None, pair: str | None, label: str 
     return Columns(text=found_text, pair=found_pair, label=found_label, note=note)
 
 
+def choose_texts(table: Table, text: str | None, pair: str | None, known: Columns | None) -> tuple[str, str | None]:
+    """The columns of the text and the second text of a table without labels.
+
+    Args:
+        table: What is to be predicted.
+        text: The user's text column.
+        pair: The user's column of second texts.
+        known: The columns that were trained on, which are taken where the table has them.
+
+    Raises:
+        TaskError: A named column is not there, or they cannot be guessed.
+    """
+    if known is not None:
+        text, pair = text or known.text, pair or known.pair
+    for name in filter(None, (text, pair)):
+        if name not in table.columns:
+            raise TaskError(f"{_missing(table, name)}; name it with --{'text' if name == text else 'pair'}-column")
+    return (text, pair) if text else _guess_text(table, "", pair)
+
+
 def _missing(table: Table, name: str) -> str:
     lowered = {column.lower(): column for column in table.columns}
     near = difflib.get_close_matches(name.lower(), lowered, n=1)

@@ -150,13 +150,19 @@ def batches(split: EncodedSplit, batch_size: int, seed: int, steps: int) -> Iter
         seed: The same seed gives the same batches.
         steps: Number of batches.
     """
+    for indices in index_batches(split, batch_size, seed, steps):
+        yield split.collate(indices)
+
+
+def index_batches(split: EncodedSplit, batch_size: int, seed: int, steps: int) -> Iterator[list[int]]:
+    """The indices of the examples of `batches`, which take no time to skip."""
     rng, made = Random(seed), 0
     while made < steps:
         for indices in epoch(split, batch_size, rng):
             if made == steps:
                 return
             made += 1
-            yield split.collate(indices)
+            yield indices
 
 
 def epoch(split: EncodedSplit, batch_size: int, rng: Random) -> list[list[int]]:

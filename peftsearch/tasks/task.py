@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from peftsearch.tasks.columns import Columns
+
 Kind = Literal["classification", "regression"]
 
 
@@ -66,6 +68,8 @@ class Task:
     """A name of the table of metrics."""
     source: str
     """Where the data came from, in words that `best.yaml` keeps."""
+    columns: Columns | None = None
+    """The columns of the tables that it was read from; None where it was generated."""
     notes: tuple[str, ...] = ()
     """What was guessed or noticed while the data were read, a sentence each."""
     fingerprint: str = field(default="")

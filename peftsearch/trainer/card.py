@@ -1,0 +1,164 @@
+"""The model card: README.md with the front matter that the hub reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from peftsearch.backbone.load import DEMO
+from peftsearch.tasks.hub import parse_address
+
+HUB_METRICS = {
+    "accuracy": "accuracy", "f1": "f1", "matthews": "matthews_correlation", "pearson": "pearsonr",
+    "spearman": "spearmanr",
+}  # fmt: skip
+"""Names of our metrics at the hub."""
+DEMO_HUB_NAME = "sentence-transformers/all-MiniLM-L6-v2"
+"""What the embedded model is at the hub."""
+
+
+def model_card(settings: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
+    """The card of a finished training; what is not known (language, licence) is left out.
+
+    Args:
+        settings: What `training.yaml` holds.
+        metrics: What `metrics.json` holds.
+    """
+    from huggingface_hub import ModelCard
+
+    return str(ModelCard(f"---\n{_front_matter(settings, metrics)}\n---\n\n{_text(settings, metrics)}"))
+
+
+def _front_matter(settings: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
+    from huggingface_hub import EvalResult, ModelCardData
+
+    task, base = settings["task"], _hub_name(settings["model"]["name"])
+    dataset, config = _dataset(task)
+    metric = HUB_METRICS[task["metric"]]
+    results = [
+        EvalResult(
+            task_type="text-classification",
+            dataset_type=dataset or task["name"],
+            dataset_name=task["name"],
+            dataset_config=config,
+            dataset_split=split,
+            metric_type=metric,
+            metric_value=round(scores["mean"], 6),
+            metric_name=f"{task['metric']}, mean of {scores['n']} trainings",
+        )
+        for split in ("validation", "test")
+        if (scores := metrics[split]) is not None
+    ]
+    full = settings["method"] == "full"
+    data = ModelCardData(
+        base_model=base,
+        library_name="transformers" if full else "peftsearch",
+        pipeline_tag="text-classification",
+        tags=["peftsearch", *([] if full else ["parameter-efficient-fine-tuning", *_methods(settings)])],
+        datasets=[dataset] if dataset else None,
+        metrics=[metric],
+        model_name=_title(settings),
+        eval_results=results or None,
+    )
+    return str(data.to_yaml())
+
+
+def _text(settings: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
+    task, training, model = settings["task"], settings["training"], settings["model"]
+    share = f"{100 * settings['n_params'] / model['n_params']:.3g}%"
+    rows = [
+        f"| {split} | {scores_text(metrics[split])} |" for split in ("validation", "test") if metrics[split] is not None
+    ]
+    lines = [
+        f"# {_title(settings)}",
+        "",
+        f"{model['name']} ({model['model_type']}, {model['n_params']:,} parameters), trained on {task['name']} "
+        f"({task['source']}) with {settings['n_params']:,} trainable parameters ({share}) and a head of "
+        f"{model['n_head']:,}.",
+        "",
+        f"| split | {task['metric']} |",
+        "|---|---|",
+        *rows,
+        "",
+        f"Mean ± standard deviation over n trainings. The weights here are those of seed {metrics['seed']}, the best "
+        "on validation; the validation score also chose the step that is kept. The test split was read once, at the "
+        "end.",
+        "",
+        "## Use",
+        "",
+        "```bash",
+        "peftsearch predict . --input texts.csv --output predictions.csv",
+        "```",
+        "",
+        *_unit(task),
+        "## What is tuned",
+        "",
+        *_architecture(settings),
+        "",
+        "## Training",
+        "",
+        *(f"- {key.replace('_', ' ')}: {value}" for key, value in training.items()),
+        f"- seeds: {settings['seed']} to {settings['seed'] + settings['seeds'] - 1}",
+        *(f"- labels: {', '.join(task['labels'])}" for _ in task["labels"][:1]),
+        "",
+        "Made by peftsearch; `training.yaml` has all settings, `metrics.json` every seed, `curve.csv` every step.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _unit(task: Mapping[str, Any]) -> list[str]:
+    """What the outputs of a regression mean."""
+    if task["target"] is None:
+        return []
+    mean, scale = task["target"]["mean"], task["target"]["scale"]
+    return [
+        f"`predict` gives targets; the model's own outputs are standardised: target = {mean:g} + {scale:g} output.",
+        "",
+    ]
+
+
+def _architecture(settings: Mapping[str, Any]) -> list[str]:
+    if settings["architecture"] is None:
+        return ["All parameters (full fine-tuning)."]
+    blocks = settings["architecture"]["blocks"]
+    if not blocks:
+        return ["The task head alone."]
+    rows = [
+        f"| {entry['stack']} {entry['block']} | "
+        + ", ".join(f"{method} {facts['label']} ({facts['n_params']:,})" for method, facts in entry["methods"].items())
+        + " |"
+        for entry in blocks
+    ]
+    return ["| block | methods, sizes and parameters |", "|---|---|", *rows]
+
+
+def _methods(settings: Mapping[str, Any]) -> list[str]:
+    return sorted({method for entry in settings["architecture"]["blocks"] for method in entry["methods"]})
+
+
+def _title(settings: Mapping[str, Any]) -> str:
+    return f"{settings['model']['name'].rstrip('/').split('/')[-1]} on {settings['task']['name']}"
+
+
+def scores_text(scores: Mapping[str, Any]) -> str:
+    """`0.9123 ± 0.0045 (n=3)`."""
+    spread = "" if scores["std"] is None else f" ± {scores['std']:.4f}"
+    return f"{scores['mean']:.4f}{spread} (n={scores['n']})"
+
+
+def _hub_name(name: str) -> str | None:
+    """The model's name at the hub; None for a folder."""
+    if name == DEMO:
+        return DEMO_HUB_NAME
+    return None if Path(name).expanduser().is_dir() else name
+
+
+def _dataset(task: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """Name and configuration of the data set at the hub; None for others."""
+    kind, _, name = str(task["source"]).partition(" ")
+    if kind != "hub":
+        return None, None
+    address = parse_address(name)
+    return address.path, address.config

@@ -1,0 +1,92 @@
+"""`peftsearch train`: prepare, train every seed, write the folder, print the scores."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import fields
+from functools import partial
+from typing import TYPE_CHECKING
+
+from peftsearch.errors import PeftSearchError
+from peftsearch.trainer.folder import check_output, claimed, is_finished, read_metrics
+from peftsearch.trainer.options import TrainOptions, check_train_options
+
+if TYPE_CHECKING:
+    from peftsearch.trainer.plan import Plan
+
+
+def train(arguments: argparse.Namespace) -> int:
+    """Train in full.
+
+    Returns:
+        0, or 1 when a training diverged; the others are scored and saved all the same.
+    """
+    options = TrainOptions(**{f.name: getattr(arguments, f.name) for f in fields(TrainOptions)})
+    is_first = os.environ.get("RANK", "0") == "0"
+    try:
+        return _train(options, is_first)
+    except PeftSearchError:
+        if is_first:
+            raise
+        return 2  # the first process says it
+    except KeyboardInterrupt:
+        if is_first:
+            print("peftsearch: interrupted; --resume goes on from the last evaluation", file=sys.stderr)
+        return 130
+
+
+def _train(options: TrainOptions, is_first: bool) -> int:
+    check_train_options(options)
+    if is_first:
+        check_output(options.output, options.overwrite, options.resume)
+    from peftsearch.trainer.card import scores_text
+    from peftsearch.trainer.outcome import train_all
+    from peftsearch.trainer.plan import prepare
+
+    plan = prepare(options)
+    say = partial(print, flush=True) if is_first else _nothing
+    for line in _heading(plan):
+        say(line)
+    claim = claimed(options.output, plan.settings, overwrite=options.overwrite, resume=options.resume)
+    with claim if is_first else nullcontext():
+        plan.processes.wait()  # until the folder is there
+        metrics = read_metrics(options.output) if is_finished(options.output) else train_all(plan, options.output, say)
+    diverged = [seed for seed in metrics["seeds"] if seed["state"] == "diverged"]
+    for split in ("validation", "test"):
+        if metrics[split] is not None:
+            say(f"{metrics['metric']} on {split}: {scores_text(metrics[split])}")
+    if metrics["seed"] is not None:
+        say(f"Folder: {options.output} (weights of seed {metrics['seed']})")
+    if diverged and is_first:
+        told = ", ".join(f"seed {seed['seed']}: {seed['reason']}" for seed in diverged)
+        print(
+            f"peftsearch: {len(diverged)} of {len(metrics['seeds'])} trainings diverged ({told}); "
+            "a lower --learning-rate may help",
+            file=sys.stderr,
+        )
+    return 1 if diverged else 0
+
+
+def _heading(plan: Plan) -> Iterator[str]:
+    settings = plan.settings
+    model = settings["model"]
+    seeds = f"{len(plan.seeds)} seed{'s' if len(plan.seeds) > 1 else ''}"
+    share = f"{100 * settings['n_params'] / settings['model']['n_params']:.3g}%"
+    yield (
+        f"{settings['method']}: {settings['n_params']:,} trainable parameters ({share}) and a head of "
+        f"{model['n_head']:,} on {model['name']}, {plan.task.name} ({len(plan.task.train)} examples)"
+    )
+    yield (
+        f"{plan.n_steps} steps of {plan.training.batch_size}, rate {plan.training.learning_rate:g}, evaluated every "
+        f"{plan.eval_every}, {seeds}, {settings['training']['dtype']}, "
+        f"{plan.processes.n} process{'es' if plan.processes.n > 1 else ''} on {plan.processes.device}"
+    )
+    yield from plan.notes
+
+
+def _nothing(line: str) -> None:
+    """What the processes say that are not the first."""

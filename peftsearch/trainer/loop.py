@@ -1,0 +1,172 @@
+"""The training of one seed: batches shared by processes and parts, evaluations on the way, a snapshot at each.
+
+A batch has the same examples however many processes and parts share it, and each part counts by its examples; so
+neither changes the result but by rounding and by what dropout draws. Every step seeds the generators by seed, step and
+process: a training that goes on from a snapshot draws what the uninterrupted one would.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from peftsearch.evaluate import logits_of, predictions_of
+from peftsearch.tasks.encode import EncodedSplit, index_batches
+from peftsearch.tasks.metrics import score
+from peftsearch.trainer.plan import Plan
+from peftsearch.trainer.snapshot import Course, State, copied, read_course, restore, trained, write_snapshot
+from peftsearch.training import Diverged, clip, forward, rate_factor
+
+_SEED_STRIDE = 1_000_003
+"""A prime above all step numbers that matter, so that steps of near seeds do not share their generators."""
+
+
+def train_seed(plan: Plan, seed: int, snapshot: Path, say: Callable[[str], None]) -> Course:
+    """Train with one seed, from its snapshot where there is one, and leave a snapshot of the end.
+
+    Args:
+        plan: What to train, and how.
+        seed: Of the initial values, the batches and dropout.
+        snapshot: Where it is written.
+        say: Takes a line for every evaluation.
+
+    Returns:
+        The course; with a reason where the training diverged.
+    """
+    known = read_course(snapshot)
+    if known is not None and known.is_done(plan.n_steps):
+        return known
+    with plan.ready(seed) as model, checkpointing(model, plan.options.gradient_checkpointing):
+        course, best = Course(seed=seed), State()
+        optimizer = torch.optim.AdamW(plan.groups(), fused=plan.processes.device.type in {"cpu", "cuda"})
+        rates = [group["lr"] for group in optimizer.param_groups]
+        if known is not None:
+            course, best = restore(snapshot, model, optimizer)
+            say(f"seed {seed}: goes on after step {course.step} of {plan.n_steps}")
+        wrapped = plan.processes.wrap(model)
+        try:
+            _train(plan, wrapped, optimizer, rates, course, best, snapshot, say)
+        except Diverged as error:
+            course.reason = str(error)
+            say(f"seed {seed}: diverged: {error}")
+            if plan.processes.is_first:
+                write_snapshot(snapshot, course, model, optimizer, best)
+        finally:
+            plan.processes.release()
+    return course
+
+
+def _train(
+    plan: Plan,
+    wrapped: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    rates: list[float],
+    course: Course,
+    best: State,
+    snapshot: Path,
+    say: Callable[[str], None],
+) -> None:
+    """Train to the end; `course` and `best` are kept up to date."""
+    model, settings = plan.loaded.model, plan.training
+    batches = index_batches(plan.data.train, settings.batch_size, seed=course.seed, steps=plan.n_steps)
+    for step, indices in enumerate(batches):
+        if step < course.step:
+            continue  # done before the training was interrupted
+        started = time.perf_counter()
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate * rate_factor(step, plan.n_steps, settings.warmup_share)
+        course.losses.append(_step(plan, wrapped, indices, course.seed, step))
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        course.train_s += time.perf_counter() - started
+        course.step = step + 1
+        if course.step % plan.eval_every == 0 or course.step == plan.n_steps:
+            value = split_score(plan, plan.data.validation)
+            course.scores[course.step] = value
+            if course.best is None or value > course.best:
+                course.best_step = course.step
+                best |= copied(model)
+            mark = "  best so far" if course.best_step == course.step else ""
+            recent = course.losses[-plan.eval_every :]
+            say(
+                f"seed {course.seed}: step {course.step:>5} of {plan.n_steps}  loss {sum(recent) / len(recent):.4f}  "
+                f"{plan.task.metric} {value:.4f}{mark}"
+            )
+            if plan.processes.is_first:
+                write_snapshot(snapshot, course, model, optimizer, best)
+
+
+def _step(plan: Plan, wrapped: nn.Module, indices: list[int], seed: int, step: int) -> float:
+    """Forward and backward of all parts of a batch, then clip; the loss of the whole batch over all processes."""
+    processes = plan.processes
+    torch.manual_seed((seed * _SEED_STRIDE + step) * processes.n + processes.index)
+    wrapped.train()
+    total = torch.zeros((), device=processes.device)
+    parts = shares(indices, processes.index, processes.n, plan.options.accumulate)
+    for number, part in enumerate(parts, 1):
+        own = part or indices[:1]  # a batch smaller than the processes: one without a share works along, for nothing
+        with nullcontext() if number == len(parts) else processes.apart(wrapped):
+            logits, labels = forward(wrapped, plan.data.train.collate(own), processes.device, plan.autocast)
+            loss = plan.objective.loss(logits.float(), labels) * (len(part) / len(indices))
+            processes.backward(loss * processes.n)  # DistributedDataParallel takes the mean over the processes
+        total += loss.detach()
+    value = float(processes.sum(total))
+    clip(list(trained(plan.loaded.model).values()), plan.training.max_grad_norm, value, step + 1)
+    return value
+
+
+def shares(indices: list[int], index: int, n: int, n_parts: int) -> list[list[int]]:
+    """What one of `n` processes computes of a batch, in at most `n_parts` parts of like size; one empty part at least.
+
+    Batches come sorted by length: every n-th example gives all processes the same work, and runs of neighbours give
+    parts with little padding.
+    """
+    own = indices[index::n]
+    size = max(1, -(-len(own) // n_parts))
+    return [own[i : i + size] for i in range(0, len(own), size)] or [[]]
+
+
+def split_score(plan: Plan, split: EncodedSplit) -> float:
+    """The task's metric on a split, computed by all processes together.
+
+    Raises:
+        Diverged: An output is not a finite number.
+    """
+    processes = plan.processes
+    logits: Tensor = processes.sum(
+        logits_of(
+            plan.loaded.model,
+            split,
+            batch_size=2 * plan.training.batch_size,
+            device=processes.device,
+            autocast=plan.autocast,
+            part=(processes.index, processes.n),
+        )
+    )
+    predictions = predictions_of(logits, regression=plan.task.kind == "regression")
+    return score(plan.task.metric, predictions, split.labels, len(plan.task.labels))
+
+
+@contextmanager
+def checkpointing(model: nn.Module, wanted: bool) -> Iterator[None]:
+    """Compute blocks anew in the backward pass while the context lasts.
+
+    The kind without reentrance keeps no parameter out: a block whose inputs need no gradient trains what it holds.
+    """
+    if not wanted:
+        yield
+        return
+    library: Any = model
+    enable = getattr(library, "activation_checkpointing_enable", None) or library.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
+    library.disable_input_require_grads()  # for the reentrant kind; here it would be work down to the embeddings
+    try:
+        yield
+    finally:
+        (getattr(library, "activation_checkpointing_disable", None) or library.gradient_checkpointing_disable)()

@@ -1,0 +1,106 @@
+"""What `peftsearch train` can be asked for, and what is checked of it before anything is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf
+from pathlib import Path
+from typing import Literal
+
+from peftsearch.errors import ConfigError, unknown_name
+from peftsearch.methods import METHODS
+
+MAX_SEED = 2**31 - 1
+FULL = "full"
+"""Name of full fine-tuning, beside the methods and `head`."""
+HEAD = "head"
+"""Name of training the head alone."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainOptions:
+    """What `peftsearch train` was asked for; one field for each option of the command line."""
+
+    best: Path | None = None
+    """`best.yaml` of a run, or its folder; None trains a reference of `method`."""
+    output: Path
+    """Folder of the result."""
+    overwrite: bool = False
+    """Whether a finished or unfinished training in `output` is replaced."""
+    resume: bool = False
+    """Whether an unfinished training in `output` goes on."""
+    method: str | None = None
+    """Reference in place of the found design: one method on all blocks, `head` or `full`."""
+    budget: str | None = None
+    """Budget of a reference, or of the design on another model; None takes the run's."""
+    model: str | None = None
+    """Hub id or folder; None takes the run's."""
+    revision: str | None = None
+    trust_remote_code: bool = False
+    anatomy: Path | None = None
+    task: str | None = None
+    """Embedded task or hub data set; None without `train` takes the run's."""
+    train: Path | None = None
+    validation: Path | None = None
+    test: Path | None = None
+    text_column: str | None = None
+    pair_column: str | None = None
+    label_column: str | None = None
+    kind: Literal["classification", "regression"] | None = None
+    metric: str | None = None
+    max_train: int | None = None
+    epochs: float | None = None
+    """Passes over the training split; None takes three."""
+    steps: int | None = None
+    """Optimizer steps, instead of epochs."""
+    seeds: int = 1
+    """Trainings, with the seeds from `seed` on."""
+    seed: int = 0
+    eval_every: int | None = None
+    """Steps between evaluations; None gives ten of them."""
+    learning_rate: float | None = None
+    """Base rate, which methods scale; None takes the run's."""
+    batch_size: int | None = None
+    """Examples of an optimizer step, over all processes; None takes the run's."""
+    max_length: int | None = None
+    accumulate: int = 1
+    """Parts that a process cuts its share of a batch into; the result is the same up to rounding."""
+    gradient_checkpointing: bool = False
+    """Whether blocks are computed again in the backward pass instead of kept."""
+    device: str | None = None
+    dtype: str | None = None
+
+
+def check_train_options(options: TrainOptions) -> None:
+    """Check what can be checked before anything is loaded.
+
+    Raises:
+        ConfigError: An option is out of its range, or contradicts another.
+    """
+    if options.best is None and options.method is None:
+        raise ConfigError(
+            "train needs the best.yaml of a run; or --method full, or --method lora --budget 0.1%, with --model and "
+            "--task"
+        )
+    if options.method is not None and options.method not in {*METHODS, FULL, HEAD}:
+        raise ConfigError(unknown_name("method", options.method, (*METHODS, FULL, HEAD)))
+    if options.method in (FULL, HEAD) and options.budget is not None:
+        raise ConfigError(f"--budget: --method {options.method} has no budget; leave one of them out")
+    if options.best is None and options.budget is None and options.method in METHODS:
+        raise ConfigError(
+            f"--method {options.method} needs --budget, such as --budget 0.1%; or a best.yaml, whose budget it takes"
+        )
+    if options.best is not None and options.method is None and options.budget is not None and options.model is None:
+        raise ConfigError("--budget: best.yaml has its sizes; give --budget with --model or --method")
+    if options.overwrite and options.resume:
+        raise ConfigError("--overwrite begins anew and --resume goes on; give one of them")
+    if options.epochs is not None and options.steps is not None:
+        raise ConfigError("--epochs and --steps both say how long to train; give one of them")
+    if options.epochs is not None and not 0 < options.epochs < inf:
+        raise ConfigError(f"--epochs must be above 0, got {options.epochs:g}")
+    for name in ("steps", "seeds", "eval_every", "accumulate"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+    if not 0 <= options.seed <= MAX_SEED - options.seeds:
+        raise ConfigError(f"--seed must be from 0 to {MAX_SEED - options.seeds}, got {options.seed}")

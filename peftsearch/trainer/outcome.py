@@ -1,0 +1,114 @@
+"""From the trainings of all seeds to the files of the folder: scores, the best seed's weights, curve and card."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from peftsearch.api import save
+from peftsearch.backbone.load import quiet
+from peftsearch.study import write_atomically
+from peftsearch.trainer.card import model_card
+from peftsearch.trainer.curve import curve_csv, curve_png
+from peftsearch.trainer.folder import finish, snapshot_path
+from peftsearch.trainer.loop import split_score, train_seed
+from peftsearch.trainer.plan import Plan
+from peftsearch.trainer.snapshot import Course, put, read_best
+
+
+def train_all(plan: Plan, folder: Path, say: Callable[[str], None]) -> dict[str, Any]:
+    """Train every seed, read the test split once, and write the folder's files.
+
+    Args:
+        plan: What to train.
+        folder: Where; only the first process writes.
+        say: Takes lines of progress.
+
+    Returns:
+        What `metrics.json` holds. Seeds that diverged are in it with their reason and without scores.
+    """
+    courses = [train_seed(plan, seed, snapshot_path(folder, seed), say) for seed in plan.seeds]
+    plan.processes.wait()  # until the first process has written the last snapshot
+    tests = {course.seed: _test(plan, folder, course) for course in courses if not course.reason}
+    metrics = _metrics(plan, courses, tests)
+    if plan.processes.is_first:
+        _write(plan, folder, courses, metrics)
+        finish(folder, metrics)
+    plan.processes.wait()
+    return metrics
+
+
+def _test(plan: Plan, folder: Path, course: Course) -> float | None:
+    """Score of the best parameters on the test split; None where there is none."""
+    if plan.data.test is None:
+        return None
+    with plan.ready(course.seed) as model:
+        put(model, read_best(snapshot_path(folder, course.seed)))
+        return split_score(plan, plan.data.test)
+
+
+def _metrics(plan: Plan, courses: Sequence[Course], tests: dict[int, float | None]) -> dict[str, Any]:
+    done = [course for course in courses if not course.reason]
+    best = max(done, key=lambda course: course.scores[course.best_step], default=None)
+    return {
+        "format": "peftsearch-metrics/1",
+        "metric": plan.task.metric,
+        "validation": summary([course.best for course in done]),
+        "test": summary([tests[course.seed] for course in done]),
+        "majority": plan.task.majority_score,
+        "seed": None if best is None else best.seed,
+        "n_params": plan.settings["n_params"],
+        "n_head": plan.settings["model"]["n_head"],
+        "n_train": len(plan.task.train),
+        "n_validation": len(plan.task.validation),
+        "n_test": 0 if plan.task.test is None else len(plan.task.test),
+        "seeds": [
+            {
+                "seed": course.seed,
+                "state": "diverged" if course.reason else "done",
+                "reason": course.reason or None,
+                "validation": None if course.reason else course.best,
+                "test": tests.get(course.seed),
+                "best_step": course.best_step,
+                "steps": course.step,
+                "train_s": round(course.train_s, 3),
+            }
+            for course in courses
+        ],
+    }
+
+
+def summary(values: Sequence[float | None]) -> dict[str, Any] | None:
+    """Mean, standard deviation (n - 1; None below two), n and the values; None without values."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return None
+    spread = stdev(known) if len(known) > 1 else None
+    return {"mean": mean(known), "std": spread, "n": len(known), "values": known}
+
+
+def _write(plan: Plan, folder: Path, courses: Sequence[Course], metrics: dict[str, Any]) -> None:
+    write_atomically(folder / "curve.csv", curve_csv(courses, plan.task.metric))
+    if (picture := curve_png(courses, plan.task.metric)) is not None:
+        (folder / "curve.png").write_bytes(picture)
+    if metrics["seed"] is None:
+        return
+    with plan.ready(metrics["seed"]) as model:
+        put(model, read_best(snapshot_path(folder, metrics["seed"])))
+        _save(plan, folder, model)
+    plan.loaded.tokenizer.save_pretrained(folder)
+    write_atomically(folder / "README.md", model_card(plan.settings, metrics))
+
+
+def _save(plan: Plan, folder: Path, model: Any) -> None:
+    if plan.architecture is None:
+        labels = dict(enumerate(plan.task.labels))
+        model.config.id2label = labels or model.config.id2label
+        model.config.label2id = {name: i for i, name in model.config.id2label.items()}
+        with quiet():
+            model.save_pretrained(folder)
+        return
+    task = {key: plan.settings["task"][key] for key in ("name", "kind", "labels", "metric")}
+    save(model, folder, overwrite=True, task=task)

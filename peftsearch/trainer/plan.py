@@ -1,0 +1,274 @@
+"""From what the user asked to all that a training needs, checked before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from math import ceil
+from typing import Any
+
+import torch
+from torch import nn
+
+from peftsearch.architecture import Architecture, Design
+from peftsearch.backbone.device import choose_dtype
+from peftsearch.backbone.load import LoadedBackbone, load_backbone, max_positions, n_head_params, reset_head
+from peftsearch.budget import parse_budget
+from peftsearch.display import size_labels
+from peftsearch.errors import ConfigError
+from peftsearch.evaluate import Objective
+from peftsearch.fitting import fit
+from peftsearch.found import require_same_backbone
+from peftsearch.injection import inject, param_groups
+from peftsearch.refitting import refit
+from peftsearch.setup import plain
+from peftsearch.tasks import Task
+from peftsearch.tasks.encode import EncodedTask, encode
+from peftsearch.trainer.folder import FORMAT
+from peftsearch.trainer.options import FULL, HEAD, TrainOptions, check_train_options
+from peftsearch.trainer.processes import Processes
+from peftsearch.trainer.snapshot import trained
+from peftsearch.trainer.source import Run, find_data, load_data, read_run
+from peftsearch.training import TrainingSettings
+
+EPOCHS = 3.0
+"""Passes over the training split where neither epochs nor steps are asked for."""
+EVALUATIONS = 10
+"""Evaluations of a training where `--eval-every` is not given."""
+FULL_LEARNING_RATE = 5e-5
+"""Rate of full fine-tuning, the largest of those that BERT's authors try (arXiv 1810.04805, app. A.3)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """All that a training needs, loaded and checked."""
+
+    options: TrainOptions
+    task: Task
+    data: EncodedTask
+    objective: Objective
+    loaded: LoadedBackbone
+    architecture: Architecture | None
+    """What goes in; None trains the whole model."""
+    training: TrainingSettings
+    n_steps: int
+    eval_every: int
+    processes: Processes
+    autocast: torch.dtype | None
+    settings: dict[str, Any]
+    """What the training is: equal settings resume it, and the folder keeps them. Plain values."""
+    notes: tuple[str, ...]
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """One training each."""
+        return tuple(range(self.options.seed, self.options.seed + self.options.seeds))
+
+    @contextmanager
+    def ready(self, seed: int) -> Iterator[nn.Module]:
+        """The model as a seed begins with it; afterwards it is as it was before, bit for bit."""
+        model, backbone = self.loaded.model, self.loaded.backbone
+        inside = whole(model) if self.architecture is None else inject(model, self.architecture, backbone, seed=seed)
+        with inside:
+            reset_head(model, backbone, seed)
+            yield model
+
+    def groups(self) -> list[dict[str, Any]]:
+        """AdamW's parameter groups of the model while it is `ready`; none has weight decay."""
+        rate = self.training.learning_rate
+        if self.architecture is not None:
+            return param_groups(self.loaded.model, rate)
+        return [{"name": FULL, "params": list(trained(self.loaded.model).values()), "lr": rate, "weight_decay": 0.0}]
+
+
+@contextmanager
+def whole(model: nn.Module) -> Iterator[None]:
+    """Make every parameter trainable; afterwards values and flags are as before."""
+    before = {name: (p.detach().clone(), p.requires_grad) for name, p in model.named_parameters()}
+    model.requires_grad_(True)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                parameter.copy_(before[name][0])
+                parameter.requires_grad_(before[name][1])
+                parameter.grad = None
+
+
+def prepare(options: TrainOptions) -> Plan:
+    """Load and check everything; writes nothing.
+
+    Raises:
+        PeftSearchError: What is wrong with the options, the run, the data or the model.
+    """
+    check_train_options(options)
+    run = None if options.best is None else read_run(options.best)
+    training = _training(options, run)
+    data = find_data(options, run)
+    processes = Processes(options.device, unused=options.method == FULL)
+    autocast = choose_dtype(processes.device, options.dtype)
+    task, notes = load_data(data, run)
+    loaded = _load(options, run, task, processes.device)
+    training, cut = _within_positions(training, options, loaded)
+    design, architecture, budget, fitted = _architecture(options, run, loaded)
+    if options.gradient_checkpointing and not getattr(loaded.model, "supports_gradient_checkpointing", False):
+        raise ConfigError(
+            f"--gradient-checkpointing: transformers has none for {loaded.backbone.model_type}; leave it out"
+        )
+    encoded = encode(task, loaded.tokenizer, training.max_length)
+    n_steps = options.steps or ceil((options.epochs or EPOCHS) * ceil(len(task.train) / training.batch_size))
+    eval_every = min(n_steps, options.eval_every or ceil(n_steps / EVALUATIONS))
+    objective = Objective(task)
+    settings = {
+        "format": FORMAT,
+        "method": options.method or "found",
+        "model": _model_facts(loaded),
+        "task": _task_facts(task, objective, data),
+        "n_params": loaded.backbone.n_params if architecture is None else architecture.n_params,
+        "budget": budget,
+        "design": None if design is None else plain(design.to_dict()),
+        "architecture": None if architecture is None else _labelled(architecture, loaded),
+        "training": {
+            **plain(asdict(training)),
+            "steps": n_steps,
+            "eval_every": eval_every,
+            "accumulate": options.accumulate,
+            "gradient_checkpointing": options.gradient_checkpointing,
+            "dtype": "fp32" if autocast is None else str(autocast).removeprefix("torch."),
+            "processes": processes.n,
+        },
+        "seed": options.seed,
+        "seeds": options.seeds,
+    }
+    return Plan(
+        options=options,
+        task=task,
+        data=encoded,
+        objective=objective,
+        loaded=loaded,
+        architecture=architecture,
+        training=training,
+        n_steps=n_steps,
+        eval_every=eval_every,
+        processes=processes,
+        autocast=autocast,
+        settings=settings,
+        notes=(*notes, *task.notes, *cut, *encoded.notes, *fitted),
+    )
+
+
+def _model_facts(loaded: LoadedBackbone) -> dict[str, Any]:
+    backbone = loaded.backbone
+    return {
+        "name": backbone.name,
+        "revision": backbone.revision,
+        "model_type": backbone.model_type,
+        "n_params": backbone.n_params,
+        "n_head": n_head_params(loaded),
+        "stacks": {str(stack.name): len(stack.blocks) for stack in backbone.stacks},
+    }
+
+
+def _task_facts(task: Task, objective: Objective, data: dict[str, Any]) -> dict[str, Any]:
+    """What evaluating and predicting need of the task; `data` finds it again."""
+    columns = task.columns
+    return {
+        "name": task.name,
+        "kind": task.kind,
+        "labels": list(task.labels),
+        "metric": task.metric,
+        "source": task.source,
+        "fingerprint": task.fingerprint,
+        "columns": None if columns is None else {k: getattr(columns, k) for k in ("text", "pair", "label")},
+        "pairs": task.train.pairs is not None,
+        "target": {"mean": objective.mean, "scale": objective.scale} if task.kind == "regression" else None,
+        "data": data,
+    }
+
+
+def _training(options: TrainOptions, run: Run | None) -> TrainingSettings:
+    """The run's training settings with the options' own numbers put in."""
+    known = set(asdict(TrainingSettings()))
+    settings = {} if run is None else {key: value for key, value in run.training.items() if key in known}
+    if options.method == FULL:
+        settings["learning_rate"] = FULL_LEARNING_RATE
+    given = {key: getattr(options, key) for key in ("learning_rate", "batch_size", "max_length")}
+    return TrainingSettings.from_dict(
+        settings | {key: value for key, value in given.items() if value is not None}, "training settings"
+    )
+
+
+def _load(options: TrainOptions, run: Run | None, task: Task, device: torch.device) -> LoadedBackbone:
+    name, revision = options.model, options.revision
+    if run is not None and name is None:
+        name = run.found.model_name
+        revision = revision or (None if run.found.revision.startswith("sha256:") else run.found.revision or None)
+    return load_backbone(
+        name,
+        num_labels=task.num_labels,
+        problem_type="regression" if task.kind == "regression" else None,
+        device=device,
+        trust_remote_code=options.trust_remote_code,
+        revision=revision,
+        anatomy=options.anatomy,
+    )
+
+
+def _within_positions(
+    training: TrainingSettings, options: TrainOptions, loaded: LoadedBackbone
+) -> tuple[TrainingSettings, tuple[str, ...]]:
+    limit = max_positions(loaded)
+    if limit is None or training.max_length <= limit:
+        return training, ()
+    if options.max_length is not None:
+        raise ConfigError(f"--max-length {options.max_length}: {loaded.backbone.name} has positions for {limit} tokens")
+    return replace(training, max_length=limit), (f"texts are cut at {limit} tokens, for which the model has positions",)
+
+
+def _architecture(
+    options: TrainOptions, run: Run | None, loaded: LoadedBackbone
+) -> tuple[Design | None, Architecture | None, str | None, tuple[str, ...]]:
+    """Design, architecture, budget, and what the user should know of them."""
+    backbone = loaded.backbone
+    if options.method == FULL:
+        return None, None, None, ()
+    if options.method == HEAD:
+        return Design(grouping="uniform", allocation=(1.0,), methods=((),)), Architecture(placements=()), None, ()
+    budget = options.budget or (run.budget if run is not None else None)
+    assert budget is not None, "the options are checked"
+    if options.method is not None:
+        design = Design(grouping="uniform", allocation=(1.0,), methods=((options.method,),))
+        architecture = fit(design, backbone, parse_budget(budget, backbone.n_params))
+    else:
+        assert run is not None, "without a method there is a best.yaml"
+        design = run.found.design
+        if _is_same(run, loaded):
+            same = run.found.revision == backbone.revision
+            told = () if same else (f"the weights of {backbone.name} are not those that the design was found on",)
+            return design, run.found.architecture, run.budget, told
+        if options.model is None:
+            require_same_backbone(run.found, backbone)
+            raise ConfigError(
+                f"{run.path}: was found on a model of {run.n_params:,} parameters, and {backbone.name} has "
+                f"{backbone.n_params:,}; name it with --model to fit the design anew"
+            )
+        architecture = refit(run.path, backbone, budget)
+    note = f"fitted to {backbone.name} under {budget}: {architecture.n_params:,} parameters"
+    return design, architecture, budget, (note,)
+
+
+def _is_same(run: Run, loaded: LoadedBackbone) -> bool:
+    """Whether a model has the blocks that an architecture was made for."""
+    own = loaded.backbone
+    stacks = {str(stack.name): len(stack.blocks) for stack in own.stacks}
+    return (run.found.model_type, run.found.stacks, run.n_params) == (own.model_type, stacks, own.n_params)
+
+
+def _labelled(architecture: Architecture, loaded: LoadedBackbone) -> dict[str, Any]:
+    data, labels = architecture.to_dict(), size_labels(architecture, loaded.backbone)
+    for entry in data["blocks"]:
+        for method, facts in entry["methods"].items():
+            facts["label"] = labels[entry["stack"], entry["block"], method]
+    return data

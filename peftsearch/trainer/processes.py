@@ -1,0 +1,88 @@
+"""The processes that train together: one, or as many as `accelerate launch` starts.
+
+Every process holds the whole model and computes its share of each batch; gradients are averaged by
+DistributedDataParallel. Only the first writes and prints.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from peftsearch.backbone.device import choose_device
+from peftsearch.errors import ConfigError
+
+
+class Processes:
+    """This process among those that train together.
+
+    Args:
+        device: `cpu`, `cuda`, `cuda:N`, or None for CUDA where there is any.
+        unused: Whether some trained parameters may take no part in a step, as under full fine-tuning.
+
+    Raises:
+        ConfigError: The device is not there, or several processes are told to share one.
+    """
+
+    def __init__(self, device: str | None, unused: bool) -> None:
+        from accelerate import Accelerator
+        from accelerate.utils import DistributedDataParallelKwargs
+
+        chosen = choose_device(device)
+        several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+        if several and chosen.index is not None:
+            raise ConfigError(
+                f"--device {device}: each process of `accelerate launch` has its own; leave the number out"
+            )
+        # The forward pass has its own autocast, the same as in a search: accelerate's would wrap the model's forward.
+        self._accelerator: Any = Accelerator(
+            cpu=chosen.type == "cpu",
+            mixed_precision="no",
+            device_placement=False,
+            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=unused)],
+        )
+        self.n: int = self._accelerator.num_processes
+        """Number of processes."""
+        self.index: int = self._accelerator.process_index
+        """Which one this is, from 0."""
+        self.device: torch.device = self._accelerator.device if self.n > 1 else chosen
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes and prints."""
+        return self.index == 0
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """The model as several processes train it together; the model itself where there is one."""
+        if self.n == 1:
+            return model
+        wrapped: nn.Module = self._accelerator.prepare(model)
+        return wrapped
+
+    def release(self) -> None:
+        """Let go of what `wrap` has made."""
+        self._accelerator.free_memory()
+
+    def apart(self, model: nn.Module) -> AbstractContextManager[None]:
+        """Gradients stay in this process while the context lasts."""
+        context: AbstractContextManager[None] = self._accelerator.no_sync(model)
+        return context
+
+    def backward(self, loss: Tensor) -> None:
+        """Backward pass of a loss `()`."""
+        self._accelerator.backward(loss)
+
+    def sum(self, value: Tensor) -> Tensor:
+        """The sum over all processes, on the value's own device."""
+        if self.n == 1:
+            return value
+        total: Tensor = self._accelerator.reduce(value.to(self.device), reduction="sum")
+        return total.to(value.device)
+
+    def wait(self) -> None:
+        """Wait until all processes are here."""
+        self._accelerator.wait_for_everyone()

@@ -1,0 +1,149 @@
+"""The state of a training after a step, in one safetensors file: what a killed training goes on from.
+
+It holds the trained parameters, the optimizer's moments, the best parameters so far, and the course. Random numbers
+need no state: the generators are seeded anew at every step.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from peftsearch.errors import StudyError, one_line
+
+FORMAT = "peftsearch-snapshot/1"
+_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+
+State = dict[str, Tensor]
+"""Values by the names of the model's parameters."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Course:
+    """What has come of one seed's training so far."""
+
+    seed: int
+    step: int = 0
+    """Optimizer steps done."""
+    losses: list[float] = field(default_factory=list)
+    """Training loss of each step."""
+    scores: dict[int, float] = field(default_factory=dict)
+    """Validation score after a number of steps."""
+    best_step: int = 0
+    """After which step the validation score is highest, the first of equals; 0 before the first evaluation."""
+    train_s: float = 0.0
+    """Seconds of all steps, evaluations apart."""
+    reason: str = ""
+    """Why the training diverged; empty when it did not."""
+
+    @property
+    def best(self) -> float | None:
+        """The highest validation score."""
+        return self.scores.get(self.best_step)
+
+    def is_done(self, n_steps: int) -> bool:
+        """Whether nothing is left to train."""
+        return bool(self.reason) or n_steps in self.scores
+
+
+def trained(model: nn.Module) -> dict[str, nn.Parameter]:
+    """What is trained, by name."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def copied(model: nn.Module) -> State:
+    """Copies of what is trained, on the CPU."""
+    return {name: parameter.detach().to("cpu", copy=True).contiguous() for name, parameter in trained(model).items()}
+
+
+def put(model: nn.Module, values: State) -> None:
+    """Put copies back.
+
+    Raises:
+        StudyError: They belong to another architecture.
+    """
+    own = trained(model)
+    if {n: p.shape for n, p in own.items()} != {n: v.shape for n, v in values.items()}:
+        raise StudyError("the snapshot holds other parameters than the model trains; begin anew with --overwrite")
+    with torch.no_grad():
+        for name, parameter in own.items():
+            parameter.copy_(values[name])
+
+
+def write_snapshot(path: Path, course: Course, model: nn.Module, optimizer: torch.optim.Optimizer, best: State) -> None:
+    """Write a snapshot, whole or not at all."""
+    names = {id(parameter): name for name, parameter in trained(model).items()}
+    tensors = {f"now/{name}": value for name, value in copied(model).items()}
+    tensors |= {f"best/{name}": value for name, value in best.items()}
+    for parameter, moments in optimizer.state.items():
+        tensors |= {f"{key}/{names[id(parameter)]}": moments[key].detach().cpu().contiguous() for key in _MOMENTS}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    save_file(tensors, part, {"format": FORMAT, "course": json.dumps(asdict(course))})
+    part.replace(path)
+
+
+def read_course(path: Path) -> Course | None:
+    """The course that a snapshot holds; None where there is no snapshot.
+
+    Raises:
+        StudyError: The file is not a snapshot.
+    """
+    if not path.exists():
+        return None
+    return _read(path, tensors=False)[0]
+
+
+def read_best(path: Path) -> State:
+    """The best parameters that a snapshot holds.
+
+    Raises:
+        StudyError: The file is not a snapshot.
+    """
+    return _part(_read(path)[1], "best")
+
+
+def restore(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Course, State]:
+    """Put a snapshot into a model and its optimizer.
+
+    Returns:
+        The course, and the best parameters.
+
+    Raises:
+        StudyError: The file is not a snapshot, or belongs to another architecture.
+    """
+    course, tensors = _read(path)
+    put(model, _part(tensors, "now"))
+    moments = {key: _part(tensors, key) for key in _MOMENTS}
+    names = {id(parameter): name for name, parameter in trained(model).items()}
+    ordered = [names[id(p)] for group in optimizer.param_groups for p in group["params"]]
+    state: dict[int, Any] = {
+        i: {key: moments[key][name] for key in _MOMENTS} for i, name in enumerate(ordered) if name in moments["step"]
+    }
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    return course, _part(tensors, "best")
+
+
+def _part(tensors: State, part: str) -> State:
+    return {name.removeprefix(f"{part}/"): value for name, value in tensors.items() if name.startswith(f"{part}/")}
+
+
+def _read(path: Path, tensors: bool = True) -> tuple[Course, State]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = file.metadata() or {}
+            if facts.get("format") != FORMAT:
+                raise StudyError(f"{path}: is not a snapshot of a training; begin anew with --overwrite")
+            course: dict[str, Any] = json.loads(facts["course"])
+            values = {name: file.get_tensor(name) for name in file.keys()} if tensors else {}  # noqa: SIM118  # not a dict
+        course["scores"] = {int(step): score for step, score in course["scores"].items()}
+        return Course(**course), values
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        raise StudyError(f"{path}: is damaged ({one_line(error, 120)}); begin anew with --overwrite") from error

@@ -1,0 +1,96 @@
+"""`peftsearch evaluate` and `peftsearch predict`: formats, regressions, and what they refuse."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from tests.runs import call, refused
+
+TEXTS = ["the film was good", "a bad song", "it is a sad old book"]
+
+
+@pytest.fixture
+def texts(tmp_path):
+    path = tmp_path / "texts.jsonl"
+    path.write_text("\n".join(json.dumps({"text": text, "id": i}) for i, text in enumerate(TEXTS)))
+    return path
+
+
+def read(path):
+    if path.suffix == ".parquet":
+        return pd.read_parquet(path)
+    if path.suffix == ".jsonl":
+        return pd.read_json(path, lines=True)
+    return pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",")
+
+
+def test_every_format_holds_the_same_rows(trained, texts, tmp_path):
+    found = []
+    for suffix in ("jsonl", "parquet", "csv"):
+        assert call("predict", trained, "--input", texts, "--output", tmp_path / f"out.{suffix}") == 0
+        found.append(read(tmp_path / f"out.{suffix}"))
+        assert list(found[-1].columns) == ["text", "id", "predicted_label", "predicted_score"]
+        assert list(found[-1]["text"]) == TEXTS
+        assert set(found[-1]["predicted_label"]) <= {"negative", "positive"}
+        assert found[-1]["predicted_score"].between(0.5, 1).all()  # of two classes, the likelier
+    for other in found[1:]:
+        assert list(other["predicted_score"]) == pytest.approx(list(found[0]["predicted_score"]))
+
+
+def test_a_regression_predicts_in_the_unit_of_its_targets(calm, tmp_path):
+    """Targets of 1000 to 1008, the number of a text's tokens more than 1000: far from a standardised 0."""
+    _, model, files = calm
+    rows = [line.split(",")[0] for line in files[0].read_text().splitlines()[1:]]
+    data = tmp_path / "lengths.csv"
+    data.write_text("text,length\n" + "".join(f"{text},{1000 + len(text.split()) / 2}\n" for text in rows))
+    output, made = tmp_path / "trained", tmp_path / "made.csv"
+    source = ("--model", model, "--train", data, "--label-column", "length", "--kind", "regression")
+    assert call("train", "--method", "head", *source, "--steps", "4", "--device", "cpu", "--output", output) == 0
+    assert call("predict", output, "--input", data, "--output", made) == 0
+    assert "predicted_label" not in read(made)
+    assert read(made)["predicted_score"].between(995, 1010).all()
+
+
+class TestRefused:
+    def test_an_output_that_exists(self, trained, texts, tmp_path, capsys):
+        (tmp_path / "out.csv").write_text("precious")
+        assert "--overwrite" in refused(capsys, "predict", trained, "--input", texts, "--output", tmp_path / "out.csv")
+        assert (tmp_path / "out.csv").read_text() == "precious"
+
+    def test_the_input_as_output(self, trained, texts, capsys):
+        argv = ("predict", trained, "--input", texts, "--output", texts, "--overwrite")
+        assert "is the input itself" in refused(capsys, *argv)
+
+    @pytest.mark.parametrize(
+        ("content", "told"),
+        [
+            ("", "is empty"),
+            ('{"id": 1}\n', "no column 'text'"),
+            ('{"text": "a film"}\n{"id": 2}\n', "line 2: empty text in column 'text'"),
+            ('{"text": "a film", "predicted_label": "x"}\n', "has a column 'predicted_label' already"),
+        ],
+    )
+    def test_an_input_that_cannot_be(self, trained, content, told, tmp_path, capsys):
+        (tmp_path / "in.jsonl").write_text(content)
+        out = tmp_path / "out.csv"
+        assert told in refused(capsys, "predict", trained, "--input", tmp_path / "in.jsonl", "--output", out)
+        assert not out.exists()
+
+    def test_folders_that_hold_no_finished_training(self, tmp_path, trained, capsys):
+        assert "holds no training" in refused(capsys, "evaluate", tmp_path)
+        (tmp_path / "training.yaml").write_bytes((trained / "training.yaml").read_bytes())
+        assert "--resume goes on" in refused(capsys, "evaluate", tmp_path)
+
+    def test_labels_that_were_not_trained_on(self, trained, tmp_path, capsys):
+        (tmp_path / "t.csv").write_text("text,label\na film,maybe\na book,positive\n")
+        assert "label 'maybe' does not occur in training" in refused(
+            capsys, "evaluate", trained, "--test", tmp_path / "t.csv"
+        )
+
+    def test_a_model_with_other_weights(self, trained, calm, capsys):
+        from tests.runs import save_model
+
+        other = save_model(calm[0] / "other", "roberta")
+        capsys.readouterr()  # transformers' own bar
+        assert "was trained on weights sha256:" in refused(capsys, "evaluate", trained, "--model", other)
