@@ -128,8 +128,15 @@ def _add_study(run: argparse.ArgumentParser) -> None:
     task.add_argument("--text-column", metavar="NAME")
     task.add_argument("--pair-column", metavar="NAME", help="second text of a pair")
     task.add_argument("--label-column", metavar="NAME")
-    task.add_argument("--kind", choices=("classification", "regression"))
-    task.add_argument("--metric", metavar="NAME", help="accuracy, f1, matthews, pearson or spearman")
+    task.add_argument("--prompt-column", metavar="NAME", help="prompt of a generation")
+    task.add_argument("--completion-column", metavar="NAME", help="completion of a generation")
+    task.add_argument("--template", metavar="TEXT", help=r"of a generation (default: '{prompt}\n{completion}')")
+    task.add_argument("--kind", choices=("classification", "regression", "generation"))
+    task.add_argument(
+        "--metric",
+        metavar="NAME",
+        help="accuracy, f1, matthews; pearson, spearman; of a generation perplexity, bleu, rouge_l",
+    )
     task.add_argument("--max-train", type=int, metavar="N", help="most training examples")
     search = run.add_argument_group("search")
     search.add_argument("--space", default="s4", help="search space: a name or a YAML (default: %(default)s)")

@@ -14,6 +14,7 @@ LAYERS = {
     2: {"fitting", "feasibility", "knapsack", "injection", "samplers", "pruners", "baselines", "display", "pareto"}
     | {"claims", "storage", "study"},
     3: {"tasks", "training", "evaluate", "measure", "sensitivity", "verdict"}
+    | {"generation"}
     | {"points", "axis", "front", "front_text", "report"},
     4: {
         "engines",
@@ -34,6 +35,7 @@ LAYERS = {
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names}
 TORCH = {
     "methods", "backbone", "injection", "tasks", "training", "evaluate", "measure", "sensitivity", "engines", "trial",
+    "generation",
 }  # fmt: skip
 """Parts that may import torch; `backbone/anatomy.py` may not, since counting and fitting stand on it."""
 

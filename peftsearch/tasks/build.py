@@ -191,11 +191,16 @@ def _classes(train: Table, column: str, given: Sequence[str] | None) -> tuple[st
 
 def _split(table: Table, columns: Columns, classes: tuple[str, ...]) -> Split:
     labels = _class_indices(table, columns.label, classes) if classes else _targets(table, columns.label)
-    pairs = None if columns.pair is None else _texts(table, columns.pair)
-    return Split(texts=_texts(table, columns.text), pairs=pairs, labels=labels)
+    pairs = None if columns.pair is None else read_texts(table, columns.pair)
+    return Split(texts=read_texts(table, columns.text), pairs=pairs, labels=labels)
 
 
-def _texts(table: Table, column: str) -> list[str]:
+def read_texts(table: Table, column: str) -> list[str]:
+    """The texts of a column.
+
+    Raises:
+        TaskError: One is missing, is no text, or cannot be written as UTF-8.
+    """
     values = table.columns[column]
     empty = [i for i, value in enumerate(values) if _is_null(value)]
     if empty:
