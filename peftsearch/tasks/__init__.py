@@ -25,6 +25,14 @@ class Wanted(TypedDict):
     label_column: str | None
 
 
+class OfPairs(TypedDict):
+    """What the user names of a generation."""
+
+    prompt_column: str | None
+    completion_column: str | None
+    template: str | None
+
+
 def resolve_task(
     name: str | None = None,
     *,
@@ -71,7 +79,7 @@ def resolve_task(
     if train is not None and name is not None:
         raise TaskError(f"task: both the name {name!r} and the file {str(train)!r} are given; leave one out")
     columns = Wanted(text_column=text_column, pair_column=pair_column, label_column=label_column)
-    of_pairs = {"prompt_column": prompt_column, "completion_column": completion_column, "template": template}
+    of_pairs = OfPairs(prompt_column=prompt_column, completion_column=completion_column, template=template)
     if kind == "generation" or any(value is not None for value in of_pairs.values()):
         _check_generation(train, kind, columns, of_pairs)
         from peftsearch.tasks.generation import load_pairs
@@ -98,7 +106,7 @@ def resolve_task(
 
 
 def _check_generation(
-    train: str | Path | None, kind: Kind | None, columns: Wanted, of_pairs: Mapping[str, str | None]
+    train: str | Path | None, kind: Kind | None, columns: Wanted, of_pairs: OfPairs
 ) -> None:
     if kind not in (None, "generation"):
         given = ", ".join(option for option, value in of_pairs.items() if value is not None)
