@@ -105,9 +105,7 @@ def resolve_task(
     return limit_train(load_hub(name, **columns, kind=kind, metric=metric, seed=seed), max_train, seed)
 
 
-def _check_generation(
-    train: str | Path | None, kind: Kind | None, columns: Wanted, of_pairs: OfPairs
-) -> None:
+def _check_generation(train: str | Path | None, kind: Kind | None, columns: Wanted, of_pairs: OfPairs) -> None:
     if kind not in (None, "generation"):
         given = ", ".join(option for option, value in of_pairs.items() if value is not None)
         raise TaskError(f"task: {given} is for kind generation, the kind asked for is {kind}; leave one out")

@@ -38,9 +38,7 @@ def uniform(backbone, method):
     size = METHOD_SIZES[method]
     return Architecture(
         placements=tuple(
-            Placement(
-                stack=b.stack, block=b.index, method=method, size=size, n_params=METHODS[method].count(b, size)
-            )
+            Placement(stack=b.stack, block=b.index, method=method, size=size, n_params=METHODS[method].count(b, size))
             for b in backbone.blocks
         )
     )
