@@ -1,4 +1,4 @@
-"""Cached, batched, left-padded greedy generation writes what a plain loop over single prompts without a cache writes."""
+"""Cached, batched, left-padded greedy generation writes what a plain loop over single prompts writes, uncached."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""`peftsearch run` on a generation from end to end, the verdict against the frozen model, and models that are refused."""
+"""`peftsearch run` on a generation from end to end, the verdict against the frozen model, what is refused; GGUF."""
 
 import math
 
@@ -12,7 +12,7 @@ from peftsearch.generation import log_likelihoods
 from peftsearch.tasks import resolve_task
 from peftsearch.tasks.encode import encode
 from peftsearch.verdict import Candidate, hits_of, judge, packed_hits
-from tests.generators import build, generate_arguments, save_generator, save_pairs, word_tokenizer
+from tests.generators import SPECIALS, build, generate_arguments, save_generator, save_pairs
 from tests.runs import call, refused, save_model, study
 
 
@@ -36,7 +36,7 @@ def finished(llama, pairs, tmp_path_factory):
 def test_the_frozen_model_is_a_baseline_and_the_measure_of_the_result(finished, llama, pairs):
     best = yaml.safe_load((finished / "best.yaml").read_text())
     frozen = next(row for row in best["comparison"] if row["name"] == "frozen")
-    assert (frozen["n_params"], frozen["detail"]) == (0, "no method")
+    assert frozen["n_params"] == 0
     loaded = load_backbone(llama, num_labels=0, problem_type="generation")
     task = resolve_task(train=pairs[0], validation=pairs[1], kind="generation")
     split = encode(task, loaded.tokenizer, 64).validation
@@ -106,11 +106,13 @@ class TestVerdict:
 class TestRefused:
     def test_an_encoder(self, pairs, tmp_path, capsys):
         model = save_model(tmp_path / "bert")
+        capsys.readouterr()  # the bar of the writing
         line = refused(capsys, *generate_arguments(model, pairs, tmp_path))
         assert "bert is an encoder and cannot generate" in line
 
     def test_a_classifier_without_its_output_map(self, pairs, tmp_path, capsys):
         model = save_model(tmp_path / "llama", "llama")
+        capsys.readouterr()
         line = refused(capsys, *generate_arguments(model, pairs, tmp_path))
         assert "first: lm_head.weight" in line
         assert "the model to the task" in line
@@ -135,7 +137,7 @@ class TestRefused:
 def test_gguf_gives_the_model_that_was_written(tmp_path):
     """Float weights of a tiny Llama through the `gguf` package's own writer and back."""
     gguf = pytest.importorskip("gguf")
-    model, words = build("llama"), word_tokenizer(seq2seq=False)
+    model = build("llama")
     config, state = model.config, model.state_dict()
     writer = gguf.GGUFWriter(tmp_path / "tiny.gguf", "llama")
     writer.add_block_count(config.num_hidden_layers)
@@ -147,8 +149,10 @@ def test_gguf_gives_the_model_that_was_written(tmp_path):
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_vocab_size(config.vocab_size)
     writer.add_tokenizer_model("gpt2")
-    writer.add_token_list(sorted(words.get_vocab(), key=words.get_vocab().get))
-    writer.add_token_merges([])
+    writer.add_token_list([*SPECIALS, "a", "b", "ab", *(f"t{i}" for i in range(config.vocab_size - 7))])
+    writer.add_token_scores([0.0] * config.vocab_size)
+    writer.add_token_types([3 if i < 4 else 1 for i in range(config.vocab_size)])  # 3 is a control token
+    writer.add_token_merges(["a b"])
     for name, key in (("pad", 0), ("bos", 1), ("eos", 2), ("unk", 3)):
         getattr(writer, f"add_{name}_token_id")(key)
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
