@@ -205,7 +205,8 @@ def _explain(error: Exception, options: Mapping[str, Any]) -> str:
     if "use_safetensors" in text:
         return f"the hub has no safetensors of it; {CONVERT}"
     if "Unrecognized configuration class" in text:
-        return "transformers has no model of this architecture for the task; choose another model"
+        what = "sequence classification" if "SequenceClassification" in text else "language model"
+        return f"transformers has no {what} for this architecture; choose another model"
     if options.get("local_files_only") and isinstance(error, OSError):
         return (
             "no such folder, and not in the local cache while the hub cannot be reached (or is switched off); check "

@@ -149,7 +149,9 @@ def test_gguf_gives_the_model_that_was_written(tmp_path):
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_vocab_size(config.vocab_size)
     writer.add_tokenizer_model("gpt2")
-    writer.add_token_list([*SPECIALS, "a", "b", "ab", *(f"t{i}" for i in range(config.vocab_size - 7))])
+    writer.add_token_list(
+        [*SPECIALS[:3], "<|endoftext|>", "a", "b", "ab", *(f"t{i}" for i in range(config.vocab_size - 7))]
+    )
     writer.add_token_scores([0.0] * config.vocab_size)
     writer.add_token_types([3 if i < 4 else 1 for i in range(config.vocab_size)])  # 3 is a control token
     writer.add_token_merges(["a b"])
@@ -160,7 +162,7 @@ def test_gguf_gives_the_model_that_was_written(tmp_path):
         if name.endswith(("q_proj.weight", "k_proj.weight")):  # GGUF pairs the rotary halves line by line
             n = config.num_attention_heads if "q_proj" in name else config.num_key_value_heads
             value = value.reshape(n, 2, -1, value.shape[1]).swapaxes(1, 2).reshape(value.shape)
-        writer.add_tensor(names.get_name(name, try_suffixes=(".weight",)) + ".weight", value.numpy())
+        writer.add_tensor(names.get_name(name, try_suffixes=(".weight",)), value.numpy())
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
