@@ -9,6 +9,9 @@ from typing import Any
 
 from peftsearch.errors import ConfigError
 
+UNTUNED = ("head", "frozen")
+"""Names of the baseline without placements: the task head alone, or the frozen model where there is no head."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Design:
@@ -104,7 +107,7 @@ class Placement:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Architecture:
-    """A design made concrete: exact sizes for each block. Without placements it is the head alone."""
+    """A design made concrete: exact sizes for each block. Without placements it is the head alone, if there is one."""
 
     placements: tuple[Placement, ...]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from itertools import product
 
-from peftsearch.architecture import Design
+from peftsearch.architecture import UNTUNED, Design
 from peftsearch.backbone.anatomy import Backbone
 from peftsearch.grouping import group_sizes
 from peftsearch.methods import METHODS
@@ -45,7 +45,8 @@ def baselines_of(space: DesignSpace, backbone: Backbone) -> list[Baseline]:
     """
     usable = usable_methods(backbone)
     uniform = [(name, _uniform(name, space, backbone)) for name in SINGLE_METHODS if name in usable]
-    named = [("head", Design(grouping="uniform", allocation=(1.0,), methods=((),))), *uniform]
+    untuned = UNTUNED[0] if backbone.head else UNTUNED[1]
+    named = [(untuned, Design(grouping="uniform", allocation=(1.0,), methods=((),))), *uniform]
     if len(backbone.blocks) >= 4 and {m for group in S4_PAPER.methods for m in group} <= set(usable):
         named.append(("s4-paper", S4_PAPER))
     choices = {d.name: d.choices for d in space.dimensions}

@@ -150,7 +150,7 @@ def _add_pareto(pareto: argparse.ArgumentParser) -> None:
 def _add_study(run: argparse.ArgumentParser) -> None:
     run.add_argument("--count-head", action="store_true", help="the budget includes the task head")
     _add_model(run, "the embedded MiniLM-L6")
-    _add_task(run, "the embedded task, see `peftsearch list tasks`")
+    _add_task(run, "the embedded task, see `peftsearch list tasks`", generation=True)
     search = run.add_argument_group("search")
     search.add_argument("--space", default="s4", help="search space: a name or a YAML (default: %(default)s)")
     search.add_argument("--strategy", default="s4", help="a name or a YAML (default: %(default)s)")
@@ -194,7 +194,7 @@ def _add_model(command: argparse.ArgumentParser, default: str) -> None:
     model.add_argument("--anatomy", type=Path, metavar="YAML", help="describes the blocks of an unknown model")
 
 
-def _add_task(command: argparse.ArgumentParser, default: str) -> None:
+def _add_task(command: argparse.ArgumentParser, default: str, generation: bool = False) -> None:
     task = command.add_argument_group(f"task (default: {default})")
     task.add_argument("--task", help="embedded task, or a hub data set such as glue/sst2; several with commas")
     for split in ("train", "validation", "test"):
@@ -202,8 +202,14 @@ def _add_task(command: argparse.ArgumentParser, default: str) -> None:
     task.add_argument("--text-column", metavar="NAME")
     task.add_argument("--pair-column", metavar="NAME", help="second text of a pair")
     task.add_argument("--label-column", metavar="NAME")
-    task.add_argument("--kind", choices=("classification", "regression"))
-    task.add_argument("--metric", metavar="NAME", help="accuracy, f1, matthews, pearson or spearman")
+    kinds, metrics = ["classification", "regression"], "accuracy, f1, matthews; pearson, spearman"
+    if generation:
+        kinds, metrics = [*kinds, "generation"], f"{metrics}; of a generation perplexity, bleu, rouge_l"
+        task.add_argument("--prompt-column", metavar="NAME", help="prompt of a generation")
+        task.add_argument("--completion-column", metavar="NAME", help="completion of a generation")
+        task.add_argument("--template", metavar="TEXT", help=r"of a generation (default: '{prompt}\n{completion}')")
+    task.add_argument("--kind", choices=kinds)
+    task.add_argument("--metric", metavar="NAME", help=metrics)
     task.add_argument("--max-train", type=int, metavar="N", help="most training examples")
 
 

@@ -21,7 +21,7 @@ _BARS = " ▁▂▃▄▅▆▇█"
 def design_line(design: Design) -> str:
     """`spindle, uniform: G1 adapter+lora | G2 - | G3 bitfit | G4 lora`; fixed sizes as `adapter 8`."""
     if not design.tunable:
-        return "the task head alone"
+        return "no method"
     rate = "" if design.learning_rate is None else f", lr {design.learning_rate:g}"
     tail = rate if design.budget_share == 1 else f"{rate}, {100 * design.budget_share:g}% of the budget"
     sizes = {name: f" {size}" for name, size in design.sizes}

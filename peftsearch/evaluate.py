@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
+from peftsearch.generation import score_pairs
 from peftsearch.tasks.encode import EncodedSplit, eval_batches
 from peftsearch.tasks.metrics import score
+from peftsearch.tasks.pairs import EncodedPairs
 from peftsearch.tasks.task import Task
 from peftsearch.training import Diverged, forward
 
@@ -35,13 +39,13 @@ class Objective:
         """Cross-entropy, or mean squared error of the standardised target.
 
         Args:
-            logits: `(batch, num_labels)`.
-            labels: `(batch,)`, class indices or targets.
+            logits: `(batch, num_labels)`, or `(batch, seq, vocabulary)` of a generation.
+            labels: `(batch,)`, class indices or targets; `(batch, seq)`, the tokens that are learnt.
         """
         if self._regression:
             targets = ((labels - self.mean) / self.scale).float()  # in the labels' float64: large offsets cancel
             return nn.functional.mse_loss(logits.squeeze(-1), targets)
-        return nn.functional.cross_entropy(logits, labels)
+        return nn.functional.cross_entropy(logits.flatten(0, -2), labels.flatten())
 
     def score(
         self,
@@ -51,14 +55,17 @@ class Objective:
         batch_size: int,
         device: torch.device,
         autocast: torch.dtype | None,
-    ) -> tuple[float, list[bool]]:
+    ) -> tuple[float, Sequence[float]]:
         """The task's metric on a split, and which predictions are right; the model is left in evaluation mode.
 
-        Which are right is empty for metrics that are no mean over examples.
+        Which are right is empty for metrics that are no mean over examples; of a generation it is what `score_pairs`
+        says.
 
         Raises:
             Diverged: An output is not a finite number.
         """
+        if isinstance(split, EncodedPairs):
+            return score_pairs(model, split, self._metric, batch_size=batch_size, device=device, autocast=autocast)
         logits = logits_of(model, split, batch_size=batch_size, device=device, autocast=autocast)
         predictions = predictions_of(logits, regression=self._regression)
         right = [p == t for p, t in zip(predictions, split.labels, strict=True)] if self._metric == "accuracy" else []

@@ -265,7 +265,7 @@ def _notes(levels: Sequence[Level], points: Sequence[Point], usable: Sequence[Po
     if len(points) - len(usable) - violating > 0:
         notes.append(f"{len(points) - len(usable) - violating} designs have no measured {axis.label}.")
     if any(not axis.holds(p) for p in usable):
-        notes.append("The head alone costs nothing: it is a level, and counts for neither knee nor hypervolume.")
+        notes.append("What tunes nothing costs nothing: it is a level, and counts for neither knee nor hypervolume.")
     return notes
 
 

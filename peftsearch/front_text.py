@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
+from peftsearch.architecture import UNTUNED
 from peftsearch.axis import AXES, Axis
 from peftsearch.front import Front, all_objectives_front
 from peftsearch.points import Point
@@ -75,7 +76,7 @@ def conclusions(front: Front) -> list[str]:
         )
     else:
         lines.append("Knee: none; no design of the front lies above the line between its ends.")
-    parts = [f"{s.name} {s.hypervolume:.4g}" for s in level.series if s.name != "head" or not axis.log]
+    parts = [f"{s.name} {s.hypervolume:.4g}" for s in level.series if s.name not in UNTUNED or not axis.log]
     lines.append(
         f"Hypervolume ({front.metric} x {_hypervolume_unit(axis)}, reference point {level.reference[0]:.4f} at "
         f"{axis.show(level.reference[1])}): {', '.join(parts)}."
@@ -94,7 +95,7 @@ def _hypervolume_unit(axis: Axis) -> str:
 
 def _smallest_line(front: Front, smallest: Point) -> str:
     best = "" if smallest is front.best else f"; the best is {described(front.best, front.axis)}"
-    if smallest.baseline == "head":
+    if smallest.baseline in UNTUNED:
         return f"No budget is needed: within one standard error of the best is {described(smallest, front.axis)}{best}."
     what = f"budget within one standard error of the best: {smallest.budget}"
     if not front.several_budgets:

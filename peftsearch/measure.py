@@ -166,7 +166,8 @@ class Meter:
             with counter, activations:
                 loss = self._loss()
                 inference_flops = counter.get_total_flops()
-                loss.backward()  # type: ignore[no-untyped-call]  # torch ships it untyped
+                if loss.requires_grad:  # in the frozen model of a generation nothing does
+                    loss.backward()  # type: ignore[no-untyped-call]  # torch ships it untyped
             self._model.zero_grad(set_to_none=True)
             peak = self._peak_on_gpu() if on_gpu else self._count_memory(activations.n_bytes)
         self._model.train(training)
@@ -193,7 +194,9 @@ class Meter:
     def _peak_on_gpu(self) -> int:
         """The allocator's peak over a forward and backward pass, and the AdamW states, which are freed by now."""
         torch.cuda.reset_peak_memory_stats(self._device)
-        self._loss().backward()  # type: ignore[no-untyped-call]  # torch ships it untyped
+        loss = self._loss()
+        if loss.requires_grad:
+            loss.backward()  # type: ignore[no-untyped-call]  # torch ships it untyped
         self._model.zero_grad(set_to_none=True)
         return torch.cuda.max_memory_allocated(self._device) + ADAM_STATES * self._trained_bytes()
 

@@ -40,8 +40,13 @@ class RunOptions:
     text_column: str | None = None
     pair_column: str | None = None
     label_column: str | None = None
-    kind: Literal["classification", "regression"] | None = None
-    """None guesses."""
+    prompt_column: str | None = None
+    """Column of the prompt of a generation; None guesses, as the next."""
+    completion_column: str | None = None
+    template: str | None = None
+    """How prompt and completion are put together; None is a line each."""
+    kind: Literal["classification", "regression", "generation"] | None = None
+    """None guesses classification or regression."""
     metric: str | None = None
     """Name of the score; None takes the task's own."""
     max_train: int | None = None

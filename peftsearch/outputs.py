@@ -7,6 +7,8 @@ import platform
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib import metadata
+from math import exp
+from statistics import mean
 from typing import Any
 
 from optuna.trial import TrialState
@@ -73,7 +75,9 @@ def make_best(
             "validation": row.validation.to_dict(),
             "test": row.test.to_dict(),
             "search": row.search_score,
-        },
+        }
+        | _frozen(folder)
+        | _perplexity(suite.metric, row),
         "comparison": [_comparison(r) for r in rows],
         "stages": folder.search.user_attrs.get("stages", []),
         "seed": setup.options.seed,
@@ -86,6 +90,20 @@ def make_best(
     }
 
 
+def _frozen(folder: StudyFolder) -> dict[str, float]:
+    """What a generation is held against."""
+    kept = folder.confirm.user_attrs.get("frozen")
+    return {} if kept is None else {"frozen_model": kept["score"]}
+
+
+def _perplexity(metric: str, row: Row) -> dict[str, Any]:
+    """Perplexities of the mean scores, where the score is their logarithm."""
+    if metric != "log_likelihood":
+        return {}
+    splits = {"validation": row.validation.values, "test": row.test.values}
+    return {"perplexity": {split: exp(-mean(values)) if values else None for split, values in splits.items()}}
+
+
 def _task(task: Task) -> dict[str, Any]:
     return {
         "name": task.name,
@@ -94,7 +112,7 @@ def _task(task: Task) -> dict[str, Any]:
         "fingerprint": task.fingerprint,
         "labels": list(task.labels),
         "metric": task.metric,
-        "majority_score": task.majority_score,
+        "majority_score": None if task.kind == "generation" else task.majority_score,
         "n_train": len(task.train),
         "n_validation": len(task.validation),
         "n_test": len(task.test) if task.test else 0,

@@ -17,7 +17,7 @@ from peftsearch.outputs import BEST, make_best, trials_csv
 from peftsearch.samplers.context import score_of
 from peftsearch.setup import Setup
 from peftsearch.study import StudyFolder, state_paths, to_yaml, write_atomically
-from peftsearch.verdict import Candidate, Verdict, hits_of, judge
+from peftsearch.verdict import Candidate, Verdict, hits_of, judge, packed_hits
 
 if TYPE_CHECKING:
     from peftsearch.engines.local import LocalEngine
@@ -61,6 +61,7 @@ def conclude(setup: Setup, folder: StudyFolder, finalists: list[Finalist], engin
         n_validation=setup.suite.n_validation,
         metric=setup.suite.metric,
         n_steps=setup.strategy.confirm.steps,
+        frozen=_frozen(setup, folder, engine),
     )
     if verdict is None:
         raise AssertionError("the search ends before its conclusion when no confirmation has a score")
@@ -72,6 +73,19 @@ def conclude(setup: Setup, folder: StudyFolder, finalists: list[Finalist], engin
     write_atomically(folder.path / "trials.csv", trials_csv(folder))
     write_atomically(folder.path / BEST, to_yaml(best))
     return Result(verdict=verdict, rows=rows, best=best)
+
+
+def _frozen(setup: Setup, folder: StudyFolder, engine: LocalEngine) -> Candidate | None:
+    """The frozen model, which a generation is held against; scored once and then kept in the study."""
+    if setup.suite.kind != "generation":
+        return None
+    kept = folder.confirm.user_attrs.get("frozen")
+    if kept is None:
+        score, right = engine.frozen()
+        kept = {"score": score, "right": packed_hits(right)}
+        folder.confirm.set_user_attr("frozen", kept)
+    hits = hits_of([kept["right"]])
+    return Candidate(name="frozen model", baseline=True, n_params=0, scores=(kept["score"],), hits=hits)
 
 
 def _confirmed(folder: StudyFolder, name: str) -> dict[int, FrozenTrial]:

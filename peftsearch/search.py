@@ -107,7 +107,8 @@ class Search:
         n_confirm = (strategy.confirm.best + n_baselines + n_of_front(setup)) * strategy.confirm.seeds
         n_steps = (len(baselines) + n_search) * strategy.search.steps + n_confirm * strategy.confirm.steps
         fitting = [b.design for b in baselines if setup.context.feasible(b.design)]
-        design = fitting[0] if fitting else baselines[0].design
+        # What tunes nothing takes no backward pass through the backbone, and no other trial is as fast.
+        design = next((d for d in fitting if d.tunable), baselines[0].design)
         step_s, score_s = self._calibrate(design)
         n_scores = (len(baselines) + n_search) * strategy.search.evaluations + n_confirm
         done = self._steps_done()

@@ -20,6 +20,7 @@ from peftsearch.search import Driver, LocalDriver, Search
 from peftsearch.setup import Setup, prepare
 from peftsearch.storage import storage_faults
 from peftsearch.study import SETTINGS, StudyFolder, check_settings, fetch_settings, read_settings
+from peftsearch.tasks.suite import Suite
 from peftsearch.trial import TrialRunner
 
 NOT_STORED = {"runs", "storage", "engine", "ray_address", "cpus_per_trial", "gpus_per_trial", "max_concurrent"}
@@ -162,6 +163,13 @@ def stored_options(options: RunOptions, name: str) -> dict[str, Any]:
     return {k: v for k, v in stored.items() if k not in NOT_STORED} | {"name": name}
 
 
+def _chance(suite: Suite) -> str:
+    """What the score is held against, where that is known before anything is trained."""
+    if suite.kind == "generation":
+        return " = -ln(perplexity)" if suite.metric == "log_likelihood" else ""
+    return f" (majority class {suite.majority_score:.4f})"
+
+
 def heading(setup: Setup) -> list[str]:
     """What is searched, in a few lines."""
     from peftsearch.backbone.device import hardware
@@ -173,9 +181,9 @@ def heading(setup: Setup) -> list[str]:
     size = f"{backbone.n_params:,} parameters, {len(backbone.blocks)} blocks"
     return [
         f"Model: {backbone.name}, {size}, on {hardware(setup.device)}",
-        f"Task: {suite.name}, {suite.kind}, {sizes}; {suite.metric} (majority class {suite.majority_score:.4f})",
+        f"Task: {suite.name}, {suite.kind}, {sizes}; {suite.metric}" + _chance(suite),
         f"Budget: {budget.text} = {budget.n_params:,} trainable parameters"
-        + ("" if setup.options.count_head else ", the task head apart"),
+        + (", the task head apart" if backbone.head and not setup.options.count_head else ""),
         f"Study: {setup.path} (the same command again resumes it)",
         *(f"Note: {note}" for note in setup.notes),
     ]

@@ -89,6 +89,7 @@ def prepare(options: RunOptions, *, like: Setup | None = None) -> Setup:
         PeftSearchError: What is wrong with the options, the data, the model, the space or the budget.
     """
     from peftsearch.backbone.device import choose_device, choose_dtype
+    from peftsearch.backbone.load import decoder_start
     from peftsearch.tasks.encode import encode
 
     check_options(options)
@@ -124,7 +125,10 @@ def prepare(options: RunOptions, *, like: Setup | None = None) -> Setup:
         sensitivity=lambda: _sensitivity(options, suite, loaded, encoded, training, device, autocast),
     )
     training, cut = _within_positions(training, options, loaded)
-    encoded = like.encoded if like else tuple(encode(t, loaded.tokenizer, training.max_length) for t in suite.tasks)
+    start = decoder_start(loaded)
+    encoded = (
+        like.encoded if like else tuple(encode(t, loaded.tokenizer, training.max_length, start) for t in suite.tasks)
+    )
     settings = _settings(options, suite, backbone, budget, bound, strategy, training, autocast) | {
         "objectives": [objective.name for objective in objectives],
         "constraints": constraints.to_dict(),
@@ -184,6 +188,9 @@ def _task(options: RunOptions, name: str | None) -> Task:
         text_column=options.text_column,
         pair_column=options.pair_column,
         label_column=options.label_column,
+        prompt_column=options.prompt_column,
+        completion_column=options.completion_column,
+        template=options.template,
         kind=options.kind,
         metric=options.metric,
         max_train=options.max_train,
@@ -197,7 +204,7 @@ def _load(options: RunOptions, suite: Suite, device: Any) -> LoadedBackbone:
     return load_backbone(
         options.model,
         num_labels=suite.tasks[0].num_labels,
-        problem_type="regression" if suite.kind == "regression" else None,
+        problem_type=suite.kind if suite.kind in ("regression", "generation") else None,
         device=device,
         trust_remote_code=options.trust_remote_code,
         revision=options.revision,

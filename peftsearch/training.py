@@ -17,6 +17,9 @@ from torch import Tensor, nn
 
 from peftsearch.fields import Fields, above, at_least
 
+N_WATCHED = 3
+"""Batches whose loss is taken where nothing is trained, as in the frozen model of a generation."""
+
 
 class Diverged(Exception):
     """The loss is no longer a number; the trial is recorded as failed with this reason."""
@@ -97,8 +100,8 @@ def train(
 
     Args:
         model: Gives `.logits` `(batch, num_labels)` for a batch without its labels.
-        groups: AdamW parameter groups with `params`, `lr` and `weight_decay`.
-        batches: At least `n_steps` batches with `labels` `(batch,)`.
+        groups: AdamW parameter groups with `params`, `lr` and `weight_decay`; without any, nothing is trained.
+        batches: At least `n_steps` batches with `labels`.
         n_steps: Optimizer steps.
         settings: Schedule and clipping.
         loss_of: Loss of logits and labels.
@@ -114,6 +117,8 @@ def train(
     Raises:
         Diverged: A loss or a gradient norm is not finite.
     """
+    if not groups:
+        return (yield from _watch(model, batches, min(n_steps, N_WATCHED), loss_of, device, autocast))
     optimizer = torch.optim.AdamW(groups, fused=device.type in {"cpu", "cuda"})
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: rate_factor(s, n_steps, settings.warmup_share))
     params = [p for group in optimizer.param_groups for p in group["params"]]
@@ -130,6 +135,27 @@ def train(
         if step == n_steps:
             return log
     raise ValueError(f"the batches ended after {len(log.losses)} of {n_steps} steps")
+
+
+def _watch(
+    model: nn.Module,
+    batches: Iterable[dict[str, Tensor]],
+    n_steps: int,
+    loss_of: Callable[[Tensor, Tensor], Tensor],
+    device: torch.device,
+    autocast: torch.dtype | None,
+) -> Generator[int, None, TrainingLog]:
+    """Losses of a model in which nothing is trained, on a few batches; steps as `train` counts them."""
+    log = TrainingLog()
+    for step, batch in zip(range(1, n_steps + 1), batches, strict=False):
+        model.train()
+        started = time.perf_counter()
+        with torch.no_grad():
+            logits, labels = forward(model, batch, device, autocast)
+            log.losses.append(float(loss_of(logits.float(), labels)))
+        log.step_s.append(time.perf_counter() - started)
+        yield step
+    return log
 
 
 def _step(

@@ -1,4 +1,4 @@
-"""What the confirmed scores support: a winner, a tie, or nothing above the majority class.
+"""What the confirmed scores support: a winner, a tie, or nothing above what no training gives.
 
 The confirmed designs are trained with the same several seeds. Two thresholds answer two questions:
 
@@ -9,15 +9,16 @@ The confirmed designs are trained with the same several seeds. Two thresholds an
   designs that are worse by more are not taken, tied or not.
 
 The test is Welch's with one more component: beside the variances of the two means over seeds, that of the paired
-differences over the validation examples (where each prediction is right or wrong), since another sample of examples
-would give other scores. Metrics that are no mean over examples (F1, Matthews, correlations) have the seeds' variance
-alone. The variance of a score is never taken below that of rounding to whole validation examples. Designs with fewer
-scores than the others, since trainings failed, are neither winners nor tied.
+differences over the validation examples (where each prediction is right or wrong, or has a score of its own), since
+another sample of examples would give other scores. Metrics that are no mean over examples (F1, Matthews, correlations,
+BLEU) have the seeds' variance alone. The variance of a score is never taken below that of rounding to whole validation
+examples. Designs with fewer scores than the others, since trainings failed, are neither winners nor tied.
 
 The validation split that compares the designs also chose them; the test split, where there is one, is the check from
 outside.
 
-- `no_signal`: not even the best mean rises above the majority class by two standard errors.
+- `no_signal`: not even the best mean rises by two standard errors above the majority class; of a generation, above the
+  frozen model on the same examples, where training has changed nothing that can be seen.
 - `baseline`: a baseline has the best mean and differs from every design of the search.
 - `tie`: designs of the search and baselines cannot be told apart.
 - `winner`: a design of the search has the best mean and every baseline differs from it.
@@ -48,7 +49,7 @@ class Candidate:
     scores: tuple[float, ...]
     """Validation score of each seed; empty when every training failed."""
     hits: tuple[float, ...] = ()
-    """Share of the seeds whose prediction is right, for each validation example; empty where a metric has no such."""
+    """Share of the seeds whose prediction is right, or mean score, for each validation example; empty without such."""
 
     @property
     def mean(self) -> float:
@@ -83,30 +84,45 @@ class Verdict:
     """What would settle an open question; empty when nothing is open."""
 
 
-def packed_hits(right: Sequence[Sequence[bool]]) -> str:
-    """Which predictions are right, task by task: `0111 10`; empty where a metric of a task has no such."""
-    return " ".join("".join("01"[hit] for hit in task) for task in right) if all(right) else ""
+def packed_hits(right: Sequence[Sequence[float]]) -> str:
+    """Which predictions are right, task by task: `0111 10`, or scores: `-1.204000,-0.300000`; empty without such."""
+    return " ".join(map(_packed, right)) if all(right) else ""
+
+
+def _packed(task: Sequence[float]) -> str:
+    if all(isinstance(hit, bool) for hit in task):
+        return "".join("01"[int(hit)] for hit in task)
+    return ",".join(f"{score:.6f}" for score in task)
+
+
+def _unpacked(task: str) -> list[float]:
+    return [float(score) for score in (task.split(",") if "." in task else task)]
 
 
 def hits_of(rows: Sequence[str]) -> tuple[float, ...]:
-    """Share of the seeds that predict each validation example right, from what `packed_hits` wrote for each.
+    """Share of the seeds that predict each validation example right, or its mean score, from what `packed_hits` wrote.
 
     With several tasks the examples are weighted, so that the mean of all is the mean over the tasks of their means.
 
     Returns:
         One share an example; empty where a training does not say.
     """
-    if not rows or not rows[0] or len({tuple(map(len, row.split(" "))) for row in rows}) != 1:
+    unpacked = [[_unpacked(task) for task in row.split(" ")] for row in rows]
+    if not rows or not rows[0] or len({tuple(map(len, row)) for row in unpacked}) != 1:
         return ()
-    tasks = [list(zip(*columns, strict=True)) for columns in zip(*(row.split(" ") for row in rows), strict=True)]
+    tasks = [list(zip(*columns, strict=True)) for columns in zip(*unpacked, strict=True)]
     n_examples = sum(map(len, tasks))
-    return tuple(
-        mean(map(int, hits)) * n_examples / (len(tasks) * len(examples)) for examples in tasks for hits in examples
-    )
+    return tuple(mean(hits) * n_examples / (len(tasks) * len(examples)) for examples in tasks for hits in examples)
 
 
 def judge(
-    candidates: Sequence[Candidate], *, majority: float, n_validation: int, metric: str, n_steps: int
+    candidates: Sequence[Candidate],
+    *,
+    majority: float,
+    n_validation: int,
+    metric: str,
+    n_steps: int,
+    frozen: Candidate | None = None,
 ) -> Verdict | None:
     """Decide what the scores support.
 
@@ -116,6 +132,7 @@ def judge(
         n_validation: Validation examples.
         metric: Name for the statement.
         n_steps: Optimizer steps of the confirmation, for the advice.
+        frozen: The frozen model, of tasks without a head; it takes the majority class's place.
 
     Returns:
         The verdict; None when no candidate has a score.
@@ -133,9 +150,10 @@ def judge(
     tied = [best, *(c for c in rivals if p_values[c.name] >= LEVEL)]
     close = [c for c in full if best.mean - c.mean <= standard_error(best, c, n_validation)]
     pick, p_value, settle = _cheapest([c for c in close if c in tied or c.baseline == best.baseline]), None, ""
-    noise = sqrt(_variance(best, n_validation) / n_seeds + _chance_variance(majority, n_validation))
-    if best.mean - majority <= 2 * noise:
-        kind, text = "no_signal", _no_signal_text(best, pick, metric, majority, 2 * noise)
+    floor, noise = _floor(best, majority, frozen, n_validation)
+    if best.mean - floor <= 2 * noise:
+        name = "majority class" if frozen is None else frozen.name
+        kind, text = "no_signal", _no_signal_text(best, pick, metric, f"{name} ({floor:.4f})", 2 * noise)
         settle = f"Train longer (--steps {4 * n_steps}), give more data or a larger budget, and check the labels."
     elif best_baseline is None:
         kind, text = "tie", f"No winner: no baseline has all {n_seeds} scores to compare {best.name} with."
@@ -166,6 +184,13 @@ def judge(
 def _cheapest(candidates: Sequence[Candidate]) -> Candidate:
     """Fewest parameters, then the better mean."""
     return min(candidates, key=lambda c: (c.n_params, -c.mean))
+
+
+def _floor(best: Candidate, majority: float, frozen: Candidate | None, n_validation: int) -> tuple[float, float]:
+    """The score that no training gives, and the standard error of the best mean's difference from it."""
+    if frozen is not None:
+        return frozen.mean, standard_error(best, frozen, n_validation)
+    return majority, sqrt(_variance(best, n_validation) / len(best.scores) + _chance_variance(majority, n_validation))
 
 
 def _chance_variance(majority: float, n_validation: int) -> float:
@@ -219,9 +244,9 @@ def _holm(p_values: dict[str, float]) -> dict[str, float]:
     return adjusted
 
 
-def _no_signal_text(best: Candidate, pick: Candidate, metric: str, majority: float, noise: float) -> str:
+def _no_signal_text(best: Candidate, pick: Candidate, metric: str, floor: str, noise: float) -> str:
     return (
-        f"No signal: the best mean {metric}, {best.mean:.4f}, does not rise above the majority class ({majority:.4f}) "
+        f"No signal: the best mean {metric}, {best.mean:.4f}, does not rise above the {floor} "
         f"by two standard errors ({noise:.4f}). No design can be recommended on these data; {pick.name} is the "
         "cheapest within one standard error of the best."
     )

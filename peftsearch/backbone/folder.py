@@ -7,6 +7,7 @@ import json
 import os
 import re
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 from peftsearch.errors import BackboneError, one_line
@@ -19,9 +20,10 @@ CONVERT = (
 
 
 def fingerprint_folder(folder: Path) -> str:
-    """Fingerprint the weights in a folder: `sha256:` and 16 hex digits of the bytes of its safetensors files."""
+    """Fingerprint the weights in a folder: `sha256:` and 16 hex digits of the bytes of its files of weights."""
     digest = hashlib.sha256()
-    for file in weight_files(folder):
+    gguf = find_gguf(folder)
+    for file in [gguf] if gguf else weight_files(folder):
         with file.open("rb") as stream:
             while chunk := stream.read(1 << 20):
                 digest.update(chunk)
@@ -58,9 +60,11 @@ def demo_folder() -> Path:
 
 
 def find_folder(name: str) -> Path | None:
-    """The folder that a name stands for; None for a hub id."""
+    """The folder or GGUF file that a name stands for; None for a hub id."""
     path = Path(name).expanduser()
     if path.is_dir():
+        return path
+    if path.is_file() and path.suffix == ".gguf":
         return path
     if path.is_file():
         raise BackboneError(f"model {one_line(name)!r}: a file; give the folder with config.json and model.safetensors")
@@ -70,6 +74,22 @@ def find_folder(name: str) -> Path | None:
             "check the path, or leave --model out for the embedded MiniLM"
         )
     return None
+
+
+def find_gguf(folder: Path) -> Path | None:
+    """The GGUF file that is meant: the path itself, or the only one in a folder without config.json.
+
+    Raises:
+        BackboneError: There are several, or the package that reads them is not installed.
+    """
+    found = [folder] if folder.is_file() else []
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        found = sorted(folder.glob("*.gguf"))
+    if len(found) > 1:
+        raise BackboneError(f"{folder}: holds {len(found)} GGUF files; name one of them: {found[0]}")
+    if found and find_spec("gguf") is None:
+        raise BackboneError(f"{found[0]}: reading GGUF needs gguf: pip install 'peftsearch[generation]'")
+    return found[0] if found else None
 
 
 def check_folder(name: str, folder: Path) -> None:

@@ -1,6 +1,6 @@
-"""Loading a pretrained model with a fresh task head: from the hub, from a folder, or the embedded MiniLM.
+"""Loading a pretrained model with a fresh task head, or as it is to generate: from the hub, a folder, or embedded.
 
-Only safetensors are read, never pickles. This is the one module that loads models.
+Only safetensors and GGUF are read, never pickles. This is the one module that loads models.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from typing import Any
 
@@ -19,9 +19,11 @@ import torch
 from torch import nn
 
 from peftsearch.backbone.anatomy import Backbone
+from peftsearch.backbone.auto import model_class
 from peftsearch.backbone.describe import describe
 from peftsearch.backbone.detect import detect
-from peftsearch.backbone.folder import CONVERT, check_folder, demo_folder, find_folder, fingerprint_folder
+from peftsearch.backbone.folder import CONVERT, check_folder, demo_folder, find_folder, find_gguf, fingerprint_folder
+from peftsearch.backbone.maps import count_params
 from peftsearch.errors import BackboneError, one_line
 
 DEMO = "minilm"
@@ -53,12 +55,12 @@ def load_backbone(
     local_files_only: bool = False,
     anatomy: Mapping[str, Any] | str | PathLike[str] | None = None,
 ) -> LoadedBackbone:
-    """Load a model for sequence classification or regression.
+    """Load a model for sequence classification or regression, or a causal or seq2seq language model.
 
     Args:
-        name_or_path: A hub id or a folder; None, `demo` or `minilm` for the embedded MiniLM-L6.
-        num_labels: Outputs of the head.
-        problem_type: `regression`, or None for classification with one label.
+        name_or_path: A hub id, a folder or a GGUF file; None, `demo` or `minilm` for the embedded MiniLM-L6.
+        num_labels: Outputs of the head; not used for a generation, where nothing but the methods is trained.
+        problem_type: `regression`, `generation`, or None for classification with one label.
         dtype: Of the weights; reduced precision of the forward pass is autocast's matter.
         device: Where the model goes.
         trust_remote_code: Whether code that the model brings with it may run.
@@ -76,16 +78,31 @@ def load_backbone(
     if folder is None:
         options |= {"revision": revision, "local_files_only": local_files_only or not _is_hub_reachable()}
     else:
-        check_folder(name, folder)
+        gguf = find_gguf(folder)
+        options |= {"gguf_file": gguf.name} if gguf else {}
+        if gguf is None:
+            check_folder(name, folder)
+    source = str((folder.parent if folder.is_file() else folder) if folder else name)
     labels = {"num_labels": num_labels, "problem_type": problem_type or "single_label_classification"}
-    model, tokenizer, info = _load(name, str(folder or name), options, {**labels, "dtype": dtype})
+    model, tokenizer, info = _load(name, source, options, {**labels, "dtype": dtype})
     _set_padding(name, model, tokenizer)
     fingerprint = fingerprint_folder(folder) if folder else str(getattr(model.config, "_commit_hash", None) or "")
     backbone = detect(model, name, fingerprint) if anatomy is None else describe(model, anatomy, name, fingerprint)
+    if problem_type == "generation":  # the output map belongs to the backbone and stays frozen
+        backbone = replace(backbone, head=(), n_params=count_params(model))
     _check_weights(name, backbone, info)
     if hasattr(model.config, "use_cache"):
         model.config.use_cache = False  # nothing is generated here, and a cache per forward pass costs memory
     return LoadedBackbone(model=model.to(device).eval(), tokenizer=tokenizer, backbone=backbone)
+
+
+def decoder_start(loaded: LoadedBackbone) -> int | None:
+    """The token that the decoder of a seq2seq model starts with; None for other models."""
+    config = loaded.model.config
+    if not getattr(config, "is_encoder_decoder", False):
+        return None
+    start = getattr(config, "decoder_start_token_id", None)
+    return int(loaded.tokenizer.pad_token_id if start is None else start)
 
 
 def n_head_params(loaded: LoadedBackbone) -> int:
@@ -160,20 +177,24 @@ def _load(
     name: str, source: str, options: dict[str, Any], settings: dict[str, Any]
 ) -> tuple[Any, Any, Mapping[str, Any]]:
     """Load tokenizer and model; weights that the files lack are drawn with a fixed seed."""
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    from transformers import AutoTokenizer
 
+    generates = settings["problem_type"] == "generation"
     try:
         with quiet(), torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(0)
+            loader = model_class(name, source, options, generates)
             tokenizer = AutoTokenizer.from_pretrained(source, **options)
-            model, info = AutoModelForSequenceClassification.from_pretrained(
+            model, info = loader.from_pretrained(
                 source,
                 **options,
-                **settings,
+                **({"dtype": settings["dtype"]} if generates else settings),
                 use_safetensors=True,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # a head of other size is replaced; `_check_weights` refuses the rest
             )
+    except BackboneError:
+        raise
     except Exception as error:  # files from outside raise anything: OSError, ValueError, KeyError, SafetensorError
         raise BackboneError(f"model {name!r}: {_explain(error, options)}") from error
     return model, tokenizer, info
@@ -189,7 +210,8 @@ def _explain(error: Exception, options: Mapping[str, Any]) -> str:
     if "use_safetensors" in text:
         return f"the hub has no safetensors of it; {CONVERT}"
     if "Unrecognized configuration class" in text:
-        return "transformers has no sequence classification for this architecture; choose another model"
+        what = "sequence classification" if "SequenceClassification" in text else "language model"
+        return f"transformers has no {what} for this architecture; choose another model"
     if options.get("local_files_only") and isinstance(error, OSError):
         return (
             "no such folder, and not in the local cache while the hub cannot be reached (or is switched off); check "
@@ -209,7 +231,7 @@ def _check_weights(name: str, backbone: Backbone, info: Mapping[str, Any]) -> No
         first = next(key for key in lacking if key not in pooler)
         raise BackboneError(
             f"model {name!r}: its files lack {len(lacking)} weights of the backbone, or have them in other sizes "
-            f"(first: {first}); check that config.json belongs to the weights"
+            f"(first: {first}); check that config.json belongs to the weights, and the model to the task"
         )
     if pooler:
         _log.warning("model %r: its files have no pooler; it stays at random values drawn with a fixed seed", name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from peftsearch.architecture import Architecture
@@ -34,8 +35,9 @@ class Outcome:
     """Validation score at the end; the mean over the tasks."""
     task_scores: tuple[float, ...]
     """Validation score of each task."""
-    right: tuple[list[bool], ...]
-    """For each task which validation examples are predicted right; empty for metrics that are no mean over them."""
+    right: tuple[Sequence[float], ...]
+    """For each task which validation examples are predicted right, or the score of each of a generation; empty for
+    metrics that are no mean over them."""
     n_params: int
     """Trainable parameters, the head apart."""
     n_head: int

@@ -36,7 +36,7 @@ class _Part:
     """What came of a job on one task; see `Outcome`."""
 
     score: float
-    right: list[bool]
+    right: Sequence[float]
     n_head: int
     loss: float
     train_s: float
@@ -202,7 +202,12 @@ class LocalEngine:
         outcome = self.run(Job(architecture=architecture, learning_rate=0.0, steps=steps, measure=False))
         return outcome.train_s / steps, outcome.wall_s - outcome.train_s
 
-    def _score(self, track: _Track, split: EncodedSplit) -> tuple[float, list[bool]]:
+    def frozen(self) -> tuple[float, tuple[Sequence[float], ...]]:
+        """Validation score of the backbone as it is, and what `Outcome.right` holds; for tasks without a head."""
+        parts = [self._score(track, track.encoded.validation) for track in self._tracks]
+        return mean(score for score, _ in parts), tuple(right for _, right in parts)
+
+    def _score(self, track: _Track, split: EncodedSplit) -> tuple[float, Sequence[float]]:
         return track.objective.score(
             self._loaded.model,
             split,

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from peftsearch.architecture import UNTUNED
 from peftsearch.axis import Axis
 from peftsearch.front import Front, Level, Series
 from peftsearch.front_text import called, conclusions, rows_of, score_text
@@ -55,7 +56,7 @@ def _chart(front: Front, level: Level) -> Chart:
     traces: list[dict[str, Any]] = []
     shapes: list[dict[str, Any]] = []
     for series in level.series[1:]:
-        if series.name == "head" and axis.log:
+        if series.name in UNTUNED and axis.log:
             shapes += [_head_line(p) for p in series.front[-1:]]
             continue
         traces += _series(front, level, series, colours)
@@ -93,7 +94,7 @@ def _caption(front: Front, level: Level, has_head: bool) -> str:
     if level.confirmed:
         parts.append("Bars are the standard deviation over seeds.")
     if has_head:
-        parts.append("The dotted line is the head alone.")
+        parts.append("The dotted line is what tunes nothing.")
     return " ".join(parts)
 
 
@@ -103,7 +104,7 @@ def _series(front: Front, level: Level, series: Series, colours: dict[str, int])
     if not members:
         return []
     i = colours.get(series.name, 0)
-    colour = "--blue" if own else "--grey" if series.name == "head" else _BASELINES[i % len(_BASELINES)]
+    colour = "--blue" if own else "--grey" if series.name in UNTUNED else _BASELINES[i % len(_BASELINES)]
     name = "designs of the search" if own else series.name
     trace: dict[str, Any] = {
         "type": "scatter",
@@ -169,7 +170,7 @@ def _head_line(point: Point) -> dict[str, Any]:
         "y0": point.score,
         "y1": point.score,
         "line": {"color": "--grey", "width": 1.5, "dash": "dot"},
-        "label": {"text": "head alone", "textposition": "end", "font": {"color": "--muted"}},
+        "label": {"text": "no method", "textposition": "end", "font": {"color": "--muted"}},
     }
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
+from peftsearch.architecture import UNTUNED
 from peftsearch.axis import Axis
 from peftsearch.errors import ReportError
 from peftsearch.front import Front, Level, Series
@@ -54,7 +55,7 @@ def front_png(front: Front) -> bytes:
 
 def baseline_colours(front: Front) -> dict[str, int]:
     """Position of each baseline in the order of colours and marks, the same in all panels and in the page."""
-    names = dict.fromkeys(p.baseline for p in front.points if p.baseline and p.baseline != "head")
+    names = dict.fromkeys(p.baseline for p in front.points if p.baseline and p.baseline not in UNTUNED)
     return {name: i for i, name in enumerate(names)}
 
 
@@ -83,7 +84,7 @@ def _draw(panel: Axes, front: Front, level: Level, colours: dict[str, int]) -> N
         _ring(panel, axis, front.smallest, "s", 300, "smallest within one standard error")
     _format_ticks(panel, axis)
     for series in level.series:
-        if series.name == "head" and axis.log:
+        if series.name in UNTUNED and axis.log:
             _draw_head(panel, series.front[-1])
     panel.grid(alpha=0.3, linewidth=0.6)
     panel.set_axisbelow(True)
@@ -92,11 +93,11 @@ def _draw(panel: Axes, front: Front, level: Level, colours: dict[str, int]) -> N
 
 
 def _draw_series(panel: Axes, axis: Axis, level: Level, series: Series, colours: dict[str, int]) -> None:
-    if series.name == "head" and axis.log:
+    if series.name in UNTUNED and axis.log:
         return
     i = colours.get(series.name, 0)
     own = series.name == "search"
-    colour = SEARCH_COLOUR if own else "#7a828c" if series.name == "head" else COLOURS[i % len(COLOURS)]
+    colour = SEARCH_COLOUR if own else "#7a828c" if series.name in UNTUNED else COLOURS[i % len(COLOURS)]
     mark = "o" if own else _MARKS[i % len(_MARKS)]
     members = level.members(series.name, axis)
     if not members:
@@ -119,14 +120,14 @@ def _draw_series(panel: Axes, axis: Axis, level: Level, series: Series, colours:
 
 
 def _draw_head(panel: Axes, point: Point) -> None:
-    """The level of the head alone; where it lies below the picture it is said, not drawn, to keep the scale."""
+    """The level of what tunes nothing; where it lies below the picture it is said, not drawn, to keep the scale."""
     low, high = panel.get_ylim()
     panel.set_ylim(low, high)
     inside = low <= point.score <= high
     if inside:
         panel.axhline(point.score, color="#7a828c", linestyle=":", linewidth=1.4)
     panel.annotate(
-        f"head alone {point.score:.4f}" + ("" if inside else " (below the picture)"),
+        f"no method {point.score:.4f}" + ("" if inside else " (below the picture)"),
         xy=(0.99, point.score if inside else low), xycoords=("axes fraction", "data"),
         xytext=(0, 3), textcoords="offset points", ha="right", fontsize=8, color="#59636e",
     )  # fmt: skip  # what is written, then where and how

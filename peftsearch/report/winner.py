@@ -82,11 +82,13 @@ def _concluded(record: Record, best: Mapping[str, Any]) -> list[Item]:
 
 def _pick_in_words(record: Record, best: Mapping[str, Any], architecture: Architecture) -> str:
     budget = best["budget"]
+    has_head = best.get("task", {}).get("kind") != "generation"
     rate, steps = best["training"]["learning_rate"], best["training"]["steps"]
     line = next((t.design for t in (*record.confirm, *record.search) if t.name == best["name"]), "")
     text = (
         f"The pick is {best['name']}{f' ({line})' if line else ''}: {architecture.n_params:,} trainable parameters"
-        f"{'' if budget.get('count_head') else ', the task head apart'}, {budget['share_used']:.1%} of the budget "
+        f"{', the task head apart' if has_head and not budget.get('count_head') else ''}, "
+        f"{budget['share_used']:.1%} of the budget "
         f"({budget['text']} = {budget['n_params']:,}), trained for {steps:,} steps at a learning rate of {rate:g}."
     )
     for split in ("validation", "test"):

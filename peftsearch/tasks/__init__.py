@@ -25,6 +25,14 @@ class Wanted(TypedDict):
     label_column: str | None
 
 
+class OfPairs(TypedDict):
+    """What the user names of a generation."""
+
+    prompt_column: str | None
+    completion_column: str | None
+    template: str | None
+
+
 def resolve_task(
     name: str | None = None,
     *,
@@ -34,6 +42,9 @@ def resolve_task(
     text_column: str | None = None,
     pair_column: str | None = None,
     label_column: str | None = None,
+    prompt_column: str | None = None,
+    completion_column: str | None = None,
+    template: str | None = None,
     kind: Kind | None = None,
     metric: str | None = None,
     seed: int = 0,
@@ -50,7 +61,10 @@ def resolve_task(
         text_column: The column of the text, of files and datasets; guessed where None, as the next two.
         pair_column: The column of the second text.
         label_column: The column of the class or target.
-        kind: Classification or regression, of files and datasets; guessed where None.
+        prompt_column: The column of the prompt of a generation; guessed where None, as the next.
+        completion_column: The column of its completion.
+        template: How the two are put together; see `tasks.generation.Template`.
+        kind: Classification or regression, of files and datasets, or generation, of files; guessed where None.
         metric: A name of the table of metrics; the default of the task where None.
         seed: Decides the generated sentences and what is split off.
         max_train: Number of training examples to keep; all where None.
@@ -65,6 +79,13 @@ def resolve_task(
     if train is not None and name is not None:
         raise TaskError(f"task: both the name {name!r} and the file {str(train)!r} are given; leave one out")
     columns = Wanted(text_column=text_column, pair_column=pair_column, label_column=label_column)
+    of_pairs = OfPairs(prompt_column=prompt_column, completion_column=completion_column, template=template)
+    if kind == "generation" or any(value is not None for value in of_pairs.values()):
+        _check_generation(train, kind, columns, of_pairs)
+        from peftsearch.tasks.generation import load_pairs
+
+        assert train is not None, "a generation has files"
+        return limit_train(load_pairs(train, validation, test, **of_pairs, metric=metric, seed=seed), max_train, seed)
     if train is not None:
         from peftsearch.tasks.files import load_files
 
@@ -82,6 +103,19 @@ def resolve_task(
     from peftsearch.tasks.hub import load_hub
 
     return limit_train(load_hub(name, **columns, kind=kind, metric=metric, seed=seed), max_train, seed)
+
+
+def _check_generation(train: str | Path | None, kind: Kind | None, columns: Wanted, of_pairs: OfPairs) -> None:
+    if kind not in (None, "generation"):
+        given = ", ".join(option for option, value in of_pairs.items() if value is not None)
+        raise TaskError(f"task: {given} is for kind generation, the kind asked for is {kind}; leave one out")
+    if train is None:
+        raise TaskError("task: a generation is read from files; give --train FILE with prompts and completions")
+    named = ", ".join(option for option, value in columns.items() if value is not None)
+    if named:
+        raise TaskError(
+            f"task: {named} is not for a generation; its columns are named with --prompt-column and --completion-column"
+        )
 
 
 def _embedded(name: str, refused: Mapping[str, object], metric: str | None, seed: int) -> Task:

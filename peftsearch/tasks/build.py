@@ -123,8 +123,8 @@ def text_split(table: Table, text: str, pair: str | None) -> Split:
     Raises:
         TaskError: A text is missing.
     """
-    pairs = None if pair is None else _texts(table, pair)
-    return Split(texts=_texts(table, text), pairs=pairs, labels=[0] * len(table))
+    pairs = None if pair is None else read_texts(table, pair)
+    return Split(texts=read_texts(table, text), pairs=pairs, labels=[0] * len(table))
 
 
 def _check(table: Table, columns: Columns) -> None:
@@ -216,11 +216,16 @@ def _classes(train: Table, column: str, given: Sequence[str] | None) -> tuple[st
 
 def _split(table: Table, columns: Columns, classes: tuple[str, ...]) -> Split:
     labels = _class_indices(table, columns.label, classes) if classes else _targets(table, columns.label)
-    pairs = None if columns.pair is None else _texts(table, columns.pair)
-    return Split(texts=_texts(table, columns.text), pairs=pairs, labels=labels)
+    pairs = None if columns.pair is None else read_texts(table, columns.pair)
+    return Split(texts=read_texts(table, columns.text), pairs=pairs, labels=labels)
 
 
-def _texts(table: Table, column: str) -> list[str]:
+def read_texts(table: Table, column: str) -> list[str]:
+    """The texts of a column.
+
+    Raises:
+        TaskError: One is missing, is no text, or cannot be written as UTF-8.
+    """
     values = table.columns[column]
     empty = [i for i, value in enumerate(values) if _is_null(value)]
     if empty:

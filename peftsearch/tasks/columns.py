@@ -56,7 +56,7 @@ class Columns:
         """
         for name in filter(None, (self.text, self.pair, self.label)):
             if name not in table.columns:
-                raise TaskError(_missing(table, name))
+                raise TaskError(missing_column(table, name))
 
 
 def choose_columns(table: Table, text: str | None, pair: str | None, label: str | None) -> Columns:
@@ -74,7 +74,7 @@ def choose_columns(table: Table, text: str | None, pair: str | None, label: str 
     named = [name for name in (text, pair, label) if name is not None]
     for name in named:
         if name not in table.columns:
-            raise TaskError(_missing(table, name))
+            raise TaskError(missing_column(table, name))
     if len(set(named)) < len(named):
         raise TaskError(f"{table.where}: text, pair and label must be different columns, got {', '.join(named)}")
     found_label = label or _guess_label(table, [name for name in (text, pair) if name is not None])
@@ -102,11 +102,14 @@ def choose_texts(table: Table, text: str | None, pair: str | None, known: Column
         text, pair = text or known.text, pair or known.pair
     for name in filter(None, (text, pair)):
         if name not in table.columns:
-            raise TaskError(f"{_missing(table, name)}; name it with --{'text' if name == text else 'pair'}-column")
+            raise TaskError(
+                f"{missing_column(table, name)}; name it with --{'text' if name == text else 'pair'}-column"
+            )
     return (text, pair) if text else _guess_text(table, "", pair)
 
 
-def _missing(table: Table, name: str) -> str:
+def missing_column(table: Table, name: str) -> str:
+    """Say that a column is not there, with the nearest name and all that there are."""
     lowered = {column.lower(): column for column in table.columns}
     near = difflib.get_close_matches(name.lower(), lowered, n=1)
     hint = f"; did you mean {lowered[near[0]]!r}?" if near else ""

@@ -78,17 +78,22 @@ class EncodedTask:
     """What was noticed, a sentence each."""
 
 
-def encode(task: Task, tokenizer: Any, max_length: int = 128) -> EncodedTask:
+def encode(task: Task, tokenizer: Any, max_length: int = 128, start_id: int | None = None) -> EncodedTask:
     """Tokenise every split.
 
     Args:
         task: What to encode.
         tokenizer: A transformers tokenizer.
         max_length: Number of tokens, special ones included, that a text is cut to.
+        start_id: What the decoder of a seq2seq model starts with, for a generation; None for other models.
 
     Raises:
         TaskError: The tokenizer has no token to pad with, or `max_length` is too small.
     """
+    if task.kind == "generation":
+        from peftsearch.tasks.pairs import encode_pairs  # which stands on this module
+
+        return encode_pairs(task, tokenizer, max_length, start_id)
     least = tokenizer.num_special_tokens_to_add(pair=task.train.pairs is not None) + 1
     if max_length < least:
         raise TaskError(f"task {task.name!r}: max_length is {max_length}; this tokenizer needs at least {least}")

@@ -1,7 +1,9 @@
 """The table of metrics: each takes predictions and labels and gives one number, larger is better.
 
-From scikit-learn and SciPy. What they leave undefined (a correlation with a constant) is 0.0 here, the score of
-knowing nothing, so that a trial whose model answers always the same has a score that can be compared.
+From scikit-learn and SciPy; those of generated texts are in `text_metrics`. Perplexity is searched for as the
+log-likelihood, since it is the smaller the better: perplexity = exp(-log_likelihood). What they leave undefined (a
+correlation with a constant) is 0.0 here, the score of knowing nothing, so that a trial whose model answers always the
+same has a score that can be compared.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from typing import Any
 
 from peftsearch.errors import TaskError, unknown_name
 from peftsearch.tasks.task import Kind
+from peftsearch.tasks.text_metrics import bleu, log_likelihood, require_extra, rouge_l
 
 Numbers = Sequence[int] | Sequence[float]
 
@@ -67,8 +70,8 @@ def _unless_constant(measure: Callable[[], Any], predictions: Numbers, labels: N
 class Metric:
     """A line of the table."""
 
-    measure: Callable[[Numbers, Numbers], float]
-    """Takes predictions, then labels."""
+    measure: Callable[[Any, Any], float]
+    """Takes predictions, then labels: numbers, or what `text_metrics` says."""
     kind: Kind
     """The kind of task that it fits."""
 
@@ -79,7 +82,13 @@ METRICS = {
     "matthews": Metric(measure=matthews, kind="classification"),
     "pearson": Metric(measure=pearson, kind="regression"),
     "spearman": Metric(measure=spearman, kind="regression"),
+    "log_likelihood": Metric(measure=log_likelihood, kind="generation"),
+    "bleu": Metric(measure=bleu, kind="generation"),
+    "rouge_l": Metric(measure=rouge_l, kind="generation"),
 }
+DEFAULTS: dict[Kind, str] = {"classification": "accuracy", "regression": "pearson", "generation": "log_likelihood"}
+SAME_ORDER = {"perplexity": "log_likelihood"}
+"""Names that may be asked for, and the metric that ranks designs alike and is larger the better."""
 
 
 def score(metric: str, predictions: Numbers, labels: Numbers, n_classes: int = 2) -> float:
@@ -109,13 +118,15 @@ def choose_metric(kind: Kind, asked: str | None = None) -> str:
     """The metric that was asked for, held against the kind of task, or the default of that kind.
 
     Raises:
-        TaskError: There is no such metric, or it is for the other kind of task.
+        TaskError: There is no such metric, it is for another kind of task, or what computes it is not installed.
     """
     if asked is None:
-        return "accuracy" if kind == "classification" else "pearson"
+        return DEFAULTS[kind]
+    asked = SAME_ORDER.get(asked, asked)
     if asked not in METRICS:
         raise TaskError(unknown_name("metric", asked, METRICS))
     if METRICS[asked].kind != kind:
         fits = ", ".join(name for name, line in METRICS.items() if line.kind == kind)
         raise TaskError(f"metric {asked!r} is for {METRICS[asked].kind}, the task is a {kind}; choose one of: {fits}")
+    require_extra(asked)
     return asked

@@ -11,7 +11,7 @@ from typing import Literal
 
 from peftsearch.tasks.columns import Columns
 
-Kind = Literal["classification", "regression"]
+Kind = Literal["classification", "regression", "generation"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -19,11 +19,11 @@ class Split:
     """The examples of one split, column by column; all columns have the same length."""
 
     texts: list[str]
-    """The text, or the first text of each pair."""
+    """The text, or the first text of each pair, or the prompt of a generation."""
     pairs: list[str] | None
-    """The second text of each pair; None for a task on single texts."""
+    """The second text of each pair, or the completion of each prompt; None for a task on single texts."""
     labels: list[int] | list[float]
-    """Indices of classes, or the targets of a regression."""
+    """Indices of classes, or the targets of a regression; zeros for a generation."""
 
     def __post_init__(self) -> None:
         """Hold the columns to one length."""
@@ -55,9 +55,9 @@ class Task:
     name: str
     """A short name for tables and folders."""
     kind: Kind
-    """Whether labels are classes or numbers."""
+    """Whether labels are classes or numbers, or completions are to be written."""
     labels: tuple[str, ...]
-    """The names of the classes, by index; empty for a regression."""
+    """The names of the classes, by index; empty for the other kinds."""
     train: Split
     """What trials train on."""
     validation: Split
@@ -82,13 +82,16 @@ class Task:
 
     @property
     def num_labels(self) -> int:
-        """The width of the head: the number of classes, or 1 for a regression."""
-        return len(self.labels) if self.kind == "classification" else 1
+        """The width of the head: the number of classes, or 1 for a regression; a generation has no head."""
+        return {"classification": len(self.labels), "regression": 1, "generation": 0}[self.kind]
 
     @property
     def majority_score(self) -> float:
-        """The validation score of always answering the majority class of train; 0.0 for a regression."""
-        if self.kind == "regression":
+        """The validation score of always answering the majority class of train; 0.0 for the other kinds.
+
+        What a generation is held against is the frozen model's own score (`LocalEngine.frozen`).
+        """
+        if self.kind != "classification":
             return 0.0
         from peftsearch.tasks.metrics import score  # scikit-learn is loaded at the first use
 

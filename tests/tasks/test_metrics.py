@@ -52,7 +52,7 @@ def test_f1_without_a_positive_is_zero() -> None:
     assert score("f1", [0, 0], [0, 1]) == 0.0
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", [name for name, line in METRICS.items() if line.kind != "generation"])
 def test_perfect_is_one(metric: str) -> None:
     assert score(metric, LABELS, LABELS) == pytest.approx(1.0)
 
@@ -67,7 +67,7 @@ def test_faults() -> None:
     with pytest.raises(TaskError, match=r"'pearson' is for regression, .* choose one of: accuracy, f1, matthews"):
         choose_metric("classification", "pearson")
     with pytest.raises(TaskError, match="unknown metric"):
-        choose_metric("classification", "bleu")
+        choose_metric("classification", "blue")
 
 
 def test_defaults() -> None:

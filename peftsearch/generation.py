@@ -1,0 +1,144 @@
+"""Scores of a generation: log-likelihood of the references, or greedy texts that are held against them.
+
+Generation is transformers' own, in batches and with a key-value cache, which `load_backbone` switches off for training.
+It is plain greedy search: what a checkpoint asks for beside (beams, penalties, forced tokens) stays out, so that
+designs are compared by what they learnt. The methods act in every forward pass, a cached step like any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from peftsearch.tasks.encode import eval_batches
+from peftsearch.tasks.metrics import METRICS
+from peftsearch.tasks.pairs import IGNORED, EncodedPairs
+from peftsearch.tasks.text_metrics import rouge_l_each
+from peftsearch.training import Diverged, forward
+
+
+def score_pairs(
+    model: Any,
+    split: EncodedPairs,
+    metric: str,
+    *,
+    batch_size: int,
+    device: torch.device,
+    autocast: torch.dtype | None,
+) -> tuple[float, list[float]]:
+    """A metric on a split; the model is left in evaluation mode.
+
+    Args:
+        model: A causal or seq2seq language model.
+        split: Prompts and references.
+        metric: A metric of a generation.
+        batch_size: Examples of a forward pass.
+        device: Where the model is.
+        autocast: Reduced precision of the forward pass, or None.
+
+    Returns:
+        The score, and numbers whose mean it is: one a row for the log-likelihood, weighted by the row's tokens, one a
+        prompt for ROUGE-L, none for BLEU, which is no mean over examples.
+
+    Raises:
+        Diverged: An output is not a finite number.
+    """
+    if metric == "log_likelihood":
+        sums = log_likelihoods(model, split, batch_size=batch_size, device=device, autocast=autocast)
+        n_tokens = [len(row) for row in split.completions]
+        weight = len(sums) / sum(n_tokens)
+        return METRICS[metric].measure(sums, n_tokens), [weight * value for value in sums]
+    texts = generate(model, split, batch_size=batch_size, device=device, autocast=autocast)
+    references = [[split.references[i] for i in rows] for rows in split.groups]
+    each = rouge_l_each(texts, references) if metric == "rouge_l" else []
+    return METRICS[metric].measure(texts, references), each
+
+
+@torch.inference_mode()
+def log_likelihoods(
+    model: Any, split: EncodedPairs, *, batch_size: int, device: torch.device, autocast: torch.dtype | None
+) -> list[float]:
+    """Log-probability of each row's completion, its end token included.
+
+    Raises:
+        Diverged: An output is not a finite number.
+    """
+    model.eval()
+    found = [0.0] * len(split)
+    for indices, batch in eval_batches(split, batch_size):
+        logits, labels = forward(model, batch, device, autocast)
+        learnt = labels != IGNORED
+        losses = logits.new_zeros(labels.shape, dtype=torch.float32)
+        losses[learnt] = nn.functional.cross_entropy(logits[learnt].float(), labels[learnt], reduction="none")
+        sums = losses.sum(1)
+        if not bool(torch.isfinite(sums).all()):
+            raise Diverged("the model's outputs are not finite on the evaluation data")
+        for index, value in zip(indices, sums.tolist(), strict=True):
+            found[index] = -value
+    return found
+
+
+@torch.inference_mode()
+def generate(
+    model: Any, split: EncodedPairs, *, batch_size: int, device: torch.device, autocast: torch.dtype | None
+) -> list[str]:
+    """Continue each distinct prompt greedily, with a key-value cache; texts are stripped of white space.
+
+    Args:
+        model: A causal or seq2seq language model, which is left in evaluation mode.
+        split: Its `groups` are the prompts.
+        batch_size: Prompts at a time; those of like length go together.
+        device: Where the model is.
+        autocast: Reduced precision of the forward pass, or None.
+
+    Returns:
+        A text for each of the split's groups.
+    """
+    model.eval()
+    texts = [""] * len(split.groups)
+    first = [rows[0] for rows in split.groups]
+    order = sorted(range(len(first)), key=lambda i: len(split.prompts[first[i]]))
+    with _greedily(model, split), torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
+            batch = {k: v.to(device) for k, v in split.collate_prompts([first[i] for i in chosen]).items()}
+            made = model.generate(**batch)  # (batch, n), behind the prompt of a causal model or the start token
+            made = made[:, batch["input_ids"].shape[1] if split.start_id is None else 1 :]
+            for i, row in zip(chosen, made.tolist(), strict=True):
+                texts[i] = _text(row, split)
+    return texts
+
+
+@contextmanager
+def _greedily(model: Any, split: EncodedPairs) -> Iterator[None]:
+    """Plain greedy search in place of what the checkpoint asks for, while the `with` block lasts."""
+    from transformers import GenerationConfig
+
+    own = model.generation_config
+    model.generation_config = GenerationConfig(
+        do_sample=False,
+        num_beams=1,
+        use_cache=True,
+        max_new_tokens=split.max_new,
+        eos_token_id=split.end_id,
+        pad_token_id=split.pad_id,
+        bos_token_id=split.tokenizer.bos_token_id,
+        decoder_start_token_id=split.start_id,
+    )
+    try:
+        yield
+    finally:
+        model.generation_config = own
+
+
+def _text(row: Sequence[int], split: EncodedPairs) -> str:
+    """The text before the end token."""
+    tokens = list(row)
+    if split.end_id in tokens:
+        tokens = tokens[: tokens.index(split.end_id)]
+    text: str = split.tokenizer.decode(tokens, skip_special_tokens=True)
+    return text.strip()

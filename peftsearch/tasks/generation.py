@@ -1,0 +1,165 @@
+"""Generation tasks from files: prompts with completions, put together by a template.
+
+Rows with the same prompt are one example with several references: they stay in one split, and metrics on generated
+texts judge against all of them. Each row is a training example of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+from peftsearch.errors import TaskError, one_line
+from peftsearch.tasks.build import VALIDATION_SHARE, read_texts
+from peftsearch.tasks.columns import missing_column
+from peftsearch.tasks.metrics import choose_metric
+from peftsearch.tasks.read import Table, read_table
+from peftsearch.tasks.task import Split, Task
+
+DEFAULT_TEMPLATE = "{prompt}\n{completion}"
+COLUMNS = (
+    ("prompt", "completion"),
+    ("meaning_representation", "reference"),
+    ("input", "output"),
+    ("question", "answer"),
+    ("instruction", "response"),
+)
+"""Names of the prompt's and the completion's column that are guessed, in this order."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Template:
+    """How a prompt becomes what the model reads, and where the completion begins.
+
+    Spaces before the completion belong to it, as tokenizers put them into the next word; seq2seq models leave out all
+    white space there.
+    """
+
+    before: str = ""
+    """Text in front of the prompt."""
+    between: str = "\n"
+    """Text behind the prompt, spaces at its end apart."""
+    lead: str = ""
+    """Spaces at the beginning of the completion."""
+
+    @classmethod
+    def parse(cls, text: str) -> Template:
+        r"""Read `{prompt}` and, at the end, `{completion}`, with any text around the prompt; `\n` and `\t` are read.
+
+        Raises:
+            TaskError: It is not of that form.
+        """
+        text = text.replace("\\n", "\n").replace("\\t", "\t")
+        before, prompt, rest = text.partition("{prompt}")
+        between, completion, behind = rest.partition("{completion}")
+        if not prompt or not completion or behind or "{prompt}" in between:
+            raise TaskError(
+                f"template {one_line(text, 80)!r}: it must hold {{prompt}} once and end with {{completion}}, like "
+                "'{prompt}\\n{completion}'"
+            )
+        bare = between.rstrip(" ")
+        return cls(before=before, between=bare, lead=between[len(bare) :])
+
+
+def load_pairs(
+    train: str | Path,
+    validation: str | Path | None = None,
+    test: str | Path | None = None,
+    *,
+    prompt_column: str | None = None,
+    completion_column: str | None = None,
+    template: str | None = None,
+    metric: str | None = None,
+    validation_share: float = VALIDATION_SHARE,
+    seed: int = 0,
+) -> Task:
+    """Read a generation task from CSV, TSV, JSON lines or Parquet files.
+
+    Args:
+        train: The training examples.
+        validation: What trials are scored on; split off from train where None.
+        test: What the winner is scored on once.
+        prompt_column: The column of the prompt; guessed where None, as the next.
+        completion_column: The column of the completion.
+        template: See `Template.parse`; None is `DEFAULT_TEMPLATE`.
+        metric: A name of the table of metrics.
+        validation_share: The share of train's prompts to split off.
+        seed: Decides which prompts are split off.
+
+    Raises:
+        TaskError: A file or its content cannot be used.
+    """
+    form = Template.parse(DEFAULT_TEMPLATE if template is None else template)
+    metric = choose_metric("generation", metric)
+    paths = {"train": train, "validation": validation, "test": test}
+    tables = {name: read_table(path) for name, path in paths.items() if path is not None}
+    columns, notes = _choose(tables["train"], prompt_column, completion_column)
+    splits = {name: _split(table, columns, form) for name, table in tables.items()}
+    if "validation" not in splits:
+        splits["train"], splits["validation"] = _split_off(splits["train"], validation_share, seed)
+        n_prompts = len(set(splits["validation"].texts))
+        notes.append(f"no validation given: {len(splits['validation'])} rows of {n_prompts} prompts of train are it")
+    known = set(splits["train"].texts)
+    for name in ("validation", "test"):
+        shared = len(known & set(splits[name].texts)) if name in splits else 0
+        if shared:
+            notes.append(f"{shared} prompts of {name} occur in train too")
+    return Task(
+        name=Path(train).stem,
+        kind="generation",
+        labels=(),
+        train=splits["train"],
+        validation=splits["validation"],
+        test=splits.get("test"),
+        metric=metric,
+        source="files " + ", ".join(f"{name}={Path(path).name}" for name, path in paths.items() if path is not None),
+        notes=tuple(notes),
+    )
+
+
+def _choose(table: Table, prompt: str | None, completion: str | None) -> tuple[tuple[str, str], list[str]]:
+    """The two columns, and a note where they were guessed."""
+    for name in filter(None, (prompt, completion)):
+        if name not in table.columns:
+            raise TaskError(missing_column(table, name))
+    free = {name.lower(): name for name in table.columns if name not in (prompt, completion)}
+    for first, second in COLUMNS:
+        found = (prompt or free.get(first), completion or free.get(second))
+        if found[0] and found[1]:
+            break
+    else:
+        known = ", ".join("/".join(pair) for pair in COLUMNS)
+        raise TaskError(
+            f"{table.where}: cannot tell prompt and completion from the columns {', '.join(table.columns)} (known: "
+            f"{known}); name them with --prompt-column and --completion-column"
+        )
+    if found[0] == found[1]:
+        raise TaskError(f"{table.where}: prompt and completion must be different columns, got {found[0]} for both")
+    guessed = f"{table.where}: columns guessed: prompt {found[0]!r}, completion {found[1]!r}"
+    return (found[0], found[1]), [] if prompt and completion else [guessed]
+
+
+def _split(table: Table, columns: tuple[str, str], form: Template) -> Split:
+    for name in columns:
+        if name not in table.columns:
+            raise TaskError(missing_column(table, name))
+    prompts, completions = (read_texts(table, name) for name in columns)
+    return Split(
+        texts=[f"{form.before}{prompt}{form.between}" for prompt in prompts],
+        pairs=[f"{form.lead}{completion.strip()}" for completion in completions],
+        labels=[0] * len(table),
+    )
+
+
+def _split_off(train: Split, share: float, seed: int) -> tuple[Split, Split]:
+    """The rest, and the rows of a share of the prompts; all rows of a prompt stay together."""
+    prompts = list(dict.fromkeys(train.texts))
+    if len(prompts) < 2:
+        raise TaskError(
+            f"train: {len(prompts)} prompt is too few to split validation off; give a validation file with --validation"
+        )
+    taken = set(Random(seed).sample(prompts, min(max(1, round(share * len(prompts))), len(prompts) - 1)))
+    inside = [i for i, prompt in enumerate(train.texts) if prompt in taken]
+    outside = [i for i, prompt in enumerate(train.texts) if prompt not in taken]
+    return train.take(outside), train.take(inside)

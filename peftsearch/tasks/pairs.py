@@ -1,0 +1,185 @@
+"""Tokenise prompts and completions: the loss sees the completion alone, and generation starts behind the prompt.
+
+The two are tokenised apart, so that a prompt has the same tokens in training and in generation. A causal model reads
+them one behind the other, a seq2seq model the prompt in its encoder. Training batches are padded on the right; prompts
+that a causal model continues are padded on the left, so that all end where the first new token goes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+
+from peftsearch.errors import TaskError
+from peftsearch.tasks.encode import CHUNK, EncodedSplit, EncodedTask
+from peftsearch.tasks.task import Split, Task
+
+IGNORED = -100
+"""The label of a position that is not learnt; the default of torch's cross-entropy."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncodedPairs(EncodedSplit):
+    """The token ids of one split of a generation task; `input_ids` are what the model reads in training."""
+
+    prompts: list[list[int]]
+    """Token ids of each prompt."""
+    completions: list[list[int]]
+    """Token ids of each completion, with the end token."""
+    groups: list[list[int]]
+    """The rows of each distinct prompt, in order of appearance: one example and its references."""
+    references: list[str]
+    """The completion of each row as text."""
+    start_id: int | None
+    """What the decoder of a seq2seq model starts with; None for a causal model."""
+    end_id: int
+    """The token that ends a completion."""
+    max_new: int
+    """Most tokens that are generated: as many as the longest completion of train has, within the maximum length."""
+    tokenizer: Any
+    """Turns generated tokens into text."""
+
+    def collate(self, indices: list[int]) -> dict[str, torch.Tensor]:
+        """Pad the examples at `indices` into one training batch.
+
+        Returns:
+            `input_ids`, `attention_mask` `(batch, seq)`; for a seq2seq model `decoder_input_ids` `(batch, n)`; and
+            `labels`, the token that each output is to predict, `(batch, seq)` or `(batch, n)`, `IGNORED` elsewhere.
+        """
+        batch = _padded([self.input_ids[i] for i in indices], self.pad_id)
+        learnt = [self.completions[i] for i in indices]
+        if self.start_id is None:
+            labels = [[IGNORED] * (len(self.prompts[i]) - 1) + self.completions[i] for i in indices]
+        else:
+            labels = learnt
+            batch["decoder_input_ids"] = _right([[self.start_id, *row[:-1]] for row in learnt], self.pad_id)
+        return batch | {"labels": _right(labels, IGNORED)}
+
+    def collate_prompts(self, indices: Sequence[int]) -> dict[str, torch.Tensor]:
+        """Pad the prompts at `indices` into one batch to generate from.
+
+        Returns:
+            `input_ids` and `attention_mask`, `(batch, seq)`.
+        """
+        return _padded([self.prompts[i] for i in indices], self.pad_id, left=self.start_id is None)
+
+
+def encode_pairs(task: Task, tokenizer: Any, max_length: int, start_id: int | None) -> EncodedTask:
+    """Tokenise every split of a generation task.
+
+    A prompt that leaves too little room is cut at its beginning for a causal model, at its end for a seq2seq model;
+    completions are cut at their end. The room is that of the longest completion in train, within `max_length`.
+
+    Args:
+        task: Its `texts` are prompts, its `pairs` completions.
+        tokenizer: A transformers tokenizer with a padding token.
+        max_length: Tokens of prompt and completion together; of each of them for a seq2seq model.
+        start_id: What the decoder of a seq2seq model starts with; None for a causal model.
+
+    Raises:
+        TaskError: The tokenizer has no token that ends a text.
+    """
+    end_id = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.sep_token_id
+    if end_id is None:
+        raise TaskError("tokenizer: it has no token that ends a text; set tokenizer.eos_token first")
+    tokens = partial(_tokens, tokenizer=tokenizer, end_id=end_id, seq2seq=start_id is not None)
+    longest = max(len(c) for c in tokens(task.train.pairs or [], ends=True))
+    room, limit = min(longest, max_length), max_length
+    if start_id is None:
+        room = min(longest, max(max_length // 2, max_length - max(map(len, tokens(task.train.texts, ends=False)))))
+        limit = max_length - room
+    splits: dict[str, EncodedPairs] = {}
+    for name, split in (("train", task.train), ("validation", task.validation), ("test", task.test)):
+        if split is not None:
+            prompts = tokens(split.texts, ends=False)
+            completions = tokens(split.pairs or [], ends=True)
+            lengths = (limit, max_length)
+            splits[name] = _fit(split, prompts, completions, lengths, room, start_id, end_id, tokenizer)
+    notes = [
+        f"{split.n_truncated} of {len(split)} rows of {name} are longer than {max_length} tokens and were cut"
+        for name, split in splits.items()
+        if split.n_truncated
+    ]
+    return EncodedTask(
+        task=task,
+        train=splits["train"],
+        validation=splits["validation"],
+        test=splits.get("test"),
+        notes=tuple(notes),
+    )
+
+
+def _fit(
+    split: Split,
+    prompts: list[list[int]],
+    completions: list[list[int]],
+    lengths: tuple[int, int],
+    room: int,
+    start_id: int | None,
+    end_id: int,
+    tokenizer: Any,
+) -> EncodedPairs:
+    """Cut to the limit of a prompt and to that of the whole, and group the rows by prompt."""
+    limit, whole = lengths
+    causal = start_id is None
+    short = [(row[-limit:] if causal else row[:limit]) for row in prompts]
+    ends = [c[: whole - len(p) if causal else whole] for p, c in zip(short, completions, strict=True)]
+    groups: dict[str, list[int]] = {}
+    for i, text in enumerate(split.texts):
+        groups.setdefault(text, []).append(i)
+    pairs = list(zip(short, ends, strict=True))
+    originals = zip(prompts, completions, strict=True)
+    return EncodedPairs(
+        # A causal model predicts the last token and does not read it.
+        input_ids=[(p + c)[:-1] for p, c in pairs] if causal else short,
+        token_type_ids=None,
+        labels=split.labels,
+        pad_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end_id,
+        n_truncated=sum((p, c) != pair for (p, c), pair in zip(originals, pairs, strict=True)),
+        prompts=short,
+        completions=ends,
+        groups=list(groups.values()),
+        references=[text.strip() for text in split.pairs or []],
+        start_id=start_id,
+        end_id=end_id,
+        max_new=room,
+        tokenizer=tokenizer,
+    )
+
+
+def _tokens(texts: list[str], *, ends: bool, tokenizer: Any, end_id: int, seq2seq: bool) -> list[list[int]]:
+    """Token ids of prompts, or of completions, which end with the end token.
+
+    Seq2seq texts have the special tokens that their tokenizer gives them. A causal model's prompt keeps those at its
+    beginning, its completion has none but the end.
+    """
+    rows: list[list[int]] = []
+    for start in range(0, len(texts), CHUNK):
+        chunk = [text.strip() if seq2seq else text for text in texts[start : start + CHUNK]]
+        own = seq2seq or not ends
+        rows.extend(
+            tokenizer(chunk, add_special_tokens=own, padding=False, truncation=False, verbose=False)["input_ids"]
+        )
+    if ends:
+        return [row if row[-1:] == [end_id] else [*row, end_id] for row in rows]
+    closing = {tokenizer.eos_token_id, tokenizer.sep_token_id}
+    bare = [row[:-1] if not seq2seq and row[-1:] and row[-1] in closing else row for row in rows]
+    return [row or [end_id] for row in bare]  # a causal model needs one token to go on from
+
+
+def _padded(rows: list[list[int]], pad_id: int, left: bool = False) -> dict[str, torch.Tensor]:
+    mask = [[1] * len(row) for row in rows]
+    if not left:
+        return {"input_ids": _right(rows, pad_id), "attention_mask": _right(mask, 0)}
+    turned = [row[::-1] for row in rows]
+    return {"input_ids": _right(turned, pad_id).flip(1), "attention_mask": _right(mask, 0).flip(1)}
+
+
+def _right(rows: list[list[int]], fill: int) -> torch.Tensor:
+    """`(batch, longest)` of int64, filled on the right."""
+    width = max(map(len, rows))
+    return torch.tensor([row + [fill] * (width - len(row)) for row in rows])
