@@ -120,6 +120,7 @@ def _add_study(run: argparse.ArgumentParser) -> None:
     model.add_argument("--model", help="hub id or folder of a transformers model")
     model.add_argument("--revision", help="commit, tag or branch of a hub model")
     model.add_argument("--trust-remote-code", action="store_true", help="run code that comes with a hub model")
+    model.add_argument("--quantize", metavar="HOW", help="nf4 (QLoRA) or int8: keep the frozen weights packed")
     model.add_argument("--anatomy", type=Path, metavar="YAML", help="describes the blocks of an unknown model")
     task = run.add_argument_group("task (default: the embedded task, see `peftsearch list tasks`)")
     task.add_argument("--task", help="embedded task, or a hub data set such as glue/sst2; several with commas")
