@@ -30,6 +30,8 @@ from peftsearch.errors import BackboneError, ConfigError, unknown_name
 QUANTISATIONS = ("nf4", "int8")
 BLOCK = 64
 """Weights that share a scale in NF4 (2305.14314, sec. 3)."""
+_HELD = ("absmax", "offset", "code", "CB", "SCB")
+"""Tensors of the packing's states that last; others are left over from the latest forward pass."""
 _log = logging.getLogger(__name__)
 
 
@@ -206,7 +208,8 @@ def packing_tensors(model: nn.Module) -> Iterator[Tensor]:
     """The tensors of `packing_states`, which are neither parameters nor buffers."""
     for state in packing_states(model):
         for part in (state, getattr(state, "state2", None)):
-            yield from (value for value in vars(part).values() if isinstance(value, Tensor)) if part else ()
+            found = vars(part) if part else {}
+            yield from (found[name] for name in _HELD if isinstance(found.get(name), Tensor))
 
 
 @contextmanager
