@@ -139,7 +139,18 @@ class TestRun:
         files = place[2]
         model = save(tmp_path / "model")
         argv = arguments(model, files, tmp_path / "runs", "--quantize", "nf4", "--budget", "3%", "--trials", "2")
-        argv += ["--steps", "2", "--search-steps", "1", "--confirm-baselines", "1", "--strategy", "random"]
+        argv += [
+            "--steps",
+            "2",
+            "--search-steps",
+            "1",
+            "--confirm-baselines",
+            "1",
+            "--strategy",
+            "random",
+            "--space",
+            "uniform",
+        ]
         assert call(*argv) == 0
         folder = tmp_path / "runs" / "r"
         best = yaml.safe_load((folder / "best.yaml").read_text())

@@ -130,3 +130,12 @@ class TestRefused:
         load("bert", "nf4").tokenizer.save_pretrained(tmp_path)
         with pytest.raises(BackboneError, match="quantised already; leave --quantize out"):
             load_backbone(tmp_path, num_labels=2, quantize="nf4")
+
+
+def test_minilm_counts_its_real_parameters_in_less_than_half_the_bytes_of_its_blocks():
+    loaded = load_backbone(None, num_labels=2, quantize="nf4")
+    assert loaded.backbone.n_params == 22_713_216
+    packed = [found for _, found in quantised_maps(loaded.model)]
+    assert sum(found.in_features * found.out_features for found in packed) == 6 * 12 * 384 * 384
+    n_bytes = sum(t.nbytes for t in {id(t): t for t in packing_tensors(loaded.model)}.values())
+    assert n_bytes + sum(found.weight.nbytes for found in packed) < 0.14 * 4 * 6 * 12 * 384 * 384
