@@ -150,6 +150,7 @@ def _add_pareto(pareto: argparse.ArgumentParser) -> None:
 def _add_study(run: argparse.ArgumentParser) -> None:
     run.add_argument("--count-head", action="store_true", help="the budget includes the task head")
     _add_model(run, "the embedded MiniLM-L6")
+    run.add_argument("--quantize", metavar="HOW", help="nf4 (QLoRA) or int8: keep the frozen weights packed")
     _add_task(run, "the embedded task, see `peftsearch list tasks`", generation=True)
     search = run.add_argument_group("search")
     search.add_argument("--space", default="s4", help="search space: a name or a YAML (default: %(default)s)")

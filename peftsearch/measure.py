@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from statistics import median
 from typing import Any
@@ -25,6 +25,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from peftsearch.architecture import Architecture
+from peftsearch.backbone.quantised import keeping_inputs, packing_states, packing_tensors, product_flops
 from peftsearch.injection import FORMAT, NAME, merged, state
 from peftsearch.memory import ADAM_STATES
 from peftsearch.methods import METHODS
@@ -76,7 +77,7 @@ def reference_batch(split: EncodedSplit, batch_size: int) -> dict[str, Tensor]:
 
 def stored_bytes(model: nn.Module) -> int:
     """Bytes of a model's parameters and buffers, packed ones as they are stored; shared storages count once."""
-    tensors = {t.untyped_storage().data_ptr(): t for t in chain(model.parameters(), model.buffers())}
+    tensors = {t.untyped_storage().data_ptr(): t for t in _tensors_of(model)}
     return sum(t.untyped_storage().nbytes() for t in tensors.values())
 
 
@@ -84,7 +85,7 @@ class SavedActivations(saved_tensors_hooks):
     """Counts the bytes that autograd keeps for the backward pass: each storage once, those of the model not at all."""
 
     def __init__(self, model: nn.Module) -> None:
-        own = {t.untyped_storage().data_ptr() for t in chain(model.parameters(), model.buffers())}
+        own = {t.untyped_storage().data_ptr() for t in _tensors_of(model)}
         kept: dict[int, torch.UntypedStorage] = {}
         self._kept = kept
 
@@ -95,6 +96,8 @@ class SavedActivations(saved_tensors_hooks):
             return tensor
 
         super().__init__(pack, _unpack)
+        self.keep = pack
+        """Counts a tensor that is kept past autograd's bookkeeping."""
 
     @property
     def n_bytes(self) -> int:
@@ -104,6 +107,11 @@ class SavedActivations(saved_tensors_hooks):
 
 def _unpack(tensor: Tensor) -> Tensor:
     return tensor
+
+
+def _tensors_of(model: nn.Module) -> Iterator[Tensor]:
+    """All tensors that a model holds: parameters, buffers, and what quantised maps keep beside their weights."""
+    return chain(model.parameters(), model.buffers(), packing_tensors(model))
 
 
 class Meter:
@@ -135,7 +143,8 @@ class Meter:
         self._autocast = autocast
         self._counts: dict[Architecture, dict[str, float]] = {}
         # Modules and config of its own on the same tensors: the backbone can be timed beside what is injected.
-        shared = {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())}
+        own = chain(model.parameters(), model.buffers(), packing_states(model))
+        shared: dict[int, Any] = {id(each): each for each in own}
         self._bare: nn.Module = copy.deepcopy(model, shared).eval()
 
     def measure(self, architecture: Architecture, step_s: Sequence[float]) -> dict[str, float]:
@@ -161,9 +170,10 @@ class Meter:
         training, on_gpu = self._model.training, self._device.type == "cuda"
         self._model.train()
         with torch.random.fork_rng(devices=[self._device] if on_gpu else []):
-            counter = FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION)
+            products = CPU_ATTENTION | dict(product_flops(self._model))
+            counter = FlopCounterMode(display=False, custom_mapping=products)
             activations = SavedActivations(self._model)
-            with counter, activations:
+            with counter, activations, keeping_inputs(self._model, activations.keep):
                 loss = self._loss()
                 inference_flops = counter.get_total_flops()
                 if loss.requires_grad:  # in the frozen model of a generation nothing does

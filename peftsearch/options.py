@@ -75,6 +75,8 @@ class RunOptions:
     seed: int = 0
     device: str | None = None
     dtype: str | None = None
+    quantize: str | None = None
+    """`nf4` or `int8` packs the frozen linear maps; None packs nothing."""
     name: str | None = None
     """Folder of the study below `runs`; None makes one from the settings."""
     runs: Path = Path("runs")
@@ -133,6 +135,10 @@ def check_options(options: RunOptions) -> None:
             f"--name {one_line(options.name, 60)!r}: a name has 1 to 100 letters, digits, '.', '_', '-' or '%', and "
             "starts with none but a letter or digit; folders go to --runs"
         )
+    if options.quantize is not None:
+        from peftsearch.backbone.quantised import check_quantisation
+
+        check_quantisation(options.quantize)
     _check_engine(options)
 
 

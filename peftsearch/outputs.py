@@ -53,6 +53,7 @@ def make_best(
             "revision": backbone.revision,
             "model_type": backbone.model_type,
             "n_params": backbone.n_params,
+            "quantize": setup.options.quantize,
             "stacks": {stack.name: len(stack.blocks) for stack in backbone.stacks},
         },
         "task": _task(suite.tasks[0]) if len(suite.tasks) == 1 else _suite(suite),

@@ -179,6 +179,8 @@ def heading(setup: Setup) -> list[str]:
     if suite.n_test:
         sizes += f", {suite.n_test:,} test"
     size = f"{backbone.n_params:,} parameters, {len(backbone.blocks)} blocks"
+    if setup.options.quantize is not None:
+        size += f" in {setup.options.quantize}"
     return [
         f"Model: {backbone.name}, {size}, on {hardware(setup.device)}",
         f"Task: {suite.name}, {suite.kind}, {sizes}; {suite.metric}" + _chance(suite),

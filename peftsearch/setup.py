@@ -105,7 +105,7 @@ def prepare(options: RunOptions, *, like: Setup | None = None) -> Setup:
     device = choose_device(options.device)
     autocast = choose_dtype(device, options.dtype)
     suite = like.suite if like else _suite(options)
-    loaded = like.loaded if like else _load(options, suite, device)
+    loaded = like.loaded if like else _load(options, suite, device, autocast)
     backbone = loaded.backbone
     bound = space.bound_to(len(backbone.blocks), usable_methods(backbone))
     if len(objectives) > 1 and isinstance(bound, SearchSpace):
@@ -133,6 +133,8 @@ def prepare(options: RunOptions, *, like: Setup | None = None) -> Setup:
         "objectives": [objective.name for objective in objectives],
         "constraints": constraints.to_dict(),
     }
+    if options.quantize is not None:
+        settings["quantize"] = options.quantize
     return Setup(
         options=options,
         suite=suite,
@@ -198,7 +200,7 @@ def _task(options: RunOptions, name: str | None) -> Task:
     )
 
 
-def _load(options: RunOptions, suite: Suite, device: Any) -> LoadedBackbone:
+def _load(options: RunOptions, suite: Suite, device: Any, autocast: Any) -> LoadedBackbone:
     from peftsearch.backbone.load import load_backbone
 
     return load_backbone(
@@ -209,6 +211,8 @@ def _load(options: RunOptions, suite: Suite, device: Any) -> LoadedBackbone:
         trust_remote_code=options.trust_remote_code,
         revision=options.revision,
         anatomy=options.anatomy,
+        quantize=options.quantize,
+        compute_dtype=autocast,
     )
 
 
@@ -353,6 +357,7 @@ def default_name(options: RunOptions, suite: Suite, backbone: Backbone) -> str:
     """A folder name from what distinguishes studies; equal commands give equal names."""
     parts = [backbone.name.rstrip("/").split("/")[-1], suite.name, options.budget, options.space, options.strategy]
     parts += [options.objective] if options.objective != "score" else []
+    parts += [options.quantize] if options.quantize is not None else []
     text = "-".join([*(Path(p).stem if p.endswith((".yaml", ".yml")) else p for p in parts), f"seed{options.seed}"])
     safe = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "_" for c in text.replace("%", "pct"))
     return safe.lstrip("-_.")[:100] or "run"

@@ -54,6 +54,11 @@ POSITIVE, NEGATIVE = WORDS[:4], WORDS[4:8]
 def save_model(path: Path, family: str = "bert") -> Path:
     """A tiny random model of a family (99 tokens) with a word tokenizer for `WORDS`."""
     FAMILIES[family]().save_pretrained(path)
+    return save_tokenizer(path)
+
+
+def save_tokenizer(path: Path) -> Path:
+    """The word tokenizer of `save_model` alone."""
     specials = ["[PAD]", "[CLS]", "[SEP]", "[UNK]"]
     words = [*specials, *WORDS, *(f"w{i}" for i in range(99 - len(specials) - len(WORDS)))]
     tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="[UNK]"))

@@ -205,3 +205,12 @@ class TestRefused:
         line = refused(capsys, *arguments(model, files, tmp_path / "runs", *RAY))
         assert "pip install 'peftsearch[ray]'" in line
         assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(("gpus", "device"), [(1.0, "cpu"), (0.5, None)])
+def test_packed_weights_on_gpus_are_refused(gpus, device):
+    from peftsearch.engines.ray import _require_cpu
+
+    with pytest.raises(ConfigError, match=r"works on CPUs alone.*peftsearch worker RUN"):
+        _require_cpu(RunOptions(budget="1%", quantize="nf4", device=device), {"cpu": 1.0, "gpu": gpus})
+    _require_cpu(RunOptions(budget="1%", quantize="nf4", device="cpu"), {"cpu": 1.0, "gpu": 0.0})

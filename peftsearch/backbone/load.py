@@ -9,9 +9,10 @@ import copy
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from os import PathLike
 from typing import Any
 
@@ -24,7 +25,8 @@ from peftsearch.backbone.describe import describe
 from peftsearch.backbone.detect import detect
 from peftsearch.backbone.folder import CONVERT, check_folder, demo_folder, find_folder, find_gguf, fingerprint_folder
 from peftsearch.backbone.maps import count_params
-from peftsearch.errors import BackboneError, one_line
+from peftsearch.backbone.quantised import check_quantisation, quantised_settings, settle
+from peftsearch.errors import BackboneError, PeftSearchError, one_line
 
 DEMO = "minilm"
 """Name of the embedded model."""
@@ -54,6 +56,8 @@ def load_backbone(
     revision: str | None = None,
     local_files_only: bool = False,
     anatomy: Mapping[str, Any] | str | PathLike[str] | None = None,
+    quantize: str | None = None,
+    compute_dtype: torch.dtype | None = None,
 ) -> LoadedBackbone:
     """Load a model for sequence classification or regression, or a causal or seq2seq language model.
 
@@ -67,11 +71,15 @@ def load_backbone(
         revision: Branch, tag or commit of a hub model.
         local_files_only: Whether to stay off the network.
         anatomy: A description by hand, see `describe`; None detects.
+        quantize: `nf4` or `int8` packs the linear maps of the blocks while they are loaded; see `quantised`.
+        compute_dtype: In which 4-bit weights are multiplied; None is float32.
 
     Raises:
-        BackboneError: It cannot be found, loaded, or read.
-        ConfigError: The description by hand is not of the right form.
+        BackboneError: It cannot be found, loaded, read, or packed.
+        ConfigError: The description by hand is not of the right form, or the quantisation is not there.
     """
+    if quantize is not None:
+        check_quantisation(quantize)
     name = DEMO if name_or_path in (None, "demo") else str(name_or_path)
     folder = demo_folder() if name == DEMO else find_folder(name)
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
@@ -84,7 +92,9 @@ def load_backbone(
             check_folder(name, folder)
     source = str((folder.parent if folder.is_file() else folder) if folder else name)
     labels = {"num_labels": num_labels, "problem_type": problem_type or "single_label_classification"}
-    model, tokenizer, info = _load(name, source, options, {**labels, "dtype": dtype})
+    packing = partial(quantised_settings, quantize, device=device, compute_dtype=compute_dtype) if quantize else None
+    model, tokenizer, info = _load(name, source, options, {**labels, "dtype": dtype}, packing)
+    settle(model)
     _set_padding(name, model, tokenizer)
     fingerprint = fingerprint_folder(folder) if folder else str(getattr(model.config, "_commit_hash", None) or "")
     backbone = detect(model, name, fingerprint) if anatomy is None else describe(model, anatomy, name, fingerprint)
@@ -174,9 +184,21 @@ def _is_hub_reachable() -> bool:
 
 
 def _load(
-    name: str, source: str, options: dict[str, Any], settings: dict[str, Any]
+    name: str,
+    source: str,
+    options: dict[str, Any],
+    settings: dict[str, Any],
+    packing: Callable[[nn.Module], dict[str, Any]] | None,
 ) -> tuple[Any, Any, Mapping[str, Any]]:
-    """Load tokenizer and model; weights that the files lack are drawn with a fixed seed."""
+    """Load tokenizer and model; weights that the files lack are drawn with a fixed seed.
+
+    Args:
+        name: What the user called it.
+        source: Where it is.
+        options: For whatever is loaded from there.
+        settings: For the model alone.
+        packing: From the model without weights, the settings that pack them; None packs nothing.
+    """
     from transformers import AutoTokenizer
 
     generates = settings["problem_type"] == "generation"
@@ -185,19 +207,38 @@ def _load(
             torch.default_generator.manual_seed(0)
             loader = model_class(name, source, options, generates)
             tokenizer = AutoTokenizer.from_pretrained(source, **options)
+            own = {"dtype": settings["dtype"]} if generates else dict(settings)
+            if packing is not None:
+                own |= packing(_skeleton(loader, source, options, settings))
             model, info = loader.from_pretrained(
                 source,
                 **options,
-                **({"dtype": settings["dtype"]} if generates else settings),
+                **own,
                 use_safetensors=True,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # a head of other size is replaced; `_check_weights` refuses the rest
             )
     except BackboneError:
         raise
+    except BackboneError:
+        raise
+    except PeftSearchError as error:
+        raise BackboneError(f"model {name!r}: {error}") from error
     except Exception as error:  # files from outside raise anything: OSError, ValueError, KeyError, SafetensorError
         raise BackboneError(f"model {name!r}: {_explain(error, options)}") from error
     return model, tokenizer, info
+
+
+def _skeleton(loader: Any, source: str, options: dict[str, Any], settings: dict[str, Any]) -> nn.Module:
+    """The model without weights."""
+    from transformers import AutoConfig
+
+    labels = {key: value for key, value in settings.items() if key != "dtype"}
+    config = AutoConfig.from_pretrained(source, **options, **labels)
+    trust = {"trust_remote_code": options["trust_remote_code"]}
+    with torch.device("meta"):
+        skeleton: nn.Module = loader.from_config(config, **trust)
+    return skeleton
 
 
 def _explain(error: Exception, options: Mapping[str, Any]) -> str:

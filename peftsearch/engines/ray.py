@@ -21,6 +21,7 @@ from typing import Any
 import ray
 from ray import tune
 
+from peftsearch.backbone.device import choose_device
 from peftsearch.engines.ray_search import StudyPruner, StudySearch
 from peftsearch.engines.ray_trainable import EngineParts, JobTrainable
 from peftsearch.errors import ConfigError, one_line
@@ -58,6 +59,8 @@ class RayDriver:
             connect(options.ray_address)
         try:
             self._resources = _resources_of(options)
+            if options.quantize is not None:
+                _require_cpu(options, self._resources)
             self.width = options.max_concurrent or _n_at_once(self._resources)
         except BaseException:
             self.close()
@@ -171,6 +174,15 @@ def _resources_of(options: RunOptions) -> dict[str, float]:
             f"--cpus-per-trial {asked['cpu']:g} and {asked['gpu']:g} GPUs a trial: no node of the cluster has both"
         )
     return asked
+
+
+def _require_cpu(options: RunOptions, resources: dict[str, float]) -> None:
+    """Packed weights lose their scales on the way from a GPU through the object store to another."""
+    if resources["gpu"] > 0 or choose_device(options.device).type != "cpu":
+        raise ConfigError(
+            f"--quantize {options.quantize} with --engine ray works on CPUs alone; on GPUs begin the run without "
+            "--engine and add `peftsearch worker RUN` for each further one"
+        )
 
 
 def _n_at_once(resources: dict[str, float]) -> int:

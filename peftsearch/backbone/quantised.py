@@ -1,0 +1,249 @@
+"""Quantised backbones: frozen linear maps kept in 4 or 8 bits by bitsandbytes, everything else in full precision.
+
+`nf4` is QLoRA's (arXiv 2305.14314, sec. 3): NormalFloat in blocks of 64 weights, the blocks' scales quantised once
+more (double quantisation). `int8` is LLM.int8() (arXiv 2208.07339) with its threshold of 6 for outliers. Only maps
+inside the blocks are packed; embeddings, poolers and the head stay whole. What the methods add acts on the packed maps'
+outputs and is never packed itself.
+
+On a CPU with AVX512-BF16, bitsandbytes 0.50 repacks 4-bit weights in the first evaluation, rounds their scales to bf16,
+and later forward passes have no gradient. `settle` switches that off, so the weights never change and training and
+evaluation compute the same. int8 on a CPU trains on dequantised weights and evaluates with quantised activations
+too: bitsandbytes does so in this version, and the two differ by a rounding error of 8 bits.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib.util import find_spec
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from peftsearch.backbone.maps import is_linear, list_head, widths
+from peftsearch.errors import BackboneError, ConfigError, unknown_name
+
+QUANTISATIONS = ("nf4", "int8")
+BLOCK = 64
+"""Weights that share a scale in NF4 (2305.14314, sec. 3)."""
+_HELD = ("absmax", "offset", "code", "CB", "SCB")
+"""Tensors of the packing's states that last; others are left over from the latest forward pass."""
+_log = logging.getLogger(__name__)
+
+
+def check_quantisation(name: str) -> None:
+    """Check that a quantisation exists and that what computes it is installed.
+
+    Raises:
+        ConfigError: It is unknown, or the extra is missing.
+    """
+    if name not in QUANTISATIONS:
+        raise ConfigError(unknown_name("quantisation", name, QUANTISATIONS))
+    if find_spec("bitsandbytes") is None:
+        raise ConfigError(f"--quantize {name} needs bitsandbytes: pip install 'peftsearch[quant]'")
+
+
+def quantised_settings(
+    how: str, skeleton: nn.Module, device: torch.device | str, compute_dtype: torch.dtype | None
+) -> dict[str, Any]:
+    """What `from_pretrained` needs to load a model's blocks packed.
+
+    Args:
+        how: One of `QUANTISATIONS`.
+        skeleton: The model without weights, on the meta device.
+        device: Where the model is loaded to.
+        compute_dtype: In which 4-bit weights are multiplied; None is float32.
+
+    Raises:
+        BackboneError: bitsandbytes cannot pack this model.
+    """
+    _import_quietly()
+    from transformers import BitsAndBytesConfig
+
+    config: Any = skeleton.config
+    if getattr(config, "quantization_config", None) is not None:
+        raise BackboneError("its files are quantised already; leave --quantize out")
+    whole = _kept_whole(skeleton)
+    packed = {path: widths(module)[0] for path, module in _linear_maps(skeleton).items() if path not in whole}
+    odd = {path: d_in for path, d_in in packed.items() if d_in % BLOCK}
+    if how == "nf4" and odd:
+        first = next(iter(odd))
+        # Its CPU kernel gives wrong weights for such widths, without a word (bitsandbytes 0.50, AVX512).
+        raise BackboneError(
+            f"nf4 packs blocks of {BLOCK} weights, and {len(odd)} of its {len(packed)} maps have an input width that "
+            f"is no multiple of it (first: {first}, {odd[first]}); use --quantize int8, or leave it out"
+        )
+    if how == "nf4":
+        kind: dict[str, Any] = {
+            "load_in_4bit": True,
+            "bnb_4bit_quant_type": "nf4",
+            "bnb_4bit_use_double_quant": True,
+            "bnb_4bit_compute_dtype": compute_dtype or torch.float32,
+        }
+    else:
+        kind = {"load_in_8bit": True}
+    return {
+        "quantization_config": BitsAndBytesConfig(**kind, llm_int8_skip_modules=whole),
+        "device_map": {"": torch.device(device)},
+    }
+
+
+def _import_quietly() -> None:
+    """Import bitsandbytes without its advice on optional kernels and on the casts that LLM.int8() is made of."""
+    logger = logging.getLogger("bitsandbytes")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        import bitsandbytes  # noqa: F401  # for its side effects: the operators and their log
+    finally:
+        logger.setLevel(level)
+    logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
+
+
+def _linear_maps(model: nn.Module) -> dict[str, nn.Module]:
+    return {path: module for path, module in model.named_modules() if is_linear(module)}
+
+
+def _kept_whole(model: nn.Module) -> list[str]:
+    """Paths of the linear maps outside the blocks, and of all of the head's: a fresh map cannot be packed."""
+    base = getattr(model, "base_model", model)
+    head = tuple(f"{path}." for path in list_head(model, base))
+    lists = tuple(f"{path}." for path, module in model.named_modules() if isinstance(module, nn.ModuleList))
+    return [path for path in _linear_maps(model) if f"{path}.".startswith(head) or not path.startswith(lists)]
+
+
+def quantised_maps(model: nn.Module) -> Iterator[tuple[str, Any]]:
+    """The packed linear maps of a model, by path."""
+    if "bitsandbytes" not in sys.modules:
+        return
+    from bitsandbytes.nn import Linear4bit, Linear8bitLt
+
+    for path, module in model.named_modules():
+        if isinstance(module, Linear4bit | Linear8bitLt):
+            yield path, module
+
+
+def settle(model: nn.Module) -> None:
+    """Bring the packed maps of a freshly loaded model into the state that they keep: no forward changes them."""
+    for _, module in quantised_maps(model):
+        if not _is_4bit(module):
+            if module.weight.CB is not None:
+                module.init_8bit_state()
+            continue
+        module.support_avx512bf16_for_cpu = False  # see the module's docstring
+        if module.bias is not None:
+            module.bias.data = module.bias.data.to(module.compute_dtype)  # the first forward would do so
+
+
+def _is_4bit(module: nn.Module) -> bool:
+    return hasattr(module, "quant_state")
+
+
+def dequantised(module: Any) -> Tensor:
+    """The weights that a packed map stands for.
+
+    Args:
+        module: One of `quantised_maps`.
+
+    Returns:
+        `(d_out, d_in)`, float32.
+    """
+    from bitsandbytes import functional
+
+    weight: Tensor
+    if _is_4bit(module):
+        weight = functional.dequantize_4bit(module.weight.data, module.weight.quant_state)
+    else:
+        holder = module.weight if module.state.CB is None else module.state
+        weight = functional.int8_vectorwise_dequant(holder.CB, holder.SCB)
+    return weight.float()
+
+
+def dequantise(model: nn.Module) -> int:
+    """Replace every packed map by a plain one with the weights that it stands for, and say so.
+
+    What is injected stays injected: the maps' hooks move along, and `merged` then folds them as on any model. The
+    weights are those that the architecture was trained on, not the pretrained ones. There is no way back but loading.
+
+    Returns:
+        Number of maps replaced.
+    """
+    found = list(quantised_maps(model))
+    for path, module in found:
+        weight = dequantised(module)
+        plain = nn.Linear(module.in_features, module.out_features, bias=False, device="meta")
+        plain.weight = nn.Parameter(weight, requires_grad=False)
+        if module.bias is not None:
+            plain.bias = module.bias
+        plain._forward_hooks = module._forward_hooks  # the mapping itself: its handles still find it
+        plain.train(module.training)
+        model.set_submodule(path, plain)
+    if found:
+        _forget_quantiser(model)
+        _log.warning("%d quantised maps were dequantised; merged weights are of full size", len(found))
+    return len(found)
+
+
+def _forget_quantiser(model: Any) -> None:
+    """Take transformers' marks off a model that is plain again, so that it is saved as one."""
+    for holder, names in (
+        (model, ("hf_quantizer", "quantization_method", "is_quantized", "is_loaded_in_4bit", "is_loaded_in_8bit")),
+        (getattr(model, "config", None), ("quantization_config",)),
+    ):
+        for name in names:
+            if name in vars(holder):
+                delattr(holder, name)
+
+
+def packing_states(model: nn.Module) -> list[Any]:
+    """What stands beside the packed weights: an object with scales and code books for each map."""
+    return [module.quant_state if _is_4bit(module) else module.state for _, module in quantised_maps(model)]
+
+
+def packing_tensors(model: nn.Module) -> Iterator[Tensor]:
+    """The tensors of `packing_states`, which are neither parameters nor buffers."""
+    for state in packing_states(model):
+        for part in (state, getattr(state, "state2", None)):
+            found = vars(part) if part else {}
+            yield from (found[name] for name in _HELD if isinstance(found.get(name), Tensor))
+
+
+@contextmanager
+def keeping_inputs(model: nn.Module, keep: Callable[[Tensor], object]) -> Iterator[None]:
+    """Tell `keep` of the inputs that 8-bit maps hold until the backward pass, past autograd's own bookkeeping."""
+
+    def see(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        if args[0].requires_grad:
+            keep(args[0])
+
+    handles = [m.register_forward_pre_hook(see) for _, m in quantised_maps(model) if not _is_4bit(m)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def product_flops(model: nn.Module) -> Mapping[Any, Callable[..., int]]:
+    """FLOPs of bitsandbytes' products, which torch's counter does not know; empty for a model that has none."""
+    if next(quantised_maps(model), None) is None:
+        return {}
+    ops = torch.ops.bitsandbytes
+    return {ops.gemm_4bit: _flops_4bit, ops.int8_scaled_mm: _flops_8bit, ops.int8_mixed_scaled_mm: _flops_mixed}
+
+
+def _flops_4bit(inputs: tuple[int, ...], packed: object, shape: tuple[int, ...], *args: object, **kw: object) -> int:
+    """FLOPs of inputs `(..., d_in)` times a packed weight of shape `(d_out, d_in)`."""
+    return 2 * prod(inputs) * shape[0]
+
+
+def _flops_8bit(inputs: tuple[int, ...], weight: tuple[int, ...], *args: object, **kw: object) -> int:
+    return 2 * prod(inputs) * weight[0]
+
+
+def _flops_mixed(inputs: tuple[int, ...], rounded: object, weight: tuple[int, ...], *args: object, **kw: object) -> int:
+    return 2 * prod(inputs) * weight[0]
