@@ -220,8 +220,6 @@ def _load(
             )
     except BackboneError:
         raise
-    except BackboneError:
-        raise
     except PeftSearchError as error:
         raise BackboneError(f"model {name!r}: {error}") from error
     except Exception as error:  # files from outside raise anything: OSError, ValueError, KeyError, SafetensorError
