@@ -29,22 +29,29 @@ STYLES = {
 """Colour (of the Okabe-Ito palette), line and width; what prunes is broken."""
 
 
-def draw(curves: pd.DataFrame, tables: dict[str, Table], path: Path) -> None:
+def draw(curves: pd.DataFrame, results: pd.DataFrame, tables: dict[str, Table], path: Path) -> None:
     """Save the figure.
 
     Args:
         curves: `curves.csv`, one world.
+        results: `results.csv`, that world; of what plans with the number of trials both budgets are marked.
         tables: By task, for the best score of the table.
         path: Of the PNG.
     """
-    figure, axes = plt.subplots(1, len(TASKS), figsize=(13, 5.6), layout="constrained")
+    figure, axes = plt.subplots(1, len(TASKS), figsize=(13, 6.2), layout="constrained")
     for axis, task in zip(axes, TASKS, strict=True):
         own = curves[curves["task"] == task]
         reference = own[own["strategy"] == "random, no pruner"]
         axis.fill_between(reference["steps"], reference["25%"], reference["75%"], color="#777777", alpha=0.15, lw=0)
         for name, (colour, line, width) in STYLES.items():
             one = own[own["strategy"] == name]
-            if len(one):
+            ends = results[(results["task"] == task) & (results["strategy"] == name)]
+            if name == "halving by hand":  # no curve: its scores all come at the end
+                label = f"{name} ({int(ends['n'].max())})"
+                axis.plot(ends["steps"], ends["mean"], "D", color=colour, ms=7, label=label, clip_on=False, zorder=5)
+            elif name == "s4":
+                axis.plot(ends["steps"], ends["mean"], "o", color=colour, ms=7, clip_on=False, zorder=5)
+            if len(one) and name != "halving by hand":
                 label = f"{name} ({int(one['count'].max())})"
                 axis.plot(one["steps"], one["mean"], color=colour, ls=line, lw=width, label=label)
         best, random_end = tables[task].full.max(), reference["mean"].max()
@@ -60,7 +67,9 @@ def draw(curves: pd.DataFrame, tables: dict[str, Table], path: Path) -> None:
         axis.set(title=task, xlabel="training steps spent", ylabel="validation accuracy of the best design found")
         axis.grid(alpha=0.25)
         assert random_end <= best
-    axes[-1].legend(title="strategy (repetitions)", loc="lower right", fontsize=8.5, title_fontsize=8.5)
+    handles, labels = axes[0].get_legend_handles_labels()
+    title = "strategy (repetitions)"
+    figure.legend(handles, labels, title=title, loc="outside lower center", ncols=6, fontsize=9, title_fontsize=9)
     figure.suptitle(
         "Mean over the repetitions; grey band: middle half of random search; s4 planned for 64 trials", fontsize=10
     )

@@ -1,4 +1,4 @@
-"""What the replays say: results.csv, comparisons.csv, curves.csv and score.png beside this file, tables on the screen.
+"""What the replays say: results.csv, results.md, comparisons.csv, curves.csv and score.png beside this file.
 
 Usage: python summary.py --recorded FILE ... [--simulated FILE ...] [--tables FOLDER]      (what replay.py wrote)
 
@@ -42,16 +42,18 @@ class Replays:
             ordered = worth[kinds.drop_duplicates().index].sort_values(ascending=False)
             self.thresholds[task] = [ordered.iloc[max(1, round(len(ordered) * share)) - 1] for share in (0.01, 0.05)]
 
-    def runs(self, task: str, trials: int) -> pd.DataFrame:
-        """The rows of the runs that count at a budget."""
+    def runs(self, task: str, trials: int, steps: int) -> pd.DataFrame:
+        """The rows of the runs that count at a budget; of gp the many short runs as far as they go."""
         rows = self.rows[self.rows["task"] == task]
         own = rows["strategy"].isin((*OWN_RUN, DECIDED))
-        return rows[(own & (rows["trials"] == trials)) | (~own & (rows["trials"] == BUDGETS[-1]))]
+        wanted = np.where(own, trials, BUDGETS[-1])
+        wanted[rows["strategy"] == "gp"] = BUDGETS[steps > FULL * BUDGETS[0]]
+        return rows[rows["trials"] == wanted]
 
     def results(self, task: str, trials: int, steps: int | None = None) -> pd.DataFrame:
         """What every repetition has found by then: strategy, repetition, point, and the design's worth."""
-        runs = self.runs(task, trials)
         steps = FULL * trials if steps is None else steps
+        runs = self.runs(task, trials, steps)
         last = runs[runs["steps"] <= steps].groupby(["strategy", "repetition"], as_index=False).last()
         return last.assign(worth=self.worth[task][last["point"]].to_numpy())
 
@@ -67,8 +69,8 @@ class Replays:
                     "world": self.world, "task": task, "steps": FULL * trials, "strategy": strategy, "n": len(own),
                     "mean": worth.mean(), "std": worth.std(), "q25": low, "median": middle, "q75": high,
                     "regret": self.worth[task].max() - worth.mean(),
-                    "top_1%": np.mean(worth >= self.thresholds[task][0]),
-                    "top_5%": np.mean(worth >= self.thresholds[task][1]),
+                    "top_1": np.mean(worth >= self.thresholds[task][0]),
+                    "top_5": np.mean(worth >= self.thresholds[task][1]),
                     "seed1_mean": second.mean(), "seed1_n": len(second), "seed1_designs": second.index.nunique(),
                 })  # fmt: skip
         return pd.DataFrame(rows)
@@ -106,6 +108,12 @@ class Replays:
         return pd.concat(parts)
 
 
+def whole(paths: list[Path]) -> pd.DataFrame:
+    """The rows of several files, without doubles and without a line that is being written."""
+    rows = pd.concat([pd.read_csv(path) for path in paths])
+    return rows.dropna().drop_duplicates().astype({"trials": int, "repetition": int, "steps": int, "point": int})
+
+
 def holm(rows: pd.DataFrame) -> pd.DataFrame:
     """Add Holm's step-down corrected p-values (1979)."""
     order = rows["p"].sort_values().index
@@ -124,6 +132,33 @@ def random_expectation(table: Table, trials: int) -> float:
     return expected
 
 
+def markdown(results: pd.DataFrame, pairs: pd.DataFrame) -> str:
+    """The tables of the README: a row a strategy, the better ones first."""
+    text = ""
+    for (world, steps), part in results.groupby(["world", "steps"], sort=False):
+        text += f"### {world}, {steps:,} steps\n\n| strategy | n |"
+        text += "".join(f" {task}: mean ± std | quartiles | top 1% / 5% |" for task in TASKS)
+        text += " against random, no pruner | p (Holm) |\n|---|---|" + "---|---|---|" * len(TASKS) + "---|---|\n"
+        own = against(pairs[(pairs["world"] == world) & (pairs["steps"] == steps)], "random, no pruner").set_index("a")
+        means = part.groupby("strategy")["mean"].mean().sort_values(ascending=False)
+        for name in means.index:
+            rows = part[part["strategy"] == name].set_index("task").loc[list(TASKS)]
+            text += f"| {name} | {rows['n'].min()} |"
+            for row in rows.itertuples():
+                text += f" {row.mean:.4f} ± {row.std:.4f} | {row.q25:.3f} {row.median:.3f} {row.q75:.3f} |"
+                text += f" {row.top_1:.0%} / {row.top_5:.0%} |"
+            if name in own.index:
+                pair = own.loc[name]
+                text += (
+                    f" {pair['difference']:+.2f} ({pair['low']:+.2f} to {pair['high']:+.2f}) | {pair['p_holm']:.3f} |"
+                )
+            else:
+                text += " | |"
+            text += "\n"
+        text += "\n"
+    return text
+
+
 def main() -> None:
     """All files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -133,11 +168,7 @@ def main() -> None:
     arguments = parser.parse_args()
     tables = {task: load_table(arguments.tables / f"{task}.csv") for task in TASKS}
     files = {"recorded": arguments.recorded, "simulated": arguments.simulated}
-    worlds = [
-        Replays(pd.concat(map(pd.read_csv, paths)), tables, simulated=world == "simulated")
-        for world, paths in files.items()
-        if paths
-    ]
+    worlds = [Replays(whole(paths), tables, simulated=world == "simulated") for world, paths in files.items() if paths]
     results = pd.concat([w.table() for w in worlds]).round(4)
     pairs = pd.concat([w.comparisons(trials) for w in worlds for trials in BUDGETS]).round(5)
     curves = pd.concat([w.curves() for w in worlds]).round(5)
@@ -145,10 +176,12 @@ def main() -> None:
         frame.to_csv(HERE / f"{name}.csv", index=False)
     from figure import draw
 
-    draw(curves[curves["world"] == "recorded"], tables, HERE / "score.png")
+    recorded = [frame[frame["world"] == "recorded"] for frame in (curves, results)]
+    draw(*recorded, tables, HERE / "score.png")
     for task, trials in ((task, trials) for task in TASKS for trials in BUDGETS):
         print(f"{task}: best of {trials} random designs, exact: {random_expectation(tables[task], trials):.4f}")
-    print(results.to_string(index=False))
+    (HERE / "results.md").write_text(markdown(results, pairs))
+    print((HERE / "results.md").read_text())
     for reference in ("random, no pruner", "s4"):
         print(f"\nagainst {reference}\n")
         print(against(pairs, reference).to_string(index=False))
