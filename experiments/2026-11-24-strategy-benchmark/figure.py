@@ -70,7 +70,6 @@ def draw(curves: pd.DataFrame, results: pd.DataFrame, tables: dict[str, Table], 
     handles, labels = axes[0].get_legend_handles_labels()
     title = "strategy (repetitions)"
     figure.legend(handles, labels, title=title, loc="outside lower center", ncols=6, fontsize=9, title_fontsize=9)
-    figure.suptitle(
-        "Mean over the repetitions; grey band: middle half of random search; s4 planned for 64 trials", fontsize=10
-    )
+    title = "Mean over the repetitions; grey band: middle half of random search without a pruner; broken lines prune"
+    figure.suptitle(f"{title}\ns4: the line is planned for 64 trials, the dots for 16 and for 64", fontsize=10)
     figure.savefig(path, dpi=130)

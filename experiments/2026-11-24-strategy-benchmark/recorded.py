@@ -11,6 +11,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pandas as pd
+from scipy.stats import spearmanr
 from table_space import SPACE
 
 from peftsearch.architecture import Architecture
@@ -65,7 +66,10 @@ class Noise:
     design_std: float
     """Standard deviation between designs, the seeds' part taken off."""
     residuals: np.ndarray
-    """Half differences between the seeds, centred and scaled to `seed_std`: draws of the noise."""
+    """Draws of the noise: differences between seeds / sqrt(2), both ways, those upwards cut at two robust deviations,
+    since a training may collapse (and one seed of some did) but cannot excel as much."""
+    rank_correlation: float
+    """Spearman's, between the seeds: what a few collapsed trainings do not decide."""
 
     @property
     def reliability(self) -> float:
@@ -79,8 +83,16 @@ class Noise:
         difference = first - second
         within = float(np.var(difference, ddof=1)) / 2
         between = max(0.0, float(np.cov(first, second)[0, 1]))
-        residuals = (difference - difference.mean()) / np.sqrt(2)
-        return cls(n=len(first), seed_std=within**0.5, design_std=between**0.5, residuals=residuals)
+        halves = (difference - np.median(difference)) / np.sqrt(2)
+        most = 2 * 1.4826 * float(np.median(np.abs(halves)))
+        residuals = np.concatenate([halves, -halves]).clip(max=most)
+        return cls(
+            n=len(first),
+            seed_std=within**0.5,
+            design_std=between**0.5,
+            residuals=residuals - residuals.mean(),
+            rank_correlation=float(spearmanr(first, second).statistic),
+        )
 
 
 def load_table(path: Path) -> Table:

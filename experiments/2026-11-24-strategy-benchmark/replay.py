@@ -14,8 +14,8 @@ repetition (the sampler's seed), steps spent by then, point, score. The design t
 of its own there.
 
 With `--simulate` each repetition has a world of its own, in which the truth is known: the recorded scores, drawn
-together to the spread that designs have without the seeds' part, are the designs' levels, and every training adds a
-difference between seeds drawn from the recorded ones, S4's repeats included. Luck then pays nobody.
+together by the root of the rank correlation between seeds, are the designs' levels, and every training adds noise drawn
+from the recorded differences between seeds, S4's repeats included. Luck then pays nobody.
 """
 
 from __future__ import annotations
@@ -75,14 +75,14 @@ class World:
 
         def full(point: int, replicate: int) -> float:
             rng = np.random.default_rng(derived_seed(table.task, repetition, point, replicate))
-            return float(levels[point] + rng.choice(noise.residuals) * rng.choice((-1, 1)))
+            return float(levels[point] + rng.choice(noise.residuals))
 
         return cls(low=table.low.to_dict(), full=full)
 
 
 def simulated_levels(table: Table) -> pd.Series:
     """The designs' levels of a simulated world."""
-    return table.full.mean() + table.noise().reliability ** 0.5 * (table.full - table.full.mean())
+    return table.full.mean() + table.noise().rank_correlation ** 0.5 * (table.full - table.full.mean())
 
 
 class Space:
