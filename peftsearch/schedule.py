@@ -25,8 +25,8 @@ from peftsearch.setup import Setup
 from peftsearch.study import StudyFolder
 from peftsearch.trial import TrialRunner, Work
 
-_TRIES_PER_TRIAL = 50
-"""Designs that may be proposed for each that fits, before the search gives up."""
+_TRIES_PER_TRIAL = 10
+"""Designs that may be proposed for each that fits, before the search gives up; the samplers look at many for each."""
 _CONFIRM_SEED = 1000
 """Distance of the confirmation's seeds from those of the search, which it must not share."""
 _NOT_RETRIED = {INTERRUPTED, OWNER, "reason", "by_user"}

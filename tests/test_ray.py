@@ -113,12 +113,13 @@ def test_a_worker_dies_then_the_driver_and_the_local_engine_goes_on(place, tmp_p
 
 def test_ctrl_c_is_no_loss(place, tmp_path):
     _, model, files = place
-    driver = start(arguments(model, files, tmp_path / "runs", "--search-steps", "2000", "--strategy", "random", *RAY))
+    driver = start(arguments(model, files, tmp_path / "runs", "--search-steps", "400", "--strategy", "random", *RAY))
     for line in driver.stdout:
-        if "head " in line:  # the last baseline: trials of the search have begun, or do at once
+        if "-- search" in line:
             break
     driver.send_signal(signal.SIGINT)
-    assert driver.wait(120) == 130
+    driver.communicate(timeout=120)
+    assert driver.returncode == 130
     stopped = [t for t in study(tmp_path / "runs" / "r").trials if t.state == TrialState.FAIL]
     assert stopped
     assert all(t.user_attrs["by_user"] and t.user_attrs["interrupted"] for t in stopped)

@@ -125,9 +125,20 @@ class TestLimits:
 
     def test_no_design_keeps_the_limit(self, place, tmp_path, capsys):
         _, model, files = place
-        argv = arguments(model, files, tmp_path / "runs", "--strategy", "random", "--max-memory", "1kB", *SHORT)
+        argv = arguments(model, files, tmp_path / "free", "--strategy", "random", *SHORT)
+        assert call(*argv) == 0
+        least = min(t.user_attrs["measures"]["peak_memory_bytes"] for t in study(tmp_path / "free" / "r").trials)
+        argv = arguments(
+            model, files, tmp_path / "held", "--strategy", "random", "--max-memory", f"{least - 1:.0f}B", *SHORT
+        )
         assert call(*argv) == 1
         assert "no design keeps the limits; the nearest: peak memory" in capsys.readouterr().err
+
+    def test_a_limit_that_the_weights_alone_exceed(self, place, tmp_path, capsys):
+        _, model, files = place
+        line = refused(capsys, *arguments(model, files, tmp_path / "runs", "--max-memory", "1kB"))
+        assert "--max-memory" in line
+        assert not (tmp_path / "runs").exists()
 
 
 def words(labels, n=24):

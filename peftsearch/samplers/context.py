@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from peftsearch.architecture import Design
-from peftsearch.backbone.anatomy import Backbone
-from peftsearch.budget import Budget
 from peftsearch.space import DesignSpace
+
+if TYPE_CHECKING:  # the backbone brings torch, which a report of a study must not wait for
+    from peftsearch.backbone.anatomy import Backbone
+    from peftsearch.budget import Budget
 
 REPLICATE = "peftsearch:replicate"
 """System attribute of a trial: trials with equal numbers share their training seed (absent means 0)."""
