@@ -128,10 +128,8 @@ class TestLimits:
         argv = arguments(model, files, tmp_path / "free", "--strategy", "random", *SHORT)
         assert call(*argv) == 0
         least = min(t.user_attrs["measures"]["peak_memory_bytes"] for t in study(tmp_path / "free" / "r").trials)
-        argv = arguments(
-            model, files, tmp_path / "held", "--strategy", "random", "--max-memory", f"{least - 1:.0f}B", *SHORT
-        )
-        assert call(*argv) == 1
+        limit = ("--max-memory", f"{least - 1:.0f}B", "--trials", "1", "--seeds", "1")
+        assert call(*arguments(model, files, tmp_path / "held", "--strategy", "random", *limit)) == 1
         assert "no design keeps the limits; the nearest: peak memory" in capsys.readouterr().err
 
     def test_a_limit_that_the_weights_alone_exceed(self, place, tmp_path, capsys):
