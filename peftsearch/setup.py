@@ -107,9 +107,7 @@ def prepare(options: RunOptions, *, like: Setup | None = None) -> Setup:
     suite = like.suite if like else _suite(options)
     loaded = like.loaded if like else _load(options, suite, device, autocast)
     backbone = loaded.backbone
-    bound = space.bound_to(len(backbone.blocks), usable_methods(backbone))
-    if len(objectives) > 1 and isinstance(bound, SearchSpace):
-        bound = bound.with_budget_shares(BUDGET_SHARES)
+    bound = _bound(space, backbone, len(objectives))
     budget = _budget(options, loaded)
     memory = _memory_limit(constraints, loaded)
     feasible = feasibility(backbone, budget, memory)
@@ -132,9 +130,8 @@ def prepare(options: RunOptions, *, like: Setup | None = None) -> Setup:
     settings = _settings(options, suite, backbone, budget, bound, strategy, training, autocast) | {
         "objectives": [objective.name for objective in objectives],
         "constraints": constraints.to_dict(),
+        **({} if options.quantize is None else {"quantize": options.quantize}),
     }
-    if options.quantize is not None:
-        settings["quantize"] = options.quantize
     return Setup(
         options=options,
         suite=suite,
@@ -155,9 +152,7 @@ def prepare(options: RunOptions, *, like: Setup | None = None) -> Setup:
         memory=memory,
         settings=settings,
         notes=(
-            *suite.notes,
-            *cut,
-            *(note for data in encoded for note in data.notes),
+            *_data_notes(suite, cut, encoded),
             *space_notes(space, bound),
             *_objective_notes(strategy, objectives),
             *_memory_notes(memory, budget),
@@ -326,6 +321,18 @@ def _within_positions(
     if options.max_length is not None:
         raise ConfigError(f"--max-length {options.max_length}: {loaded.backbone.name} has positions for {limit} tokens")
     return replace(training, max_length=limit), (f"texts are cut at {limit} tokens, for which the model has positions",)
+
+
+def _bound(space: DesignSpace, backbone: Backbone, n_objectives: int) -> DesignSpace:
+    """The space as it is on the backbone; with shares of the budget where a front is searched."""
+    bound = space.bound_to(len(backbone.blocks), usable_methods(backbone))
+    if n_objectives > 1 and isinstance(bound, SearchSpace):
+        return bound.with_budget_shares(BUDGET_SHARES)
+    return bound
+
+
+def _data_notes(suite: Suite, cut: Sequence[str], encoded: Sequence[EncodedTask]) -> tuple[str, ...]:
+    return (*suite.notes, *cut, *(note for data in encoded for note in data.notes))
 
 
 def _objective_notes(strategy: Strategy, objectives: tuple[Objective, ...]) -> tuple[str, ...]:
