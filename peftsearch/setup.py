@@ -122,7 +122,7 @@ def prepare(options: RunOptions, *, like: Setup | None = None) -> Setup:
         budget=budget,
         sensitivity=lambda: _sensitivity(options, suite, loaded, encoded, training, device, autocast),
     )
-    training, cut = _within_positions(training, options, loaded)
+    training, cut = within_positions(training, options.max_length, loaded)
     start = decoder_start(loaded)
     encoded = (
         like.encoded if like else tuple(encode(t, loaded.tokenizer, training.max_length, start) for t in suite.tasks)
@@ -309,17 +309,29 @@ def _sensitivity(
     return total
 
 
-def _within_positions(
-    training: TrainingSettings, options: RunOptions, loaded: LoadedBackbone
+def within_positions(
+    training: TrainingSettings, max_length: int | None, loaded: LoadedBackbone
 ) -> tuple[TrainingSettings, tuple[str, ...]]:
-    """Hold the length of texts against the positions that the model has."""
+    """Hold the length of texts against the positions that the model has.
+
+    Args:
+        training: Settings with a length.
+        max_length: What the user asked for; None where the length is a default, which may be cut.
+        loaded: The model.
+
+    Returns:
+        The settings, and what the user should know.
+
+    Raises:
+        ConfigError: The user asked for more than the model has.
+    """
     from peftsearch.backbone.load import max_positions
 
     limit = max_positions(loaded)
     if limit is None or training.max_length <= limit:
         return training, ()
-    if options.max_length is not None:
-        raise ConfigError(f"--max-length {options.max_length}: {loaded.backbone.name} has positions for {limit} tokens")
+    if max_length is not None:
+        raise ConfigError(f"--max-length {max_length}: {loaded.backbone.name} has positions for {limit} tokens")
     return replace(training, max_length=limit), (f"texts are cut at {limit} tokens, for which the model has positions",)
 
 

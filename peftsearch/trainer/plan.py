@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from math import ceil
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import nn
 
 from peftsearch.architecture import Architecture, Design
 from peftsearch.backbone.device import choose_dtype
-from peftsearch.backbone.load import LoadedBackbone, load_backbone, max_positions, n_head_params, reset_head
+from peftsearch.backbone.load import LoadedBackbone, load_backbone, n_head_params, reset_head
 from peftsearch.budget import parse_budget
 from peftsearch.display import size_labels
 from peftsearch.errors import ConfigError
@@ -22,7 +22,7 @@ from peftsearch.fitting import fit
 from peftsearch.found import require_same_backbone
 from peftsearch.injection import inject, param_groups
 from peftsearch.refitting import refit
-from peftsearch.setup import plain
+from peftsearch.setup import plain, within_positions
 from peftsearch.tasks import Task
 from peftsearch.tasks.encode import EncodedTask, encode
 from peftsearch.trainer.folder import FORMAT
@@ -111,7 +111,7 @@ def prepare(options: TrainOptions) -> Plan:
     autocast = choose_dtype(processes.device, options.dtype)
     task, notes = load_data(data, run)
     loaded = _load(options, run, task, processes.device)
-    training, cut = _within_positions(training, options, loaded)
+    training, cut = within_positions(training, options.max_length, loaded)
     design, architecture, budget, fitted = _architecture(options, run, loaded)
     if options.gradient_checkpointing and not getattr(loaded.model, "supports_gradient_checkpointing", False):
         raise ConfigError(
@@ -214,17 +214,6 @@ def _load(options: TrainOptions, run: Run | None, task: Task, device: torch.devi
         revision=revision,
         anatomy=options.anatomy,
     )
-
-
-def _within_positions(
-    training: TrainingSettings, options: TrainOptions, loaded: LoadedBackbone
-) -> tuple[TrainingSettings, tuple[str, ...]]:
-    limit = max_positions(loaded)
-    if limit is None or training.max_length <= limit:
-        return training, ()
-    if options.max_length is not None:
-        raise ConfigError(f"--max-length {options.max_length}: {loaded.backbone.name} has positions for {limit} tokens")
-    return replace(training, max_length=limit), (f"texts are cut at {limit} tokens, for which the model has positions",)
 
 
 def _architecture(
