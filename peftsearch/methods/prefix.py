@@ -169,6 +169,10 @@ class Prefix:
         """2 l d_kv."""
         return 2 * size * block.attention.d_kv
 
+    def changed(self, block: Block, size: int) -> int:
+        """What it adds; the backbone stays as it is."""
+        return self.count(block, size)
+
     def label(self, block: Block, size: int) -> str:
         """The length: `l=8`."""
         return f"l={size}"
