@@ -10,6 +10,7 @@ from torch import nn
 from peftsearch.architecture import Architecture, Placement
 from peftsearch.backbone.anatomy import Backbone
 from peftsearch.methods import METHODS
+from peftsearch.methods.abilities import count_placed, is_placed
 from tests.tiny import FAMILIES
 
 
@@ -25,19 +26,19 @@ def make(family: str = "bert") -> Any:
 
 def place(backbone: Backbone, **sizes: int) -> Architecture:
     """Put each method at its size on every block: `place(backbone, lora=4, prefix=2)`."""
-    return Architecture(
-        placements=tuple(
-            Placement(
-                stack=block.stack,
-                block=block.index,
-                method=name,
-                size=min(size, METHODS[name].max_size(block)),
-                n_params=METHODS[name].count(block, min(size, METHODS[name].max_size(block))),
-            )
-            for block in backbone.blocks
-            for name, size in sizes.items()
-        )
-    )
+    placements = []
+    seen: set[str] = set()
+    for block in backbone.blocks:
+        for name, wanted in sizes.items():
+            method = METHODS[name]
+            if is_placed(method, block, backbone.blocks[0]):
+                size = min(wanted, method.max_size(block))
+                n_params = count_placed(method, block, size, name not in seen)
+                seen.add(name)
+                placements.append(
+                    Placement(stack=block.stack, block=block.index, method=name, size=size, n_params=n_params)
+                )
+    return Architecture(placements=tuple(placements))
 
 
 def available(backbone: Backbone, **sizes: int) -> dict[str, int]:
