@@ -379,7 +379,7 @@ def _attach(model: nn.Module, injected: Injected, placement: Placement, block: B
     injected.undo += attachment.undo
     key = f"{placement.stack}_{placement.block}_{placement.method}"
     device = next(model.get_submodule(block.path).parameters()).device
-    module = attachment.module.to(device=device, dtype=torch.float32)
+    module = attachment.module.to(device=device, dtype=torch.float32).train(model.training)
     first = next((injected[other] for other, name in injected.methods.items() if name == placement.method), None)
     if first is not None and isinstance(method, Sharing):
         method.share(first, module)

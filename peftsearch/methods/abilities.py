@@ -57,6 +57,16 @@ class Primed(Protocol):
         """Keep what scored highest and let go of the rest."""
 
 
+@runtime_checkable
+class Reducible(Protocol):
+    """A method of which a part serves training alone: after it a placement becomes one of a smaller method.
+
+    Its module has `reduced()`: the parameters of the smaller method's module, by name.
+    """
+
+    becomes: str
+
+
 def is_placed(method: Method, block: Block, first: Block) -> bool:
     """Whether a method that acts on a block has its placement there: one that acts once has it on the first alone."""
     return block is first or not isinstance(method, ModelWide)

@@ -6,12 +6,14 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from peftsearch.architecture import Architecture, Placement
 from peftsearch.backbone.anatomy import Backbone
 from peftsearch.methods import METHODS
 from peftsearch.methods.abilities import count_placed, is_placed
-from tests.tiny import FAMILIES
+from peftsearch.priming import prime
+from tests.tiny import FAMILIES, tiny_input
 
 
 def make(family: str = "bert") -> Any:
@@ -48,6 +50,13 @@ def available(backbone: Backbone, **sizes: int) -> dict[str, int]:
         for name, size in sizes.items()
         if all(METHODS[name].obstacle(block) is None for block in backbone.blocks)
     }
+
+
+def settle(model: nn.Module) -> None:
+    """Let methods choose what they train, on one batch."""
+    inputs = tiny_input(model)
+    batch = inputs | {"labels": torch.arange(len(next(iter(inputs.values())))) % 2}
+    prime(model, [batch], loss_of=functional.cross_entropy)
 
 
 def disturb(model: nn.Module, std: float = 0.1) -> None:
