@@ -69,7 +69,7 @@ def widen(values: torch.Tensor, margins: Margins | None) -> torch.Tensor:
     """
     if margins is None:
         return values
-    pieces = values.unflatten(-1, (margins.n_pieces, -1))  # (..., n_pieces, d_piece)
+    pieces = values.reshape(*values.shape[:-1], margins.n_pieces, -1)  # (..., n_pieces, d_piece)
     return functional.pad(pieces, (margins.front, margins.behind)).flatten(-2)
 
 

@@ -14,7 +14,7 @@ from transformers import AutoModel
 from peftsearch.backbone.anatomy import Backbone, Projection
 from peftsearch.backbone.detect import detect
 from peftsearch.errors import BackboneError
-from tests.methods import make
+from tests.methods import indices, make
 from tests.tiny import FAMILIES, GROUPED, RELATIVE, SHAPE, SIZES, TOKENS, build, tiny_input
 
 # (d_in, d_out) of query, key, value, output, ffn inputs..., ffn output; which have a bias;
@@ -139,10 +139,8 @@ def capture_attention(
 FUSED = {"persimmon": lambda: transformers.PersimmonConfig(**SHAPE, **TOKENS, max_position_embeddings=64)}
 
 
-def indices(p: Projection) -> list[int]:
-    """Where a projection's outputs are in its module's output."""
-    n, width = p.n_pieces, p.d_out // p.n_pieces
-    return [piece * (p.d_module or p.d_out) // n + p.start + i for piece in range(n) for i in range(width)]
+def indices_of(p: Projection) -> list[int]:
+    return indices(p.start, p.d_out, p.d_module, p.n_pieces)
 
 
 @pytest.mark.parametrize("family", [*sorted(set(FAMILIES) - OWN_ATTENTION), *FUSED])
@@ -167,7 +165,7 @@ def test_value_slices_and_heads_equal_what_attention_receives(family: str) -> No
         assert (query.shape[1], query.shape[3], key.shape[1], key.shape[3]) == (
             a.n_heads, a.head_dim, a.n_kv_heads, a.head_dim,
         )  # fmt: skip
-        slice_ = outputs[a.value.path].pop(0)[..., indices(a.value)]
+        slice_ = outputs[a.value.path].pop(0)[..., indices_of(a.value)]
         torch.testing.assert_close(value.transpose(1, 2).flatten(2), slice_.view(3, -1, a.d_kv), rtol=0, atol=0)
         if family == "gpt2":
             assert [p.start for p in (a.query, a.key, a.value)] == [0, 32, 64]
@@ -179,7 +177,7 @@ def test_slices_of_bloom_are_what_it_calls_query_key_and_value(part: str, index:
     module = model.get_submodule(backbone.blocks[0].attention.path)
     fused = torch.randn(3, 7, 96)
     own = module._reshape(fused)[index].transpose(1, 2).flatten(2)
-    assert torch.equal(fused[..., indices(getattr(backbone.blocks[0].attention, part))], own)
+    assert torch.equal(fused[..., indices_of(getattr(backbone.blocks[0].attention, part))], own)
 
 
 @torch.no_grad()
@@ -194,7 +192,7 @@ def test_slices_of_deberta_are_where_its_own_biases_are_added(part: str, bias: s
     getattr(module, bias).sub_(delta)
     p = getattr(attention, part)
     wide = torch.zeros(p.d_module)
-    wide[indices(p)] = delta
+    wide[indices_of(p)] = delta
     model.get_submodule(p.path).register_forward_hook(lambda _, args, out: out + wide)
     torch.testing.assert_close(model(**tiny_input(model)).logits, expected)
     assert (expected - before).abs().max() > 1e-4

@@ -124,6 +124,28 @@ def test_equals_attention_written_out() -> None:
     torch.testing.assert_close(attention(x)[0], expected, atol=1e-5, rtol=0)
 
 
+@torch.no_grad()
+def test_equals_cross_attention_written_out() -> None:
+    """As above for the attention of BART's decoder to its encoder; the prefix of its self-attention is another."""
+    model = make("bart")
+    block = detect(model).blocks[-1]
+    inject(model, place(detect(model), prefix=LENGTH))
+    disturb(model, std=1.0)
+    assert block.cross_attention is not None
+    prefix, attention = vectors(model, 1, "decoder").cross, model.get_submodule(block.cross_attention.path)
+    x, source = torch.randn(2, 5, 32), torch.randn(2, 7, 32)
+
+    def heads(states: torch.Tensor) -> torch.Tensor:
+        return states.unflatten(-1, (4, -1)).transpose(1, 2)
+
+    key = torch.cat((prefix.keys.expand(2, -1, -1, -1), heads(attention.k_proj(source))), dim=2)
+    value = torch.cat((prefix.values.expand(2, -1, -1, -1), heads(attention.v_proj(source))), dim=2)
+    weights = torch.softmax(heads(attention.q_proj(x)) @ key.transpose(2, 3) / 8**0.5, dim=-1)
+    expected = attention.out_proj((weights @ value).transpose(1, 2).flatten(2))
+    torch.testing.assert_close(attention(x, key_value_states=source)[0], expected, atol=1e-5, rtol=0)
+    assert Prefix().count(block, LENGTH) == 2 * LENGTH * (32 + 32)
+
+
 @pytest.mark.parametrize("family", [family for family in PREFIXED if family in TEXT_FAMILIES])
 @torch.no_grad()
 def test_padding_changes_nothing(family: str) -> None:
