@@ -19,7 +19,7 @@ from tests import runs
 from tests.found import best_of
 from tests.methods import available, disturb
 from tests.runs import call, save_model
-from tests.tiny import tiny_input
+from tests.tiny import outline, tiny_input
 
 HYBRID = {"lora": (1, 2, 3, 2), "bitfit": (0, 1, 1, 0), "adapter": (0, 2, 0, 2), "prefix": (3, 0, 0, 1)}
 
@@ -203,6 +203,15 @@ def test_adapters_configuration_names_method_size_and_blocks(tmp_path):
     assert (parallel["is_parallel"], parallel["scaling"], parallel["mh_adapter"]) == (True, 4.0, False)
     assert parallel["leave_out"] == [0, 1, 3]
     assert (prefix["prefix_length"], prefix["flat"], prefix["leave_out"]) == (6, True, [0, 1, 3])
+
+
+def test_a_decoder_that_reads_an_encoder_is_told_to_adapters():
+    from peftsearch.export.adapterhub import _config
+
+    for family, crosses in (("bart", True), ("bert", False)):
+        adapter, pfeiffer, prefix = (_config(m, 2, outline(family)) for m in ("adapter", "adapter_pfeiffer", "prefix"))
+        assert (adapter["cross_adapter"], pfeiffer["cross_adapter"]) == (crosses, False)
+        assert prefix["cross_prefix"] == crosses
 
 
 def test_a_reduction_factor_gives_every_width_back():
