@@ -1,9 +1,10 @@
 """The table of methods: to add one, write its file and its line here.
 
 Order matters where methods act on the same module. The order of the table is the order in which hooks are
-registered, whatever the order in an architecture: a projection's output passes through LoRA, then the bias delta,
-then the serial adapter; the parallel adapter, which reads the network's input, adds last. Prefix changes the attention
-function alone and commutes with the others.
+registered, whatever the order in an architecture: a projection's output passes through DoRA, whose norm is that of the
+pretrained weight, then what adds to the weight (LoRA to SAID), then the bias delta, then the scales of IA3, then the
+serial adapter; the parallel adapter and KronA_res, which read the network's input, add last. LayerNorm acts where only
+BitFit does, and commutes with it; prefix changes the attention function alone and commutes with the others.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from peftsearch.methods.compacter import Compacter
 from peftsearch.methods.diffpruning import DiffPruning
 from peftsearch.methods.far import Far
 from peftsearch.methods.fishmask import FishMask
+from peftsearch.methods.ia3 import IA3
 from peftsearch.methods.ladder import Ladder
 from peftsearch.methods.lora import LoRA
 from peftsearch.methods.mam import MixAndMatch
@@ -38,6 +40,7 @@ METHODS: dict[str, Method] = {
         Far(),
         Said(),
         BitFit(),
+        IA3(),
         Adapter(),
         Adapter(name="adapter_pfeiffer", paper="2005.00247", places_in_block=("ffn",)),
         Compacter(),
