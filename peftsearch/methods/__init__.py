@@ -21,6 +21,7 @@ from peftsearch.methods.far import Far
 from peftsearch.methods.fishmask import FishMask
 from peftsearch.methods.ia3 import IA3
 from peftsearch.methods.ladder import Ladder
+from peftsearch.methods.layernorm import LayerNorm
 from peftsearch.methods.lora import LoRA
 from peftsearch.methods.mam import MixAndMatch
 from peftsearch.methods.method import Attachment, Method
@@ -40,6 +41,7 @@ METHODS: dict[str, Method] = {
         Far(),
         Said(),
         BitFit(),
+        LayerNorm(),
         IA3(),
         Adapter(),
         Adapter(name="adapter_pfeiffer", paper="2005.00247", places_in_block=("ffn",)),
