@@ -20,6 +20,8 @@ from peftsearch.methods.diffpruning import DiffPruning
 from peftsearch.methods.far import Far
 from peftsearch.methods.fishmask import FishMask
 from peftsearch.methods.ia3 import IA3
+from peftsearch.methods.krona import KronA
+from peftsearch.methods.krona_res import KronARes
 from peftsearch.methods.ladder import Ladder
 from peftsearch.methods.layernorm import LayerNorm
 from peftsearch.methods.lora import LoRA
@@ -36,6 +38,7 @@ METHODS: dict[str, Method] = {
     method.name: method
     for method in (
         LoRA(),
+        KronA(),
         FishMask(),
         DiffPruning(),
         Far(),
@@ -50,6 +53,7 @@ METHODS: dict[str, Method] = {
         SparseAdapter(),
         AdaMix(),
         ParallelAdapter(),
+        KronARes(),
         Prefix(),
         PrefixMLP(),
         MixAndMatch(),
