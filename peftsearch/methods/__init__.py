@@ -17,6 +17,7 @@ from peftsearch.methods.adapter_sparse import SparseAdapter
 from peftsearch.methods.bitfit import BitFit
 from peftsearch.methods.compacter import Compacter
 from peftsearch.methods.diffpruning import DiffPruning
+from peftsearch.methods.dora import DoRA
 from peftsearch.methods.far import Far
 from peftsearch.methods.fishmask import FishMask
 from peftsearch.methods.ia3 import IA3
@@ -37,6 +38,7 @@ from peftsearch.methods.unipelt import UniPelt
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
+        DoRA(),
         LoRA(),
         KronA(),
         FishMask(),
