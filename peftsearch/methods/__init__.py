@@ -28,6 +28,7 @@ from peftsearch.methods.layernorm import LayerNorm
 from peftsearch.methods.lora import LoRA
 from peftsearch.methods.mam import MixAndMatch
 from peftsearch.methods.method import Attachment, Method
+from peftsearch.methods.phm import PHM
 from peftsearch.methods.prefix import Prefix
 from peftsearch.methods.prefix_mlp import PrefixMLP
 from peftsearch.methods.prompt import Prompt
@@ -50,6 +51,7 @@ METHODS: dict[str, Method] = {
         IA3(),
         Adapter(),
         Adapter(name="adapter_pfeiffer", paper="2005.00247", places_in_block=("ffn",)),
+        PHM(),
         Compacter(),
         Compacter(name="compacter_pp", paper="2106.04647, sec. 4.3", places_in_block=("ffn",)),
         SparseAdapter(),
