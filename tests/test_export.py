@@ -234,6 +234,8 @@ def test_a_reduction_factor_gives_every_width_back():
         ("peft", {"bitfit": (1, 1, 1, 0)}, "bitfit on encoder blocks 0-2 (it trains biases only beside LoRA); formats "
          "that can: merged (what does not merge beside it), peftsearch"),
         ("adapters", HYBRID, "cannot hold bitfit on encoder blocks 1-2 (it has no BitFit); formats that can: merged"),
+        ("peft", {"ia3": (1, 1, 0, 0)}, "ia3 on encoder blocks 0-1 (this export does not write it); formats that can: "
+         "merged"),
         ("merged", {"prefix": (1, 1, 0, 0)}, "prefix on encoder blocks 0-1 (it does not merge); formats that can: "
          "adapters (the configuration), peftsearch"),
         ("adapters", {"adapter": (2, 1, 0, 0), "adapter_parallel": (0, 1, 1, 0)}, "cannot hold adapter_parallel on "

@@ -1,4 +1,4 @@
-"""What the methods that act on linear maps share: stable names, slices of fused maps, and hooks on outputs."""
+"""What the methods that act on linear maps share: stable names, slices of fused maps, hooks on outputs, and a tap."""
 
 from __future__ import annotations
 
@@ -110,3 +110,31 @@ def hook_outputs(model: nn.Module, hooks: Mapping[str, tuple[str, Hook]]) -> lis
     found = [(model.get_submodule(path), hook) for path, hook in hooks.values()]
     handles: list[RemovableHandle] = [module.register_forward_hook(hook) for module, hook in found]
     return [handle.remove for handle in handles]
+
+
+class Tap(nn.Module):
+    """Holds the input of a network from the hook on its first map to the hook on its last.
+
+    Both hooks run in every forward, in a block that gradient checkpointing computes anew too, and `take` lets go of
+    the input: nothing is kept from one forward to the next.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: torch.Tensor | None = None
+        """Input of the network `(..., d)`, only while the network itself is running."""
+
+    def see(self, module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
+        """Keep the input of the first map `(..., d)`; its output passes through."""
+        self.seen = args[0]
+        return output
+
+    def take(self) -> torch.Tensor:
+        """The input `(..., d)`, once."""
+        assert self.seen is not None, "the network's first map has not run"
+        x, self.seen = self.seen, None
+        return x
+
+    def forget(self) -> None:
+        """Let go of an input that a forward left behind when it ended in an error between the two hooks."""
+        self.seen = None

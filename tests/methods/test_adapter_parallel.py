@@ -68,7 +68,7 @@ def gradients(model: nn.Module) -> dict[str, torch.Tensor]:
     model.zero_grad()
     inputs = tiny_input(model) | {"labels": torch.arange(3) % 2}
     model(**inputs).loss.backward()
-    assert all(b.seen is None for b in bottlenecks(model)), "an input outlives its forward"
+    assert all(b.tap.seen is None for b in bottlenecks(model)), "an input outlives its forward"
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
@@ -97,7 +97,7 @@ def test_a_network_that_is_computed_anew_alone_sees_its_own_input() -> None:
     first, last = nn.Linear(8, 16), nn.Linear(16, 8)
     own = ParallelBottleneck(8, 2, 4.0)
     nn.init.normal_(own.w_up)
-    first.register_forward_hook(own.see)
+    first.register_forward_hook(own.tap.see)
     last.register_forward_hook(own.forward)
 
     def network(x: torch.Tensor) -> torch.Tensor:
@@ -120,10 +120,10 @@ def test_an_error_in_the_network_leaves_nothing_after_removal() -> None:
     handle = model.get_submodule(detect(model).blocks[0].ffn.output.path).register_forward_pre_hook(fail)
     with pytest.raises(RuntimeError, match="out of memory"):
         model(**tiny_input(model))
-    assert own.seen is not None
+    assert own.tap.seen is not None
     handle.remove()
     injection.remove()
-    assert own.seen is None
+    assert own.tap.seen is None
 
 
 @torch.no_grad()

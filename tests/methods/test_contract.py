@@ -134,7 +134,8 @@ def test_facts_are_stated(name: str) -> None:
     assert method.places
     assert method.changes
     assert method.lr_scale > 0
-    assert method.label(block, 1) != method.label(block, 2)
+    assert method.label(block, 1)
+    assert method.max_size(block) == 1 or method.label(block, 1) != method.label(block, 2)
 
 
 @pytest.mark.parametrize("name", METHODS)
