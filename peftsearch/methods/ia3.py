@@ -89,7 +89,8 @@ class IA3:
     name: str = "ia3"
     paper: str = "2205.05638, sec. 3.3"
     places: str = "keys, values and the input of the ffn's output map"
-    lr_scale: float = 1.0
+    lr_scale: float = 3.0
+    """Few scales have to move far: at 60 steps on TREC it scores at this rate as LoRA does at its own."""
     knob: str = "subset"
     merges: bool = True
     changes: str = "rows and biases of key and value, columns of ffn_out (each by one factor)"

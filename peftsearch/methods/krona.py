@@ -119,7 +119,8 @@ class KronA:
     """Which maps it acts on, out of LoRA's `TARGETS`."""
     scaling: float = 1.0
     """The s of the paper, which multiplies the product."""
-    lr_scale: float = 1.0
+    lr_scale: float = 3.0
+    """At 60 steps on TREC it scores far higher at this rate than at LoRA's (measured at 1 and 3)."""
     knob: str = "shape"
     merges: bool = True
     changes: str = "whole matrices"
