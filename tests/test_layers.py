@@ -33,7 +33,18 @@ LAYERS = {
         "display",
         "pareto",
     }
-    | {"advice", "memory", "claims", "storage", "study", "found", "refitting", "output_folder", "shapes"},
+    | {
+        "regularising",
+        "advice",
+        "memory",
+        "claims",
+        "storage",
+        "study",
+        "found",
+        "refitting",
+        "output_folder",
+        "shapes",
+    },
     3: {"tasks", "training", "priming", "evaluate", "measure", "sensitivity", "verdict", "checkpoint", "api", "export"}
     | {"generation"}
     | {"points", "axis", "front", "front_text", "report"},

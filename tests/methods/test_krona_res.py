@@ -16,7 +16,7 @@ from tests.tiny import FAMILIES, tiny_input
 @torch.no_grad()
 def test_adds_the_papers_formula_of_the_networks_input(family: str) -> None:
     model = make(family)
-    block = detect(model).blocks[1]
+    block = detect(model).blocks[-1]
     first, last = model.get_submodule(block.ffn.inputs[0].path), model.get_submodule(block.ffn.output.path)
     seen: dict[str, torch.Tensor] = {}
     first.register_forward_pre_hook(lambda module, args: seen.update(x=args[0]))
@@ -24,7 +24,7 @@ def test_adds_the_papers_formula_of_the_networks_input(family: str) -> None:
     injection = inject(model, place(detect(model), krona_res=2))
     last.register_forward_hook(lambda module, args, output: seen.update(adapted=output))
     disturb(model)
-    own = injection.injected[f"{block.stack}_1_krona_res"]
+    own = injection.injected[f"{block.stack}_{block.index}_krona_res"]
     model(**tiny_input(model))
     expected = seen["plain"] + seen["x"] @ torch.kron(own.a, own.b).T + own.residual * seen["x"]
     assert own.residual.abs() > 1e-3
