@@ -195,15 +195,18 @@ def _add_model(command: argparse.ArgumentParser, default: str) -> None:
     model.add_argument("--anatomy", type=Path, metavar="YAML", help="describes the blocks of an unknown model")
 
 
+_FOLDER = "of images a folder with a folder for each class"
+
+
 def _add_task(command: argparse.ArgumentParser, default: str, generation: bool = False) -> None:
     task = command.add_argument_group(f"task (default: {default})")
     task.add_argument("--task", help="embedded task, or a hub data set such as glue/sst2; several with commas")
     for split in ("train", "validation", "test"):
-        task.add_argument(f"--{split}", type=Path, metavar="FILE", help="CSV, TSV, JSONL or Parquet")
+        task.add_argument(f"--{split}", type=Path, metavar="FILE", help=f"CSV, TSV, JSONL or Parquet; {_FOLDER}")
     task.add_argument("--text-column", metavar="NAME")
     task.add_argument("--pair-column", metavar="NAME", help="second text of a pair")
     task.add_argument("--label-column", metavar="NAME")
-    kinds, metrics = ["classification", "regression"], "accuracy, f1, matthews; pearson, spearman"
+    kinds, metrics = ["classification", "regression", "image"], "accuracy, f1, matthews; pearson, spearman"
     if generation:
         kinds, metrics = [*kinds, "generation"], f"{metrics}; of a generation perplexity, bleu, rouge_l"
         task.add_argument("--prompt-column", metavar="NAME", help="prompt of a generation")
@@ -241,7 +244,9 @@ def _add_train(train: argparse.ArgumentParser) -> None:
 def _add_evaluate(evaluate: argparse.ArgumentParser) -> None:
     _add_trained(evaluate)
     evaluate.add_argument("--task", help="embedded task, or a hub data set (default: what it was trained on)")
-    evaluate.add_argument("--test", type=Path, metavar="FILE", help="CSV, TSV, JSONL or Parquet, with labels")
+    evaluate.add_argument(
+        "--test", type=Path, metavar="FILE", help=f"CSV, TSV, JSONL or Parquet, with labels; {_FOLDER}"
+    )
     evaluate.add_argument("--split", choices=("validation", "test"), help="of the task (default: test, if it has one)")
     evaluate.add_argument("--label-column", metavar="NAME")
     evaluate.add_argument("--metric", metavar="NAME", help="accuracy, f1, matthews, pearson or spearman")
@@ -250,7 +255,9 @@ def _add_evaluate(evaluate: argparse.ArgumentParser) -> None:
 
 def _add_predict(predict: argparse.ArgumentParser) -> None:
     _add_trained(predict)
-    predict.add_argument("--input", type=Path, required=True, metavar="FILE", help="CSV, TSV, JSONL or Parquet")
+    predict.add_argument(
+        "--input", type=Path, required=True, metavar="FILE", help="CSV, TSV, JSONL or Parquet; or a folder of images"
+    )
     predict.add_argument("--output", type=Path, required=True, metavar="FILE", help="CSV, TSV, JSONL or Parquet")
     predict.add_argument("--overwrite", action="store_true", help="replace the output")
 

@@ -327,6 +327,8 @@ def within_positions(
     """
     from peftsearch.backbone.load import max_positions
 
+    if loaded.reads_images and max_length is not None:
+        raise ConfigError(f"--max-length {max_length}: {loaded.backbone.name} reads images, not texts; leave it out")
     limit = max_positions(loaded)
     if limit is None or training.max_length <= limit:
         return training, ()

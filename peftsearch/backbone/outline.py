@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from peftsearch.backbone.anatomy import Backbone, Weights
+from peftsearch.backbone.auto import classifier_class
 from peftsearch.backbone.describe import describe
 from peftsearch.backbone.detect import detect
 from peftsearch.backbone.folder import demo_folder, find_folder
@@ -92,13 +93,13 @@ def weights_of(model: nn.Module, backbone: Backbone) -> Weights:
 
 def _build(name: str, source: str, options: dict[str, Any]) -> Any:
     """Build the model with the head that `run` gives it, or bare where transformers has none for it."""
-    from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
+    from transformers import AutoConfig, AutoModel
 
     try:
         with quiet():
             config = AutoConfig.from_pretrained(source, **options)
-            known = type(config) in AutoModelForSequenceClassification._model_mapping
-            builder = AutoModelForSequenceClassification if known else AutoModel
+            headed = classifier_class(config)
+            builder = headed if type(config) in headed._model_mapping else AutoModel
             with torch.device("meta"):
                 return builder.from_config(config, trust_remote_code=options["trust_remote_code"])
     except Exception as error:  # files from outside raise anything: OSError, ValueError, KeyError, TypeError
