@@ -111,13 +111,15 @@ def decode(name: str, content: bytes) -> Any:
     Raises:
         TaskError: It is damaged, no image, or has more than 8 bits a channel.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of palettes with transparency, and of sizes that are refused only above
             image = ImageOps.exif_transpose(Image.open(io.BytesIO(content)))
             mode, rgb = image.mode, image.convert("RGB")
+    except UnidentifiedImageError as fault:  # whose own words name a buffer
+        raise TaskError(f"{name}: is no image that Pillow knows, or damaged; write it anew or leave it out") from fault
     except Exception as fault:  # decoders raise anything on damaged files: OSError, SyntaxError, struct.error
         raise TaskError(
             f"{name}: cannot be read as an image ({one_line(fault, 80)}); write it anew or leave it out"
