@@ -24,6 +24,8 @@ _LAZY = {
     "refit": "peftsearch.refitting",
     "remove": "peftsearch.injection",
     "param_groups": "peftsearch.injection",
+    "prime": "peftsearch.priming",
+    "reduce": "peftsearch.reducing",
     "save_state": "peftsearch.injection",
     "load_state": "peftsearch.injection",
     "PeftSearchError": "peftsearch.errors",

@@ -22,6 +22,7 @@ from peftsearch.errors import BudgetError, ConfigError, unknown_name
 from peftsearch.fitting import fit
 from peftsearch.memory import FLOATS, PACKINGS, Memory, Step, blocks_passed, estimate, hidden_state_bytes
 from peftsearch.methods import get_method
+from peftsearch.methods.abilities import count_placed
 from peftsearch.objectives import show_bytes
 
 MOST = {"--batch": 1_000_000, "--seq": 10_000_000}
@@ -160,12 +161,15 @@ def _require_same_model(path: Path, model: Mapping[str, Any], architecture: Arch
                 "the model that it was found on, or a --budget to size a design for this one"
             )
     blocks = {(block.stack, block.index): block for block in backbone.blocks}
+    seen: set[str] = set()
     for p in architecture.placements:
         where = f"{path}: {p.stack} block {p.block}, {p.method}"
         block, method = blocks.get((p.stack, p.block)), get_method(p.method)
         if block is None:
             raise ConfigError(f"{where}: {backbone.name} has no such block")
-        if not 1 <= p.size <= method.max_size(block) or method.count(block, p.size) != p.n_params:
+        is_first = p.method not in seen
+        seen.add(p.method)
+        if not 1 <= p.size <= method.max_size(block) or count_placed(method, block, p.size, is_first) != p.n_params:
             raise ConfigError(f"{where}: {method.knob} {p.size} with {p.n_params} parameters is none on {block.path}")
 
 

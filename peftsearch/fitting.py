@@ -12,6 +12,9 @@ A slot is one method on one block. The rule, in whole sizes:
 The order of step 2 does not depend on the budget, and step 3 takes the largest step first from steps of constant
 cost; so a larger budget never gives fewer parameters.
 
+A method that acts once on a model has one slot, on the first block, whose target is the sum of those that it would
+have on every block of its groups. Parameters that all placements of a method share are a cost of its first slot.
+
 A design may spend a share of the budget alone: the rule then works on floor(share x budget). A design that fixes its
 sizes gets exactly these: they are its smallest and its largest at once, and nothing grows.
 """
@@ -29,6 +32,7 @@ from peftsearch.budget import Budget
 from peftsearch.errors import BudgetError, ConfigError, MethodError
 from peftsearch.grouping import group_of_blocks
 from peftsearch.methods import METHODS, get_method
+from peftsearch.methods.abilities import ModelWide, Sharing
 from peftsearch.methods.method import Method
 
 
@@ -42,17 +46,19 @@ class _Slot:
     size: int = 1
     fixed: bool = False
     """Whether the design itself says the size."""
+    shared: int = 0
+    """Parameters of the method's first slot that all its slots share."""
 
     @property
     def cost(self) -> int:
-        return self.method.count(self.block, self.size)
+        return self.method.count(self.block, self.size) + self.shared
 
     @property
     def step(self) -> int | None:
         """Cost of the next size; None at the largest or only one."""
         if self.fixed or self.size >= self.method.max_size(self.block):
             return None
-        return self.method.count(self.block, self.size + 1) - self.cost
+        return self.method.count(self.block, self.size + 1) - self.method.count(self.block, self.size)
 
 
 def fit(design: Design, backbone: Backbone, budget: Budget) -> Architecture:
@@ -109,17 +115,26 @@ def _share(design: Design) -> Fraction:
 
 def _slots(design: Design, backbone: Backbone) -> list[_Slot]:
     groups = group_of_blocks(design.grouping, len(backbone.blocks), len(design.methods))
-    order = list(METHODS)
+    order = {name: rank for rank, name in enumerate(METHODS)}
     sizes = dict(design.sizes)
-    slots = []
+    slots: list[_Slot] = []
+    first: dict[str, _Slot] = {}
     for block, group in zip(backbone.blocks, groups, strict=True):
-        names = sorted(design.methods[group], key=lambda name: order.index(name) if name in METHODS else -1)
-        for method in map(get_method, names):
+        names = design.methods[group]
+        for method in sorted(map(get_method, names), key=lambda m: order[m.name]):
             if (obstacle := method.obstacle(block)) is not None:
                 raise MethodError(f"{method.name} cannot act on this backbone: {obstacle}")
-            slot = _Slot(block=block, method=method, weight=design.allocation[group] / len(names))
+            weight = design.allocation[group] / len(names)
+            if isinstance(method, ModelWide) and method.name in first:
+                first[method.name].weight += weight
+                continue
+            place = backbone.blocks[0] if isinstance(method, ModelWide) else block
+            slot = _Slot(block=place, method=method, weight=weight)
             if sizes:
-                slot.size, slot.fixed = _fixed_size(method, block, sizes), True
+                slot.size, slot.fixed = _fixed_size(method, place, sizes), True
+            if isinstance(method, Sharing) and method.name not in first:
+                slot.shared = method.n_shared(place)
+            first.setdefault(method.name, slot)
             slots.append(slot)
     return slots
 

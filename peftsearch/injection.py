@@ -28,6 +28,8 @@ from peftsearch.backbone.anatomy import Backbone, Block
 from peftsearch.backbone.detect import detect
 from peftsearch.errors import MethodError
 from peftsearch.methods import METHODS, get_method
+from peftsearch.methods.abilities import Mixed, Sharing, count_placed, is_placed
+from peftsearch.methods.method import Method
 from peftsearch.methods.projections import Foldable
 
 NAME = "peftsearch"
@@ -152,20 +154,32 @@ def param_groups(model: nn.Module, lr: float) -> list[dict[str, Any]]:
         Groups with `name`, `params`, `lr` and `weight_decay`; no empty ones.
     """
     injected = _injected(model)
-    params: dict[str, list[nn.Parameter]] = {}
+    groups: dict[str, tuple[float, dict[int, nn.Parameter]]] = {}  # placements may share parameters: once each
     for key, module in injected.items():
-        params.setdefault(injected.methods[key], []).extend(module.parameters())
-    rates = {name: METHODS[name].lr_scale for name in params} | {"head": HEAD_LR_SCALE}
-    params["head"] = [p for name, p in model.named_parameters() if name in injected.head]
+        for name, rate, part in _parts(METHODS[injected.methods[key]], module):
+            groups.setdefault(name, (rate, {}))[1].update({id(p): p for p in part.parameters()})
+    groups["head"] = (HEAD_LR_SCALE, {id(p): p for name, p in model.named_parameters() if name in injected.head})
     return [
-        {"name": name, "params": group, "lr": lr * rates[name], "weight_decay": 0.0}
-        for name, group in params.items()
+        {"name": name, "params": list(group.values()), "lr": lr * rate, "weight_decay": 0.0}
+        for name, (rate, group) in groups.items()
         if group
     ]
 
 
+def _parts(method: Method, module: nn.Module) -> Iterator[tuple[str, float, nn.Module]]:
+    """Name, rate and module of what trains at one rate: a method, or each part of a mixed one."""
+    if isinstance(method, Mixed):
+        for part in method.parts:
+            yield f"{method.name}.{part.name}", method.lr_scale * part.lr_scale, module.get_submodule(part.name)
+    else:
+        yield method.name, method.lr_scale, module
+
+
 def state(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Copy what is trained: injected parameters (`peftsearch.STACK_BLOCK_METHOD...`) and the head's, by name."""
+    """Copy what is trained: injected parameters (`peftsearch.STACK_BLOCK_METHOD...`) and the head's, by name.
+
+    With them go the injected buffers, such as the positions that a sparse method chose.
+    """
     return {name: parameter.detach().clone() for name, parameter in _trained(model).items()}
 
 
@@ -298,10 +312,12 @@ def _injected(model: nn.Module) -> Injected:
     return injected
 
 
-def _trained(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The injected parameters and the head's, by their names in the model."""
-    head = _injected(model).head
-    return {name: p for name, p in model.named_parameters() if name in head or name.startswith(f"{NAME}.")}
+def _trained(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The injected parameters and buffers and the head's parameters, by their names in the model."""
+    injected = _injected(model)
+    named: dict[str, torch.Tensor] = dict(model.named_parameters())
+    named |= {f"{NAME}.{name}": buffer for name, buffer in injected.named_buffers()}
+    return {name: value for name, value in named.items() if name in injected.head or name.startswith(f"{NAME}.")}
 
 
 def _check(architecture: Architecture, backbone: Backbone) -> list[tuple[Placement, Block]]:
@@ -315,23 +331,30 @@ def _check(architecture: Architecture, backbone: Backbone) -> list[tuple[Placeme
         if block is None:
             stacks = ", ".join(f"{stack.name} 0 to {len(stack.blocks) - 1}" for stack in backbone.stacks)
             raise MethodError(f"{where}: no such block (the backbone has {stacks})")
-        _check_placement(placement, block, where)
-        order = (position, ranks[placement.method])
+        order = (position, ranks[get_method(placement.method).name])
         if order in found:
             raise MethodError(f"{where}: placed twice")
         found[order] = (placement, block)
-    return [found[order] for order in sorted(found)]
+    placed = [found[order] for order in sorted(found)]
+    seen: set[str] = set()
+    for placement, block in placed:
+        _check_placement(placement, block, backbone.blocks[0], placement.method not in seen)
+        seen.add(placement.method)
+    return placed
 
 
-def _check_placement(placement: Placement, block: Block, where: str) -> None:
+def _check_placement(placement: Placement, block: Block, first: Block, is_first: bool) -> None:
+    where = f"{placement.stack} block {placement.block}, {placement.method}"
     method = get_method(placement.method)
+    if not is_placed(method, block, first):
+        raise MethodError(f"{where}: it acts once on a model and is placed on the first block")
     obstacle = method.obstacle(block)
     if obstacle is not None:
         raise MethodError(f"{where}: {obstacle}")
     largest = method.max_size(block)
     if not 1 <= placement.size <= largest:
         raise MethodError(f"{where}: {method.knob} {placement.size} is outside 1 to {largest}")
-    n_params = method.count(block, placement.size)
+    n_params = count_placed(method, block, placement.size, is_first)
     if placement.n_params != n_params:
         label = method.label(block, placement.size)
         raise MethodError(f"{where}: {label} has {n_params} parameters, the architecture says {placement.n_params}")
@@ -351,9 +374,14 @@ def _freeze(model: nn.Module, architecture: Architecture, backbone: Backbone, he
 
 def _attach(model: nn.Module, injected: Injected, placement: Placement, block: Block) -> None:
     """Attach one placement, in float32 on the block's device."""
-    attachment = METHODS[placement.method].attach(model, block, placement.size)
+    method = METHODS[placement.method]
+    attachment = method.attach(model, block, placement.size)
     injected.undo += attachment.undo
     key = f"{placement.stack}_{placement.block}_{placement.method}"
     device = next(model.get_submodule(block.path).parameters()).device
-    injected[key] = attachment.module.to(device=device, dtype=torch.float32)
+    module = attachment.module.to(device=device, dtype=torch.float32).train(model.training)
+    first = next((injected[other] for other, name in injected.methods.items() if name == placement.method), None)
+    if first is not None and isinstance(method, Sharing):
+        method.share(first, module)
+    injected[key] = module
     injected.methods[key] = placement.method

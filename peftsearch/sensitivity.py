@@ -27,6 +27,7 @@ from peftsearch.backbone.anatomy import Backbone
 from peftsearch.backbone.load import LoadedBackbone, reset_head
 from peftsearch.injection import Injection, inject
 from peftsearch.methods import METHODS
+from peftsearch.methods.abilities import count_placed, is_placed
 from peftsearch.training import forward
 
 N_BATCHES = 8
@@ -78,11 +79,15 @@ def measure(
 
 
 def _superset(names: list[str], backbone: Backbone) -> Architecture:
-    placements = []
+    placements, seen = [], set()
     for block in backbone.blocks:
         for name in names:
-            size = min(PROBE_SIZE, METHODS[name].max_size(block))
-            n_params = METHODS[name].count(block, size)
+            method = METHODS[name]
+            if not is_placed(method, block, backbone.blocks[0]):
+                continue
+            size = min(PROBE_SIZE, method.max_size(block))
+            n_params = count_placed(method, block, size, name not in seen)
+            seen.add(name)
             placements.append(
                 Placement(stack=block.stack, block=block.index, method=name, size=size, n_params=n_params)
             )

@@ -21,9 +21,20 @@ LAYERS = {
         "methods",
         "backbone",
     },
-    2: {"fitting", "feasibility", "knapsack", "injection", "samplers", "pruners", "baselines", "display", "pareto"}
+    2: {
+        "fitting",
+        "feasibility",
+        "knapsack",
+        "injection",
+        "reducing",
+        "samplers",
+        "pruners",
+        "baselines",
+        "display",
+        "pareto",
+    }
     | {"advice", "memory", "claims", "storage", "study", "found", "refitting", "output_folder", "shapes"},
-    3: {"tasks", "training", "evaluate", "measure", "sensitivity", "verdict", "checkpoint", "api", "export"}
+    3: {"tasks", "training", "priming", "evaluate", "measure", "sensitivity", "verdict", "checkpoint", "api", "export"}
     | {"generation"}
     | {"points", "axis", "front", "front_text", "report"},
     4: {
@@ -46,7 +57,7 @@ LAYERS = {
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names}
 TORCH = {
     "methods", "backbone", "injection", "tasks", "training", "evaluate", "measure", "sensitivity", "engines", "trial",
-    "checkpoint", "api", "export", "refitting", "trainer", "generation",
+    "priming", "reducing", "checkpoint", "api", "export", "refitting", "trainer", "generation",
 }  # fmt: skip
 """Parts that may import torch; `backbone/anatomy.py` may not, since counting and fitting stand on it."""
 

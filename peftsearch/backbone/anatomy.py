@@ -89,6 +89,18 @@ class FeedForward:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Words:
+    """Where a model of one stack looks up its words, and where what came of them leaves the stack."""
+
+    path: str
+    """Dotted path of the word embeddings."""
+    width: int
+    """Width of one embedding; in some families (ELECTRA) not the hidden size."""
+    last_block: str
+    """Dotted path of the stack's last block."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Block:
     """One transformer block."""
 
@@ -104,6 +116,8 @@ class Block:
     norms: tuple[Norm, ...] = ()
     cross_attention: Attention | None = None
     """Set in the decoder of an encoder-decoder model."""
+    words: Words | None = None
+    """The model's words, the same in all blocks; None in models of two stacks and of other inputs."""
 
     @property
     def projections(self) -> tuple[Projection, ...]:

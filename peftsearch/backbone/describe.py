@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import takewhile
 from os import PathLike
 from pathlib import Path
@@ -19,6 +20,7 @@ from peftsearch.backbone.anatomy import Attention, Backbone, Block, FeedForward,
 from peftsearch.backbone.maps import (
     check_widths,
     count_params,
+    find_words,
     is_linear,
     join,
     list_head,
@@ -98,11 +100,13 @@ class _Reader:
         read = [self._block(f"{given['blocks']}.{i}", i) for i in range(len(list(blocks.children())))]
         self._raise_faults()
         side = "decoder" if given["causal"] else "encoder"
+        found = [block for block in read if block is not None]
+        words = find_words(model, found[-1].path)
         return Backbone(
             name=name,
             model_type=str(getattr(getattr(model, "config", None), "model_type", type(model).__name__.lower())),
             n_params=count_params(base, without=[module for module in heads.values() if module is not None]),
-            stacks=(Stack(name=side, blocks=tuple(block for block in read if block is not None)),),  # type: ignore[arg-type]  # one of the two literals
+            stacks=(Stack(name=side, blocks=tuple(replace(block, words=words) for block in found)),),  # type: ignore[arg-type]  # one of the two literals
             revision=revision,
             head=tuple(heads) if given["head"] is not None else list_head(model, base),
         )

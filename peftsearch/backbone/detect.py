@@ -7,6 +7,7 @@ mixtures of experts, per-head interleaved fused projections, and blocks whose we
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Literal
 
 from torch import nn
@@ -16,6 +17,7 @@ from peftsearch.backbone.feedforward import find_ffn
 from peftsearch.backbone.maps import (
     check_widths,
     count_params,
+    find_words,
     is_linear,
     join,
     list_head,
@@ -102,6 +104,8 @@ def _read_stacks(model: nn.Module, paths: list[str]) -> tuple[Stack, ...]:
             f"{len(stacks[0].blocks)} in {paths[0]}",
             "blocks whose weights several layers share are not supported; choose a model without weight sharing",
         )
+    if len(stacks) == 1 and (words := find_words(model, stacks[0].blocks[-1].path)) is not None:
+        stacks = [replace(stacks[0], blocks=tuple(replace(block, words=words) for block in stacks[0].blocks))]
     return tuple(sorted(stacks, key=lambda stack: stack.name, reverse=True))  # encoder before decoder
 
 

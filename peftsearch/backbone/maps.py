@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from peftsearch.backbone.anatomy import Attention, FeedForward, Norm, Projection
+from peftsearch.backbone.anatomy import Attention, FeedForward, Norm, Projection, Words
 from peftsearch.errors import BackboneError, one_line
 
 ANATOMY_HINT = (
@@ -85,6 +85,19 @@ def count_params(root: nn.Module, without: Iterable[nn.Module] = ()) -> int:
                 else:
                     total += parameter.numel()
     return total
+
+
+def find_words(model: nn.Module, last_block: str) -> Words | None:
+    """Find the word embeddings of a model of one stack; None where its input is not words."""
+    library: Any = model
+    try:
+        words = library.get_input_embeddings()
+    except (AttributeError, NotImplementedError):  # not a transformers model, or one of other inputs
+        return None
+    if not isinstance(words, nn.Embedding):
+        return None
+    path = next(path for path, module in model.named_modules() if module is words)
+    return Words(path=path, width=words.embedding_dim, last_block=last_block)
 
 
 def list_head(model: nn.Module, base: nn.Module) -> tuple[str, ...]:

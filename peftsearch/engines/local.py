@@ -17,6 +17,8 @@ from peftsearch.engines.job import Job, Outcome
 from peftsearch.evaluate import Objective
 from peftsearch.injection import inject, load_state, packed_state, param_groups
 from peftsearch.measure import Meter
+from peftsearch.priming import N_BATCHES as PRIMING_BATCHES
+from peftsearch.priming import needs_priming, prime
 from peftsearch.tasks.encode import EncodedSplit, EncodedTask, batches
 from peftsearch.tasks.suite import Suite
 from peftsearch.training import TrainingLog, TrainingSettings, train
@@ -155,6 +157,8 @@ class LocalEngine:
         stops = evaluation_steps(job.steps, job.evaluations)
         with wearing(model, track.head), inject(model, job.architecture, backbone, seed=job.seed):
             reset_head(model, backbone, job.seed)
+            if needs_priming(model):
+                self._prime(track, job.seed)
             torch.manual_seed(job.seed)
             steps = train(
                 model,
@@ -185,6 +189,15 @@ class LocalEngine:
                 measures=self._meter.measure(job.architecture, log.step_s) if measure else {},
                 state=packed_state(model) if job.keep_state else None,
             )
+
+    def _prime(self, track: _Track, seed: int) -> None:
+        prime(
+            self._loaded.model,
+            batches(track.encoded.train, self._settings.batch_size, seed=seed, steps=PRIMING_BATCHES),
+            loss_of=track.objective.loss,
+            device=self._device,
+            autocast=self._autocast,
+        )
 
     def test_scores(self, architecture: Architecture, states: Sequence[Path]) -> list[float]:
         """Score trained states, one a task, on the tasks' test splits, which they must have."""

@@ -11,20 +11,41 @@ from __future__ import annotations
 from peftsearch.errors import MethodError, unknown_name
 from peftsearch.methods.adapter import Adapter
 from peftsearch.methods.adapter_parallel import ParallelAdapter
+from peftsearch.methods.adapter_sparse import SparseAdapter
 from peftsearch.methods.bitfit import BitFit
+from peftsearch.methods.compacter import Compacter
+from peftsearch.methods.far import Far
+from peftsearch.methods.fishmask import FishMask
 from peftsearch.methods.lora import LoRA
+from peftsearch.methods.mam import MixAndMatch
 from peftsearch.methods.method import Attachment, Method
 from peftsearch.methods.prefix import Prefix
+from peftsearch.methods.prefix_mlp import PrefixMLP
+from peftsearch.methods.prompt import Prompt
+from peftsearch.methods.ptuning import PTuning
+from peftsearch.methods.said import Said
+from peftsearch.methods.unipelt import UniPelt
 
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
         LoRA(),
+        FishMask(),
+        Far(),
+        Said(),
         BitFit(),
         Adapter(),
         Adapter(name="adapter_pfeiffer", paper="2005.00247", places_in_block=("ffn",)),
+        Compacter(),
+        Compacter(name="compacter_pp", paper="2106.04647, sec. 4.3", places_in_block=("ffn",)),
+        SparseAdapter(),
         ParallelAdapter(),
         Prefix(),
+        PrefixMLP(),
+        MixAndMatch(),
+        UniPelt(),
+        Prompt(),
+        PTuning(),
     )
 }
 

@@ -89,6 +89,10 @@ class Adapter:
         """2 d m + d + m a place."""
         return sum(2 * p.d_out * size + p.d_out + size for p in self.outputs(block).values())
 
+    def changed(self, block: Block, size: int) -> int:
+        """What it adds; the backbone stays as it is."""
+        return self.count(block, size)
+
     def label(self, block: Block, size: int) -> str:
         """The width of the bottleneck: `m=8`."""
         return f"m={size}"

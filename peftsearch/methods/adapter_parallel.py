@@ -101,6 +101,10 @@ class ParallelAdapter:
         """2 d m + d + m."""
         return 2 * block.hidden_size * size + block.hidden_size + size
 
+    def changed(self, block: Block, size: int) -> int:
+        """What it adds; the backbone stays as it is."""
+        return self.count(block, size)
+
     def label(self, block: Block, size: int) -> str:
         """The width of the bottleneck: `m=8`."""
         return f"m={size}"

@@ -108,6 +108,10 @@ class BitFit:
         """The sum of the widths of the subset's biases."""
         return sum(bias.width for bias in subsets(block)[size - 1][1])
 
+    def changed(self, block: Block, size: int) -> int:
+        """The biases that it trains."""
+        return self.count(block, size)
+
     def label(self, block: Block, size: int) -> str:
         """The name of the subset."""
         return subsets(block)[size - 1][0]

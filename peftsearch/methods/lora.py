@@ -109,6 +109,10 @@ class LoRA:
         """The sum of r (d_in + d_out) over the targets."""
         return size * sum(p.d_in + p.d_out for p in self.projections(block).values())
 
+    def changed(self, block: Block, size: int) -> int:
+        """All of the matrices that it acts on: the product B A is dense."""
+        return sum(p.d_in * p.d_out for p in self.projections(block).values())
+
     def label(self, block: Block, size: int) -> str:
         """The rank: `r=4`."""
         return f"r={size}"

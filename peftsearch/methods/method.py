@@ -70,6 +70,11 @@ class Method(Protocol):
     def count(self, block: Block, size: int) -> int:
         """Trainable parameters at this size, exactly; it grows strictly with the size."""
 
+    def changed(self, block: Block, size: int) -> int:
+        """Parameters in which the result differs from the pretrained model: those of the backbone whose value is
+        another one after merging, or those that are added and kept. LoRA trains few and changes whole matrices.
+        """
+
     def label(self, block: Block, size: int) -> str:
         """The size as a person reads it: `r=4`, `query+ffn_in`."""
 

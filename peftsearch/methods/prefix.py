@@ -17,7 +17,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -36,6 +36,13 @@ DELEGATES = ("sdpa", "eager")
 """The attention implementations that a prefix can be put in front of."""
 
 
+class Prefixed(Protocol):
+    """What an attention's prefix comes from."""
+
+    def vectors(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values, `([batch,] kv_heads, l, head_dim)`."""
+
+
 class PrefixVectors(nn.Module):
     """The trained keys and values of one attention."""
 
@@ -45,14 +52,13 @@ class PrefixVectors(nn.Module):
         self.keys = nn.Parameter(torch.empty(shape).normal_(std=INIT_STD))
         self.values = nn.Parameter(torch.empty(shape).normal_(std=INIT_STD))
 
-    @property
-    def length(self) -> int:
-        """Number of prefix tokens."""
-        return self.keys.shape[1]
+    def vectors(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values, `(kv_heads, l, head_dim)`, or with the batch in front of it."""
+        return self.keys, self.values
 
 
 def prepend(vectors: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
-    """Put prefix vectors `(kv_heads, l, head_dim)` in front of states `(batch, kv_heads, seq, head_dim)`.
+    """Put prefix vectors `([batch,] kv_heads, l, head_dim)` in front of states `(batch, kv_heads, seq, head_dim)`.
 
     Returns:
         `(batch, kv_heads, l + seq, head_dim)`, in the states' dtype.
@@ -118,16 +124,18 @@ def _attend(
         Output `(batch, q, heads, head_dim)`, and the attention weights where the delegate gives them.
     """
     inner = _delegate(type(module), implementation)
-    prefix: PrefixVectors | None = module.__dict__.get(ATTRIBUTE)
-    if prefix is not None:
+    prefixes: tuple[Prefixed, ...] = module.__dict__.get(ATTRIBUTE, ())
+    for prefix in prefixes:
+        keys, values = prefix.vectors()
+        length = keys.shape[-2]
         causal = kwargs.get("is_causal")
         causal = getattr(module, "is_causal", True) if causal is None else causal
         # Eager attention knows no causal flag: it always gets a mask where one is needed.
         causal = bool(causal) and implementation != "eager"
-        attention_mask = extend_mask(attention_mask, prefix.length, query, key, causal)
-        key, value = prepend(prefix.keys, key), prepend(prefix.values, value)
+        attention_mask = extend_mask(attention_mask, length, query, key, causal)
+        key, value = prepend(keys, key), prepend(values, value)
         if kwargs.get("position_bias") is not None:
-            kwargs["position_bias"] = functional.pad(kwargs["position_bias"], (prefix.length, 0))
+            kwargs["position_bias"] = functional.pad(kwargs["position_bias"], (length, 0))
     output: tuple[torch.Tensor, torch.Tensor | None]
     output = inner(module, query, key, value, attention_mask, **kwargs)
     return output
@@ -136,6 +144,34 @@ def _attend(
 for _name in DELEGATES:
     AttentionInterface.register(f"{ATTRIBUTE}_{_name}", partial(_attend, _name))
     AttentionMaskInterface.register(f"{ATTRIBUTE}_{_name}", ALL_MASK_ATTENTION_FUNCTIONS[_name])
+
+
+def put_in_front(model: nn.Module, block: Block, vectors: Prefixed) -> list[Callable[[], object]]:
+    """Hang a prefix on a block's attention, in front of those it has, and route its config through `_attend`.
+
+    Returns:
+        What takes it out again.
+
+    Raises:
+        MethodError: The model was loaded with an attention implementation other than `sdpa` or `eager`.
+    """
+    module = model.get_submodule(block.attention.path)
+    config: Any = module.config
+    configured = config._attn_implementation_internal or "eager"
+    if configured.removeprefix(f"{ATTRIBUTE}_") not in DELEGATES:
+        raise MethodError(
+            f"prefix: the model runs attention {configured!r}, prefix needs one of {', '.join(DELEGATES)}: "
+            "load it with attn_implementation='sdpa'"
+        )
+    before = module.__dict__.get(ATTRIBUTE, ())
+    undo: list[Callable[[], object]] = [
+        partial(setattr, config, "_attn_implementation_internal", config._attn_implementation_internal),
+        partial(module.__dict__.__setitem__, ATTRIBUTE, before) if before else partial(_detach, module),
+    ]
+    # Past nn.Module's own bookkeeping, so that the parameters are registered once, in the attachment.
+    module.__dict__[ATTRIBUTE] = (*before, vectors)
+    config._attn_implementation_internal = f"{ATTRIBUTE}_{configured.removeprefix(f'{ATTRIBUTE}_')}"
+    return undo
 
 
 def _detach(module: nn.Module) -> None:
@@ -169,6 +205,10 @@ class Prefix:
         """2 l d_kv."""
         return 2 * size * block.attention.d_kv
 
+    def changed(self, block: Block, size: int) -> int:
+        """What it adds; the backbone stays as it is."""
+        return self.count(block, size)
+
     def label(self, block: Block, size: int) -> str:
         """The length: `l=8`."""
         return f"l={size}"
@@ -179,20 +219,5 @@ class Prefix:
         Raises:
             MethodError: The model was loaded with an attention implementation other than `sdpa` or `eager`.
         """
-        module = model.get_submodule(block.attention.path)
-        config: Any = module.config
-        configured = config._attn_implementation_internal or "eager"
-        if configured.removeprefix(f"{ATTRIBUTE}_") not in DELEGATES:
-            raise MethodError(
-                f"prefix: the model runs attention {configured!r}, prefix needs one of {', '.join(DELEGATES)}: "
-                "load it with attn_implementation='sdpa'"
-            )
         vectors = PrefixVectors(block.attention, size)
-        # Past nn.Module's own bookkeeping, so that the parameters are registered once, in the attachment.
-        module.__dict__[ATTRIBUTE] = vectors
-        undo: list[Callable[[], object]] = [
-            partial(setattr, config, "_attn_implementation_internal", config._attn_implementation_internal),
-            partial(_detach, module),
-        ]
-        config._attn_implementation_internal = f"{ATTRIBUTE}_{configured.removeprefix(f'{ATTRIBUTE}_')}"
-        return Attachment(module=vectors, undo=undo)
+        return Attachment(module=vectors, undo=put_in_front(model, block, vectors))

@@ -9,6 +9,8 @@ from typing import Any
 
 from peftsearch.api import save
 from peftsearch.backbone.load import quiet
+from peftsearch.injection import remove
+from peftsearch.reducing import reduce
 from peftsearch.study import write_atomically
 from peftsearch.trainer.card import model_card
 from peftsearch.trainer.curve import curve_csv, curve_png
@@ -111,4 +113,10 @@ def _save(plan: Plan, folder: Path, model: Any) -> None:
             model.save_pretrained(folder)
         return
     task = {key: plan.settings["task"][key] for key in ("name", "kind", "labels", "metric")}
-    save(model, folder, overwrite=True, task=task)
+    if reduce(model) == plan.architecture:
+        save(model, folder, overwrite=True, task=task)
+        return
+    try:  # a smaller architecture is inside than the one that `ready` takes out
+        save(model, folder, overwrite=True, task=task)
+    finally:
+        remove(model)

@@ -21,10 +21,12 @@ from peftsearch.evaluate import Objective
 from peftsearch.fitting import fit
 from peftsearch.found import require_same_backbone
 from peftsearch.injection import inject, param_groups
+from peftsearch.priming import N_BATCHES as PRIMING_BATCHES
+from peftsearch.priming import needs_priming, prime
 from peftsearch.refitting import refit
 from peftsearch.setup import plain, within_positions
 from peftsearch.tasks import Task
-from peftsearch.tasks.encode import EncodedTask, encode
+from peftsearch.tasks.encode import EncodedTask, batches, encode
 from peftsearch.trainer.folder import FORMAT
 from peftsearch.trainer.options import FULL, HEAD, TrainOptions, check_train_options
 from peftsearch.trainer.processes import Processes
@@ -72,6 +74,14 @@ class Plan:
         inside = whole(model) if self.architecture is None else inject(model, self.architecture, backbone, seed=seed)
         with inside:
             reset_head(model, backbone, seed)
+            if needs_priming(model):
+                prime(
+                    model,
+                    batches(self.data.train, self.training.batch_size, seed=seed, steps=PRIMING_BATCHES),
+                    loss_of=self.objective.loss,
+                    device=self.processes.device,
+                    autocast=self.autocast,
+                )
             yield model
 
     def groups(self) -> list[dict[str, Any]]:

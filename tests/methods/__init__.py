@@ -6,11 +6,14 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from peftsearch.architecture import Architecture, Placement
 from peftsearch.backbone.anatomy import Backbone
 from peftsearch.methods import METHODS
-from tests.tiny import FAMILIES
+from peftsearch.methods.abilities import count_placed, is_placed
+from peftsearch.priming import prime
+from tests.tiny import FAMILIES, tiny_input
 
 
 def make(family: str = "bert") -> Any:
@@ -25,19 +28,19 @@ def make(family: str = "bert") -> Any:
 
 def place(backbone: Backbone, **sizes: int) -> Architecture:
     """Put each method at its size on every block: `place(backbone, lora=4, prefix=2)`."""
-    return Architecture(
-        placements=tuple(
-            Placement(
-                stack=block.stack,
-                block=block.index,
-                method=name,
-                size=min(size, METHODS[name].max_size(block)),
-                n_params=METHODS[name].count(block, min(size, METHODS[name].max_size(block))),
-            )
-            for block in backbone.blocks
-            for name, size in sizes.items()
-        )
-    )
+    placements = []
+    seen: set[str] = set()
+    for block in backbone.blocks:
+        for name, wanted in sizes.items():
+            method = METHODS[name]
+            if is_placed(method, block, backbone.blocks[0]):
+                size = min(wanted, method.max_size(block))
+                n_params = count_placed(method, block, size, name not in seen)
+                seen.add(name)
+                placements.append(
+                    Placement(stack=block.stack, block=block.index, method=name, size=size, n_params=n_params)
+                )
+    return Architecture(placements=tuple(placements))
 
 
 def available(backbone: Backbone, **sizes: int) -> dict[str, int]:
@@ -47,6 +50,13 @@ def available(backbone: Backbone, **sizes: int) -> dict[str, int]:
         for name, size in sizes.items()
         if all(METHODS[name].obstacle(block) is None for block in backbone.blocks)
     }
+
+
+def settle(model: nn.Module) -> None:
+    """Let methods choose what they train, on one batch."""
+    inputs = tiny_input(model)
+    batch = inputs | {"labels": torch.arange(len(next(iter(inputs.values())))) % 2}
+    prime(model, [batch], loss_of=functional.cross_entropy)
 
 
 def disturb(model: nn.Module, std: float = 0.1) -> None:

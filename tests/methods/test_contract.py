@@ -13,9 +13,10 @@ from torch import nn
 from peftsearch.backbone.anatomy import Backbone
 from peftsearch.backbone.detect import detect
 from peftsearch.errors import MethodError
-from peftsearch.injection import inject, param_groups
+from peftsearch.injection import inject, param_groups, set_state, state
 from peftsearch.methods import METHODS, get_method
-from tests.methods import disturb, make, place
+from peftsearch.methods.abilities import count_placed
+from tests.methods import disturb, make, place, settle
 from tests.tiny import FAMILIES, tiny_input
 
 OBSTACLES = {("bitfit", "llama"), ("bitfit", "qwen3")}
@@ -59,7 +60,7 @@ def test_count_is_the_number_of_real_parameters(data: st.DataObject) -> None:
     size = data.draw(st.integers(1, method.max_size(block)))
     attachment = method.attach(model, block, size)
     try:
-        assert sum(p.numel() for p in attachment.module.parameters()) == method.count(block, size)
+        assert sum(p.numel() for p in attachment.module.parameters()) == count_placed(method, block, size, True)
         assert all(p.requires_grad for p in attachment.module.parameters())
     finally:
         for undo in reversed(attachment.undo):
@@ -73,6 +74,7 @@ def test_output_at_init_and_after_removal(name: str, family: str) -> None:
     model, backbone = loaded(family)
     before = logits(model)
     with inject(model, place(backbone, **{name: 3}), backbone):
+        settle(model)
         at_init = logits(model)
         disturb(model)
         disturbed = logits(model)
@@ -87,6 +89,7 @@ def test_training_changes_every_injected_parameter_and_no_other(name: str, famil
     inputs = tiny_input(model) | {"labels": torch.arange(len(tiny_input(model)["input_ids"])) % 2}
     before = {key: value.clone() for key, value in model.state_dict().items()}
     with inject(model, place(backbone, **{name: 3}), backbone) as injection:
+        settle(model)
         initial = {key: p.detach().clone() for key, p in model.named_parameters() if p.requires_grad}
         optimizer = torch.optim.AdamW(param_groups(model, 1e-2))
         for _ in range(3):
@@ -117,10 +120,12 @@ def test_bfloat16_backbone_computes_in_its_own_dtype(name: str) -> None:
     model = make().to(torch.bfloat16)
     exact = make()
     exact.load_state_dict(model.state_dict())
-    results = []
+    results, kept = [], {}
     for each in (model, exact):
         inject(each, place(detect(each), **{name: 2}))
+        settle(each)
         disturb(each)
+        set_state(each, kept.setdefault("state", state(each)))
         assert {p.dtype for p in each.get_submodule("peftsearch").parameters()} == {torch.float32}
         results.append(logits(each))
     assert results[0].dtype == torch.bfloat16

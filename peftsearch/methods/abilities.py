@@ -1,0 +1,85 @@
+"""What a method or its module may be able to do beyond `Method`: each a protocol that is asked for with isinstance.
+
+A method that acts on blocks one by one, trains what it made at `attach`, and is done when training ends, needs none.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol, runtime_checkable
+
+from torch import nn
+
+from peftsearch.backbone.anatomy import Block
+from peftsearch.methods.method import Method
+
+
+@runtime_checkable
+class ModelWide(Protocol):
+    """A method that acts once on a model: it is placed on the first block, whichever groups name it, and has the shares
+    of all blocks of these groups.
+    """
+
+    model_wide: Literal[True]
+
+
+@runtime_checkable
+class Sharing(Protocol):
+    """A method whose placements share parameters: they count with the first placement, input side first."""
+
+    def n_shared(self, block: Block) -> int:
+        """How many parameters are shared; of no size."""
+
+    def share(self, first: nn.Module, module: nn.Module) -> None:
+        """Put the shared parameters of the first placement's module in place of another module's own."""
+
+
+@runtime_checkable
+class Mixed(Protocol):
+    """A method made of others, each of which trains at its own rate; its module is a `ModuleDict` by their names."""
+
+    parts: tuple[Method, ...]
+
+
+@runtime_checkable
+class Primed(Protocol):
+    """A module that chooses what it trains by the gradients of a few batches, before training.
+
+    `peftsearch.prime` drives it: `watch`, then for every batch a forward, a backward and `record`, then `choose`.
+    """
+
+    def watch(self) -> None:
+        """Make everything that could be chosen take gradients."""
+
+    def record(self) -> None:
+        """Take in the gradients of one batch, and clear them."""
+
+    def choose(self) -> None:
+        """Keep what scored highest and let go of the rest."""
+
+
+@runtime_checkable
+class Reducible(Protocol):
+    """A method of which a part serves training alone: after it a placement becomes one of a smaller method.
+
+    Its module has `reduced()`: the parameters of the smaller method's module, by name.
+    """
+
+    becomes: str
+
+
+def is_placed(method: Method, block: Block, first: Block) -> bool:
+    """Whether a method that acts on a block has its placement there: one that acts once has it on the first alone."""
+    return block is first or not isinstance(method, ModelWide)
+
+
+def count_placed(method: Method, block: Block, size: int, is_first: bool) -> int:
+    """Trainable parameters of a placement.
+
+    Args:
+        method: The method.
+        block: Where it is placed.
+        size: Its size.
+        is_first: Whether it is the method's first placement, with which what all of them share counts.
+    """
+    shared = method.n_shared(block) if is_first and isinstance(method, Sharing) else 0
+    return method.count(block, size) + shared

@@ -1,0 +1,65 @@
+"""MAM adapter, mix-and-match: a prefix on the attention and a scaled parallel adapter beside the feed-forward network.
+
+Arxiv 2110.04366, sec. 4.6: prefix tuning with a small bottleneck at the attention, and the capacity at the feed-forward
+network. The size is both the prefix's length and the adapter's width, 2 m d_kv + 2 d m + d + m parameters (the paper
+fixes a length of 30 and lets the width grow; at small budgets there is no such room). Each part trains at its own rate.
+The prefix changes the output at init. It does not merge.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from peftsearch.backbone.anatomy import Block
+from peftsearch.methods.adapter_parallel import ParallelAdapter
+from peftsearch.methods.method import Attachment, Method
+from peftsearch.methods.prefix import Prefix
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MixAndMatch:
+    """A prefix and a parallel adapter of one size."""
+
+    name: str = "mam"
+    paper: str = "2110.04366, sec. 4.6"
+    parts: tuple[Method, ...] = (Prefix(), ParallelAdapter())
+    lr_scale: float = 1.0
+    knob: str = "size"
+    merges: bool = False
+    changes: str = "none (added)"
+    exact_at_init: bool = False
+
+    @property
+    def places(self) -> str:
+        """Those of its parts."""
+        return " and ".join(part.places for part in self.parts)
+
+    def obstacle(self, block: Block) -> str | None:
+        """That of a part."""
+        return next((obstacle for part in self.parts if (obstacle := part.obstacle(block)) is not None), None)
+
+    def max_size(self, block: Block) -> int:
+        """The smallest of its parts'."""
+        return min(part.max_size(block) for part in self.parts)
+
+    def count(self, block: Block, size: int) -> int:
+        """The sum over its parts."""
+        return sum(part.count(block, size) for part in self.parts)
+
+    def changed(self, block: Block, size: int) -> int:
+        """The sum over its parts."""
+        return sum(part.changed(block, size) for part in self.parts)
+
+    def label(self, block: Block, size: int) -> str:
+        """The labels of its parts: `l=2 m=2`."""
+        return " ".join(part.label(block, size) for part in self.parts)
+
+    def attach(self, model: nn.Module, block: Block, size: int) -> Attachment:
+        """Attach every part at this size."""
+        attached = {part.name: part.attach(model, block, size) for part in self.parts}
+        return Attachment(
+            module=nn.ModuleDict({name: each.module for name, each in attached.items()}),
+            undo=[undo for each in attached.values() for undo in each.undo],
+        )

@@ -1,0 +1,70 @@
+"""What the methods share that choose by gradients: a dense delta on a map that is there while they look at the data.
+
+The gradient of a zero delta is the gradient of the weight itself, of a slice of a fused map and of a quantised weight
+too, and the backbone's own parameters stay out of it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from peftsearch.backbone.anatomy import Projection
+from peftsearch.methods.projections import add_delta, folded, slice_margins
+
+
+class ProbedMap(nn.Module):
+    """One linear map, or a slice of one, whose weight takes a delta; its `forward` is the hook on the map.
+
+    A subclass says what the delta is once it is chosen.
+    """
+
+    def __init__(self, projection: Projection) -> None:
+        super().__init__()
+        self.shape = (projection.d_out, projection.d_in)
+        self.margins = slice_margins(projection.start, projection.d_out, projection.d_module)
+        self.probe: torch.Tensor | None = None
+        """Dense delta `(d_out, d_in)`, zero, while gradients are looked at."""
+
+    def watch(self, like: torch.Tensor) -> None:
+        """Take a dense delta, on the device and in the dtype of another tensor."""
+        self.probe = like.new_zeros(self.shape).requires_grad_()
+
+    def take(self) -> torch.Tensor:
+        """The gradient of the dense delta `(d_out, d_in)` since the last time; zero where the loss does not reach."""
+        assert self.probe is not None, "watch first"
+        gradient = self.probe.new_zeros(self.shape) if self.probe.grad is None else self.probe.grad
+        self.probe.grad = None
+        return gradient
+
+    def delta(self) -> torch.Tensor:
+        """The chosen delta `(d_out, d_in)`."""
+        raise NotImplementedError
+
+    def forward(self, module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
+        """Add the delta's product with the input.
+
+        Args:
+            module: The map's module.
+            args: Its input `(..., d_in)`.
+            output: Its output `(..., d_module)`.
+
+        Returns:
+            `(..., d_module)`
+        """
+        delta = self.delta() if self.probe is None else self.probe
+        return add_delta(output, functional.linear(args[0].to(delta.dtype), delta), self.margins)
+
+    def fold(self, module: nn.Module) -> dict[str, torch.Tensor] | None:
+        """The weight plus the delta, in the slice of a fused map alone; see `Foldable`."""
+        weight = fold_weight(module, self.delta(), self.margins)
+        return None if weight is None else {"weight": weight}
+
+
+def fold_weight(module: nn.Module, delta: torch.Tensor, margins: tuple[int, int] | None) -> torch.Tensor | None:
+    """A map's weight plus a delta `(d_out, d_in)`, in its slice alone; None where the weight is packed."""
+    if margins is not None:
+        delta = functional.pad(delta, (0, 0, *margins))
+    # transformers' Conv1D keeps its weight as (d_in, d_module).
+    return folded(module.get_parameter("weight"), delta if isinstance(module, nn.Linear) else delta.t())

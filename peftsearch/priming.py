@@ -1,0 +1,69 @@
+"""Priming: methods that choose what they train by the gradients of a few batches choose it before training.
+
+FishMask (arXiv 2111.09839), FAR (2205.01541) and SparseAdapter (2210.04284) look at the data once; their modules have
+`Primed`, and this drives all of them in the same passes. The model is in evaluation mode meanwhile: no dropout, and no
+random number is drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+
+from peftsearch.injection import NAME, injection_of
+from peftsearch.methods.abilities import Primed
+from peftsearch.training import Diverged, forward
+
+N_BATCHES = 8
+"""Training batches that priming looks at."""
+
+
+def needs_priming(model: nn.Module) -> bool:
+    """Whether the architecture in a model chooses by data what it trains."""
+    injected = getattr(model, NAME, None)
+    return injected is not None and any(isinstance(module, Primed) for module in injected.modules())
+
+
+def prime(
+    model: nn.Module,
+    batches: Iterable[dict[str, Tensor]],
+    *,
+    loss_of: Callable[[Tensor, Tensor], Tensor],
+    device: torch.device | None = None,
+    autocast: torch.dtype | None = None,
+) -> None:
+    """Let the injected methods choose what they train; does nothing where none does.
+
+    Args:
+        model: A model with an architecture in it, its head as training begins with it.
+        batches: Training batches with `labels`; the first `N_BATCHES` are used.
+        loss_of: Loss of logits and labels.
+        device: Where the model is; None takes that of its first parameter.
+        autocast: Reduced precision of the forward pass, or None.
+
+    Raises:
+        MethodError: The model carries no architecture.
+        Diverged: A gradient is not finite.
+    """
+    modules = [module for module in injection_of(model).injected.modules() if isinstance(module, Primed)]
+    if not modules:
+        return
+    device = next(model.parameters()).device if device is None else device
+    training = model.training
+    model.eval()
+    for module in modules:
+        module.watch()
+    for batch, _ in zip(batches, range(N_BATCHES), strict=False):
+        logits, labels = forward(model, batch, device, autocast)
+        loss = loss_of(logits.float(), labels)
+        if not bool(torch.isfinite(loss)):
+            raise Diverged(f"the loss is {float(loss)} before training, where methods choose what they train")
+        loss.backward()  # type: ignore[no-untyped-call]  # torch ships it untyped
+        for module in modules:
+            module.record()
+        model.zero_grad(set_to_none=True)
+    for module in modules:
+        module.choose()
+    model.train(training)

@@ -1,0 +1,53 @@
+"""Dropping what served training alone, such as the encoder of P-tuning: what is kept is a smaller architecture."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from peftsearch.architecture import Architecture
+from peftsearch.injection import NAME, inject, injection_of, remove, set_state, state
+from peftsearch.methods import METHODS, get_method
+from peftsearch.methods.abilities import Reducible
+
+
+def reduce(model: nn.Module) -> Architecture:
+    """Drop what served training alone: placements become those of the smaller methods that they stand for.
+
+    The encoder of P-tuning and the network of a reparametrised prefix are evaluated once, and their output stays. A
+    placement whose smaller method is on its block already stays as it is.
+
+    Args:
+        model: A model with an architecture in it; its output stays the same up to rounding.
+
+    Returns:
+        The architecture that it carries now: with fewer parameters, or the same where there was nothing to drop.
+
+    Raises:
+        MethodError: The model carries no architecture.
+    """
+    injected = injection_of(model).injected
+    values, task, placements = state(model), injected.task, []
+    placed = {(p.stack, p.block, p.method) for p in injected.architecture.placements}
+    blocks = {(block.stack, block.index): block for block in injected.backbone.blocks}
+    for p in injected.architecture.placements:
+        method, key = METHODS[p.method], f"{p.stack}_{p.block}_{p.method}"
+        if isinstance(method, Reducible) and (p.stack, p.block, method.becomes) not in placed:
+            block, smaller = blocks[p.stack, p.block], get_method(method.becomes)
+            kept: dict[str, torch.Tensor] = getattr(injected[key], "reduced")()  # noqa: B009  # see `Reducible`
+            values = {name: value for name, value in values.items() if not name.startswith(f"{NAME}.{key}.")}
+            own = f"{NAME}.{p.stack}_{p.block}_{smaller.name}"
+            values |= {f"{own}.{name}": value.detach().clone() for name, value in kept.items()}
+            p = replace(p, method=smaller.name, n_params=smaller.count(block, p.size))
+        placements.append(p)
+    architecture = Architecture(placements=tuple(placements))
+    if architecture == injected.architecture:
+        return architecture
+    flags, head = injected.flags, injected.head
+    remove(model)
+    carried = inject(model, architecture, injected.backbone).injected
+    carried.flags, carried.head, carried.task = flags, head, task
+    set_state(model, values)
+    return architecture

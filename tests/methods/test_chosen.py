@@ -1,0 +1,125 @@
+"""Methods that choose by gradients: the choice against autograd on the weights themselves, merging, and saving."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from peftsearch.backbone.detect import detect
+from peftsearch.errors import MethodError
+from peftsearch.injection import inject, load_state, merged, remove, save_state, state
+from peftsearch.methods import METHODS
+from peftsearch.methods.adapter_sparse import SparseBottleneck
+from peftsearch.methods.far import Nodes
+from peftsearch.methods.fishmask import ChosenWeights
+from peftsearch.methods.projections import name_projections
+from peftsearch.priming import needs_priming
+from tests.methods import disturb, make, place, settle
+from tests.tiny import tiny_input
+
+CHOOSING = ("fishmask", "far", "adapter_sparse")
+
+
+def weight_gradients(model: Any, block: Any) -> dict[str, torch.Tensor]:
+    """Gradients of a block's weights `(d_out, d_in)` in the plain model, by autograd on the parameters."""
+    projections = name_projections(block)
+    parameters = {name: model.get_submodule(p.path).weight for name, p in projections.items()}
+    for parameter in parameters.values():
+        parameter.requires_grad_(True)
+    loss = functional.cross_entropy(model(**tiny_input(model)).logits, torch.arange(3) % 2)
+    found = torch.autograd.grad(loss, list(parameters.values()))
+    out = {}
+    for (name, p), gradient in zip(projections.items(), found, strict=True):
+        own = gradient if isinstance(model.get_submodule(p.path), nn.Linear) else gradient.t()
+        out[name] = own[p.start : p.start + p.d_out]
+    return out
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2", "llama"])
+def test_fishmask_trains_the_weights_with_the_largest_squared_gradients(family: str) -> None:
+    model = make(family)
+    block = detect(model).blocks[1]
+    gradients = torch.cat([g.flatten() for g in weight_gradients(model, block).values()])
+    inject(model, place(detect(model), fishmask=40))
+    settle(model)
+    own = [m for m in model.modules() if isinstance(m, ChosenWeights)][1]
+    assert len(own.index) == METHODS["fishmask"].count(block, 40)
+    assert set(own.index.tolist()) == set(gradients.square().topk(len(own.index)).indices.tolist())
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2", "llama"])
+def test_far_trains_the_nodes_that_one_step_moves_most(family: str) -> None:
+    model = make(family)
+    block = detect(model).blocks[1]
+    gradients = weight_gradients(model, block)
+    moved = gradients["ffn_out"].abs().sum(0)
+    moved += sum(g.abs().sum(1) for name, g in gradients.items() if name.startswith("ffn_in"))
+    inject(model, place(detect(model), far=5))
+    settle(model)
+    own = [m for m in model.modules() if isinstance(m, Nodes)][1]
+    assert own.nodes.tolist() == sorted(moved.topk(5).indices.tolist())
+
+
+def test_sparse_adapter_keeps_a_quarter_by_gradient_times_weight() -> None:
+    model = make()
+    inject(model, place(detect(model), adapter_sparse=2))
+    own = next(m for m in model.modules() if isinstance(m, SparseBottleneck))
+    own.watch()
+    assert own.probe is not None
+    functional.cross_entropy(model(**tiny_input(model)).logits, torch.arange(3) % 2).backward()
+    assert own.probe.grad is not None
+    score = (own.probe.grad * own.start).abs()
+    own.probe = None
+    settle(model)
+    assert len(own.index) * 4 == len(own.start)
+    assert set(own.index.tolist()) == set(score.topk(len(own.index)).indices.tolist())
+    assert torch.equal(own.weights()[own.index], own.start[own.index])
+    assert int(own.weights().count_nonzero()) == len(own.index)
+
+
+@pytest.mark.parametrize("name", CHOOSING)
+def test_training_before_the_choice_is_an_error_and_the_choice_is_saved(name: str, tmp_path: Any) -> None:
+    model = make()
+    inject(model, place(detect(model), **{name: 3}))
+    assert needs_priming(model)
+    model.train()
+    with pytest.raises(MethodError, match=rf"{name}: .* peftsearch\.prime"):
+        model(**tiny_input(model))
+    model.eval()
+    settle(model)
+    disturb(model)
+    expected = model(**tiny_input(model)).logits
+    save_state(model, tmp_path / "state.safetensors")
+    remove(model)
+    inject(model, place(detect(model), **{name: 3}), seed=5)
+    load_state(model, tmp_path / "state.safetensors")
+    assert torch.equal(model(**tiny_input(model)).logits, expected)
+    assert any("index" in key or "nodes" in key for key in state(model))
+
+
+@pytest.mark.parametrize("name", ["fishmask", "far", "said"])
+@pytest.mark.parametrize("family", ["bert", "gpt2", "llama"])
+@torch.no_grad()
+def test_merged_equals_unmerged_in_double_precision(name: str, family: str) -> None:
+    model = make(family).double()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with inject(model, place(detect(model), **{name: 3})) as injection:
+        with torch.enable_grad():
+            settle(model)
+        injection.injected.double()
+        disturb(model)
+        plain = model(**tiny_input(model)).logits
+        with merged(model):
+            changed = sum(
+                int((value != before[key]).sum())
+                for key, value in model.state_dict().items()
+                if not key.startswith("peftsearch.")
+            )
+            torch.testing.assert_close(model(**tiny_input(model)).logits, plain, atol=1e-5, rtol=0)
+    method, blocks = METHODS[name], detect(model).blocks
+    assert changed == sum(method.changed(block, 3) for block in blocks)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
