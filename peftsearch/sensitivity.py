@@ -28,6 +28,7 @@ from peftsearch.backbone.load import LoadedBackbone, reset_head
 from peftsearch.injection import Injection, inject
 from peftsearch.methods import METHODS
 from peftsearch.methods.abilities import count_placed, is_placed
+from peftsearch.priming import prime
 from peftsearch.training import forward
 
 N_BATCHES = 8
@@ -68,6 +69,7 @@ def measure(
     for together in passes:
         with inject(loaded.model, _superset(together, loaded.backbone), loaded.backbone, seed=seed) as injection:
             reset_head(loaded.model, loaded.backbone, seed)
+            prime(loaded.model, batches, loss_of=loss_of, device=device, autocast=autocast)
             loaded.model.eval()  # no dropout
             for batch in batches:
                 logits, labels = forward(loaded.model, batch, device, autocast)

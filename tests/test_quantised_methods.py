@@ -14,7 +14,7 @@ from peftsearch.backbone.quantised import dequantise, packing_tensors, quantised
 from peftsearch.injection import inject, merged, param_groups, remove
 from peftsearch.measure import SavedActivations
 from peftsearch.methods import METHODS
-from tests.methods import available, disturb, place
+from tests.methods import available, disturb, place, settle
 from tests.quantised import CONFIGS, evaluate, load, save, step
 from tests.runs import arguments, call, refused
 from tests.test_measure import FOUR, measure, meter_of
@@ -35,6 +35,7 @@ def test_methods_train_themselves_alone_and_leave_the_model_bit_for_bit(family, 
     before, logits = everything(model), evaluate(model)
     for name in available(backbone, **dict.fromkeys(METHODS, 2)):
         with inject(model, place(backbone, **{name: 2}), backbone):
+            settle(model)
             if METHODS[name].exact_at_init:
                 torch.testing.assert_close(evaluate(model), logits, atol=1e-5, rtol=1e-5)
             initial = {key: p.detach().clone() for key, p in model.named_parameters() if p.requires_grad}

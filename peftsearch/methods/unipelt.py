@@ -21,10 +21,10 @@ from torch.nn import functional
 
 from peftsearch.backbone.anatomy import Attention, Block, Projection
 from peftsearch.methods.adapter import Adapter, Bottleneck
-from peftsearch.methods.lora import LoRA, LowRank
+from peftsearch.methods.lora import LoRA
 from peftsearch.methods.method import Attachment
 from peftsearch.methods.prefix import Prefix, PrefixVectors, put_in_front
-from peftsearch.methods.projections import add_delta, hook_outputs
+from peftsearch.methods.projections import add_delta, hook_outputs, slice_margins
 
 GATE_STD = 0.02
 _LORA, _PREFIX, _ADAPTER = LoRA(), Prefix(), Adapter(places_in_block=("ffn",))
@@ -46,22 +46,22 @@ class Gate(nn.Module):
         return opened.mean(dim=1, keepdim=True)
 
 
-class GatedLowRank(LowRank):
-    """LoRA on one map behind a gate."""
+class GatedLowRank(nn.Module):
+    """LoRA on one map behind a gate; its `forward` is the hook on the map."""
 
     def __init__(self, projection: Projection, rank: int, scaling: float) -> None:
-        super().__init__(projection, rank, scaling)
+        super().__init__()
+        self.a = nn.Parameter(torch.empty(rank, projection.d_in))
+        self.b = nn.Parameter(torch.zeros(projection.d_out, rank))
         self.gate = Gate(projection.d_in)
+        self.scaling = scaling
+        self.margins = slice_margins(projection.start, projection.d_out, projection.d_module)
+        nn.init.kaiming_uniform_(self.a, a=math.sqrt(5))
 
     def forward(self, module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
-        """As `LowRank`, with the delta times the gate of the input."""
+        """Add gate(x) * scaling * B A x, for inputs x `(batch, seq, d_in)`, to the output `(batch, seq, d_module)`."""
         low = functional.linear(args[0].to(self.a.dtype), self.a)  # (batch, seq, rank)
-        delta = functional.linear(self.gate(args[0]) * low, self.b) * self.scaling
-        return add_delta(output, delta, self.margins)
-
-    def fold(self, module: nn.Module) -> dict[str, torch.Tensor] | None:
-        """None: the gate depends on the input."""
-        return None
+        return add_delta(output, functional.linear(self.gate(args[0]) * low, self.b) * self.scaling, self.margins)
 
 
 class GatedBottleneck(Bottleneck):

@@ -16,6 +16,7 @@ from peftsearch.errors import MethodError
 from peftsearch.injection import inject, param_groups, set_state, state
 from peftsearch.methods import METHODS, get_method
 from peftsearch.methods.abilities import count_placed
+from peftsearch.trainer.loop import checkpointing
 from tests.methods import disturb, make, place, settle
 from tests.tiny import FAMILIES, tiny_input
 
@@ -130,3 +131,73 @@ def test_bfloat16_backbone_computes_in_its_own_dtype(name: str) -> None:
         results.append(logits(each))
     assert results[0].dtype == torch.bfloat16
     torch.testing.assert_close(results[0].float(), results[1], atol=0.05, rtol=0.05)
+
+
+def gradients(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Gradients of one backward in training mode, by parameter; the tiny models' dropout is off."""
+    inputs = tiny_input(model)
+    labels = torch.arange(len(next(iter(inputs.values())))) % 2
+    model.zero_grad()
+    model(**inputs, labels=labels).loss.backward()
+    return {key: p.grad.clone() for key, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.filterwarnings("ignore:.gradient_checkpointing:FutureWarning")  # the name before transformers 5.20
+@pytest.mark.parametrize("family", ["bert", "gpt2", "llama"])
+@pytest.mark.parametrize("name", METHODS)
+def test_gradient_checkpointing_changes_no_gradient(name: str, family: str) -> None:
+    if (name, family) not in PAIRS:
+        pytest.skip("cannot act there")
+    model = make(family)
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    for key in [key for key in vars(model.config) if "drop" in key or "pdrop" in key]:
+        setattr(model.config, key, 0.0)
+    backbone = detect(model)
+    with inject(model, place(backbone, **{name: 3}), backbone):
+        settle(model)
+        disturb(model)
+        for attention in (model.get_submodule(block.attention.path) for block in backbone.blocks):
+            attention.attention_dropout = 0.0
+        model.train()
+        plain = gradients(model)
+        with checkpointing(model, wanted=True):
+            kept = gradients(model)
+        assert plain.keys() == kept.keys()
+        for key in plain:
+            torch.testing.assert_close(kept[key], plain[key], atol=1e-5, rtol=1e-4, msg=key)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_all_methods_together(family: str) -> None:
+    model, backbone = loaded(family)
+    names = [name for name in METHODS if (name, family) in PAIRS]
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    architecture = place(backbone, **dict.fromkeys(names, 2))
+    with inject(model, architecture, backbone) as injection:
+        settle(model)
+        disturb(model, std=0.02)
+        assert sum(p.numel() for p in injection.injected.parameters()) == architecture.n_params
+        found = gradients(model)
+        assert all(torch.isfinite(g).all() for g in found.values())
+        assert {key for key, p in model.named_parameters() if p.requires_grad} == set(found)
+        expected, values = logits(model), state(model)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    with inject(model, architecture, backbone, seed=7):
+        set_state(model, values)
+        assert torch.equal(logits(model), expected)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_bfloat16_autocast_trains_in_float32(name: str) -> None:
+    model, backbone = loaded("bert")
+    with inject(model, place(backbone, **{name: 2}), backbone):
+        settle(model)
+        disturb(model)
+        plain = logits(model)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            found = gradients(model)
+            torch.testing.assert_close(logits(model).float(), plain, atol=0.1, rtol=0.1)
+        assert {g.dtype for g in found.values()} == {torch.float32}
+        assert all(torch.isfinite(g).all() for g in found.values())
