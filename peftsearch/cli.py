@@ -100,7 +100,7 @@ def _dispatch(arguments: argparse.Namespace) -> int:
         return commands.worker(arguments)
     if arguments.command == "show":
         return commands.show(arguments.what)
-    return commands.list_catalog(arguments.what, arguments.json)
+    return commands.list_catalog(arguments)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -124,10 +124,15 @@ def parser() -> argparse.ArgumentParser:
     _add_estimate(commands.add_parser("estimate", help="memory of a training step, from a config", allow_abbrev=False))
     _add_advise(commands.add_parser("advise", help="methods to start from, by the number of examples"))
     _add_export(commands.add_parser("export", help="hand what was found to other tools", allow_abbrev=False))
-    listing = commands.add_parser("list", help="what there is to choose from")
+    _add_list(commands.add_parser("list", help="what there is to choose from", allow_abbrev=False))
+    return top
+
+
+def _add_list(listing: argparse.ArgumentParser) -> None:
     listing.add_argument("what", choices=("spaces", "strategies", "methods", "tasks", "objectives"))
     listing.add_argument("--json", action="store_true", help="print JSON")
-    return top
+    listing.add_argument("--budget", help="of `methods`: what their sizes are fitted to (default: 0.1%%)")
+    _add_model(listing, "the embedded MiniLM-L6; of `methods`, nothing but its config is read")
 
 
 def _add_run(run: argparse.ArgumentParser) -> None:
