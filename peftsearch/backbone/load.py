@@ -136,7 +136,13 @@ def max_positions(loaded: LoadedBackbone) -> int | None:
 
 
 def n_positions(model: Any) -> int | None:
-    """Tokens that a model, on whatever device, has positions for; None where nothing limits them."""
+    """Tokens that a model, on whatever device, has positions for; None where nothing limits them.
+
+    Of a model of images all that an image becomes: its patches, and what stands before them.
+    """
+    if reads_images(model):
+        places = (p for name, p in model.named_parameters() if name.endswith("position_embeddings") and p.dim() == 3)
+        return next((int(p.shape[1]) for p in places), None)
     stated: Any = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if not isinstance(stated, int) or stated <= 0:
         return None
@@ -263,7 +269,7 @@ def _explain(error: Exception, options: Mapping[str, Any]) -> str:
     if "use_safetensors" in text:
         return f"the hub has no safetensors of it; {CONVERT}"
     if "Unrecognized configuration class" in text:
-        what = "classification" if "SequenceClassification" in text else "language model"
+        what = "classification of texts or images" if "SequenceClassification" in text else "language model"
         return f"transformers has no {what} for this architecture; choose another model"
     if options.get("local_files_only") and isinstance(error, OSError):
         return (

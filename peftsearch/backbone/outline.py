@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from peftsearch.backbone.anatomy import Backbone, Weights
-from peftsearch.backbone.auto import classifier_class
+from peftsearch.backbone.auto import classifier_class, reads_images
 from peftsearch.backbone.describe import describe
 from peftsearch.backbone.detect import detect
 from peftsearch.backbone.folder import demo_folder, find_folder
@@ -34,6 +34,8 @@ class Outline:
     """Parameters of the head."""
     n_positions: int | None
     """Tokens that it has positions for; None where nothing limits them."""
+    reads_images: bool
+    """Whether it takes images, all of which are as many tokens as it has positions for."""
     attention: str
     """Implementation of attention that transformers chooses for it: `sdpa`, `eager`."""
 
@@ -71,6 +73,7 @@ def read_outline(
         weights=weights_of(model, backbone),
         n_head=sum(count_params(model.get_submodule(path)) for path in backbone.head),
         n_positions=n_positions(model),
+        reads_images=reads_images(model),
         attention=str(getattr(model.config, "_attn_implementation", None) or "eager"),
     )
 

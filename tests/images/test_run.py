@@ -76,6 +76,12 @@ def test_full_fine_tuning_comes_back_whole(data, gallery, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["score"] == pytest.approx(trained["test"]["mean"])
 
 
+def test_an_estimate_takes_an_images_patches(gallery, capsys):
+    """16 patches of 4 x 4, and the class token."""
+    assert call("estimate", "--model", gallery / "model", "--budget", "5%", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["seq"] == 17
+
+
 class TestRefused:
     def test_a_text_model_and_the_reverse(self, place, gallery, data, tmp_path, capsys):
         _, model, files = place
