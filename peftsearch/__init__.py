@@ -25,6 +25,7 @@ _LAZY = {
     "remove": "peftsearch.injection",
     "param_groups": "peftsearch.injection",
     "prime": "peftsearch.priming",
+    "extra_loss": "peftsearch.regularising",
     "reduce": "peftsearch.reducing",
     "save_state": "peftsearch.injection",
     "load_state": "peftsearch.injection",

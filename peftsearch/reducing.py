@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import torch
 from torch import nn
 
 from peftsearch.architecture import Architecture
@@ -16,11 +15,12 @@ from peftsearch.methods.abilities import Reducible
 def reduce(model: nn.Module) -> Architecture:
     """Drop what served training alone: placements become those of the smaller methods that they stand for.
 
-    The encoder of P-tuning and the network of a reparametrised prefix are evaluated once, and their output stays. A
-    placement whose smaller method is on its block already stays as it is.
+    The encoder of P-tuning and the network of a reparametrised prefix are evaluated once, and their output stays; of
+    AdaMix the mean of its adapters, of DiffPruning the differences that are kept. A placement whose smaller method is
+    on its block already stays as it is.
 
     Args:
-        model: A model with an architecture in it; its output stays the same up to rounding.
+        model: A model with an architecture in it; its output in evaluation mode stays the same up to rounding.
 
     Returns:
         The architecture that it carries now: with fewer parameters, or the same where there was nothing to drop.
@@ -36,11 +36,11 @@ def reduce(model: nn.Module) -> Architecture:
         method, key = METHODS[p.method], f"{p.stack}_{p.block}_{p.method}"
         if isinstance(method, Reducible) and (p.stack, p.block, method.becomes) not in placed:
             block, smaller = blocks[p.stack, p.block], get_method(method.becomes)
-            kept: dict[str, torch.Tensor] = getattr(injected[key], "reduced")()  # noqa: B009  # see `Reducible`
+            kept, size = method.reduced(injected[key], block), method.reduced_size(block, p.size)
             values = {name: value for name, value in values.items() if not name.startswith(f"{NAME}.{key}.")}
             own = f"{NAME}.{p.stack}_{p.block}_{smaller.name}"
             values |= {f"{own}.{name}": value.detach().clone() for name, value in kept.items()}
-            p = replace(p, method=smaller.name, n_params=smaller.count(block, p.size))
+            p = replace(p, method=smaller.name, size=size, n_params=smaller.count(block, size))
         placements.append(p)
     architecture = Architecture(placements=tuple(placements))
     if architecture == injected.architecture:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from peftsearch.fields import Fields, above, at_least
+from peftsearch.regularising import extra_loss
 
 N_WATCHED = 3
 """Batches whose loss is taken where nothing is trained, as in the frozen model of a generation."""
@@ -171,6 +172,8 @@ def _step(
     """Forward, backward and clip; the loss as a number."""
     logits, labels = forward(model, batch, device, autocast)
     loss = loss_of(logits.float(), labels)
+    added = extra_loss(model, logits, lambda: forward(model, batch, device, autocast)[0])
+    loss = loss if added is None else loss + added
     loss.backward()  # type: ignore[no-untyped-call]  # torch ships it untyped
     value = float(loss.detach())
     clip(params, settings.max_grad_norm, value, step)

@@ -67,7 +67,7 @@ LAYERS = {
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names}
 TORCH = {
     "methods", "backbone", "injection", "tasks", "training", "evaluate", "measure", "sensitivity", "engines", "trial",
-    "priming", "reducing", "checkpoint", "api", "export", "refitting", "trainer", "generation",
+    "priming", "reducing", "regularising", "checkpoint", "api", "export", "refitting", "trainer", "generation",
 }  # fmt: skip
 """Parts that may import torch; `backbone/anatomy.py` may not, since counting and fitting stand on it."""
 

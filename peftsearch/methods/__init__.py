@@ -9,13 +9,16 @@ function alone and commutes with the others.
 from __future__ import annotations
 
 from peftsearch.errors import MethodError, unknown_name
+from peftsearch.methods.adamix import AdaMix
 from peftsearch.methods.adapter import Adapter
 from peftsearch.methods.adapter_parallel import ParallelAdapter
 from peftsearch.methods.adapter_sparse import SparseAdapter
 from peftsearch.methods.bitfit import BitFit
 from peftsearch.methods.compacter import Compacter
+from peftsearch.methods.diffpruning import DiffPruning
 from peftsearch.methods.far import Far
 from peftsearch.methods.fishmask import FishMask
+from peftsearch.methods.ladder import Ladder
 from peftsearch.methods.lora import LoRA
 from peftsearch.methods.mam import MixAndMatch
 from peftsearch.methods.method import Attachment, Method
@@ -31,6 +34,7 @@ METHODS: dict[str, Method] = {
     for method in (
         LoRA(),
         FishMask(),
+        DiffPruning(),
         Far(),
         Said(),
         BitFit(),
@@ -39,11 +43,13 @@ METHODS: dict[str, Method] = {
         Compacter(),
         Compacter(name="compacter_pp", paper="2106.04647, sec. 4.3", places_in_block=("ffn",)),
         SparseAdapter(),
+        AdaMix(),
         ParallelAdapter(),
         Prefix(),
         PrefixMLP(),
         MixAndMatch(),
         UniPelt(),
+        Ladder(),
         Prompt(),
         PTuning(),
     )

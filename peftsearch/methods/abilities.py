@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Literal, Protocol, runtime_checkable
 
+import torch
 from torch import nn
 
 from peftsearch.backbone.anatomy import Block
@@ -58,13 +59,31 @@ class Primed(Protocol):
 
 
 @runtime_checkable
-class Reducible(Protocol):
-    """A method of which a part serves training alone: after it a placement becomes one of a smaller method.
+class Penalised(Protocol):
+    """A module that adds a penalty to the loss of every training step."""
 
-    Its module has `reduced()`: the parameters of the smaller method's module, by name.
-    """
+    def penalty(self) -> torch.Tensor:
+        """A loss `()`."""
+
+
+@runtime_checkable
+class Routed(Protocol):
+    """A module that draws a path at random in training: two forwards of a batch are held together by a loss."""
+
+    is_routed: Literal[True]
+
+
+@runtime_checkable
+class Reducible(Protocol):
+    """A method of which a part serves training alone: after it a placement becomes one of a smaller method."""
 
     becomes: str
+
+    def reduced_size(self, block: Block, size: int) -> int:
+        """Its size as a placement of the smaller method."""
+
+    def reduced(self, module: nn.Module, block: Block) -> dict[str, torch.Tensor]:
+        """Parameters and buffers of the smaller method's module, by name."""
 
 
 def is_placed(method: Method, block: Block, first: Block) -> bool:

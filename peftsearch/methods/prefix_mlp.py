@@ -41,11 +41,6 @@ class PrefixNetwork(nn.Module):
         keys, values = made.permute(1, 2, 0, 3)
         return keys, values
 
-    def reduced(self) -> dict[str, torch.Tensor]:
-        """The vectors as `PrefixVectors` holds them."""
-        keys, values = self.vectors()
-        return {"keys": keys, "values": values}
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PrefixMLP(Prefix):
@@ -63,6 +58,16 @@ class PrefixMLP(Prefix):
     def changed(self, block: Block, size: int) -> int:
         """The keys and values that are kept: 2 l d_kv."""
         return 2 * size * block.attention.d_kv
+
+    def reduced_size(self, block: Block, size: int) -> int:
+        """The length stays."""
+        return size
+
+    def reduced(self, module: nn.Module, block: Block) -> dict[str, torch.Tensor]:
+        """The vectors as `prefix` holds them."""
+        assert isinstance(module, PrefixNetwork), "the module is of this method"
+        keys, values = module.vectors()
+        return {"keys": keys, "values": values}
 
     def attach(self, model: nn.Module, block: Block, size: int) -> Attachment:
         """Hang a prefix of length `size`, made by a network, on the block's attention.

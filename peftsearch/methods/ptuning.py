@@ -38,10 +38,6 @@ class EncodedPrompt(PromptVectors):
         encoded: torch.Tensor = self.encoder(self.embedding)
         return encoded
 
-    def reduced(self) -> dict[str, torch.Tensor]:
-        """The prompt as `PromptVectors` holds it."""
-        return {"embedding": self.vectors()}
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PTuning(Prompt):
@@ -56,6 +52,15 @@ class PTuning(Prompt):
         """The pseudo-tokens l e and the encoder's three layers."""
         width = self.changed(block, 1)
         return size * width + (width * HIDDEN + HIDDEN) + (HIDDEN * HIDDEN + HIDDEN) + (HIDDEN * width + width)
+
+    def reduced_size(self, block: Block, size: int) -> int:
+        """The length stays."""
+        return size
+
+    def reduced(self, module: nn.Module, block: Block) -> dict[str, torch.Tensor]:
+        """The vectors as `prompt` holds them."""
+        assert isinstance(module, EncodedPrompt), "the module is of this method"
+        return {"embedding": module.vectors()}
 
     def attach(self, model: nn.Module, block: Block, size: int) -> Attachment:
         """Put an encoded prompt of length `size` in front of the model's input."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from peftsearch.evaluate import logits_of, predictions_of
+from peftsearch.regularising import extra_loss
 from peftsearch.tasks.encode import EncodedSplit, index_batches
 from peftsearch.tasks.metrics import score
 from peftsearch.trainer.plan import Plan
@@ -112,13 +114,21 @@ def _step(plan: Plan, wrapped: nn.Module, indices: list[int], seed: int, step: i
     for number, part in enumerate(parts, 1):
         own = part or indices[:1]  # a batch smaller than the processes: one without a share works along, for nothing
         with nullcontext() if number == len(parts) else processes.apart(wrapped):
-            logits, labels = forward(wrapped, plan.data.train.collate(own), processes.device, plan.autocast)
-            loss = plan.objective.loss(logits.float(), labels) * (len(part) / len(indices))
+            batch = plan.data.train.collate(own)
+            logits, labels = forward(wrapped, batch, processes.device, plan.autocast)
+            loss = plan.objective.loss(logits.float(), labels)
+            added = extra_loss(plan.loaded.model, logits, partial(_again, plan, wrapped, batch))
+            loss = (loss if added is None else loss + added) * (len(part) / len(indices))
             processes.backward(loss * processes.n)  # DistributedDataParallel takes the mean over the processes
         total += loss.detach()
     value = float(processes.sum(total))
     clip(list(trained(plan.loaded.model).values()), plan.training.max_grad_norm, value, step + 1)
     return value
+
+
+def _again(plan: Plan, wrapped: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    """Logits of a batch, once more."""
+    return forward(wrapped, batch, plan.processes.device, plan.autocast)[0]
 
 
 def shares(indices: list[int], index: int, n: int, n_parts: int) -> list[list[int]]:

@@ -1,0 +1,58 @@
+"""What methods add to the loss: DiffPruning's penalty (arXiv 2012.07463) and AdaMix's consistency (2205.12410)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from peftsearch.injection import NAME
+from peftsearch.methods.abilities import Penalised, Routed
+
+
+def extra_loss(model: nn.Module, logits: Tensor, again: Callable[[], Tensor]) -> Tensor | None:
+    """What the injected methods add to the loss of a training step; None where they add nothing.
+
+    Args:
+        model: A model in training mode, with or without an architecture in it.
+        logits: `(batch, num_labels)` of the step's forward; token logits of a generation take no consistency loss.
+        again: Computes the logits of the same batch once more; called only where a method draws at random.
+
+    Returns:
+        A loss `()`.
+    """
+    injected = getattr(model, NAME, None)
+    if injected is None:
+        return None
+    parts: list[Tensor] = []
+    routed = False
+    for module in injected.modules():
+        if isinstance(module, Penalised):
+            parts.append(module.penalty())
+        routed = routed or isinstance(module, Routed)
+    if routed and logits.dim() == 2:
+        parts.append(consistency(logits.float(), again().float()))
+    return torch.stack([part.to(logits.device) for part in parts]).sum() if parts else None
+
+
+def consistency(first: Tensor, second: Tensor) -> Tensor:
+    """Mean of the Kullback-Leibler divergences of two predictions both ways (2205.12410, eq. 6).
+
+    With one output, as in regression, the mean squared difference.
+
+    Args:
+        first: Logits `(batch, num_labels)`.
+        second: Logits of the same examples.
+
+    Returns:
+        A loss `()`.
+    """
+    if first.shape[1] == 1:
+        return functional.mse_loss(first, second)
+    a, b = first.log_softmax(dim=1), second.log_softmax(dim=1)
+    return (
+        functional.kl_div(a, b, reduction="batchmean", log_target=True)
+        + functional.kl_div(b, a, reduction="batchmean", log_target=True)
+    ) / 2
