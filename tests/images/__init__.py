@@ -10,12 +10,17 @@ from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 COLOURS = {"blue": (40, 40, 220), "green": (40, 200, 40), "red": (220, 40, 40)}
 
 
-def save_vit(path: Path, size: int = 16, **changes: object) -> Path:
+def vit(**changes: object) -> ViTForImageClassification:
     """A ViT of 4 blocks, hidden 32, on images of 16 x 16 in patches of 4 x 4, always with the same weights."""
     shape = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 64}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        ViTForImageClassification(ViTConfig(image_size=16, patch_size=4, **{**shape, **changes})).save_pretrained(path)
+        return ViTForImageClassification(ViTConfig(image_size=16, patch_size=4, **{**shape, **changes})).eval()
+
+
+def save_vit(path: Path, size: int = 16, **changes: object) -> Path:
+    """A folder with it and its image processor, which makes images of this size."""
+    vit(**changes).save_pretrained(path)
     ViTImageProcessorPil(size={"height": size, "width": size}).save_pretrained(path)
     return path
 
