@@ -9,6 +9,7 @@ from peftsearch.architecture import UNTUNED, Design
 from peftsearch.backbone.anatomy import Backbone
 from peftsearch.grouping import group_sizes
 from peftsearch.methods import METHODS
+from peftsearch.methods.support import find_obstacle
 from peftsearch.space import DesignSpace
 
 SINGLE_METHODS = ("lora", "adapter", "bitfit", "prefix")
@@ -72,7 +73,7 @@ def _point(design: Design, space: DesignSpace, n_blocks: int) -> dict[str, str |
 
 def usable_methods(backbone: Backbone) -> tuple[str, ...]:
     """The methods that can act on every block."""
-    return tuple(name for name, m in METHODS.items() if all(m.obstacle(b) is None for b in backbone.blocks))
+    return tuple(name for name in METHODS if find_obstacle(name, backbone) is None)
 
 
 def uniform(*methods: str) -> Design:

@@ -108,8 +108,11 @@ def weight_bytes(weights: Weights, float_bytes: int, quantize: str | None = None
 
 
 def hidden_state_bytes(blocks: Sequence[Block], step: Step) -> int:
-    """What blocks keep of a forward pass for the backward pass: b L (20 d seq + 3 seq^2) an example."""
-    an_example = sum(20 * b.hidden_size * step.seq + 3 * step.n_stored(b) * step.seq**2 for b in blocks)
+    """What blocks keep of a forward pass for the backward pass: b L (20 d seq + 3 seq^2) an example.
+
+    A block that several layers share keeps it once a layer.
+    """
+    an_example = sum(b.n_uses * (20 * b.hidden_size * step.seq + 3 * step.n_stored(b) * step.seq**2) for b in blocks)
     return step.float_bytes * step.batch * an_example
 
 

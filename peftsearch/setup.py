@@ -18,6 +18,7 @@ from peftsearch.feasibility import feasibility, require_a_fit
 from peftsearch.fitting import fit
 from peftsearch.memory import MemoryLimit
 from peftsearch.methods import get_method
+from peftsearch.methods.support import require_methods
 from peftsearch.objectives import Constraints, Objective, parse_constraints, parse_objectives
 from peftsearch.options import RunOptions, check_options, strategy_of, training_of
 from peftsearch.pruners import make_pruner
@@ -104,6 +105,8 @@ def prepare(options: RunOptions, *, like: Setup | None = None) -> Setup:
     parse_budget(options.budget, None)  # a budget that is no budget is said before anything is loaded
     device = choose_device(options.device)
     autocast = choose_dtype(device, options.dtype)
+    if like is None:
+        _check_space(options, space, len(objectives))
     suite = like.suite if like else _suite(options)
     loaded = like.loaded if like else _load(options, suite, device, autocast)
     backbone = loaded.backbone
@@ -341,9 +344,26 @@ def within_positions(
     return replace(training, max_length=limit), (f"texts are cut at {limit} tokens, for which the model has positions",)
 
 
+def _check_space(options: RunOptions, space: DesignSpace, n_objectives: int) -> None:
+    """Refuse a space that the backbone cannot take, from its config, before data and weights are read."""
+    from peftsearch.backbone.outline import preview
+
+    backbone = preview(
+        options.model,
+        revision=options.revision,
+        trust_remote_code=options.trust_remote_code,
+        anatomy=options.anatomy,
+    )
+    if backbone is not None:
+        _bound(space, backbone, n_objectives)
+
+
 def _bound(space: DesignSpace, backbone: Backbone, n_objectives: int) -> DesignSpace:
     """The space as it is on the backbone; with shares of the budget where a front is searched."""
-    bound = space.bound_to(len(backbone.blocks), usable_methods(backbone))
+    usable, named = usable_methods(backbone), getattr(space, "methods", ())
+    if not set(named) & set(usable):
+        require_methods(named, backbone)
+    bound = space.bound_to(len(backbone.blocks), usable)
     if n_objectives > 1 and isinstance(bound, SearchSpace):
         return bound.with_budget_shares(BUDGET_SHARES)
     return bound

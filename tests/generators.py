@@ -26,6 +26,14 @@ CONFIGS: dict[str, Any] = {
     "opt": lambda: transformers.OPTConfig(
         **SIZES, ffn_dim=64, word_embed_proj_dim=32, max_position_embeddings=64, **IDS
     ),
+    "mistral": lambda: transformers.MistralConfig(**SHAPE, **IDS, **GROUPED, sliding_window=8),
+    "qwen2": lambda: transformers.Qwen2Config(**SHAPE, **IDS, **GROUPED),
+    "qwen3": lambda: transformers.Qwen3Config(**SHAPE, **IDS, **GROUPED, head_dim=16),
+    "gemma": lambda: transformers.GemmaConfig(**SHAPE, **IDS, **GROUPED, head_dim=16),
+    "gpt_neox": lambda: transformers.GPTNeoXConfig(**SHAPE, **IDS, max_position_embeddings=64),
+    "bloom": lambda: transformers.BloomConfig(hidden_size=32, n_layer=4, n_head=4, **IDS),
+    "phi": lambda: transformers.PhiConfig(**SHAPE, **IDS, max_position_embeddings=64),
+    "phi3": lambda: transformers.Phi3Config(**SHAPE, **IDS, **GROUPED, original_max_position_embeddings=64),
     "bart": lambda: transformers.BartConfig(
         **SEQ2SEQ, encoder_attention_heads=4, decoder_attention_heads=4, encoder_ffn_dim=64, decoder_ffn_dim=64,
         max_position_embeddings=64, forced_eos_token_id=None, **IDS,

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from peftsearch.advice import MOST_EXAMPLES, RULES, advise, command_to_test
+from peftsearch.advise_command import _lines
 from peftsearch.cli import parser
 from peftsearch.methods import METHODS
 from peftsearch.options import RunOptions
@@ -53,6 +54,7 @@ def test_methods_that_cannot_act_on_the_model():
     assert (advice.unusable, advice.methods) == (("adapter",), ("lora",))
     advice = advise(500, ("lora", "ia3", "bitfit"), ("lora",))
     assert (advice.unusable, advice.methods, advice.by_rule) == (("ia3",), (), False)
+    assert "None of its methods can act here; let the search choose, at 0.1%." in _lines(advice, 500, "", "")
 
 
 @given(st.integers(1, MOST_EXAMPLES))
@@ -82,7 +84,7 @@ def test_a_model_gives_the_budget_in_parameters(tmp_path, capsys):
     FAMILIES["llama"]().config.save_pretrained(tmp_path)
     assert call("advise", "--examples", 50, "--model", tmp_path) == 0
     out = capsys.readouterr().out
-    assert "let the search choose" in out, "no biases, and so no bitfit"
+    assert "Start from ia3, at 384 (384 of" in out, "the least that four blocks of 96 scales each allow"
     assert f"--model {tmp_path}" in out
 
 

@@ -19,7 +19,7 @@ from tests import runs
 from tests.found import best_of
 from tests.methods import available, disturb
 from tests.runs import call, save_model
-from tests.tiny import tiny_input
+from tests.tiny import outline, tiny_input
 
 HYBRID = {"lora": (1, 2, 3, 2), "bitfit": (0, 1, 1, 0), "adapter": (0, 2, 0, 2), "prefix": (3, 0, 0, 1)}
 
@@ -205,6 +205,15 @@ def test_adapters_configuration_names_method_size_and_blocks(tmp_path):
     assert (prefix["prefix_length"], prefix["flat"], prefix["leave_out"]) == (6, True, [0, 1, 3])
 
 
+def test_a_decoder_that_reads_an_encoder_is_told_to_adapters():
+    from peftsearch.export.adapterhub import _config
+
+    for family, crosses in (("bart", True), ("bert", False)):
+        adapter, pfeiffer, prefix = (_config(m, 2, outline(family)) for m in ("adapter", "adapter_pfeiffer", "prefix"))
+        assert (adapter["cross_adapter"], pfeiffer["cross_adapter"]) == (crosses, False)
+        assert prefix["cross_prefix"] == crosses
+
+
 def test_a_reduction_factor_gives_every_width_back():
     from peftsearch.export.adapterhub import _reduction_factor
 
@@ -225,6 +234,8 @@ def test_a_reduction_factor_gives_every_width_back():
         ("peft", {"bitfit": (1, 1, 1, 0)}, "bitfit on encoder blocks 0-2 (it trains biases only beside LoRA); formats "
          "that can: merged (what does not merge beside it), peftsearch"),
         ("adapters", HYBRID, "cannot hold bitfit on encoder blocks 1-2 (it has no BitFit); formats that can: merged"),
+        ("peft", {"ia3": (1, 1, 0, 0)}, "ia3 on encoder blocks 0-1 (this export does not write it); formats that can: "
+         "merged"),
         ("merged", {"prefix": (1, 1, 0, 0)}, "prefix on encoder blocks 0-1 (it does not merge); formats that can: "
          "adapters (the configuration), peftsearch"),
         ("adapters", {"adapter": (2, 1, 0, 0), "adapter_parallel": (0, 1, 1, 0)}, "cannot hold adapter_parallel on "

@@ -29,8 +29,7 @@ FOUR = {"prefix": 2, "adapter": 2, "lora": 2, "bitfit": 3}
 
 
 def losses(model: Any) -> dict[str, torch.Tensor]:
-    inputs = tiny_input(model)
-    return inputs | {"labels": torch.arange(len(inputs["input_ids"])) % 2}
+    return tiny_input(model) | {"labels": torch.tensor([0, 1, 0])}
 
 
 def leftovers(model: nn.Module) -> list[str]:

@@ -34,7 +34,19 @@ LAYERS = {
         "pareto",
     }
     | {"advice", "shares", "memory", "claims", "storage", "study", "found", "refitting", "output_folder", "shapes"},
-    3: {"tasks", "training", "priming", "evaluate", "measure", "sensitivity", "verdict", "checkpoint", "api", "export"}
+    3: {
+        "tasks",
+        "training",
+        "priming",
+        "regularising",
+        "evaluate",
+        "measure",
+        "sensitivity",
+        "verdict",
+        "checkpoint",
+        "api",
+        "export",
+    }
     | {"generation"}
     | {"points", "axis", "front", "front_text", "report"},
     4: {

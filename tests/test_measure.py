@@ -21,7 +21,7 @@ from peftsearch.tasks.encode import EncodedTexts, encode
 from peftsearch.tasks.suite import Suite
 from peftsearch.training import TrainingSettings
 from tests.methods import available, disturb, make, place
-from tests.tiny import FAMILIES
+from tests.tiny import TEXT_FAMILIES, outline
 
 B, S, D, FF, HEADS = 4, 6, 32, 64, 4
 CPU = torch.device("cpu")
@@ -32,7 +32,7 @@ TIMES = {"step_s", "latency_s", "merged_latency_s", "backbone_latency_s"}
 def split_of(lengths):
     rng = random.Random(0)
     return EncodedTexts(
-        input_ids=[[rng.randrange(5, 99) for _ in range(n)] for n in lengths],
+        input_ids=[[rng.randrange(5, 99) for _ in range(n - 1)] + [2] for n in lengths],  # as encoder-decoders need it
         token_type_ids=None,
         labels=[i % 2 for i in range(len(lengths))],
         pad_id=0,
@@ -87,7 +87,7 @@ class TestFlops:
                 module.p = dropout
         assert measure(model, **sizes)["inference_flops"] == FORWARD + 4 * a_block
 
-    @pytest.mark.parametrize("family", FAMILIES)
+    @pytest.mark.parametrize("family", [f for f in TEXT_FAMILIES if outline(f).blocks[0].attention.interface])
     def test_that_fused_attention_is_counted_as_eager_is(self, family):
         """Eager attention is matrix products, which the counter knows; the fused backward computes scores once more."""
         counts = []
@@ -99,8 +99,9 @@ class TestFlops:
                     if isinstance(getattr(module, name, None), float):
                         setattr(module, name, 0.0)
             counts.append(measure(model, **FOUR))
-        heads_dim = 16 * HEADS if family == "qwen3" else D
-        scores_again = 4 * 2 * B * S * (S + 2) * heads_dim
+        heads_dim = 16 * HEADS if family in ("qwen3", "gemma") else D
+        n_attentions = 6 if family in ("t5", "bart") else 4  # in both halves, and between them
+        scores_again = n_attentions * 2 * B * S * (S + 2) * heads_dim
         assert counts[0]["inference_flops"] == counts[1]["inference_flops"]
         assert counts[0]["train_flops"] == counts[1]["train_flops"] + scores_again
 
@@ -141,7 +142,7 @@ def test_disk_is_the_size_of_the_file(tmp_path):
     assert measured > 4 * architecture.n_params
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", TEXT_FAMILIES)
 def test_all_measures_of_every_family(family):
     model = make(family)
     measures = measure(model, **FOUR)

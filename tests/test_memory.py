@@ -1,6 +1,7 @@
 """The estimate against the printed table of OPT-1.3B, closed forms, and what is measured."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -17,7 +18,7 @@ from peftsearch.memory import weight_bytes as bytes_of
 from tests.anatomies import bert_like
 from tests.methods import available, make, place
 from tests.test_measure import meter_of
-from tests.tiny import FAMILIES
+from tests.tiny import TEXT_FAMILIES
 
 MINILM = bert_like()
 OPT = {
@@ -78,6 +79,12 @@ class TestParts:
         ]
         head = 4 * 2 * 6 * 3 * 100**2
         assert sizes == [sizes[1] + head, 4 * 2 * 6 * 20 * 384 * 100, sizes[1] + 12 * head]
+
+    def test_a_block_that_layers_share_keeps_its_states_once_a_layer(self):
+        shared = replace(MINILM.blocks[0], n_uses=6)
+        assert hidden_state_bytes([shared], Step(batch=2, seq=100)) == hidden_state_bytes(
+            MINILM.blocks, Step(batch=2, seq=100)
+        )
 
     def test_packed_weights(self):
         weights = Weights(n_params=1000, n_packed=640, n_outputs=20)
@@ -164,7 +171,7 @@ class TestLimit:
         assert memory.certain(memory.room) <= limit < memory.certain(memory.room + 1)
         assert (memory.obstacle(n_added) is None) == (memory.certain(n_added) <= limit)
 
-    @pytest.mark.parametrize("family", FAMILIES)
+    @pytest.mark.parametrize("family", TEXT_FAMILIES)
     @pytest.mark.parametrize("sizes", [{}, {"lora": 2}, {"prefix": 2, "adapter": 2, "lora": 2, "bitfit": 3}], ids=str)
     def test_nothing_is_refused_that_keeps_the_limit(self, family, sizes):
         """What is certain is below what is measured, and only by what autograd keeps."""

@@ -22,9 +22,12 @@ class Projection:
     d_out: int
     """Output width of this projection (of the slice, where the map is fused)."""
     start: int = 0
-    """First output index of the slice in the module's output; 0 for a map of its own."""
+    """First output index of the slice in the module's output (in each piece of it); 0 for a map of its own."""
     d_module: int = 0
     """Output width of the whole module; 0 means `d_out` (a map of its own)."""
+    n_pieces: int = 1
+    """In how many equal pieces of the module's output the slice lies: the heads, where the query, key and value of
+    each stand side by side (GPT-NeoX, BLOOM); 1 where the slice is whole."""
     bias: bool = True
     """Whether the module has a bias."""
 
@@ -118,14 +121,20 @@ class Block:
     """Set in the decoder of an encoder-decoder model."""
     words: Words | None = None
     """The model's words, the same in all blocks; None in models of two stacks and of other inputs."""
+    n_uses: int = 1
+    """How often a forward pass runs it: more than once where layers share it (ALBERT)."""
+
+    @property
+    def attentions(self) -> tuple[Attention, ...]:
+        """Self-attention, and cross-attention where there is one."""
+        return (self.attention,) if self.cross_attention is None else (self.attention, self.cross_attention)
 
     @property
     def projections(self) -> tuple[Projection, ...]:
         """All linear maps in the order in which they act: q, k, v, o of each attention, then the feed-forward."""
         maps: list[Projection] = []
-        for attention in (self.attention, self.cross_attention):
-            if attention is not None:
-                maps += [attention.query, attention.key, attention.value, attention.output]
+        for attention in self.attentions:
+            maps += [attention.query, attention.key, attention.value, attention.output]
         return (*maps, *self.ffn.inputs, self.ffn.output)
 
 

@@ -1,18 +1,20 @@
 """Reading the anatomy of a loaded transformers model from its structure.
 
 A stack is a `ModuleList` of same-class blocks that contain attention. Roles come from the field's usual attribute
-names, and every width is checked against the others: what does not add up is refused, never guessed. Left out:
-mixtures of experts, per-head interleaved fused projections, and blocks whose weights several layers share.
+names, and every width is checked against the others: what does not add up is refused, never guessed. A block that
+several layers share (ALBERT) is one block, which a forward pass uses several times. Left out: mixtures of experts, and
+fused projections whose order is not known for the family.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from typing import Any, Literal
 
 from torch import nn
 
-from peftsearch.backbone.anatomy import Attention, Backbone, Block, Norm, Stack
+from peftsearch.backbone.anatomy import Attention, Backbone, Block, Norm, Projection, Stack
 from peftsearch.backbone.feedforward import find_ffn
 from peftsearch.backbone.maps import (
     check_widths,
@@ -37,8 +39,12 @@ def _synonyms(*stems: str) -> frozenset[str]:
 ROLES = {"query": _synonyms("query", "q"), "key": _synonyms("key", "k"), "value": _synonyms("value", "v")}
 OUTPUT = _synonyms("output", "out", "o") | {"dense", "c_proj", "proj"}
 FUSED = frozenset({"c_attn", "qkv_proj", "wqkv", "qkv", "query_key_value", "in_proj"})
-INTERLEAVED = frozenset({"codegen", "deberta", "gpt_bigcode"})
-"""Families whose fused map is not query, key, value one after the other; `query_key_value` never is."""
+PER_HEAD = frozenset({"bloom", "deberta", "gpt_neox", "persimmon"})
+"""Families whose fused map holds the query, key and value of the first head, then of the second, and so on."""
+MIXED = frozenset({"codegen", "gpt_bigcode"})
+"""Families with another order in a fused map; `query_key_value` has one wherever the family is not known."""
+SHARED = frozenset({"albert"})
+"""Families whose layers share blocks: each group of layers runs the blocks of one entry again and again."""
 
 
 def detect(model: nn.Module, name: str = "", revision: str = "") -> Backbone:
@@ -92,21 +98,43 @@ def _side(path: str) -> Literal["encoder", "decoder"] | None:
 def _read_stacks(model: nn.Module, paths: list[str]) -> tuple[Stack, ...]:
     stacks = []
     for path in paths:
-        size = len(list(model.get_submodule(path).children()))
         side = _side(path) if len(paths) == 2 else None
-        blocks = tuple(_read_block(model, f"{path}.{i}", i, side) for i in range(size))
+        uses = _list_uses(model, path)
+        blocks = tuple(
+            replace(_read_block(model, block, i, side), n_uses=n) for i, (block, n) in enumerate(uses.items())
+        )
         stacks.append(Stack(name=side or ("decoder" if blocks[0].attention.causal else "encoder"), blocks=blocks))
     layers = getattr(getattr(model, "config", None), "num_hidden_layers", None)
-    if len(stacks) == 1 and isinstance(layers, int) and layers != len(stacks[0].blocks):
+    known = _family(model) in SHARED
+    if len(stacks) == 1 and not known and isinstance(layers, int) and layers != len(stacks[0].blocks):
         raise unreadable(
             model,
             f"{layers} blocks, as its config says",
             f"{len(stacks[0].blocks)} in {paths[0]}",
-            "blocks whose weights several layers share are not supported; choose a model without weight sharing",
+            f"of models whose layers share blocks {', '.join(sorted(SHARED))} is supported; choose another one",
         )
     if len(stacks) == 1 and (words := find_words(model, stacks[0].blocks[-1].path)) is not None:
         stacks = [replace(stacks[0], blocks=tuple(replace(block, words=words) for block in stacks[0].blocks))]
     return tuple(sorted(stacks, key=lambda stack: stack.name, reverse=True))  # encoder before decoder
+
+
+def _list_uses(model: nn.Module, path: str) -> dict[str, int]:
+    """The paths of a stack's blocks, and how often a forward pass uses each."""
+    size = len(list(model.get_submodule(path).children()))
+    if _family(model) not in SHARED:
+        return {f"{path}.{i}": 1 for i in range(size)}
+    config: Any = model.config
+    # As AlbertTransformer has it: layer i runs all blocks of this group.
+    groups = Counter(int(i / (config.num_hidden_layers / size)) for i in range(config.num_hidden_layers))
+    return {
+        f"{path}.{group}.albert_layers.{i}": n
+        for group, n in sorted(groups.items())
+        for i in range(config.inner_group_num)
+    }
+
+
+def _family(model: nn.Module) -> str:
+    return str(getattr(getattr(model, "config", None), "model_type", ""))
 
 
 def _read_block(model: nn.Module, path: str, index: int, side: Literal["encoder", "decoder"] | None) -> Block:
@@ -118,9 +146,8 @@ def _read_block(model: nn.Module, path: str, index: int, side: Literal["encoder"
         raise unreadable(model, f"one self-attention in {path}", ", ".join(local) or _list_linear(block))
     attention = _read_attention(model, path, own[0], causal=None)
     cross = _read_attention(model, path, crossing[0], causal=False) if crossing else None
-    maps = [p for a in (attention, cross) if a for p in (a.query, a.key, a.value, a.output)]
     hidden = attention.query.d_in
-    ffn = find_ffn(model, path, hidden, taken={projection.path for projection in maps})
+    ffn = find_ffn(model, path, hidden, taken=_attention_maps(model, [a for a in (attention, cross) if a]))
     for faults in (check_widths(each, ffn, hidden) for each in (attention, cross) if each):
         if faults:
             raise unreadable(model, f"widths that fit together in {path}", "; ".join(faults))
@@ -134,6 +161,17 @@ def _read_block(model: nn.Module, path: str, index: int, side: Literal["encoder"
         norms=_find_norms(model, path, hidden),
         cross_attention=cross,
     )
+
+
+def _attention_maps(model: nn.Module, attentions: list[Attention]) -> set[str]:
+    """Paths of the linear maps that belong to attention, those of relative positions (DeBERTa) among them."""
+    taken = {p.path for a in attentions for p in (a.query, a.key, a.value, a.output)}
+    for attention in attentions:
+        children = model.get_submodule(attention.path).named_children()
+        taken |= {
+            join(attention.path, name) for name, child in children if name.startswith("pos_") and is_linear(child)
+        }
+    return taken
 
 
 def _attention_paths(block: nn.Module) -> list[str]:
@@ -160,10 +198,7 @@ def _read_attention(model: nn.Module, block: str, local: str, causal: bool | Non
     if not heads:
         raise unreadable(model, f"the number of heads of {path} (num_attention_heads, num_heads)", "none of them")
     if fused:
-        widths_of = _split_fused(model, module, join(path, fused[0]), heads)
-        starts = (0, widths_of[0], widths_of[0] + widths_of[1])
-        slices = zip(starts, widths_of, strict=True)
-        query, key, value = (read_projection(model, join(path, fused[0]), start, n) for start, n in slices)
+        query, key, value = _split_fused(model, module, join(path, fused[0]), heads)
     else:
         found = [sorted(ROLES[role] & set(parts)) for role in ROLES]
         if any(len(names) != 1 for names in found):
@@ -184,18 +219,28 @@ def _read_attention(model: nn.Module, block: str, local: str, causal: bool | Non
     )
 
 
-def _split_fused(model: nn.Module, module: nn.Module, path: str, heads: int) -> tuple[int, int, int]:
-    """Widths of query, key and value in a fused map that holds them one after the other."""
-    family = getattr(getattr(model, "config", None), "model_type", "")
-    if path.endswith("query_key_value") or family in INTERLEAVED:
-        reason = "such a model is not supported yet, as a slice would mix query, key and value"
-        raise unreadable(model, "query, key and value one after the other", f"{path}, interleaved per head", reason)
+def _split_fused(
+    model: nn.Module, module: nn.Module, path: str, heads: int
+) -> tuple[Projection, Projection, Projection]:
+    """Query, key and value of a fused map: one after the other, or side by side in each head."""
+    family = _family(model)
     d_in, d_module = widths(model.get_submodule(path))
-    d_query = heads * (_head_dim(model, module) or d_in // heads)
+    head_dim = _head_dim(model, module) or d_in // heads
+    d_query = heads * head_dim
+    if family in PER_HEAD:
+        if d_module != 3 * d_query:
+            raise unreadable(model, f"{path} to hold query, key and value of {d_query}", f"{d_module} outputs")
+        query, key, value = (read_projection(model, path, i * head_dim, d_query, heads) for i in range(3))
+        return query, key, value
+    if path.endswith("query_key_value") or family in MIXED:
+        reason = "such a model is not supported, as a slice could mix query, key and value"
+        raise unreadable(model, "query, key and value in an order that is known", f"{path} of {family}", reason)
     d_kv, rest = divmod(d_module - d_query, 2)
     if rest or d_kv <= 0:
         raise unreadable(model, f"{path} to hold a query of {d_query} and equal key and value", f"{d_module} outputs")
-    return d_query, d_kv, d_kv
+    slices = ((0, d_query), (d_query, d_kv), (d_query + d_kv, d_kv))
+    query, key, value = (read_projection(model, path, start, width) for start, width in slices)
+    return query, key, value
 
 
 def _find_output(model: nn.Module, block: str, local: str) -> str:

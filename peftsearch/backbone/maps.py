@@ -44,8 +44,10 @@ def widths(module: nn.Module) -> tuple[int, int]:
     return int(pair[0]), int(pair[1])
 
 
-def read_projection(model: nn.Module, path: str, start: int = 0, d_out: int | None = None) -> Projection:
-    """Read a linear map, or the slice `[start, start + d_out)` of its outputs."""
+def read_projection(
+    model: nn.Module, path: str, start: int = 0, d_out: int | None = None, n_pieces: int = 1
+) -> Projection:
+    """Read a linear map, or the slice `[start, start + d_out)` of its outputs, in so many pieces."""
     module = model.get_submodule(path)
     d_in, d_module = widths(module)
     return Projection(
@@ -54,6 +56,7 @@ def read_projection(model: nn.Module, path: str, start: int = 0, d_out: int | No
         d_out=d_module if d_out is None else d_out,
         start=start,
         d_module=0 if d_out in (None, d_module) else d_module,
+        n_pieces=n_pieces,
         bias=getattr(module, "bias", None) is not None,
     )
 

@@ -78,6 +78,25 @@ def read_outline(
     )
 
 
+def preview(
+    name_or_path: str | PathLike[str] | None,
+    *,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    anatomy: Mapping[str, Any] | str | PathLike[str] | None = None,
+) -> Backbone | None:
+    """A model's anatomy before it is loaded; None where its config alone does not tell it (a GGUF file, a fault).
+
+    Takes what `read_outline` takes. What is wrong with a model, loading it says with more to go by.
+    """
+    try:
+        return read_outline(
+            name_or_path, revision=revision, trust_remote_code=trust_remote_code, anatomy=anatomy
+        ).backbone
+    except BackboneError:
+        return None
+
+
 def weights_of(model: nn.Module, backbone: Backbone) -> Weights:
     """Count a model's parameters, and those that quantisation packs: the linear maps outside the head."""
     head = {id(m) for path in backbone.head for m in model.get_submodule(path).modules()}

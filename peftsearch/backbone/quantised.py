@@ -180,6 +180,7 @@ def dequantise(model: nn.Module) -> int:
         if module.bias is not None:
             plain.bias = module.bias
         plain._forward_hooks = module._forward_hooks  # the mapping itself: its handles still find it
+        plain._forward_pre_hooks = module._forward_pre_hooks
         plain.train(module.training)
         model.set_submodule(path, plain)
     if found:

@@ -77,11 +77,17 @@ def _config(method: str, size: int, backbone: Backbone) -> dict[str, Any]:
         return {
             "architecture": "prefix_tuning",
             "encoder_prefix": True,
-            "cross_prefix": False,
+            "cross_prefix": _crosses(backbone),
             "flat": True,
             "prefix_length": size,
         }
-    return _bottleneck(method, size, backbone.blocks[0].hidden_size)
+    config = _bottleneck(method, size, backbone.blocks[0].hidden_size)
+    return config | {"cross_adapter": method == "adapter" and _crosses(backbone)}
+
+
+def _crosses(backbone: Backbone) -> bool:
+    """Whether a decoder reads an encoder: our methods act on that attention too."""
+    return any(block.cross_attention is not None for block in backbone.blocks)
 
 
 def _bottleneck(method: str, width: int, hidden: int) -> dict[str, Any]:

@@ -78,7 +78,7 @@ def _reason(form: str, method: str) -> str:
         return "it does not merge"
     if method in _HELD[form] and form == "adapters":
         return "it has one bottleneck a place"
-    return _REASONS.get((form, method), "it has no such method")
+    return _REASONS.get((form, method), "this export does not write it")
 
 
 def _note(form: str) -> str:

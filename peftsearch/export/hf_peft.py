@@ -20,13 +20,13 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from torch import nn
-from torch.nn import functional
 
 from peftsearch.errors import CheckpointError
 from peftsearch.export.check import probe, require_equal
 from peftsearch.export.source import Exportable
 from peftsearch.injection import Injection, merged
 from peftsearch.methods.lora import LowRank
+from peftsearch.methods.projections import widen
 
 PREFIX = "base_model.model."
 WEIGHTS = "adapter_model.safetensors"
@@ -129,10 +129,7 @@ def _tensors(
     for path, found in pairs.items():
         tensors[f"{PREFIX}{path}.lora_A.weight"] = torch.cat([pair.a for pair in found])  # (r, d_in)
         # (d_module, r): each slice's B in its rows, zero elsewhere; all share the first one's scale.
-        columns = [
-            functional.pad(pair.b, (0, 0, *(pair.margins or (0, 0)))) * (pair.scaling / found[0].scaling)
-            for pair in found
-        ]
+        columns = [widen(pair.b.t(), pair.margins).t() * (pair.scaling / found[0].scaling) for pair in found]
         tensors[f"{PREFIX}{path}.lora_B.weight"] = torch.cat(columns, dim=1)
     for path, bias in biases.items():
         tensors[f"{PREFIX}{path}.{'base_layer.' if path in pairs else ''}bias"] = bias

@@ -1,9 +1,10 @@
 """The table of methods: to add one, write its file and its line here.
 
 Order matters where methods act on the same module. The order of the table is the order in which hooks are
-registered, whatever the order in an architecture: a projection's output passes through LoRA, then the bias delta,
-then the serial adapter; the parallel adapter, which reads the network's input, adds last. Prefix changes the attention
-function alone and commutes with the others.
+registered, whatever the order in an architecture: a projection's output passes through DoRA, whose norm is that of the
+pretrained weight, then what adds to the weight (LoRA to SAID), then the bias delta, then the scales of IA3, then the
+serial adapter; the parallel adapter and KronA_res, which read the network's input, add last. LayerNorm acts where only
+BitFit does, and commutes with it; prefix changes the attention function alone and commutes with the others.
 """
 
 from __future__ import annotations
@@ -16,12 +17,18 @@ from peftsearch.methods.adapter_sparse import SparseAdapter
 from peftsearch.methods.bitfit import BitFit
 from peftsearch.methods.compacter import Compacter
 from peftsearch.methods.diffpruning import DiffPruning
+from peftsearch.methods.dora import DoRA
 from peftsearch.methods.far import Far
 from peftsearch.methods.fishmask import FishMask
+from peftsearch.methods.ia3 import IA3
+from peftsearch.methods.krona import KronA
+from peftsearch.methods.krona_res import KronARes
 from peftsearch.methods.ladder import Ladder
+from peftsearch.methods.layernorm import LayerNorm
 from peftsearch.methods.lora import LoRA
 from peftsearch.methods.mam import MixAndMatch
 from peftsearch.methods.method import Attachment, Method
+from peftsearch.methods.phm import PHM
 from peftsearch.methods.prefix import Prefix
 from peftsearch.methods.prefix_mlp import PrefixMLP
 from peftsearch.methods.prompt import Prompt
@@ -32,19 +39,25 @@ from peftsearch.methods.unipelt import UniPelt
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
+        DoRA(),
         LoRA(),
+        KronA(),
         FishMask(),
         DiffPruning(),
         Far(),
         Said(),
         BitFit(),
+        LayerNorm(),
+        IA3(),
         Adapter(),
         Adapter(name="adapter_pfeiffer", paper="2005.00247", places_in_block=("ffn",)),
+        PHM(),
         Compacter(),
         Compacter(name="compacter_pp", paper="2106.04647, sec. 4.3", places_in_block=("ffn",)),
         SparseAdapter(),
         AdaMix(),
         ParallelAdapter(),
+        KronARes(),
         Prefix(),
         PrefixMLP(),
         MixAndMatch(),

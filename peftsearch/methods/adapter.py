@@ -1,15 +1,15 @@
 """Bottleneck adapters, in the places of Houlsby (arXiv 1902.00751) or of Pfeiffer (arXiv 2005.00247).
 
 1902.00751 sec. 2.1: h + W_up f(W_down h + b_down) + b_up, applied to the output of a sub-layer, after its projection
-back to the hidden width and before the residual is added. Houlsby puts one after the attention and one after the
-feed-forward network; Pfeiffer (2005.00247) one after the feed-forward network. The size is the width m of the
-bottleneck, from 1 to the hidden size; 2 d m + d + m parameters a place. f is GELU, as in Houlsby's own code.
+back to the hidden width and before the residual is added. Houlsby puts one after every sub-layer (the attention, a
+decoder's cross-attention, the feed-forward network), Pfeiffer (2005.00247) one after the feed-forward network. The size
+is the width m of the bottleneck, from 1 to the hidden size; 2 d m + d + m parameters a place. f is GELU, as in
+Houlsby's own code.
 W_down starts as a normal truncated at two standard deviations of 0.01 (1902.00751 sec. 3.6), W_up and the
 biases at zero: the output is unchanged at init. It does not merge.
 
 It sees the output projection's result: in blocks with dropout there it acts before the dropout, where the paper's
-acts after it. Pfeiffer's choice of residual and norms around the bottleneck and the decoder's cross-attention are
-left out.
+acts after it. Pfeiffer's choice of residual and norms around the bottleneck is left out.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from peftsearch.backbone.anatomy import Block, Projection
 from peftsearch.methods.method import Attachment
-from peftsearch.methods.projections import add_delta, hook_outputs
+from peftsearch.methods.projections import add_delta, hook_outputs, name_projections
 
 INIT_STD = 0.01
 
@@ -60,7 +60,7 @@ class Adapter:
     name: str = "adapter"
     paper: str = "1902.00751, sec. 2.1"
     places_in_block: tuple[str, ...] = ("attention", "ffn")
-    """After which sub-layers it acts: `attention`, `ffn`."""
+    """After which sub-layers it acts: `attention` (every one of a block), `ffn`."""
     lr_scale: float = 1.0
     knob: str = "width"
     merges: bool = False
@@ -74,8 +74,13 @@ class Adapter:
 
     def outputs(self, block: Block) -> dict[str, Projection]:
         """The output projections it acts behind in this block, by sub-layer."""
-        sublayers = {"attention": block.attention.output, "ffn": block.ffn.output}
-        return {place: sublayers[place] for place in self.places_in_block}
+        named = name_projections(block)
+        sublayers = {"attention": "output", "cross_attention": "cross_output", "ffn": "ffn_out"}
+        return {
+            sublayer: named[name]
+            for sublayer, name in sublayers.items()
+            if sublayer.removeprefix("cross_") in self.places_in_block and name in named
+        }
 
     def obstacle(self, block: Block) -> str | None:
         """None: every block has both sub-layers."""

@@ -27,7 +27,7 @@ from torch.nn import functional
 
 from peftsearch.backbone.anatomy import Block
 from peftsearch.methods.method import Attachment
-from peftsearch.methods.projections import add_delta, hook_outputs
+from peftsearch.methods.projections import Tap, add_delta, hook_outputs
 
 
 class ParallelBottleneck(nn.Module):
@@ -40,20 +40,11 @@ class ParallelBottleneck(nn.Module):
         self.w_up = nn.Parameter(torch.zeros(hidden_size, width))
         self.b_up = nn.Parameter(torch.zeros(hidden_size))
         self.scaling = scaling
-        self.seen: torch.Tensor | None = None
-        """Input of the network `(..., d)`, only while the network itself is running."""
+        self.tap = Tap()
         nn.init.kaiming_uniform_(self.w_down, a=math.sqrt(5))
-
-    def see(self, module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
-        """Keep the input of the first map `(..., d)`; its output passes through."""
-        self.seen = args[0]
-        return output
 
     def forward(self, module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
         """Add s (W_up gelu(W_down x + b_down) + b_up) to the network's output (2110.04366 table 1 and sec. 4.5).
-
-        Both hooks run in every forward, in a block that gradient checkpointing computes anew too, and this one lets
-        go of x before it computes: nothing is kept from one forward to the next.
 
         Args:
             module: The output projection.
@@ -63,14 +54,9 @@ class ParallelBottleneck(nn.Module):
         Returns:
             `(..., d)`
         """
-        assert self.seen is not None, "the feed-forward network's first map has not run"
-        x, self.seen = self.seen, None
-        low = functional.gelu(functional.linear(x.to(self.w_down.dtype), self.w_down, self.b_down))  # (..., width)
+        x = self.tap.take().to(self.w_down.dtype)
+        low = functional.gelu(functional.linear(x, self.w_down, self.b_down))  # (..., width)
         return add_delta(output, self.scaling * functional.linear(low, self.w_up, self.b_up), None)
-
-    def forget(self) -> None:
-        """Let go of an input that a forward left behind when it ended in an error between the two hooks."""
-        self.seen = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,5 +98,5 @@ class ParallelAdapter:
     def attach(self, model: nn.Module, block: Block, size: int) -> Attachment:
         """Hook a bottleneck of width `size` on the network's first and last map."""
         module = ParallelBottleneck(block.hidden_size, size, self.scaling)
-        hooks = {"in": (block.ffn.inputs[0].path, module.see), "out": (block.ffn.output.path, module.forward)}
-        return Attachment(module=module, undo=[*hook_outputs(model, hooks), module.forget])
+        hooks = {"in": (block.ffn.inputs[0].path, module.tap.see), "out": (block.ffn.output.path, module.forward)}
+        return Attachment(module=module, undo=[*hook_outputs(model, hooks), module.tap.forget])

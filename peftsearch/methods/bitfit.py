@@ -7,7 +7,8 @@ The size is the index of a named subset, smallest first: `query`, `query+ffn_in`
 and norms of the block); subsets that a block does not have, or that add nothing to the one before, are skipped. The
 count is the sum of the biases' widths. The output is unchanged at init. It merges in place.
 
-Left out: biases outside the blocks (embeddings), which belong to no group.
+Left out: biases outside the blocks (embeddings), which belong to no group, and biases that are no linear map's or
+norm's own (DeBERTa-v1's of query and value).
 """
 
 from __future__ import annotations
@@ -16,11 +17,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torch.nn import functional
 
 from peftsearch.backbone.anatomy import Block
 from peftsearch.methods.method import Attachment
-from peftsearch.methods.projections import add_delta, folded, hook_outputs, name_projections, slice_margins
+from peftsearch.methods.projections import add_delta, folded, hook_outputs, name_projections, slice_margins, widen
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,9 +33,11 @@ class Bias:
     """Dotted path of its module."""
     width: int
     start: int = 0
-    """First index of the slice."""
+    """First index of the slice in each piece."""
     d_module: int = 0
     """Length of the whole bias; 0 means `width`."""
+    n_pieces: int = 1
+    """Pieces of the slice; see `Projection`."""
 
 
 class BiasDelta(nn.Module):
@@ -44,7 +46,7 @@ class BiasDelta(nn.Module):
     def __init__(self, bias: Bias) -> None:
         super().__init__()
         self.delta = nn.Parameter(torch.zeros(bias.width))
-        self.margins = slice_margins(bias.start, bias.width, bias.d_module)
+        self.margins = slice_margins(bias.start, bias.width, bias.d_module, bias.n_pieces)
 
     def forward(self, module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
         """Add delta `(d_slice,)` to the module's output `(..., d_module)`, whose shape it keeps."""
@@ -52,15 +54,14 @@ class BiasDelta(nn.Module):
 
     def fold(self, module: nn.Module) -> dict[str, torch.Tensor] | None:
         """The bias plus delta, in the slice of a fused bias alone; see `Foldable`."""
-        delta = self.delta if self.margins is None else functional.pad(self.delta, self.margins)
-        bias = folded(module.get_parameter("bias"), delta)
+        bias = folded(module.get_parameter("bias"), widen(self.delta, self.margins))
         return None if bias is None else {"bias": bias}
 
 
 def list_biases(block: Block) -> list[Bias]:
     """All biases of a block: of the projections in the order in which they act, then of the norms."""
     of_maps = [
-        Bias(name=name, path=p.path, width=p.d_out, start=p.start, d_module=p.d_module)
+        Bias(name=name, path=p.path, width=p.d_out, start=p.start, d_module=p.d_module, n_pieces=p.n_pieces)
         for name, p in name_projections(block).items()
         if p.bias
     ]
@@ -74,7 +75,7 @@ def subsets(block: Block) -> list[tuple[str, list[Bias]]]:
         Name and biases of each subset; empty for a block without biases.
     """
     every = list_biases(block)
-    query = [bias for bias in every if bias.name == "query"]
+    query = [bias for bias in every if bias.name in ("query", "cross_query")]
     query_ffn = query + [bias for bias in every if bias.name.startswith("ffn_in")]
     found: list[tuple[str, list[Bias]]] = []
     for name, biases in (("query", query), ("query+ffn_in", query_ffn), ("all", every)):

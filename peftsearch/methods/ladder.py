@@ -83,10 +83,12 @@ class Ladder:
     model_wide: Literal[True] = True
 
     def obstacle(self, block: Block) -> str | None:
-        """It needs a model of one stack."""
+        """It needs a model of one stack, and blocks of their own."""
+        if block.n_uses > 1:
+            return f"{block.path} is run {block.n_uses} times, which leaves no rungs; use adapter or lora there"
         if block.words is not None:
             return None
-        return f"the model of {block.path} has two stacks, or does not read words; use adapter or lora there"
+        return f"{block.path} is in a model of two stacks or without words; use adapter or lora there"
 
     def max_size(self, block: Block) -> int:
         """The hidden size: a wider side network is no side network."""

@@ -1,14 +1,15 @@
 """LoRA, low-rank adaptation (arXiv 2106.09685).
 
 Eq. 3: h = W_0 x + (alpha / r) B A x, with A in R^(r x d_in), B in R^(d_out x r) and W_0 frozen. By default it acts on
-the query and value projections (sec. 4.2, 5.1); in a fused map it acts on their slices alone. The size is the rank r,
-from 1 to the smallest width of a target; r (d_in + d_out) parameters a target. A starts as HF peft starts it
-(Kaiming uniform with a = sqrt 5), B at zero, so the output is unchanged at init. It merges: W = W_0 + s B A.
+the query and value projections (sec. 4.2, 5.1), a decoder's cross-attention included; in a fused map it acts on their
+slices alone. The size is the rank r, from 1 to the smallest width of a target; r (d_in + d_out) parameters a target. A
+starts as HF peft starts it (Kaiming uniform with a = sqrt 5), B at zero, so the output is unchanged at init. It merges:
+W = W_0 + s B A.
 
 The scale s is alpha / sqrt(r) (rank-stabilised LoRA, arXiv 2312.03732) and not the paper's alpha / r: a search fits
 ranks to budgets, and one learning rate has to serve them all.
 
-Left out: dropout on x, and the decoder's cross-attention.
+Left out: dropout on x.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from torch.nn import functional
 from peftsearch.backbone.anatomy import Block, Projection
 from peftsearch.errors import MethodError, unknown_name
 from peftsearch.methods.method import Attachment
-from peftsearch.methods.projections import add_delta, folded, hook_outputs, name_projections, slice_margins
+from peftsearch.methods.projections import add_delta, folded, hook_outputs, name_projections, slice_margins, widen
 
 TARGETS = ("query", "key", "value", "output", "ffn_in", "ffn_out")
 
@@ -36,7 +37,7 @@ class LowRank(nn.Module):
         self.a = nn.Parameter(torch.empty(rank, projection.d_in))
         self.b = nn.Parameter(torch.zeros(projection.d_out, rank))
         self.scaling = scaling
-        self.margins = slice_margins(projection.start, projection.d_out, projection.d_module)
+        self.margins = slice_margins(projection.start, projection.d_out, projection.d_module, projection.n_pieces)
         nn.init.kaiming_uniform_(self.a, a=math.sqrt(5))
 
     def forward(self, module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
@@ -60,8 +61,7 @@ class LowRank(nn.Module):
     def fold(self, module: nn.Module) -> dict[str, torch.Tensor] | None:
         """W_0 + s B A, in the slice of a fused map alone; see `Foldable`."""
         delta = self.scaling * self.b @ self.a  # (d_slice, d_in)
-        if self.margins is not None:
-            delta = functional.pad(delta, (0, 0, *self.margins))
+        delta = widen(delta.t(), self.margins).t()  # (d_module, d_in)
         # transformers' Conv1D keeps its weight as (d_in, d_module).
         weight = folded(module.get_parameter("weight"), delta if isinstance(module, nn.Linear) else delta.t())
         return None if weight is None else {"weight": weight}
@@ -95,7 +95,11 @@ class LoRA:
 
     def projections(self, block: Block) -> dict[str, Projection]:
         """The projections it acts on in this block, by name."""
-        return {name: p for name, p in name_projections(block).items() if name.rstrip("0123456789") in self.targets}
+        return {
+            name: p
+            for name, p in name_projections(block).items()
+            if name.removeprefix("cross_").rstrip("0123456789") in self.targets
+        }
 
     def obstacle(self, block: Block) -> str | None:
         """None: every block has linear maps."""

@@ -1,14 +1,14 @@
 """Prefix tuning (arXiv 2101.00190).
 
-Sec. 4.2: l trained keys and values stand in front of the attention's own, in every tuned block. They are put there by
-the attention function itself, registered with transformers' AttentionInterface, which then hands on to the attention
-that was configured (`sdpa` or `eager`). Every query sees the whole prefix; prefix keys carry no position (no rotary
-embedding, and a relative position bias of zero); the key-value cache never holds them, so generation works with and
-without a cache. The size is the length l, from 1 to 200; 2 l d_kv parameters. Keys and values start as normals with
-standard deviation 0.02, so the output does change at init. It does not merge.
+Sec. 4.2: l trained keys and values stand in front of the attention's own, in every tuned block; a decoder that reads
+an encoder gets them in its cross-attention too. They are put there by the attention function itself, registered with
+transformers' AttentionInterface, which then hands on to the attention that was configured (`sdpa` or `eager`). Every
+query sees the whole prefix; prefix keys carry no position (no rotary embedding, and a relative position bias of zero);
+the key-value cache never holds them, so generation works with and without a cache. The size is the length l, from 1 to
+200; 2 l d_kv parameters an attention. Keys and values start as normals with standard deviation 0.02, so the output does
+change at init. It does not merge.
 
-Left out: the MLP reparametrisation of sec. 4.3, and the decoder's cross-attention (in an encoder-decoder only
-self-attention gets a prefix).
+Left out: the MLP reparametrisation of sec. 4.3.
 """
 
 from __future__ import annotations
@@ -51,6 +51,8 @@ class PrefixVectors(nn.Module):
         shape = (attention.n_kv_heads, length, attention.head_dim)
         self.keys = nn.Parameter(torch.empty(shape).normal_(std=INIT_STD))
         self.values = nn.Parameter(torch.empty(shape).normal_(std=INIT_STD))
+        self.cross: PrefixVectors | None = None
+        """The prefix of the block's cross-attention, where there is one."""
 
     def vectors(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values, `(kv_heads, l, head_dim)`, or with the batch in front of it."""
@@ -146,8 +148,8 @@ for _name in DELEGATES:
     AttentionMaskInterface.register(f"{ATTRIBUTE}_{_name}", ALL_MASK_ATTENTION_FUNCTIONS[_name])
 
 
-def put_in_front(model: nn.Module, block: Block, vectors: Prefixed) -> list[Callable[[], object]]:
-    """Hang a prefix on a block's attention, in front of those it has, and route its config through `_attend`.
+def put_in_front(model: nn.Module, attention: Attention, vectors: Prefixed) -> list[Callable[[], object]]:
+    """Hang a prefix on an attention, in front of those it has, and route its config through `_attend`.
 
     Returns:
         What takes it out again.
@@ -155,10 +157,10 @@ def put_in_front(model: nn.Module, block: Block, vectors: Prefixed) -> list[Call
     Raises:
         MethodError: The model was loaded with an attention implementation other than `sdpa` or `eager`.
     """
-    module = model.get_submodule(block.attention.path)
+    module = model.get_submodule(attention.path)
     config: Any = module.config
-    configured = config._attn_implementation_internal or "eager"
-    if configured.removeprefix(f"{ATTRIBUTE}_") not in DELEGATES:
+    configured = (config._attn_implementation_internal or "eager").removeprefix(f"{ATTRIBUTE}_")
+    if configured not in DELEGATES:
         raise MethodError(
             f"prefix: the model runs attention {configured!r}, prefix needs one of {', '.join(DELEGATES)}: "
             "load it with attn_implementation='sdpa'"
@@ -170,7 +172,7 @@ def put_in_front(model: nn.Module, block: Block, vectors: Prefixed) -> list[Call
     ]
     # Past nn.Module's own bookkeeping, so that the parameters are registered once, in the attachment.
     module.__dict__[ATTRIBUTE] = (*before, vectors)
-    config._attn_implementation_internal = f"{ATTRIBUTE}_{configured.removeprefix(f'{ATTRIBUTE}_')}"
+    config._attn_implementation_internal = f"{ATTRIBUTE}_{configured}"
     return undo
 
 
@@ -180,11 +182,11 @@ def _detach(module: nn.Module) -> None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Prefix:
-    """Trained keys and values in front of a block's self-attention."""
+    """Trained keys and values in front of a block's own, in its self-attention and its cross-attention."""
 
     name: str = "prefix"
     paper: str = "2101.00190, sec. 4.2"
-    places: str = "keys and values of the self-attention"
+    places: str = "keys and values of the attention"
     lr_scale: float = 10.0
     knob: str = "length"
     merges: bool = False
@@ -193,17 +195,18 @@ class Prefix:
 
     def obstacle(self, block: Block) -> str | None:
         """Attentions that do not go through transformers' AttentionInterface cannot take a prefix."""
-        if block.attention.interface:
+        path = next((attention.path for attention in block.attentions if not attention.interface), None)
+        if path is None:
             return None
-        return f"{block.attention.path} does not use transformers' AttentionInterface; use lora or adapter there"
+        return f"{path} does not use transformers' AttentionInterface; use lora or adapter there"
 
     def max_size(self, block: Block) -> int:
         """200 tokens: the paper sees no gain beyond (2101.00190, sec. 7.1)."""
         return MAX_LENGTH
 
     def count(self, block: Block, size: int) -> int:
-        """2 l d_kv."""
-        return 2 * size * block.attention.d_kv
+        """2 l d_kv an attention."""
+        return 2 * size * sum(attention.d_kv for attention in block.attentions)
 
     def changed(self, block: Block, size: int) -> int:
         """What it adds; the backbone stays as it is."""
@@ -220,4 +223,9 @@ class Prefix:
             MethodError: The model was loaded with an attention implementation other than `sdpa` or `eager`.
         """
         vectors = PrefixVectors(block.attention, size)
-        return Attachment(module=vectors, undo=put_in_front(model, block, vectors))
+        undo = put_in_front(model, block.attention, vectors)
+        if block.cross_attention is not None:
+            # A part of the first, so that a block without it keeps its parameters' names.
+            vectors.cross = PrefixVectors(block.cross_attention, size)
+            undo += put_in_front(model, block.cross_attention, vectors.cross)
+        return Attachment(module=vectors, undo=undo)

@@ -10,6 +10,7 @@ plain prefix has; so the output does change at init. It does not merge.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -24,22 +25,36 @@ HIDDEN = 8
 
 
 class PrefixNetwork(nn.Module):
-    """P' and the network that makes keys and values of it."""
+    """P' and the network that makes the keys and values of a block's attentions of it."""
 
-    def __init__(self, attention: Attention, length: int) -> None:
+    def __init__(self, attentions: tuple[Attention, ...], length: int) -> None:
         super().__init__()
-        self.shape = (length, 2, attention.n_kv_heads, attention.head_dim)
+        self.shapes = tuple((length, 2, attention.n_kv_heads, attention.head_dim) for attention in attentions)
         self.embedding = nn.Parameter(torch.empty(length, HIDDEN).normal_())
         self.hidden = nn.Linear(HIDDEN, HIDDEN)
-        self.last = nn.Linear(HIDDEN, 2 * attention.d_kv)
+        self.last = nn.Linear(HIDDEN, sum(2 * attention.d_kv for attention in attentions))
         nn.init.normal_(self.last.weight, std=INIT_STD)
         nn.init.zeros_(self.last.bias)
 
+    def made(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values of the block's first or second attention, `(kv_heads, l, head_dim)`."""
+        out = self.last(torch.tanh(self.hidden(self.embedding)))  # (l, all widths)
+        own = out.split([2 * kv_heads * head_dim for _, _, kv_heads, head_dim in self.shapes], dim=1)[number]
+        keys, values = own.view(self.shapes[number]).permute(1, 2, 0, 3)
+        return keys, values
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PartOfNetwork:
+    """The prefix of one attention."""
+
+    network: PrefixNetwork
+    number: int
+    """0 for the self-attention, 1 for the cross-attention."""
+
     def vectors(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values, `(kv_heads, l, head_dim)`."""
-        made = self.last(torch.tanh(self.hidden(self.embedding))).view(self.shape)  # (l, 2, kv_heads, head_dim)
-        keys, values = made.permute(1, 2, 0, 3)
-        return keys, values
+        return self.network.made(self.number)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,12 +67,13 @@ class PrefixMLP(Prefix):
     becomes: str = "prefix"
 
     def count(self, block: Block, size: int) -> int:
-        """P' and the two layers: l h + h (h + 1) + 2 d_kv (h + 1)."""
-        return size * HIDDEN + HIDDEN * (HIDDEN + 1) + 2 * block.attention.d_kv * (HIDDEN + 1)
+        """P' and the two layers: l h + h (h + 1) + 2 d_kv (h + 1), with the d_kv of all attentions."""
+        d_kv = sum(attention.d_kv for attention in block.attentions)
+        return size * HIDDEN + HIDDEN * (HIDDEN + 1) + 2 * d_kv * (HIDDEN + 1)
 
     def changed(self, block: Block, size: int) -> int:
         """The keys and values that are kept: 2 l d_kv."""
-        return 2 * size * block.attention.d_kv
+        return Prefix().count(block, size)
 
     def reduced_size(self, block: Block, size: int) -> int:
         """The length stays."""
@@ -66,8 +82,11 @@ class PrefixMLP(Prefix):
     def reduced(self, module: nn.Module, block: Block) -> dict[str, torch.Tensor]:
         """The vectors as `prefix` holds them."""
         assert isinstance(module, PrefixNetwork), "the module is of this method"
-        keys, values = module.vectors()
-        return {"keys": keys, "values": values}
+        keys, values = module.made(0)
+        kept = {"keys": keys, "values": values}
+        if block.cross_attention is not None:
+            kept |= dict(zip(("cross.keys", "cross.values"), module.made(1), strict=True))
+        return kept
 
     def attach(self, model: nn.Module, block: Block, size: int) -> Attachment:
         """Hang a prefix of length `size`, made by a network, on the block's attention.
@@ -75,5 +94,8 @@ class PrefixMLP(Prefix):
         Raises:
             MethodError: As `Prefix.attach`.
         """
-        network = PrefixNetwork(block.attention, size)
-        return Attachment(module=network, undo=put_in_front(model, block, network))
+        network = PrefixNetwork(block.attentions, size)
+        undo: list[Callable[[], object]] = []
+        for number, attention in enumerate(block.attentions):
+            undo += put_in_front(model, attention, PartOfNetwork(network=network, number=number))
+        return Attachment(module=network, undo=undo)

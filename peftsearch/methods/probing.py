@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from peftsearch.backbone.anatomy import Projection
-from peftsearch.methods.projections import add_delta, folded, slice_margins
+from peftsearch.methods.projections import Margins, add_delta, folded, slice_margins, widen
 
 
 class ProbedMap(nn.Module):
@@ -23,7 +23,7 @@ class ProbedMap(nn.Module):
     def __init__(self, projection: Projection) -> None:
         super().__init__()
         self.shape = (projection.d_out, projection.d_in)
-        self.margins = slice_margins(projection.start, projection.d_out, projection.d_module)
+        self.margins = slice_margins(projection.start, projection.d_out, projection.d_module, projection.n_pieces)
         self.probe: torch.Tensor | None = None
         """Dense delta `(d_out, d_in)`, zero, while gradients are looked at."""
 
@@ -62,9 +62,8 @@ class ProbedMap(nn.Module):
         return None if weight is None else {"weight": weight}
 
 
-def fold_weight(module: nn.Module, delta: torch.Tensor, margins: tuple[int, int] | None) -> torch.Tensor | None:
+def fold_weight(module: nn.Module, delta: torch.Tensor, margins: Margins | None) -> torch.Tensor | None:
     """A map's weight plus a delta `(d_out, d_in)`, in its slice alone; None where the weight is packed."""
-    if margins is not None:
-        delta = functional.pad(delta, (0, 0, *margins))
+    delta = widen(delta.t(), margins).t()  # (d_module, d_in)
     # transformers' Conv1D keeps its weight as (d_in, d_module).
     return folded(module.get_parameter("weight"), delta if isinstance(module, nn.Linear) else delta.t())

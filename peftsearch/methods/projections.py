@@ -1,9 +1,9 @@
-"""What the methods that act on linear maps share: stable names, slices of fused maps, and hooks on outputs."""
+"""What the methods that act on linear maps share: stable names, slices of fused maps, hooks on outputs, and a tap."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -33,27 +33,47 @@ class Foldable(Protocol):
 def name_projections(block: Block) -> dict[str, Projection]:
     """Name a block's linear maps as parameter names hold them: `query`, `cross_query`, `ffn_in0`, `ffn_out`, ..."""
     named: dict[str, Projection] = {}
-    for prefix, attention in (("", block.attention), ("cross_", block.cross_attention)):
-        if attention is not None:
-            for part in ("query", "key", "value", "output"):
-                named[prefix + part] = getattr(attention, part)
+    for prefix, attention in zip(("", "cross_"), block.attentions, strict=False):
+        for part in ("query", "key", "value", "output"):
+            named[prefix + part] = getattr(attention, part)
     named |= {f"ffn_in{i}": projection for i, projection in enumerate(block.ffn.inputs)}
     return named | {"ffn_out": block.ffn.output}
 
 
-def slice_margins(start: int, width: int, d_module: int) -> tuple[int, int] | None:
+class Margins(NamedTuple):
+    """The zeros around a slice of a fused map's output, in each of its pieces."""
+
+    front: int
+    behind: int
+    n_pieces: int
+    """Pieces of the slice; 1 where it is whole."""
+
+
+def slice_margins(start: int, width: int, d_module: int, n_pieces: int) -> Margins | None:
     """The zeros in front of and behind a slice of a fused map's output; None where the slice is the whole.
 
     Args:
-        start: First output of the slice.
+        start: First output of the slice in each piece.
         width: Outputs in the slice.
         d_module: Outputs of the module; 0 means `width`.
+        n_pieces: Equal pieces of the module's output that hold a part of the slice each.
     """
-    behind = (d_module or width) - start - width
-    return (start, behind) if start or behind else None
+    behind = ((d_module or width) - width) // n_pieces - start
+    return Margins(start, behind, n_pieces) if start or behind else None
 
 
-def add_delta(output: torch.Tensor, delta: torch.Tensor, margins: tuple[int, int] | None) -> torch.Tensor:
+def widen(values: torch.Tensor, margins: Margins | None) -> torch.Tensor:
+    """Put values of a slice `(..., d_slice)` where they belong in the module's output `(..., d_module)`, zeros around.
+
+    With three heads and n_pieces = 3, the key's q0 k0 v0 q1 k1 v1 q2 k2 v2 is 0 k0 0 0 k1 0 0 k2 0.
+    """
+    if margins is None:
+        return values
+    pieces = values.reshape(*values.shape[:-1], margins.n_pieces, -1)  # (..., n_pieces, d_piece)
+    return functional.pad(pieces, (margins.front, margins.behind)).flatten(-2)
+
+
+def add_delta(output: torch.Tensor, delta: torch.Tensor, margins: Margins | None) -> torch.Tensor:
     """Add a delta to a module's output, or to a slice of it, in the output's dtype.
 
     Args:
@@ -64,9 +84,7 @@ def add_delta(output: torch.Tensor, delta: torch.Tensor, margins: tuple[int, int
     Returns:
         `(..., d_module)`
     """
-    if margins is not None:
-        delta = functional.pad(delta, margins)
-    return output + delta.to(output.dtype)
+    return output + widen(delta, margins).to(output.dtype)
 
 
 def folded(parameter: torch.Tensor, delta: torch.Tensor) -> torch.Tensor | None:
@@ -92,3 +110,31 @@ def hook_outputs(model: nn.Module, hooks: Mapping[str, tuple[str, Hook]]) -> lis
     found = [(model.get_submodule(path), hook) for path, hook in hooks.values()]
     handles: list[RemovableHandle] = [module.register_forward_hook(hook) for module, hook in found]
     return [handle.remove for handle in handles]
+
+
+class Tap(nn.Module):
+    """Holds the input of a network from the hook on its first map to the hook on its last.
+
+    Both hooks run in every forward, in a block that gradient checkpointing computes anew too, and `take` lets go of
+    the input: nothing is kept from one forward to the next.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: torch.Tensor | None = None
+        """Input of the network `(..., d)`, only while the network itself is running."""
+
+    def see(self, module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
+        """Keep the input of the first map `(..., d)`; its output passes through."""
+        self.seen = args[0]
+        return output
+
+    def take(self) -> torch.Tensor:
+        """The input `(..., d)`, once."""
+        assert self.seen is not None, "the network's first map has not run"
+        x, self.seen = self.seen, None
+        return x
+
+    def forget(self) -> None:
+        """Let go of an input that a forward left behind when it ended in an error between the two hooks."""
+        self.seen = None

@@ -114,10 +114,12 @@ class Prompt:
     model_wide: Literal[True] = True
 
     def obstacle(self, block: Block) -> str | None:
-        """It needs a model of one stack that reads words."""
+        """It needs a model of one stack that reads words, and blocks of their own."""
+        if block.n_uses > 1:
+            return f"{block.path} is run {block.n_uses} times, which leaves no last one; use prefix or lora there"
         if block.words is not None:
             return None
-        return f"the model of {block.path} has two stacks, or does not read words; use prefix or lora there"
+        return f"{block.path} is in a model of two stacks or without words; use prefix or lora there"
 
     def max_size(self, block: Block) -> int:
         """100 tokens."""

@@ -49,7 +49,7 @@ class Fastfood(nn.Module):
         self.shape = (projection.d_out, projection.d_in)
         self.n = projection.d_out * projection.d_in
         self.padded: int = 2 ** math.ceil(math.log2(self.n))
-        self.margins = slice_margins(projection.start, projection.d_out, projection.d_module)
+        self.margins = slice_margins(projection.start, projection.d_out, projection.d_module, projection.n_pieces)
         generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
         signs = torch.randint(0, 2, (self.padded,), generator=generator) * 2 - 1
         normals = torch.randn(self.padded, generator=generator)
@@ -104,7 +104,7 @@ class Said:
 
     def projections(self, block: Block) -> dict[str, Projection]:
         """The projections it acts on in this block, by name."""
-        return {name: p for name, p in name_projections(block).items() if name in TARGETS}
+        return {name: p for name, p in name_projections(block).items() if name.removeprefix("cross_") in TARGETS}
 
     def obstacle(self, block: Block) -> str | None:
         """None: every block has a query and a value."""

@@ -1,11 +1,11 @@
 """UniPELT: LoRA, a prefix and an adapter in one block, each behind a learned gate (arXiv 2110.07577).
 
 Sec. 3.2: every part is scaled by a gate in (0, 1), sigma(w^T h + b) averaged over the tokens of an example, from the
-hidden states that the part sees: LoRA's gates from the input of their map, the prefix's from the attention's input, the
+hidden states that the part sees: LoRA's gates from the input of their map, an attention's prefix from its input, the
 adapter's (after the feed-forward network alone, as in the authors' Pfeiffer setup) from its own input. The size is the
-rank, the length and the width alike; the count is that of the parts and d + 1 a gate, four of them. w starts as a
-normal of 0.02 and b at zero: gates begin near one half. The prefix changes the output at init. It does not merge: gates
-depend on the input.
+rank, the length and the width alike; the count is that of the parts and d + 1 a gate, one for each map of LoRA, each
+attention and the adapter. w starts as a normal of 0.02 and b at zero: gates begin near one half. The prefix changes
+the output at init. It does not merge: gates depend on the input.
 
 Padding counts as tokens in a gate's mean, as in the authors' code.
 """
@@ -13,6 +13,7 @@ Padding counts as tokens in a gate's mean, as in the authors' code.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -55,7 +56,7 @@ class GatedLowRank(nn.Module):
         self.b = nn.Parameter(torch.zeros(projection.d_out, rank))
         self.gate = Gate(projection.d_in)
         self.scaling = scaling
-        self.margins = slice_margins(projection.start, projection.d_out, projection.d_module)
+        self.margins = slice_margins(projection.start, projection.d_out, projection.d_module, projection.n_pieces)
         nn.init.kaiming_uniform_(self.a, a=math.sqrt(5))
 
     def forward(self, module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
@@ -128,7 +129,7 @@ class UniPelt:
     def count(self, block: Block, size: int) -> int:
         """The parts, and a gate for each map of LoRA, the prefix and the adapter."""
         gates = [p.d_in for p in self.parts[0].projections(block).values()]
-        gates += [block.attention.query.d_in, block.ffn.output.d_out]
+        gates += [*(attention.query.d_in for attention in block.attentions), block.ffn.output.d_out]
         return sum(part.count(block, size) for part in self.parts) + sum(d + 1 for d in gates)
 
     def changed(self, block: Block, size: int) -> int:
@@ -143,10 +144,17 @@ class UniPelt:
         """Attach the gated parts at this size."""
         maps = self.parts[0].projections(block)
         pairs = {name: GatedLowRank(p, size, self.parts[0].alpha / math.sqrt(size)) for name, p in maps.items()}
-        prefix = GatedPrefix(block.attention, size)
+        prefixes = [GatedPrefix(attention, size) for attention in block.attentions]
         adapter = GatedBottleneck(block.ffn.output.d_out, size)
         hooks = {name: (maps[name].path, pair.forward) for name, pair in pairs.items()}
-        hooks |= {"see": (block.attention.query.path, prefix.see), "ffn": (block.ffn.output.path, adapter.forward)}
-        undo = [*hook_outputs(model, hooks), *put_in_front(model, block, prefix), prefix.forget]
-        parts: dict[str, nn.Module] = {"lora": nn.ModuleDict(pairs), "prefix": prefix, "adapter": adapter}
-        return Attachment(module=nn.ModuleDict(parts), undo=undo)
+        hooks["ffn"] = (block.ffn.output.path, adapter.forward)
+        undo: list[Callable[[], object]] = []
+        for attention, prefix in zip(block.attentions, prefixes, strict=True):
+            hooks[f"see {attention.path}"] = (attention.query.path, prefix.see)
+            undo += [*put_in_front(model, attention, prefix), prefix.forget]
+        parts: dict[str, nn.Module] = {
+            "lora": nn.ModuleDict(pairs),
+            "prefix": nn.ModuleList(prefixes),
+            "adapter": adapter,
+        }
+        return Attachment(module=nn.ModuleDict(parts), undo=[*undo, *hook_outputs(model, hooks)])

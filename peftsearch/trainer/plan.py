@@ -14,6 +14,7 @@ from torch import nn
 from peftsearch.architecture import Architecture, Design
 from peftsearch.backbone.device import choose_dtype
 from peftsearch.backbone.load import LoadedBackbone, load_backbone, n_head_params, reset_head
+from peftsearch.backbone.outline import preview
 from peftsearch.budget import parse_budget
 from peftsearch.display import size_labels
 from peftsearch.errors import ConfigError
@@ -21,6 +22,7 @@ from peftsearch.evaluate import Objective
 from peftsearch.fitting import fit
 from peftsearch.found import require_same_backbone
 from peftsearch.injection import inject, param_groups
+from peftsearch.methods.support import require_methods
 from peftsearch.priming import N_BATCHES as PRIMING_BATCHES
 from peftsearch.priming import needs_priming, prime
 from peftsearch.refitting import refit
@@ -120,6 +122,7 @@ def prepare(options: TrainOptions) -> Plan:
     processes = Processes(options.device, unused=options.method == FULL)
     autocast = choose_dtype(processes.device, options.dtype)
     task, notes = load_data(data, run)
+    _check_methods(options, run)
     loaded = _load(options, run, task, processes.device)
     training, cut = within_positions(training, options.max_length, loaded)
     design, architecture, budget, fitted = _architecture(options, run, loaded)
@@ -211,11 +214,29 @@ def _training(options: TrainOptions, run: Run | None) -> TrainingSettings:
     )
 
 
-def _load(options: TrainOptions, run: Run | None, task: Task, device: torch.device) -> LoadedBackbone:
+def _check_methods(options: TrainOptions, run: Run | None) -> None:
+    """Refuse methods that the backbone cannot take, from its config, before its weights are read."""
+    if options.method in (FULL, HEAD):
+        return
+    name, revision = _model(options, run)
+    backbone = preview(name, revision=revision, trust_remote_code=options.trust_remote_code, anatomy=options.anatomy)
+    design = None if run is None else run.found.design
+    names = [options.method] if options.method else [m for group in design.methods for m in group] if design else []
+    if backbone is not None:
+        require_methods(names, backbone)
+
+
+def _model(options: TrainOptions, run: Run | None) -> tuple[str | None, str | None]:
+    """Name and revision of the model."""
     name, revision = options.model, options.revision
     if run is not None and name is None:
         name = run.found.model_name
         revision = revision or (None if run.found.revision.startswith("sha256:") else run.found.revision or None)
+    return name, revision
+
+
+def _load(options: TrainOptions, run: Run | None, task: Task, device: torch.device) -> LoadedBackbone:
+    name, revision = _model(options, run)
     return load_backbone(
         name,
         num_labels=task.num_labels,

@@ -16,6 +16,9 @@ PROMPTS = ["name w1 area north", "name w2", "the old inn w3 w4 stands in the new
 COMPLETIONS = ["w1 is in the north", "w2 stands", "an old inn", "w1 stands in the north of w9"]
 CPU = torch.device("cpu")
 METHOD_SIZES = {"prefix": 3, "lora": 2, "adapter": 4}
+REFUSED = ("bloom", "prefix")
+"""BLOOM has an attention of its own."""
+CASES = [(family, method) for family in CONFIGS for method in (None, *METHOD_SIZES) if (family, method) != REFUSED]
 
 
 @pytest.fixture(scope="module", params=list(CONFIGS))
@@ -69,7 +72,7 @@ def write_plainly(model, split, row):
     return split.tokenizer.decode([t for t in made[behind:] if t != END], skip_special_tokens=True).strip()
 
 
-@pytest.mark.parametrize("method", [None, *METHOD_SIZES])
+@pytest.mark.parametrize(("prepared", "method"), CASES, indirect=["prepared"])
 def test_cached_batches_write_what_a_plain_loop_writes(prepared, method):
     model, backbone, split = prepared
     model.config.use_cache = False  # as `load_backbone` leaves it

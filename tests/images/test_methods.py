@@ -37,7 +37,7 @@ def test_those_that_need_words_cannot_act(loaded):
     refused = set(METHODS) - set(USABLE)
     assert {"prompt", "ptuning"} <= refused
     for name in refused:
-        with pytest.raises(MethodError, match="does not read words"):
+        with pytest.raises(MethodError, match="without words"):
             fit(uniform(name), loaded.backbone, parse_budget("50%", loaded.backbone.n_params))
 
 

@@ -26,6 +26,12 @@ def make(family: str = "bert") -> Any:
     return model
 
 
+def indices(start: int, width: int, d_module: int, n_pieces: int) -> list[int]:
+    """Where the outputs of a slice are in its module's output, counted out one by one."""
+    piece = (d_module or width) // n_pieces
+    return [i * piece + start + j for i in range(n_pieces) for j in range(width // n_pieces)]
+
+
 def place(backbone: Backbone, **sizes: int) -> Architecture:
     """Put each method at its size on every block: `place(backbone, lora=4, prefix=2)`."""
     placements = []

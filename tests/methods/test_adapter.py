@@ -31,6 +31,14 @@ def test_counts_and_places() -> None:
     assert METHODS["adapter"].places == "after attention and after ffn"
 
 
+def test_every_sub_layer_of_a_decoder_has_one() -> None:
+    encoder, decoder = (detect(make("t5")).blocks[i] for i in (0, -1))
+    places = [list(METHODS["adapter"].outputs(block)) for block in (encoder, decoder)]
+    assert places == [["attention", "ffn"], ["attention", "cross_attention", "ffn"]]
+    assert METHODS["adapter"].count(decoder, 5) == 3 * (2 * 32 * 5 + 32 + 5)
+    assert list(METHODS["adapter_pfeiffer"].outputs(decoder)) == ["ffn"]
+
+
 def test_initial_values_are_small_and_truncated() -> None:
     torch.manual_seed(0)
     w_down = Bottleneck(200, 50).w_down

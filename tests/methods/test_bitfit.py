@@ -11,7 +11,7 @@ from peftsearch.errors import MethodError
 from peftsearch.injection import inject
 from peftsearch.methods import METHODS
 from peftsearch.methods.bitfit import subsets
-from tests.methods import make, place
+from tests.methods import indices, make, place
 from tests.tiny import tiny_input
 
 
@@ -26,6 +26,14 @@ def test_all_biases_of_the_blocks_are_counted() -> None:
     model = make()
     expected = sum(p.numel() for name, p in model.named_parameters() if ".layer." in name and name.endswith("bias"))
     assert place(detect(model), bitfit=3).n_params == expected
+
+
+def test_the_query_of_a_decoder_is_that_of_both_its_attentions() -> None:
+    block = detect(make("bart")).blocks[-1]
+    (_, query), (_, query_ffn), (_, every) = subsets(block)
+    assert [bias.name for bias in query] == ["query", "cross_query"]
+    assert [bias.name for bias in query_ffn] == ["query", "cross_query", "ffn_in0"]
+    assert len(every) == 10 + 3
 
 
 def test_missing_subsets_are_skipped() -> None:
@@ -43,12 +51,12 @@ def test_backbone_without_biases_is_refused() -> None:
         inject(model, Architecture(placements=(placement,)), backbone)
 
 
-@pytest.mark.parametrize("family", ["bert", "gpt2"])
+@pytest.mark.parametrize("family", ["bert", "gpt2", "gpt_neox", "bloom", "bart"])
 def test_gradient_is_the_biases_own(family: str) -> None:
     """b + delta has the gradient of b: on every map, on slices of fused biases and on norms."""
     model = make(family)
     backbone = detect(model)
-    inputs = tiny_input(model) | {"labels": torch.arange(len(tiny_input(model)["input_ids"])) % 2}
+    inputs = tiny_input(model) | {"labels": torch.tensor([0, 1, 0])}
     model(**inputs).loss.backward()
     own = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad(set_to_none=True)
@@ -57,5 +65,6 @@ def test_gradient_is_the_biases_own(family: str) -> None:
         for block in backbone.blocks:
             deltas = injection.injected[f"{block.stack}_{block.index}_bitfit"]
             for bias in subsets(block)[-1][1]:
-                expected = own[f"{bias.path}.bias"][bias.start : bias.start + bias.width]
+                where = indices(bias.start, bias.width, bias.d_module, bias.n_pieces)
+                expected = own[f"{bias.path}.bias"][where]
                 torch.testing.assert_close(deltas.get_submodule(bias.name).delta.grad, expected, atol=1e-6, rtol=1e-4)

@@ -10,17 +10,26 @@ from peftsearch.backbone.detect import detect
 from peftsearch.errors import MethodError
 from peftsearch.injection import inject
 from peftsearch.methods.lora import LoRA, LowRank
-from tests.methods import disturb, make, place
+from tests.methods import disturb, indices, make, place
 from tests.tiny import tiny_input
 
 TARGETS = {
     "bert": ["query", "value"],
     "roberta": ["query", "value"],
     "distilbert": ["q_lin", "v_lin"],
+    "deberta-v2": ["query_proj", "value_proj"],
+    "mpnet": ["q", "v"],
     "opt": ["q_proj", "v_proj"],
     "llama": ["q_proj", "v_proj"],
+    "mistral": ["q_proj", "v_proj"],
     "qwen3": ["q_proj", "v_proj"],
+    "gemma": ["q_proj", "v_proj"],
+    "phi": ["q_proj", "v_proj"],
+    "t5": ["q", "v"],
+    "bart": ["q_proj", "v_proj"],
+    "vit": ["q_proj", "v_proj"],
 }
+"""What peft is told to act on; in T5 and BART that holds the cross-attention too."""
 
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")  # peft itself asks by the old name
@@ -47,7 +56,7 @@ def test_equals_peft(family: str) -> None:
         torch.testing.assert_close(ours(**tiny_input(ours)).logits, expected, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("family", ["bert", "gpt2"])
+@pytest.mark.parametrize("family", ["bert", "gpt2", "phi3", "gpt_neox", "bloom", "deberta"])
 def test_merged_weights_give_the_same_output(family: str) -> None:
     """Eq. 3 read as a weight: W = W_0 + scaling B A, on a map of its own and on slices of a fused one."""
     model = make(family)
@@ -63,7 +72,7 @@ def test_merged_weights_give_the_same_output(family: str) -> None:
                 assert isinstance(pair, LowRank)
                 weight = model.get_submodule(p.path).weight
                 weight = weight.T if family == "gpt2" else weight  # Conv1D holds (d_in, d_out)
-                weight[p.start : p.start + p.d_out] += pair.scaling * pair.b @ pair.a
+                weight[indices(p.start, p.d_out, p.d_module, p.n_pieces)] += pair.scaling * pair.b @ pair.a
         torch.testing.assert_close(model(**tiny_input(model)).logits, hooked, atol=1e-5, rtol=0)
 
 

@@ -15,10 +15,12 @@ from peftsearch.backbone.detect import detect
 from peftsearch.errors import MethodError
 from peftsearch.injection import inject, remove
 from peftsearch.methods.prefix import Prefix, PrefixVectors, extend_mask
+from peftsearch.methods.support import find_obstacle
 from tests.methods import disturb, make, place
-from tests.tiny import FAMILIES, tiny_input
+from tests.tiny import FAMILIES, TEXT_FAMILIES, outline, tiny_input
 
 LENGTH = 3
+PREFIXED = [family for family in FAMILIES if find_obstacle("prefix", outline(family)) is None]
 
 
 def tiny_llama() -> PreTrainedModel:
@@ -122,7 +124,29 @@ def test_equals_attention_written_out() -> None:
     torch.testing.assert_close(attention(x)[0], expected, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@torch.no_grad()
+def test_equals_cross_attention_written_out() -> None:
+    """As above for the attention of BART's decoder to its encoder; the prefix of its self-attention is another."""
+    model = make("bart")
+    block = detect(model).blocks[-1]
+    inject(model, place(detect(model), prefix=LENGTH))
+    disturb(model, std=1.0)
+    assert block.cross_attention is not None
+    prefix, attention = vectors(model, 1, "decoder").cross, model.get_submodule(block.cross_attention.path)
+    x, source = torch.randn(2, 5, 32), torch.randn(2, 7, 32)
+
+    def heads(states: torch.Tensor) -> torch.Tensor:
+        return states.unflatten(-1, (4, -1)).transpose(1, 2)
+
+    key = torch.cat((prefix.keys.expand(2, -1, -1, -1), heads(attention.k_proj(source))), dim=2)
+    value = torch.cat((prefix.values.expand(2, -1, -1, -1), heads(attention.v_proj(source))), dim=2)
+    weights = torch.softmax(heads(attention.q_proj(x)) @ key.transpose(2, 3) / 8**0.5, dim=-1)
+    expected = attention.out_proj((weights @ value).transpose(1, 2).flatten(2))
+    torch.testing.assert_close(attention(x, key_value_states=source)[0], expected, atol=1e-5, rtol=0)
+    assert Prefix().count(block, LENGTH) == 2 * LENGTH * (32 + 32)
+
+
+@pytest.mark.parametrize("family", [family for family in PREFIXED if family in TEXT_FAMILIES])
 @torch.no_grad()
 def test_padding_changes_nothing(family: str) -> None:
     model = make(family)
@@ -130,6 +154,7 @@ def test_padding_changes_nothing(family: str) -> None:
     disturb(model, std=0.5)
     pad = model.config.pad_token_id
     ids = torch.randint(5, 20, (2, 6))
+    ids[:, -1] = model.config.eos_token_id  # what the heads of encoder-decoders look for
     padded = torch.cat((ids, torch.full((2, 3), pad)), dim=1)
     mask = (torch.arange(9) < 6).long().expand(2, -1)
     short = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
@@ -137,7 +162,7 @@ def test_padding_changes_nothing(family: str) -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", PREFIXED)
 def test_eager_and_sdpa_agree(family: str) -> None:
     model = make(family)
     inputs, results = tiny_input(model), []

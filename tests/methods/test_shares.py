@@ -20,11 +20,15 @@ from tests.runs import call, refused
 
 SURVEY = {
     "lora": ((0.01, 0.5), "whole"),
+    "krona": ((0.07, 0.07), "whole"),
+    "krona_res": ((0.07, 0.07), "same"),
     "fishmask": ((0.01, 0.5), "same"),
     "diffpruning": ((200, 200), (0.5, 0.5)),
     "far": ((6.6, 26.4), "same"),
     "said": ((0.001, 0.1), "whole"),
     "bitfit": ((0.05, 0.1), "same"),
+    "ia3": ((0.02, 0.02), "same"),
+    "phm": ((0.2, 0.2), "same"),
     "adapter": ((0.1, 6.0), "same"),
     "adapter_pfeiffer": ((0.1, 6.0), "same"),
     "compacter": ((0.05, 0.07), "same"),
@@ -40,12 +44,15 @@ SURVEY = {
 }
 """Trainable share in percent, least and most; and what is changed: the same, whole matrices, or percent."""
 WHOLE = {"bert": 12 * 2 * 768 * 768, "t5": 24 * 2 * 768 * 768}
-"""Weights of the query and value maps of the self-attention, on which LoRA and SAID act here: 12.9% of BERT-base, 12.7%
-of T5-base. The survey has ~0.5 or ~30 for LoRA, whose upper end takes more maps, and ~0.1 or 100 for SAID, whose paper
-projects into all parameters."""
+"""Weights of the query and value maps of the self-attention, on which LoRA, KronA and SAID act here: 12.9% of BERT-base,
+12.7% of T5-base. The survey has ~0.5 or ~30 for LoRA and ~0.07 or ~30 for KronA, whose upper ends take more maps, and
+~0.1 or 100 for SAID, whose paper projects into all parameters."""
 OF_MAPS = "of each weight of the blocks' maps two numbers are trained and 0.5% kept; the embeddings are not tuned here"
 KEPT_ONE = "the survey counts the adapter that is kept, a quarter of what is trained"
+OF_3B = "2 d_kv + d_ff of a block's 12 d^2 falls as 1 / d, and the survey's figure is the paper's 3B model (2205.05638)"
 SURVEY_DIFFERS = {
+    ("ia3", "bert"): ((0.0505, 0.0505), "same", OF_3B),
+    ("ia3", "t5"): ((0.058, 0.058), "same", OF_3B),
     ("prompt", "bert"): ((0.07, 0.0702), "same", "100 tokens, the most of 2104.08691 fig. 3a, are 0.07% of BERT-base"),
     ("diffpruning", "bert"): ((155.2, 155.2), (0.388, 0.388), OF_MAPS),
     ("diffpruning", "t5"): ((177.8, 177.8), (0.445, 0.445), OF_MAPS),
@@ -59,6 +66,8 @@ CANNOT = {
     ("ladder", "t5"): "the side network reads the one stack's hidden states",
 }
 NOT_IN_THE_SURVEY = {
+    "dora": "later than the survey (2402.09353)",
+    "layernorm": "has no row",
     "prefix_mlp": "the reparametrised form of prefix, whose row leaves its network out",
     "ptuning": "its encoder is not counted there",
 }

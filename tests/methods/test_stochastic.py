@@ -89,7 +89,7 @@ class TestAdaMix:
             for parameter in own.parameters():
                 parameter.normal_()
         output = torch.randn(2, 5, 8)
-        drawn = {float(own(None, (), output).sum()) for _ in range(60)}  # type: ignore[arg-type]
+        drawn = {float(own(None, (), output).sum().detach()) for _ in range(60)}  # type: ignore[arg-type]
         assert 8 < len(drawn) <= N_ADAPTERS**2
         own.eval()
         low = functional.gelu(output @ own.w_down.mean(0).t() + own.b_down.mean(0))
