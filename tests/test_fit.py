@@ -16,6 +16,7 @@ from peftsearch.grouping import GROUPINGS, group_of_blocks, group_sizes
 from peftsearch.methods import METHODS
 from peftsearch.space import ALLOCATIONS, allocation_weights, load_space
 from tests.anatomies import bert_like
+from tests.tiny import outline
 
 MINILM = bert_like()
 METHOD_NAMES = ("lora", "adapter", "prefix", "bitfit")
@@ -140,6 +141,20 @@ def test_one_block_and_many():
     design = uniform("lora", n_groups=1)
     assert fit(design, bert_like(n_blocks=1), of(2_000)).placements[0].size == 1
     assert len(fit(S4_PAPER, bert_like(n_blocks=30), of(200_000)).placements) > 60
+
+
+def test_groups_span_both_stacks_of_an_encoder_decoder():
+    """The S4 paper's design on BART: the last groups are the decoder's, whose cross-attention is counted too."""
+    backbone = outline("bart")
+    architecture = fit(S4_PAPER, backbone, of(8_000, backbone))
+    found = {}
+    for p in architecture.placements:
+        found.setdefault((p.stack, p.block), set()).add(p.method)
+    blocks = [("encoder", 0), ("encoder", 1), ("decoder", 0), ("decoder", 1)]
+    assert found == {block: set(methods) for block, methods in zip(blocks, S4_PAPER.methods, strict=True)}
+    encoder, decoder = backbone.blocks[0], backbone.blocks[-1]
+    assert METHODS["lora"].count(encoder, 1) == 2 * (32 + 32)
+    assert [METHODS[name].count(decoder, 1) / METHODS[name].count(encoder, 1) for name in ("lora", "prefix")] == [2, 2]
 
 
 def test_refused():

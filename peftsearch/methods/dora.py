@@ -28,7 +28,7 @@ from peftsearch.backbone.quantised import dequantised, quantised_maps
 from peftsearch.errors import MethodError
 from peftsearch.methods.lora import LoRA
 from peftsearch.methods.method import Attachment
-from peftsearch.methods.projections import add_delta, folded, hook_outputs, slice_margins
+from peftsearch.methods.projections import add_delta, folded, hook_outputs, slice_margins, slice_rows, widen
 
 
 class Decomposed(nn.Module):
@@ -41,8 +41,8 @@ class Decomposed(nn.Module):
         self.magnitude = nn.Parameter(torch.zeros(projection.d_out))
         """m - ||W_0||."""
         self.scaling = scaling
-        self.rows = slice(projection.start, projection.start + projection.d_out)
-        self.margins = slice_margins(projection.start, projection.d_out, projection.d_module)
+        self.rows = slice_rows(projection)
+        self.margins = slice_margins(projection.start, projection.d_out, projection.d_module, projection.n_pieces)
         nn.init.kaiming_uniform_(self.a, a=math.sqrt(5))
 
     def forward(self, module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
@@ -68,8 +68,7 @@ class Decomposed(nn.Module):
         """W', in the slice of a fused map alone; see `Foldable`."""
         weight = self.weight(module)
         delta = self.ratio(weight)[:, None] * (weight + self.scaling * self.b @ self.a) - weight  # (d_slice, d_in)
-        if self.margins is not None:
-            delta = functional.pad(delta, (0, 0, *self.margins))
+        delta = widen(delta.t(), self.margins).t()  # (d_module, d_in)
         # transformers' Conv1D keeps its weight as (d_in, d_module).
         value = folded(module.get_parameter("weight"), delta if isinstance(module, nn.Linear) else delta.t())
         return None if value is None else {"weight": value}

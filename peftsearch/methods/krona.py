@@ -27,7 +27,7 @@ from peftsearch.backbone.anatomy import Block, Projection
 from peftsearch.errors import MethodError, unknown_name
 from peftsearch.methods.lora import TARGETS
 from peftsearch.methods.method import Attachment
-from peftsearch.methods.projections import add_delta, folded, hook_outputs, name_projections, slice_margins
+from peftsearch.methods.projections import add_delta, folded, hook_outputs, name_projections, slice_margins, widen
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,7 +92,7 @@ class Kronecker(nn.Module):
         self.a = nn.Parameter(torch.zeros(shape.a))
         self.b = nn.Parameter(torch.empty(shape.b))
         self.scaling = scaling
-        self.margins = slice_margins(projection.start, projection.d_out, projection.d_module)
+        self.margins = slice_margins(projection.start, projection.d_out, projection.d_module, projection.n_pieces)
         nn.init.kaiming_uniform_(self.b, a=math.sqrt(5))
 
     def forward(self, module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
@@ -103,8 +103,7 @@ class Kronecker(nn.Module):
     def fold(self, module: nn.Module) -> dict[str, torch.Tensor] | None:
         """W_0 + s (A kron B), in the slice of a fused map alone; see `Foldable`."""
         delta = self.scaling * torch.kron(self.a, self.b)  # (d_slice, d_in)
-        if self.margins is not None:
-            delta = functional.pad(delta, (0, 0, *self.margins))
+        delta = widen(delta.t(), self.margins).t()  # (d_module, d_in)
         # transformers' Conv1D keeps its weight as (d_in, d_module).
         weight = folded(module.get_parameter("weight"), delta if isinstance(module, nn.Linear) else delta.t())
         return None if weight is None else {"weight": weight}
@@ -120,7 +119,8 @@ class KronA:
     """Which maps it acts on, out of LoRA's `TARGETS`."""
     scaling: float = 1.0
     """The s of the paper, which multiplies the product."""
-    lr_scale: float = 1.0
+    lr_scale: float = 3.0
+    """At 60 steps on TREC it scores far higher at this rate than at LoRA's (measured at 1 and 3)."""
     knob: str = "shape"
     merges: bool = True
     changes: str = "whole matrices"
@@ -138,7 +138,11 @@ class KronA:
 
     def projections(self, block: Block) -> dict[str, Projection]:
         """The projections it acts on in this block, by name."""
-        return {name: p for name, p in name_projections(block).items() if name.rstrip("0123456789") in self.targets}
+        return {
+            name: p
+            for name, p in name_projections(block).items()
+            if name.removeprefix("cross_").rstrip("0123456789") in self.targets
+        }
 
     def shapes(self, block: Block, size: int) -> dict[str, Shape]:
         """The factors' shapes at this size, by projection."""

@@ -60,7 +60,8 @@ class KronARes:
     places: str = "beside ffn"
     scaling: float = 1.0
     """The s of the paper, which multiplies the product."""
-    lr_scale: float = 1.0
+    lr_scale: float = 3.0
+    """At 60 steps on TREC it scores far higher at this rate than at LoRA's (measured at 1 and 3)."""
     knob: str = "shape"
     merges: bool = False
     changes: str = "none (added)"

@@ -62,6 +62,15 @@ def slice_margins(start: int, width: int, d_module: int, n_pieces: int) -> Margi
     return Margins(start, behind, n_pieces) if start or behind else None
 
 
+def slice_rows(projection: Projection) -> slice | torch.Tensor:
+    """The outputs of a module that belong to a projection, as an index."""
+    if projection.n_pieces == 1:
+        return slice(projection.start, projection.start + projection.d_out)
+    pieces = torch.arange(projection.d_module).view(projection.n_pieces, -1)  # (n_pieces, d_piece)
+    width = projection.d_out // projection.n_pieces
+    return pieces[:, projection.start : projection.start + width].flatten()
+
+
 def widen(values: torch.Tensor, margins: Margins | None) -> torch.Tensor:
     """Put values of a slice `(..., d_slice)` where they belong in the module's output `(..., d_module)`, zeros around.
 
