@@ -28,7 +28,7 @@ from peftsearch.shapes import Shapes, fingerprint_shapes, first_mismatch, list_s
 FACTS = "peftsearch.yaml"
 WEIGHTS = "peftsearch.safetensors"
 FORMAT = "peftsearch-checkpoint/1"
-_HEADED = "ForSequenceClassification"
+_HEADED = ("ForSequenceClassification", "ForImageClassification")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,7 +122,7 @@ def load_base(checkpoint: Checkpoint, **options: Any) -> LoadedBackbone:
     """Load the backbone that a folder was saved from; `options` are those of `load_backbone`.
 
     Raises:
-        CheckpointError: It is no model for sequence classification, or its weights are other ones now.
+        CheckpointError: It is no model for classification, or its weights are other ones now.
         BackboneError: It cannot be found or loaded.
     """
     facts = checkpoint.model

@@ -100,7 +100,7 @@ def _dispatch(arguments: argparse.Namespace) -> int:
         return commands.worker(arguments)
     if arguments.command == "show":
         return commands.show(arguments.what)
-    return commands.list_catalog(arguments.what, arguments.json)
+    return commands.list_catalog(arguments)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -124,10 +124,15 @@ def parser() -> argparse.ArgumentParser:
     _add_estimate(commands.add_parser("estimate", help="memory of a training step, from a config", allow_abbrev=False))
     _add_advise(commands.add_parser("advise", help="methods to start from, by the number of examples"))
     _add_export(commands.add_parser("export", help="hand what was found to other tools", allow_abbrev=False))
-    listing = commands.add_parser("list", help="what there is to choose from")
+    _add_list(commands.add_parser("list", help="what there is to choose from", allow_abbrev=False))
+    return top
+
+
+def _add_list(listing: argparse.ArgumentParser) -> None:
     listing.add_argument("what", choices=("spaces", "strategies", "methods", "tasks", "objectives"))
     listing.add_argument("--json", action="store_true", help="print JSON")
-    return top
+    listing.add_argument("--budget", help="of `methods`: what their sizes are fitted to (default: 0.1%%)")
+    _add_model(listing, "the embedded MiniLM-L6; of `methods`, nothing but its config is read")
 
 
 def _add_run(run: argparse.ArgumentParser) -> None:
@@ -195,15 +200,18 @@ def _add_model(command: argparse.ArgumentParser, default: str) -> None:
     model.add_argument("--anatomy", type=Path, metavar="YAML", help="describes the blocks of an unknown model")
 
 
+_FOLDER = "of images a folder with a folder for each class"
+
+
 def _add_task(command: argparse.ArgumentParser, default: str, generation: bool = False) -> None:
     task = command.add_argument_group(f"task (default: {default})")
     task.add_argument("--task", help="embedded task, or a hub data set such as glue/sst2; several with commas")
     for split in ("train", "validation", "test"):
-        task.add_argument(f"--{split}", type=Path, metavar="FILE", help="CSV, TSV, JSONL or Parquet")
+        task.add_argument(f"--{split}", type=Path, metavar="FILE", help=f"CSV, TSV, JSONL or Parquet; {_FOLDER}")
     task.add_argument("--text-column", metavar="NAME")
     task.add_argument("--pair-column", metavar="NAME", help="second text of a pair")
     task.add_argument("--label-column", metavar="NAME")
-    kinds, metrics = ["classification", "regression"], "accuracy, f1, matthews; pearson, spearman"
+    kinds, metrics = ["classification", "regression", "image"], "accuracy, f1, matthews; pearson, spearman"
     if generation:
         kinds, metrics = [*kinds, "generation"], f"{metrics}; of a generation perplexity, bleu, rouge_l"
         task.add_argument("--prompt-column", metavar="NAME", help="prompt of a generation")
@@ -241,7 +249,9 @@ def _add_train(train: argparse.ArgumentParser) -> None:
 def _add_evaluate(evaluate: argparse.ArgumentParser) -> None:
     _add_trained(evaluate)
     evaluate.add_argument("--task", help="embedded task, or a hub data set (default: what it was trained on)")
-    evaluate.add_argument("--test", type=Path, metavar="FILE", help="CSV, TSV, JSONL or Parquet, with labels")
+    evaluate.add_argument(
+        "--test", type=Path, metavar="FILE", help=f"CSV, TSV, JSONL or Parquet, with labels; {_FOLDER}"
+    )
     evaluate.add_argument("--split", choices=("validation", "test"), help="of the task (default: test, if it has one)")
     evaluate.add_argument("--label-column", metavar="NAME")
     evaluate.add_argument("--metric", metavar="NAME", help="accuracy, f1, matthews, pearson or spearman")
@@ -250,7 +260,9 @@ def _add_evaluate(evaluate: argparse.ArgumentParser) -> None:
 
 def _add_predict(predict: argparse.ArgumentParser) -> None:
     _add_trained(predict)
-    predict.add_argument("--input", type=Path, required=True, metavar="FILE", help="CSV, TSV, JSONL or Parquet")
+    predict.add_argument(
+        "--input", type=Path, required=True, metavar="FILE", help="CSV, TSV, JSONL or Parquet; or a folder of images"
+    )
     predict.add_argument("--output", type=Path, required=True, metavar="FILE", help="CSV, TSV, JSONL or Parquet")
     predict.add_argument("--overwrite", action="store_true", help="replace the output")
 

@@ -149,26 +149,36 @@ def _print_best(console: Console, best: Mapping[str, Any], path: Path, stages: b
     console.print(f"File: {path}", highlight=False, markup=False, soft_wrap=True)
 
 
-def list_catalog(what: str, as_json: bool) -> int:
+def list_catalog(arguments: argparse.Namespace) -> int:
     """`peftsearch list`."""
+    if arguments.what == "methods":
+        from peftsearch.methods_command import list_methods
+
+        return list_methods(arguments)
+    given = [o for o in ("model", "revision", "anatomy", "budget") if getattr(arguments, o) is not None]
+    if given:
+        raise ConfigError(f"--{given[0]}: is for `peftsearch list methods`; leave it out")
     tables = {
         "spaces": _spaces,
         "strategies": _strategies,
-        "methods": _methods,
         "tasks": _tasks,
         "objectives": _objectives,
     }
-    rows = tables[what]()
+    print_rows(tables[arguments.what](), arguments.json)
+    return 0
+
+
+def print_rows(rows: list[dict[str, Any]], as_json: bool) -> None:
+    """Print a table of rows with equal keys."""
     if as_json:
         print(json.dumps(rows, ensure_ascii=False))
-        return 0
+        return
     table = Table()
     for column in rows[0]:
         table.add_column(column, overflow="fold", no_wrap=column == "name")
     for row in rows:
         table.add_row(*(f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row.values()))
     terminal().print(table)
-    return 0
 
 
 def _spaces() -> list[dict[str, Any]]:
@@ -195,28 +205,13 @@ def _strategies() -> list[dict[str, Any]]:
     ]
 
 
-def _methods() -> list[dict[str, Any]]:
-    from peftsearch.methods import METHODS
-
-    return [
-        {
-            "name": name,
-            "paper (arXiv)": m.paper,
-            "acts": m.places,
-            "size": m.knob,
-            "changes": m.changes,
-            "merges": "yes" if m.merges else "no",
-        }
-        for name, m in METHODS.items()
-    ]
-
-
 def _tasks() -> list[dict[str, Any]]:
     from peftsearch.tasks import EMBEDDED
 
     rows = [{"name": name, "what": grammar.description} for name, grammar in EMBEDDED.items()]
     rows.append({"name": "glue/sst2, ...", "what": "any text classification or regression set of the hub"})
     rows.append({"name": "--train FILE", "what": "CSV, TSV, JSONL or Parquet of your own"})
+    rows.append({"name": "--kind image --train FOLDER", "what": "images of your own, FOLDER/CLASS/*.png"})
     return rows
 
 

@@ -84,13 +84,13 @@ def _check_numbers(arguments: argparse.Namespace) -> None:
 
 
 def _step(arguments: argparse.Namespace, outline: Outline) -> Step:
-    """The step that is asked for; without a length that of `run`, or what the model has positions for."""
+    """The step that is asked for; without a length that of `run`, an image's, or what the model has positions for."""
     most = outline.n_positions if outline.n_positions is not None else MOST["--seq"]
     if arguments.seq is not None and arguments.seq > most:
         raise ConfigError(f"--seq {arguments.seq}: {outline.backbone.name} has positions for {most} tokens")
     return Step(
         batch=arguments.batch,
-        seq=arguments.seq or min(SEQ, most),
+        seq=arguments.seq or (outline.n_positions if outline.reads_images else None) or min(SEQ, most),
         float_bytes=FLOATS[arguments.dtype],
         attention="eager" if outline.attention == "eager" else "documented",
     )

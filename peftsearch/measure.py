@@ -70,7 +70,7 @@ def reference_batch(split: EncodedSplit, batch_size: int) -> dict[str, Tensor]:
     Returns:
         A batch as `EncodedSplit.collate` makes it.
     """
-    order = sorted(range(len(split)), key=lambda i: (len(split.input_ids[i]), i))
+    order = sorted(range(len(split)), key=lambda i: (split.length(i), i))
     start = max(0, (len(order) - batch_size) // 2)
     return split.collate(order[start : start + batch_size])
 

@@ -45,8 +45,8 @@ class RunOptions:
     completion_column: str | None = None
     template: str | None = None
     """How prompt and completion are put together; None is a line each."""
-    kind: Literal["classification", "regression", "generation"] | None = None
-    """None guesses classification or regression."""
+    kind: Literal["classification", "regression", "generation", "image"] | None = None
+    """None guesses classification or regression; `image` is a classification of images."""
     metric: str | None = None
     """Name of the score; None takes the task's own."""
     max_train: int | None = None

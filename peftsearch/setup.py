@@ -330,6 +330,12 @@ def within_positions(
     """
     from peftsearch.backbone.load import max_positions
 
+    if loaded.reads_images:
+        if max_length is not None:
+            raise ConfigError(
+                f"--max-length {max_length}: {loaded.backbone.name} reads images, not texts; leave it out"
+            )
+        return training, ()
     limit = max_positions(loaded)
     if limit is None or training.max_length <= limit:
         return training, ()

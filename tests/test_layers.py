@@ -33,18 +33,8 @@ LAYERS = {
         "display",
         "pareto",
     }
-    | {
-        "regularising",
-        "advice",
-        "memory",
-        "claims",
-        "storage",
-        "study",
-        "found",
-        "refitting",
-        "output_folder",
-        "shapes",
-    },
+    | {"regularising", "advice", "shares", "memory", "claims", "storage", "study", "found"}
+    | {"refitting", "output_folder", "shapes"},
     3: {"tasks", "training", "priming", "evaluate", "measure", "sensitivity", "verdict", "checkpoint", "api", "export"}
     | {"generation"}
     | {"points", "axis", "front", "front_text", "report"},
@@ -63,7 +53,17 @@ LAYERS = {
         "trial",
         "trainer",
     },
-    5: {"cli", "commands", "sweep", "pareto_command", "estimate_command", "advise_command", "__init__", "__main__"},
+    5: {
+        "cli",
+        "commands",
+        "sweep",
+        "pareto_command",
+        "estimate_command",
+        "advise_command",
+        "methods_command",
+        "__init__",
+        "__main__",
+    },
 }
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names}
 TORCH = {

@@ -17,7 +17,7 @@ from peftsearch.injection import inject, state
 from peftsearch.measure import Meter, SavedActivations, reference_batch
 from peftsearch.objectives import MEASURES
 from peftsearch.tasks import resolve_task
-from peftsearch.tasks.encode import EncodedSplit, encode
+from peftsearch.tasks.encode import EncodedTexts, encode
 from peftsearch.tasks.suite import Suite
 from peftsearch.training import TrainingSettings
 from tests.methods import available, disturb, make, place
@@ -31,7 +31,7 @@ TIMES = {"step_s", "latency_s", "merged_latency_s", "backbone_latency_s"}
 
 def split_of(lengths):
     rng = random.Random(0)
-    return EncodedSplit(
+    return EncodedTexts(
         input_ids=[[rng.randrange(5, 99) for _ in range(n - 1)] + [2] for n in lengths],  # as encoder-decoders need it
         token_type_ids=None,
         labels=[i % 2 for i in range(len(lengths))],

@@ -8,6 +8,23 @@ from typing import Any
 from peftsearch.errors import BackboneError
 
 
+def classifier_class(config: Any) -> Any:
+    """The class of a model with a classification head: of images where transformers has none for texts.
+
+    Perceiver has both, and counts as a model of texts.
+    """
+    from transformers import AutoModelForImageClassification, AutoModelForSequenceClassification
+
+    reads_texts = type(config) in AutoModelForSequenceClassification._model_mapping
+    reads_images = type(config) in AutoModelForImageClassification._model_mapping
+    return AutoModelForImageClassification if reads_images and not reads_texts else AutoModelForSequenceClassification
+
+
+def reads_images(model: Any) -> bool:
+    """Whether a model takes pixels instead of tokens."""
+    return getattr(model, "main_input_name", None) == "pixel_values"
+
+
 def model_class(name: str, source: str, options: Mapping[str, Any], generates: bool) -> Any:
     """The class whose `from_pretrained` loads the model.
 
@@ -20,17 +37,12 @@ def model_class(name: str, source: str, options: Mapping[str, Any], generates: b
     Raises:
         BackboneError: The model is an encoder, which cannot generate.
     """
-    from transformers import (
-        AutoConfig,
-        AutoModelForCausalLM,
-        AutoModelForSeq2SeqLM,
-        AutoModelForSequenceClassification,
-    )
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
     from transformers.models.auto import modeling_auto as tables
 
-    if not generates:
-        return AutoModelForSequenceClassification
     config = AutoConfig.from_pretrained(source, **options)
+    if not generates:
+        return classifier_class(config)
     if getattr(config, "is_encoder_decoder", False):
         return AutoModelForSeq2SeqLM
     # BERT and its kind are in the table of causal models too, for use as decoders that were never pretrained.

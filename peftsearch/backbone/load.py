@@ -20,10 +20,11 @@ import torch
 from torch import nn
 
 from peftsearch.backbone.anatomy import Backbone
-from peftsearch.backbone.auto import model_class
+from peftsearch.backbone.auto import model_class, reads_images
 from peftsearch.backbone.describe import describe
 from peftsearch.backbone.detect import detect
 from peftsearch.backbone.folder import CONVERT, check_folder, demo_folder, find_folder, find_gguf, fingerprint_folder
+from peftsearch.backbone.images import ImageReader, check_reading
 from peftsearch.backbone.maps import count_params
 from peftsearch.backbone.quantised import check_quantisation, quantised_settings, settle
 from peftsearch.errors import BackboneError, PeftSearchError, one_line
@@ -36,13 +37,18 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoadedBackbone:
-    """A model in memory, its tokenizer and its anatomy."""
+    """A model in memory, what prepares its inputs, and its anatomy."""
 
     model: Any
     """The transformers model with its task head, in evaluation mode."""
     tokenizer: Any
-    """Its tokenizer; it has a padding token."""
+    """Its tokenizer, with a padding token; of a model of images its image processor."""
     backbone: Backbone
+
+    @property
+    def reads_images(self) -> bool:
+        """Whether it takes images instead of texts."""
+        return reads_images(self.model)
 
 
 def load_backbone(
@@ -59,7 +65,7 @@ def load_backbone(
     quantize: str | None = None,
     compute_dtype: torch.dtype | None = None,
 ) -> LoadedBackbone:
-    """Load a model for sequence classification or regression, or a causal or seq2seq language model.
+    """Load a model for classification or regression, of images too, or a causal or seq2seq language model.
 
     Args:
         name_or_path: A hub id, a folder or a GGUF file; None, `demo` or `minilm` for the embedded MiniLM-L6.
@@ -95,7 +101,10 @@ def load_backbone(
     packing = partial(quantised_settings, quantize, device=device, compute_dtype=compute_dtype) if quantize else None
     model, tokenizer, info = _load(name, source, options, {**labels, "dtype": dtype}, packing)
     settle(model)
-    _set_padding(name, model, tokenizer)
+    if reads_images(model):
+        check_reading(name, model, tokenizer)
+    else:
+        _set_padding(name, model, tokenizer)
     fingerprint = fingerprint_folder(folder) if folder else str(getattr(model.config, "_commit_hash", None) or "")
     backbone = detect(model, name, fingerprint) if anatomy is None else describe(model, anatomy, name, fingerprint)
     if problem_type == "generation":  # the output map belongs to the backbone and stays frozen
@@ -127,7 +136,13 @@ def max_positions(loaded: LoadedBackbone) -> int | None:
 
 
 def n_positions(model: Any) -> int | None:
-    """Tokens that a model, on whatever device, has positions for; None where nothing limits them."""
+    """Tokens that a model, on whatever device, has positions for; None where nothing limits them.
+
+    Of a model of images all that an image becomes: its patches, and what stands before them.
+    """
+    if reads_images(model):
+        places = (p for name, p in model.named_parameters() if name.endswith("position_embeddings") and p.dim() == 3)
+        return next((int(p.shape[1]) for p in places), None)
     stated: Any = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if not isinstance(stated, int) or stated <= 0:
         return None
@@ -199,14 +214,12 @@ def _load(
         settings: For the model alone.
         packing: From the model without weights, the settings that pack them; None packs nothing.
     """
-    from transformers import AutoTokenizer
-
     generates = settings["problem_type"] == "generation"
     try:
         with quiet(), torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(0)
             loader = model_class(name, source, options, generates)
-            tokenizer = AutoTokenizer.from_pretrained(source, **options)
+            tokenizer = _reader(loader).from_pretrained(source, **options)
             own = {"dtype": settings["dtype"]} if generates else dict(settings)
             if packing is not None:
                 own |= packing(_skeleton(loader, source, options, settings))
@@ -225,6 +238,13 @@ def _load(
     except Exception as error:  # files from outside raise anything: OSError, ValueError, KeyError, SafetensorError
         raise BackboneError(f"model {name!r}: {_explain(error, options)}") from error
     return model, tokenizer, info
+
+
+def _reader(loader: Any) -> Any:
+    """What loads the tokenizer of a class of models, or their image processor."""
+    from transformers import AutoModelForImageClassification, AutoTokenizer
+
+    return ImageReader if loader is AutoModelForImageClassification else AutoTokenizer
 
 
 def _skeleton(loader: Any, source: str, options: dict[str, Any], settings: dict[str, Any]) -> nn.Module:
@@ -249,7 +269,7 @@ def _explain(error: Exception, options: Mapping[str, Any]) -> str:
     if "use_safetensors" in text:
         return f"the hub has no safetensors of it; {CONVERT}"
     if "Unrecognized configuration class" in text:
-        what = "sequence classification" if "SequenceClassification" in text else "language model"
+        what = "classification of texts or images" if "SequenceClassification" in text else "language model"
         return f"transformers has no {what} for this architecture; choose another model"
     if options.get("local_files_only") and isinstance(error, OSError):
         return (

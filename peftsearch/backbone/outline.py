@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from peftsearch.backbone.anatomy import Backbone, Weights
+from peftsearch.backbone.auto import classifier_class, reads_images
 from peftsearch.backbone.describe import describe
 from peftsearch.backbone.detect import detect
 from peftsearch.backbone.folder import demo_folder, find_folder
@@ -33,6 +34,8 @@ class Outline:
     """Parameters of the head."""
     n_positions: int | None
     """Tokens that it has positions for; None where nothing limits them."""
+    reads_images: bool
+    """Whether it takes images, all of which are as many tokens as it has positions for."""
     attention: str
     """Implementation of attention that transformers chooses for it: `sdpa`, `eager`."""
 
@@ -70,6 +73,7 @@ def read_outline(
         weights=weights_of(model, backbone),
         n_head=sum(count_params(model.get_submodule(path)) for path in backbone.head),
         n_positions=n_positions(model),
+        reads_images=reads_images(model),
         attention=str(getattr(model.config, "_attn_implementation", None) or "eager"),
     )
 
@@ -111,13 +115,13 @@ def weights_of(model: nn.Module, backbone: Backbone) -> Weights:
 
 def _build(name: str, source: str, options: dict[str, Any]) -> Any:
     """Build the model with the head that `run` gives it, or bare where transformers has none for it."""
-    from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
+    from transformers import AutoConfig, AutoModel
 
     try:
         with quiet():
             config = AutoConfig.from_pretrained(source, **options)
-            known = type(config) in AutoModelForSequenceClassification._model_mapping
-            builder = AutoModelForSequenceClassification if known else AutoModel
+            headed = classifier_class(config)
+            builder = headed if type(config) in headed._model_mapping else AutoModel
             with torch.device("meta"):
                 return builder.from_config(config, trust_remote_code=options["trust_remote_code"])
     except Exception as error:  # files from outside raise anything: OSError, ValueError, KeyError, TypeError

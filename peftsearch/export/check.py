@@ -1,4 +1,4 @@
-"""The comparison that an export has to pass before it is kept: the logits of a few random tokens."""
+"""The comparison that an export has to pass before it is kept: the logits of a few random inputs."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from peftsearch.backbone.auto import reads_images
 from peftsearch.errors import CheckpointError
 
 TOLERANCE = 1e-5
@@ -13,11 +14,13 @@ TOLERANCE = 1e-5
 
 
 def probe(model: Any) -> torch.Tensor:
-    """The model's logits for two random sequences of 12 and 8 tokens, always the same.
+    """The model's logits for two random sequences of 12 and 8 tokens, or for two random images; always the same.
 
     Returns:
         `(2, num_labels)`
     """
+    if reads_images(model):
+        return _probe_images(model)
     config = model.config.get_text_config()
     n_tokens = model.get_input_embeddings().num_embeddings
     ids = torch.randint(0, n_tokens, (2, 12), generator=torch.Generator().manual_seed(0))
@@ -27,6 +30,15 @@ def probe(model: Any) -> torch.Tensor:
         ids[1, 8:], mask[1, 8:] = pad, 0
     with torch.no_grad():
         logits: torch.Tensor = model.eval()(input_ids=ids, attention_mask=mask).logits
+    return logits
+
+
+def _probe_images(model: Any) -> torch.Tensor:
+    size = model.config.image_size
+    height, width = (size, size) if isinstance(size, int) else size
+    pixels = torch.rand((2, model.config.num_channels, height, width), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        logits: torch.Tensor = model.eval()(pixel_values=pixels).logits
     return logits
 
 

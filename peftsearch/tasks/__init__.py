@@ -12,7 +12,7 @@ from typing import TypedDict
 
 from peftsearch.errors import TaskError, unknown_name
 from peftsearch.tasks.embedded import EMBEDDED, load_embedded
-from peftsearch.tasks.task import Kind, Split, Task
+from peftsearch.tasks.task import Asked, Kind, Split, Task
 
 DEFAULT_TASK = "sentiment"
 
@@ -45,7 +45,7 @@ def resolve_task(
     prompt_column: str | None = None,
     completion_column: str | None = None,
     template: str | None = None,
-    kind: Kind | None = None,
+    kind: Asked | None = None,
     metric: str | None = None,
     seed: int = 0,
     max_train: int | None = None,
@@ -55,7 +55,7 @@ def resolve_task(
     Args:
         name: An embedded task, a name of the hub ("glue/sst2", "org/name", "org/name:config") or a dataset folder; the
             default task where there is neither a name nor a file.
-        train: A file of training examples, instead of a name.
+        train: A file of training examples, instead of a name; of images a folder of class folders, as the next two.
         validation: A file of validation examples.
         test: A file of test examples.
         text_column: The column of the text, of files and datasets; guessed where None, as the next two.
@@ -64,7 +64,8 @@ def resolve_task(
         prompt_column: The column of the prompt of a generation; guessed where None, as the next.
         completion_column: The column of its completion.
         template: How the two are put together; see `tasks.generation.Template`.
-        kind: Classification or regression, of files and datasets, or generation, of files; guessed where None.
+        kind: Classification or regression, of files and datasets, image, of folders and datasets, or generation, of
+            files; guessed where None.
         metric: A name of the table of metrics; the default of the task where None.
         seed: Decides the generated sentences and what is split off.
         max_train: Number of training examples to keep; all where None.
@@ -86,9 +87,16 @@ def resolve_task(
 
         assert train is not None, "a generation has files"
         return limit_train(load_pairs(train, validation, test, **of_pairs, metric=metric, seed=seed), max_train, seed)
+    if kind == "image":
+        _check_images(name, train, columns)
+    if kind == "image" and train is not None:
+        from peftsearch.tasks.images import load_image_folders
+
+        return limit_train(load_image_folders(train, validation, test, metric=metric, seed=seed), max_train, seed)
     if train is not None:
         from peftsearch.tasks.files import load_files
 
+        assert kind != "image", "images are in folders"
         task = load_files(train, validation, test, **columns, kind=kind, metric=metric, seed=seed)
         return limit_train(task, max_train, seed)
     name = DEFAULT_TASK if name is None else name
@@ -105,7 +113,7 @@ def resolve_task(
     return limit_train(load_hub(name, **columns, kind=kind, metric=metric, seed=seed), max_train, seed)
 
 
-def _check_generation(train: str | Path | None, kind: Kind | None, columns: Wanted, of_pairs: OfPairs) -> None:
+def _check_generation(train: str | Path | None, kind: Asked | None, columns: Wanted, of_pairs: OfPairs) -> None:
     if kind not in (None, "generation"):
         given = ", ".join(option for option, value in of_pairs.items() if value is not None)
         raise TaskError(f"task: {given} is for kind generation, the kind asked for is {kind}; leave one out")
@@ -116,6 +124,16 @@ def _check_generation(train: str | Path | None, kind: Kind | None, columns: Want
         raise TaskError(
             f"task: {named} is not for a generation; its columns are named with --prompt-column and --completion-column"
         )
+
+
+def _check_images(name: str | None, train: str | Path | None, columns: Wanted) -> None:
+    if train is None and name is None:
+        raise TaskError(
+            "task: images are read from folders or datasets; give --train FOLDER with a folder for each class"
+        )
+    named = ", ".join(option for option in ("text_column", "pair_column") if columns[option] is not None)
+    if named:
+        raise TaskError(f"task: {named} is not for images; leave it out")
 
 
 def _embedded(name: str, refused: Mapping[str, object], metric: str | None, seed: int) -> Task:
@@ -129,4 +147,4 @@ def _embedded(name: str, refused: Mapping[str, object], metric: str | None, seed
     return replace(load_embedded(name, seed), metric=choose_metric("classification", metric))
 
 
-__all__ = ["DEFAULT_TASK", "EMBEDDED", "Kind", "Split", "Task", "load_embedded", "resolve_task"]
+__all__ = ["DEFAULT_TASK", "EMBEDDED", "Asked", "Kind", "Split", "Task", "load_embedded", "resolve_task"]

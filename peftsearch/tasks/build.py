@@ -13,7 +13,7 @@ from peftsearch.errors import TaskError, one_line
 from peftsearch.tasks.columns import Columns
 from peftsearch.tasks.metrics import choose_metric
 from peftsearch.tasks.read import Table
-from peftsearch.tasks.task import Kind, Split, Task
+from peftsearch.tasks.task import ImageSplit, Kind, Split, Task
 
 MANY_VALUES = 10
 """More different fractional labels than this are targets of a regression."""
@@ -62,6 +62,7 @@ def build_task(
     wishes: Wishes,
     class_names: Sequence[str] | None = None,
     notes: Sequence[str] = (),
+    images: bool = False,
 ) -> Task:
     """Build a task.
 
@@ -73,6 +74,7 @@ def build_task(
         wishes: What the user asks for.
         class_names: The classes in order; where None they are those of train, in natural order.
         notes: What was noticed so far.
+        images: Whether the column of the text holds images.
 
     Raises:
         TaskError: The data cannot be used; the message says where.
@@ -84,7 +86,9 @@ def build_task(
     kind = wishes.kind or _guess_kind(tables.train, columns.label, told)
     metric = choose_metric(kind, wishes.metric)
     classes = _classes(tables.train, columns.label, class_names) if kind == "classification" else ()
-    splits = {split: None if table is None else _split(table, columns, classes) for split, table in given.items()}
+    splits = {
+        split: None if table is None else _split(table, columns, classes, images) for split, table in given.items()
+    }
     train, validation = splits["train"], splits["validation"]
     assert train is not None, "there is always a train table"
     if validation is None:
@@ -107,14 +111,14 @@ def build_task(
     )
 
 
-def labelled_split(table: Table, columns: Columns, classes: tuple[str, ...]) -> Split:
+def labelled_split(table: Table, columns: Columns, classes: tuple[str, ...], images: bool = False) -> Split:
     """A split of its own, for a task whose classes are known; none for a regression.
 
     Raises:
         TaskError: A column, a text or a label is missing, or a label is not known.
     """
     _check(table, columns)
-    return _split(table, columns, classes)
+    return _split(table, columns, classes, images)
 
 
 def text_split(table: Table, text: str, pair: str | None) -> Split:
@@ -214,8 +218,12 @@ def _classes(train: Table, column: str, given: Sequence[str] | None) -> tuple[st
     return tuple(sorted(found, key=natural_key))
 
 
-def _split(table: Table, columns: Columns, classes: tuple[str, ...]) -> Split:
+def _split(table: Table, columns: Columns, classes: tuple[str, ...], images: bool = False) -> Split:
     labels = _class_indices(table, columns.label, classes) if classes else _targets(table, columns.label)
+    if images:
+        from peftsearch.tasks.images import image_split  # which stands on this module
+
+        return image_split(table, columns.text, labels)
     pairs = None if columns.pair is None else read_texts(table, columns.pair)
     return Split(texts=read_texts(table, columns.text), pairs=pairs, labels=labels)
 
@@ -312,7 +320,8 @@ def split_off(train: Split, share: float, seed: int, *, stratify: bool) -> tuple
 def _overlaps(train: Split, others: dict[str, Split | None]) -> list[str]:
     known = set(train.rows())
     counts = {name: sum(row in known for row in split.rows()) for name, split in others.items() if split is not None}
-    return [f"{count} texts of {name} occur in train too" for name, count in counts.items() if count]
+    what = "images" if isinstance(train, ImageSplit) else "texts"
+    return [f"{count} {what} of {name} occur in train too" for name, count in counts.items() if count]
 
 
 def limit_train(task: Task, max_train: int | None, seed: int) -> Task:

@@ -1,7 +1,8 @@
 """Tokenise a task once, and cut it into batches for every trial.
 
 Texts become lists of token ids without padding. A batch holds texts of like length, padded on the right to its
-longest: on short texts that saves most of the work. Evaluation batches carry their examples' indices.
+longest: on short texts that saves most of the work. Evaluation batches carry their examples' indices. Pairs of a
+generation and images are encoded by `pairs` and `pixels`.
 """
 
 from __future__ import annotations
@@ -9,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
 from peftsearch.errors import TaskError
-from peftsearch.tasks.task import Split, Task
+from peftsearch.tasks.task import ImageSplit, Split, Task
 
 MEGA_BATCHES = 20
 """Batches whose examples are sorted by length together."""
@@ -22,8 +23,25 @@ CHUNK = 1000
 """Texts per call of the tokenizer."""
 
 
+class EncodedSplit(Protocol):
+    """One split as a model reads it."""
+
+    @property
+    def labels(self) -> list[int] | list[float]:
+        """Class indices or targets."""
+
+    def __len__(self) -> int:
+        """The number of examples."""
+
+    def length(self, index: int) -> int:
+        """How long an example is, in whatever unit: a batch holds examples of like length."""
+
+    def collate(self, indices: list[int]) -> dict[str, torch.Tensor]:
+        """Put the examples at `indices` into one batch, with their `labels` `(batch,)`."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
-class EncodedSplit:
+class EncodedTexts:
     """The token ids of one split."""
 
     input_ids: list[list[int]]
@@ -41,6 +59,10 @@ class EncodedSplit:
         """The number of examples."""
         return len(self.input_ids)
 
+    def length(self, index: int) -> int:
+        """The number of tokens of an example."""
+        return len(self.input_ids[index])
+
     def collate(self, indices: list[int]) -> dict[str, torch.Tensor]:
         """Pad the examples at `indices` into one batch.
 
@@ -57,14 +79,18 @@ class EncodedSplit:
         if self.token_type_ids is not None:
             segments = [self.token_type_ids[i] for i in indices]
             batch["token_type_ids"] = torch.tensor([row + [0] * (width - len(row)) for row in segments])
-        labels = [self.labels[i] for i in indices]
-        batch["labels"] = torch.tensor(labels, dtype=torch.float64 if isinstance(labels[0], float) else torch.int64)
-        return batch
+        return batch | {"labels": collate_labels(self.labels, indices)}
+
+
+def collate_labels(labels: list[int] | list[float], indices: list[int]) -> torch.Tensor:
+    """The labels at `indices`, `(batch,)` of int64 for classes or float64 for targets."""
+    chosen = [labels[i] for i in indices]
+    return torch.tensor(chosen, dtype=torch.float64 if isinstance(chosen[0], float) else torch.int64)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EncodedTask:
-    """A task as token ids."""
+    """A task as a model reads it."""
 
     task: Task
     """What was encoded."""
@@ -79,17 +105,22 @@ class EncodedTask:
 
 
 def encode(task: Task, tokenizer: Any, max_length: int = 128, start_id: int | None = None) -> EncodedTask:
-    """Tokenise every split.
+    """Tokenise every split, or put it through an image processor.
 
     Args:
         task: What to encode.
-        tokenizer: A transformers tokenizer.
+        tokenizer: A transformers tokenizer; for a task on images an image processor.
         max_length: Number of tokens, special ones included, that a text is cut to.
         start_id: What the decoder of a seq2seq model starts with, for a generation; None for other models.
 
     Raises:
-        TaskError: The tokenizer has no token to pad with, or `max_length` is too small.
+        TaskError: The tokenizer has no token to pad with, `max_length` is too small, an image cannot be read, or the
+            task is on images and the model on texts, or the reverse.
     """
+    if require_inputs(f"task {task.name!r}", task.train, tokenizer):
+        from peftsearch.tasks.pixels import encode_images  # which stands on this module
+
+        return encode_images(task, tokenizer)
     if task.kind == "generation":
         from peftsearch.tasks.pairs import encode_pairs  # which stands on this module
 
@@ -109,7 +140,38 @@ def encode(task: Task, tokenizer: Any, max_length: int = 128, start_id: int | No
     return EncodedTask(task=task, train=train, validation=validation, test=test, notes=tuple(notes))
 
 
-def encode_split(split: Split, tokenizer: Any, max_length: int) -> EncodedSplit:
+def require_inputs(where: str, split: Split, tokenizer: Any) -> bool:
+    """Whether a split is of images; refuse one that a model cannot read.
+
+    Args:
+        where: How the message names it.
+        split: What is to be read.
+        tokenizer: What the model came with, see `LoadedBackbone`.
+
+    Raises:
+        TaskError: One has images and the other texts.
+    """
+    has_images, reads_images = isinstance(split, ImageSplit), "pixel_values" in tokenizer.model_input_names
+    if has_images != reads_images:
+        words = ("texts", "images")
+        more = "; a folder of images goes with --kind image" if reads_images else ""
+        raise TaskError(
+            f"{where}: has {words[has_images]}, and the model reads {words[reads_images]}; name another with "
+            f"--model, or other data{more}"
+        )
+    return has_images
+
+
+def encode_any(split: Split, tokenizer: Any, max_length: int) -> EncodedSplit:
+    """Tokenise one split of texts, or put one of images through an image processor."""
+    if isinstance(split, ImageSplit):
+        from peftsearch.tasks.pixels import encode_image_split  # which stands on this module
+
+        return encode_image_split(split, tokenizer)
+    return encode_split(split, tokenizer, max_length)
+
+
+def encode_split(split: Split, tokenizer: Any, max_length: int) -> EncodedTexts:
     """Tokenise one split; a pair is cut at the end of its longer text."""
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     if pad_id is None:
@@ -128,7 +190,7 @@ def encode_split(split: Split, tokenizer: Any, max_length: int) -> EncodedSplit:
         made = tokenizer(texts, pairs, truncation=True, max_length=max_length) if over else whole
         ids.extend(made["input_ids"])
         segments.extend(made.get("token_type_ids") or [])
-    return EncodedSplit(
+    return EncodedTexts(
         input_ids=ids,
         token_type_ids=segments or None,
         labels=split.labels,
@@ -179,7 +241,7 @@ def epoch(split: EncodedSplit, batch_size: int, rng: Random) -> list[list[int]]:
     mega = MEGA_BATCHES * batch_size
     cut: list[list[int]] = []
     for start in range(0, len(order), mega):
-        run = sorted(order[start : start + mega], key=lambda i: len(split.input_ids[i]))
+        run = sorted(order[start : start + mega], key=split.length)
         cut.extend(run[i : i + batch_size] for i in range(0, len(run), batch_size))
     rng.shuffle(cut)
     return cut
@@ -191,7 +253,7 @@ def eval_batches(split: EncodedSplit, batch_size: int) -> Iterator[tuple[list[in
     Yields:
         The indices of the examples in the split, and their batch.
     """
-    order = sorted(range(len(split)), key=lambda i: len(split.input_ids[i]))
+    order = sorted(range(len(split)), key=split.length)
     for start in range(0, len(order), batch_size):
         indices = order[start : start + batch_size]
         yield indices, split.collate(indices)

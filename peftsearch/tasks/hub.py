@@ -18,10 +18,11 @@ from typing import Any
 
 from peftsearch.errors import TaskError, one_line
 from peftsearch.tasks.build import VALIDATION_SHARE, Tables, Wishes, build_task
-from peftsearch.tasks.columns import choose_columns
+from peftsearch.tasks.columns import Columns, choose_columns
 from peftsearch.tasks.embedded import EMBEDDED
+from peftsearch.tasks.images import choose_image_columns, require_pillow, undecoded
 from peftsearch.tasks.read import Table
-from peftsearch.tasks.task import Kind, Task
+from peftsearch.tasks.task import Asked, Kind, Task
 
 BENCHMARKS = {"glue": "nyu-mll/glue", "super_glue": "aps/super_glue"}
 METRIC_OF = {"cola": "matthews", "mrpc": "f1", "qqp": "f1", "stsb": "pearson"}
@@ -61,7 +62,7 @@ def load_hub(
     text_column: str | None = None,
     pair_column: str | None = None,
     label_column: str | None = None,
-    kind: Kind | None = None,
+    kind: Asked | None = None,
     metric: str | None = None,
     validation_share: float = VALIDATION_SHARE,
     seed: int = 0,
@@ -74,7 +75,7 @@ def load_hub(
         text_column: The column of the text; guessed where None, as the next two.
         pair_column: The column of the second text.
         label_column: The column of the class or target.
-        kind: Classification or regression; guessed where None.
+        kind: Classification or regression, or images with classes; guessed where None.
         metric: A name of the table of metrics; the benchmark's own, or the kind's, where None.
         validation_share: The share of train that is split off where there is no validation split.
         seed: Decides which examples are split off or kept.
@@ -83,7 +84,8 @@ def load_hub(
     Raises:
         TaskError: The dataset cannot be reached, or cannot be used.
     """
-    wishes = Wishes(kind=kind, metric=metric, validation_share=validation_share, seed=seed)
+    wished: Kind | None = "classification" if kind == "image" else kind
+    wishes = Wishes(kind=wished, metric=metric, validation_share=validation_share, seed=seed)
     address = parse_address(name)
     data = _load(name, address)
     splits = {split: found for split in ("train", "validation", "test") if (found := _find(data, split)) is not None}
@@ -92,9 +94,15 @@ def load_hub(
             f"task {name!r}: no split 'train' (splits: {', '.join(data)}); give its files with --train instead"
         )
     notes: list[str] = []
+    features = data[splits["train"]].features
+    images = None
+    if kind == "image" or (kind is None and text_column is None):
+        images = _image_columns(name, features, label_column, required=kind == "image")
+    if images is not None:
+        data = {found: undecoded(data[found], images) for found in splits.values()}
     tables = {split: _table(name, split, data[found], max_rows, seed) for split, found in splits.items()}
-    columns = choose_columns(tables["train"], text_column, pair_column, label_column)
-    classes = getattr(data[splits["train"]].features[columns.label], "names", None)
+    columns = images or choose_columns(tables["train"], text_column, pair_column, label_column)
+    classes = getattr(features[columns.label], "names", None)
     labelled = {
         split: _drop_unlabelled(table, columns.label, classes is not None, notes) for split, table in tables.items()
     }
@@ -106,7 +114,21 @@ def load_hub(
     chosen = Tables(train=train, validation=labelled.get("validation"), test=labelled.get("test"))
     short = Path(address.path).name if address.config is None else address.config
     source = f"{'folder' if address.is_folder else 'hub'} {name}"
-    return build_task(short, source, chosen, columns, _glue_wishes(wishes, address), classes, notes)
+    return build_task(
+        short, source, chosen, columns, _glue_wishes(wishes, address), classes, notes, images=images is not None
+    )
+
+
+def _image_columns(name: str, features: Any, label: str | None, required: bool) -> Columns | None:
+    """The columns of a dataset of images; None for one of texts."""
+    columns = choose_image_columns(name, features, label)
+    if columns is not None:
+        require_pillow()
+    elif required:
+        raise TaskError(
+            f"task {name!r}: no column holds images (columns: {', '.join(features)}); leave --kind image out"
+        )
+    return columns
 
 
 def _glue_wishes(wishes: Wishes, address: Address) -> Wishes:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from peftsearch.errors import TaskError
-from peftsearch.tasks.encode import CHUNK, EncodedSplit, EncodedTask
+from peftsearch.tasks.encode import CHUNK, EncodedTask, EncodedTexts
 from peftsearch.tasks.task import Split, Task
 
 IGNORED = -100
@@ -23,7 +23,7 @@ IGNORED = -100
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class EncodedPairs(EncodedSplit):
+class EncodedPairs(EncodedTexts):
     """The token ids of one split of a generation task; `input_ids` are what the model reads in training."""
 
     prompts: list[list[int]]

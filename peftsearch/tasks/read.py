@@ -74,7 +74,10 @@ def read_table(path: str | Path) -> Table:
 
 def _check_file(path: Path) -> None:
     if path.is_dir():
-        raise TaskError(f"{path}: is a folder, a file is needed ({' '.join(SUFFIXES)}); a folder goes to --task")
+        raise TaskError(
+            f"{path}: is a folder, a file is needed ({' '.join(SUFFIXES)}); a folder of images goes with --kind image, "
+            "another to --task"
+        )
     if not path.exists():
         names = sorted(p.name for p in path.parent.iterdir()) if path.parent.is_dir() else []
         near = difflib.get_close_matches(path.name, names, n=3)

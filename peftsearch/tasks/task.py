@@ -1,4 +1,4 @@
-"""What a task is: texts with labels in splits, a metric, and where it all came from."""
+"""What a task is: texts or images with labels in splits, a metric, and where it all came from."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from typing import Literal
 from peftsearch.tasks.columns import Columns
 
 Kind = Literal["classification", "regression", "generation"]
+Asked = Literal["classification", "regression", "generation", "image"]
+"""What a user may ask for; `image` is a classification of images."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,8 +51,29 @@ class Split:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ImageSplit(Split):
+    """The images of one split; `texts` are the names by which messages tell them."""
+
+    images: list[bytes]
+    """The file of each image, as it is: PNG, JPEG, ..."""
+
+    def rows(self) -> list[tuple[str, str | None]]:
+        """A SHA-256 of every image: equal images are equal rows, whatever they are called."""
+        return [(hashlib.sha256(image).hexdigest(), None) for image in self.images]
+
+    def take(self, indices: list[int]) -> ImageSplit:
+        """The images at `indices`, in that order."""
+        return ImageSplit(
+            texts=[self.texts[i] for i in indices],
+            pairs=None,
+            labels=[self.labels[i] for i in indices],
+            images=[self.images[i] for i in indices],
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Task:
-    """A supervised task on texts."""
+    """A supervised task on texts or images."""
 
     name: str
     """A short name for tables and folders."""
@@ -84,6 +107,11 @@ class Task:
     def num_labels(self) -> int:
         """The width of the head: the number of classes, or 1 for a regression; a generation has no head."""
         return {"classification": len(self.labels), "regression": 1, "generation": 0}[self.kind]
+
+    @property
+    def has_images(self) -> bool:
+        """Whether its examples are images."""
+        return isinstance(self.train, ImageSplit)
 
     @property
     def majority_score(self) -> float:

@@ -38,7 +38,7 @@ def _front_matter(settings: Mapping[str, Any], metrics: Mapping[str, Any]) -> st
     metric = HUB_METRICS[task["metric"]]
     results = [
         EvalResult(
-            task_type="text-classification",
+            task_type=_pipeline(task),
             dataset_type=dataset or task["name"],
             dataset_name=task["name"],
             dataset_config=config,
@@ -54,7 +54,7 @@ def _front_matter(settings: Mapping[str, Any], metrics: Mapping[str, Any]) -> st
     data = ModelCardData(
         base_model=base,
         library_name="transformers" if full else "peftsearch",
-        pipeline_tag="text-classification",
+        pipeline_tag=_pipeline(task),
         tags=["peftsearch", *([] if full else ["parameter-efficient-fine-tuning", *_methods(settings)])],
         datasets=[dataset] if dataset else None,
         metrics=[metric],
@@ -62,6 +62,11 @@ def _front_matter(settings: Mapping[str, Any], metrics: Mapping[str, Any]) -> st
         eval_results=results or None,
     )
     return str(data.to_yaml())
+
+
+def _pipeline(task: Mapping[str, Any]) -> str:
+    """What the hub calls the kind of task."""
+    return "image-classification" if task.get("images") else "text-classification"
 
 
 def _text(settings: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
@@ -88,7 +93,7 @@ def _text(settings: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
         "## Use",
         "",
         "```bash",
-        "peftsearch predict . --input texts.csv --output predictions.csv",
+        f"peftsearch predict . --input {'images/' if task.get('images') else 'texts.csv'} --output predictions.csv",
         "```",
         "",
         *_unit(task),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from peftsearch.errors import ConfigError, PeftSearchError, TaskError, one_line
@@ -11,6 +13,8 @@ from peftsearch.evaluate import predictions_of
 from peftsearch.tasks import resolve_task
 from peftsearch.tasks.build import labelled_split
 from peftsearch.tasks.columns import choose_columns
+from peftsearch.tasks.encode import require_inputs
+from peftsearch.tasks.images import IN_FOLDERS, read_class_folders, require_known, require_pillow
 from peftsearch.tasks.metrics import choose_metric, score
 from peftsearch.tasks.read import read_table
 from peftsearch.tasks.task import Split
@@ -44,6 +48,10 @@ def evaluate(arguments: argparse.Namespace) -> int:
 def _split(trained: Trained, arguments: argparse.Namespace) -> tuple[str, Split]:
     """What to evaluate on, and its name."""
     named = [arguments.text_column, arguments.pair_column, arguments.label_column]
+    if trained.has_images and any(named[:2]):
+        raise ConfigError("--text-column and --pair-column are not for images; leave them out")
+    if arguments.test is not None and trained.has_images:
+        return str(arguments.test), _image_folder(trained, arguments.test)
     if arguments.test is not None:
         table = read_table(arguments.test)
         known = trained.columns
@@ -68,6 +76,14 @@ def _split(trained: Trained, arguments: argparse.Namespace) -> tuple[str, Split]
     return f"{task.name}, {name}", _relabelled(trained, split, task.labels, task.name)
 
 
+def _image_folder(trained: Trained, path: Path) -> Split:
+    """The images of a folder of class folders, with the classes that the model knows."""
+    require_pillow()
+    table = read_class_folders(path, [])
+    require_known(table, set(trained.labels))
+    return labelled_split(table, IN_FOLDERS, trained.labels, images=True)
+
+
 def _task(trained: Trained, data: dict[str, Any], own: bool) -> Any:
     name = data.pop("task")
     try:
@@ -82,6 +98,7 @@ def _task(trained: Trained, data: dict[str, Any], own: bool) -> Any:
     kind = trained.settings["task"]["kind"]
     if task.kind != kind:
         raise TaskError(f"task {task.name!r}: is a {task.kind}, {trained.path} was trained for {kind}")
+    require_inputs(f"task {task.name!r}", task.train, trained.loaded.tokenizer)
     return task
 
 
@@ -106,4 +123,4 @@ def _relabelled(trained: Trained, split: Split, labels: tuple[str, ...], name: s
             f"trained on (known: {known})"
         )
     indices = [trained.labels.index(label) for label in labels]
-    return Split(texts=split.texts, pairs=split.pairs, labels=[indices[int(label)] for label in split.labels])
+    return replace(split, labels=[indices[int(label)] for label in split.labels])

@@ -46,7 +46,7 @@ class TrainOptions:
     text_column: str | None = None
     pair_column: str | None = None
     label_column: str | None = None
-    kind: Literal["classification", "regression"] | None = None
+    kind: Literal["classification", "regression", "image"] | None = None
     metric: str | None = None
     max_train: int | None = None
     epochs: float | None = None

@@ -196,6 +196,7 @@ def _task_facts(task: Task, objective: Objective, data: dict[str, Any]) -> dict[
         "fingerprint": task.fingerprint,
         "columns": None if columns is None else {k: getattr(columns, k) for k in ("text", "pair", "label")},
         "pairs": task.train.pairs is not None,
+        **({"images": True} if task.has_images else {}),
         "target": {"mean": objective.mean, "scale": objective.scale} if task.kind == "regression" else None,
         "data": data,
     }

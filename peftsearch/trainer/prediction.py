@@ -1,7 +1,8 @@
-"""`peftsearch predict`: a label and a score for every row of a file.
+"""`peftsearch predict`: a label and a score for every row of a file, or for every image of a folder.
 
 The output has the input's rows in their order, all its columns, and two more: `predicted_label`, the class, with
-`predicted_score`, its probability; for a regression only `predicted_score`, in the unit of the training targets.
+`predicted_score`, its probability; for a regression only `predicted_score`, in the unit of the training targets. A
+folder has one column, `image`: the path of each in it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ from peftsearch.errors import ConfigError, TaskError
 from peftsearch.evaluate import predictions_of
 from peftsearch.tasks.build import text_split
 from peftsearch.tasks.columns import choose_texts
-from peftsearch.tasks.read import Table, read_table
+from peftsearch.tasks.encode import require_inputs
+from peftsearch.tasks.images import IMAGE, read_images
+from peftsearch.tasks.read import read_table
+from peftsearch.tasks.task import Split
 from peftsearch.trainer.trained import Trained, load_trained
 from peftsearch.training import Diverged
 
@@ -31,22 +35,41 @@ def predict(arguments: argparse.Namespace) -> int:
         PeftSearchError: The folder, the model, the input or the output cannot be used; nothing is written then.
     """
     _check_output(arguments.output, arguments.input, arguments.overwrite)
+    if arguments.input.is_dir():
+        return _predict_images(arguments)
     table = read_table(arguments.input)
     for name in (LABEL, SCORE):
         if name in table.columns:
             raise TaskError(f"{table.where}: has a column {name!r} already, which the output writes; rename it")
     trained = load_trained(arguments.folder, arguments)
+    if trained.has_images:
+        raise TaskError(f"{table.where}: is a table, {arguments.folder} was trained on images; give a folder of them")
     text, pair = choose_texts(table, arguments.text_column, arguments.pair_column, trained.columns)
     if (pair is not None) != trained.settings["task"]["pairs"]:
         wanted = "pairs of texts: name --pair-column" if pair is None else "single texts: leave --pair-column out"
         raise TaskError(f"{table.where}: {arguments.folder} was trained on {wanted}")
-    try:
-        made = _predictions(trained, table, text, pair)
-    except Diverged as error:
-        raise TaskError(f"{arguments.folder}: {error}") from error
-    _write(arguments.output, {**table.columns, **made})
-    print(f"{len(table)} predictions: {arguments.output}")
+    _finish(trained, text_split(table, text, pair), table.columns, arguments)
     return 0
+
+
+def _predict_images(arguments: argparse.Namespace) -> int:
+    if arguments.text_column is not None or arguments.pair_column is not None:
+        raise ConfigError("--text-column and --pair-column are not for images; leave them out")
+    images = read_images(arguments.input)
+    trained = load_trained(arguments.folder, arguments)
+    _finish(trained, images, {IMAGE: list(images.texts)}, arguments)
+    return 0
+
+
+def _finish(trained: Trained, split: Split, columns: dict[str, list[Any]], arguments: argparse.Namespace) -> None:
+    """Predict, and write what was read with the predictions beside it."""
+    require_inputs(str(arguments.input), split, trained.loaded.tokenizer)
+    try:
+        made = _predictions(trained, split)
+    except Diverged as error:
+        raise TaskError(f"{trained.path}: {error}") from error
+    _write(arguments.output, {**columns, **made})
+    print(f"{len(split)} predictions: {arguments.output}")
 
 
 def _check_output(output: Path, source: Path, overwrite: bool) -> None:
@@ -62,8 +85,8 @@ def _check_output(output: Path, source: Path, overwrite: bool) -> None:
         raise ConfigError(f"--output {output}: exists; add --overwrite to replace it, or name another")
 
 
-def _predictions(trained: Trained, table: Table, text: str, pair: str | None) -> dict[str, list[Any]]:
-    logits = trained.logits(text_split(table, text, pair))
+def _predictions(trained: Trained, split: Split) -> dict[str, list[Any]]:
+    logits = trained.logits(split)
     values = predictions_of(logits, regression=trained.is_regression)
     if trained.is_regression:
         target = trained.settings["task"]["target"]

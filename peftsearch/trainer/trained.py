@@ -18,7 +18,7 @@ from peftsearch.backbone.load import LoadedBackbone, load_backbone
 from peftsearch.errors import BackboneError, CheckpointError, ConfigError
 from peftsearch.evaluate import logits_of
 from peftsearch.tasks.columns import Columns
-from peftsearch.tasks.encode import encode_split
+from peftsearch.tasks.encode import encode_any
 from peftsearch.tasks.task import Split
 from peftsearch.trainer.folder import read_training
 from peftsearch.trainer.options import FULL
@@ -49,14 +49,19 @@ class Trained:
         return bool(self.settings["task"]["kind"] == "regression")
 
     @property
+    def has_images(self) -> bool:
+        """Whether it was trained on images."""
+        return bool(self.settings["task"].get("images"))
+
+    @property
     def columns(self) -> Columns | None:
         """The columns that it was trained on; None for generated sentences."""
         columns = self.settings["task"]["columns"]
         return None if columns is None else Columns(**columns)
 
     def logits(self, split: Split) -> Tensor:
-        """Outputs `(n, num_labels)` on the texts of a split."""
-        encoded = encode_split(split, self.loaded.tokenizer, self.settings["training"]["max_length"])
+        """Outputs `(n, num_labels)` on the texts or images of a split."""
+        encoded = encode_any(split, self.loaded.tokenizer, self.settings["training"]["max_length"])
         return logits_of(
             self.loaded.model, encoded, batch_size=self.batch_size, device=self.device, autocast=self.autocast
         )

@@ -148,7 +148,7 @@ REMOTE = '{"model_type": "own", "auto_map": {"AutoConfig": "c.C", "AutoModelForS
         (cut_weights, "cannot be loaded: SafetensorError.*check that the files are whole"),
         (spoil_config("{"), "cannot be loaded: .*config"),
         (spoil_config('{"model_type": "qqq"}'), "cannot be loaded: .*qqq"),
-        (spoil_config('{"model_type": "vit"}'), "no sequence classification for this architecture"),
+        (spoil_config('{"model_type": "wav2vec2"}'), "no classification of texts or images for this architecture"),
         (spoil_config(DEEPER), "lack .* weights of the backbone.*check that config.json belongs"),
         (spoil_config(REMOTE), "brings its own code; add --trust-remote-code if"),
         (without_tokenizer, "its tokenizer has no vocabulary"),

@@ -14,7 +14,7 @@ from transformers import BertTokenizerFast
 
 from peftsearch.errors import TaskError
 from peftsearch.tasks.embedded import load_embedded
-from peftsearch.tasks.encode import EncodedSplit, batches, encode, encode_split, epoch, eval_batches
+from peftsearch.tasks.encode import EncodedTexts, batches, encode, encode_split, epoch, eval_batches
 from peftsearch.tasks.task import Split, Task
 
 
@@ -35,10 +35,10 @@ def make_task(texts: list[str], pairs: list[str] | None = None) -> Task:
     )  # fmt: skip
 
 
-def make_split(lengths: list[int]) -> EncodedSplit:
+def make_split(lengths: list[int]) -> EncodedTexts:
     """Example i has the label i and tokens of value i + 1, so that a row names its example."""
     ids = [[i + 1] * length for i, length in enumerate(lengths)]
-    return EncodedSplit(input_ids=ids, token_type_ids=None, labels=list(range(len(lengths))), pad_id=0)
+    return EncodedTexts(input_ids=ids, token_type_ids=None, labels=list(range(len(lengths))), pad_id=0)
 
 
 def test_ids_and_segments_by_hand(tokenizer: BertTokenizerFast) -> None:
@@ -73,7 +73,7 @@ def test_padding_is_on_the_right_and_masked(tokenizer: BertTokenizerFast) -> Non
 
 def test_targets_are_float64() -> None:
     """Standardising them in less would lose targets with a large offset, such as times in seconds."""
-    split = EncodedSplit(input_ids=[[1], [2]], token_type_ids=None, labels=[0.5, 2.0], pad_id=0)
+    split = EncodedTexts(input_ids=[[1], [2]], token_type_ids=None, labels=[0.5, 2.0], pad_id=0)
     assert split.collate([0, 1])["labels"].dtype == torch.float64
     assert "token_type_ids" not in split.collate([0])
 

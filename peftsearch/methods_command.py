@@ -1,0 +1,100 @@
+"""`peftsearch list methods`: what each method is, and what it trains and changes of a model."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from peftsearch.backbone.anatomy import Backbone
+from peftsearch.budget import Budget, parse_budget
+from peftsearch.commands import print_rows
+from peftsearch.errors import BackboneError, MethodError
+from peftsearch.methods import METHODS
+from peftsearch.shares import shares
+
+BUDGET = "0.1%"
+"""What sizes are fitted to where no budget is given."""
+
+
+def list_methods(arguments: argparse.Namespace) -> int:
+    """Print the table of methods.
+
+    Raises:
+        PeftSearchError: The model that was named has no config that can be read, or the budget is none.
+    """
+    text = arguments.budget or BUDGET
+    parse_budget(text, None)  # a budget that is none is said before a config is asked for
+    backbone = _backbone(arguments)
+    budget = None if backbone is None else parse_budget(text, backbone.n_params)
+    rows = [_row(name, backbone, budget, arguments.json) for name in METHODS]
+    print_rows(rows, arguments.json)
+    if backbone is not None and budget is not None and not arguments.json:
+        print(
+            f"On all {len(backbone.blocks)} blocks of {backbone.name} ({backbone.n_params:,} parameters), at most "
+            f"{budget.n_params:,} ({budget.text}) trainable; * does not fit there: at its smallest size."
+        )
+    return 0
+
+
+def _backbone(arguments: argparse.Namespace) -> Backbone | None:
+    """The model's anatomy; None where none is named and the embedded one is not installed."""
+    from peftsearch.backbone.outline import read_outline
+
+    try:
+        return read_outline(
+            arguments.model,
+            revision=arguments.revision,
+            trust_remote_code=arguments.trust_remote_code,
+            anatomy=arguments.anatomy,
+        ).backbone
+    except BackboneError as error:
+        if arguments.model is not None:
+            raise
+        print(f"peftsearch: no shares are shown: {error}", file=sys.stderr)
+        return None
+
+
+def _row(name: str, backbone: Backbone | None, budget: Budget | None, as_json: bool) -> dict[str, Any]:
+    method = METHODS[name]
+    facts = {"name": name, "paper (arXiv)": method.paper, "acts": method.places}
+    more = {"changes": method.changes, "merges": "yes" if method.merges else "no"}
+    if backbone is None or budget is None:
+        return facts | {"size": method.knob} | more
+    return facts | (_numbers if as_json else _words)(name, backbone, budget) | more
+
+
+def _numbers(name: str, backbone: Backbone, budget: Budget) -> dict[str, Any]:
+    """Shares as JSON has them: 0.001 is 0.1%; null where the method cannot act."""
+    try:
+        found = shares(name, backbone, budget)
+    except MethodError as error:
+        keys = ("fitted", "trained", "changed", "smallest", "largest", "fits")
+        return {"size": METHODS[name].knob} | dict.fromkeys(keys, None) | {"obstacle": str(error)}
+    return {
+        "size": METHODS[name].knob,
+        "fitted": found.label,
+        "trained": found.trained,
+        "changed": found.changed,
+        "smallest": found.smallest,
+        "largest": found.largest,
+        "fits": found.fits,
+        "obstacle": None,
+    }
+
+
+def _words(name: str, backbone: Backbone, budget: Budget) -> dict[str, Any]:
+    try:
+        found = shares(name, backbone, budget)
+    except MethodError:
+        return {"size": "cannot act here", "trained": "", "changed": "", "trained at any size": ""}
+    return {
+        "size": f"{METHODS[name].knob} {found.label}" + ("" if found.fits else " *"),
+        "trained": _percent(found.trained),
+        "changed": _percent(found.changed),
+        "trained at any size": f"{_percent(found.smallest)} to {_percent(found.largest)}",
+    }
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g}%"

@@ -1,0 +1,93 @@
+"""What a method trains and what it changes, as shares of a backbone: from its anatomy alone, on all blocks alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from peftsearch.architecture import Architecture, Placement
+from peftsearch.backbone.anatomy import Backbone, Block
+from peftsearch.baselines import uniform
+from peftsearch.budget import Budget
+from peftsearch.errors import BudgetError, MethodError
+from peftsearch.fitting import fit
+from peftsearch.methods import METHODS, get_method
+from peftsearch.methods.abilities import Sharing, count_placed, is_placed
+from peftsearch.methods.method import Method
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shares:
+    """A method on all blocks of a backbone, at one budget."""
+
+    label: str
+    """The size of the first placement: `r=4`."""
+    trained: float
+    """Trainable parameters, of those of the backbone; 0.001 is 0.1%."""
+    changed: float
+    """Parameters in which the result differs from the backbone, likewise."""
+    smallest: float
+    """Trainable share at the smallest size of all blocks."""
+    largest: float
+    """Trainable share at the largest sizes that make sense."""
+    fits: bool
+    """Whether the budget holds the method; where not, all is said of the smallest size."""
+
+
+def shares(name: str, backbone: Backbone, budget: Budget) -> Shares:
+    """The shares of a method that acts on all blocks.
+
+    Args:
+        name: Of the method.
+        backbone: What it acts on.
+        budget: What it is fitted to.
+
+    Raises:
+        MethodError: It cannot act on a block.
+    """
+    method = get_method(name)
+    for block in backbone.blocks:
+        if (obstacle := method.obstacle(block)) is not None:
+            raise MethodError(f"{name} cannot act on this backbone: {obstacle}")
+    smallest, largest = at_sizes(method, backbone, lambda block: 1), at_sizes(method, backbone, method.max_size)
+    try:
+        fitted, fits = fit(uniform(name), backbone, budget), True
+    except BudgetError:
+        fitted, fits = smallest, False
+    return Shares(
+        label=method.label(backbone.blocks[0], fitted.placements[0].size),
+        trained=fitted.n_params / backbone.n_params,
+        changed=n_changed(fitted, backbone) / backbone.n_params,
+        smallest=smallest.n_params / backbone.n_params,
+        largest=largest.n_params / backbone.n_params,
+        fits=fits,
+    )
+
+
+def at_sizes(method: Method, backbone: Backbone, size_of: Callable[[Block], int]) -> Architecture:
+    """A method wherever it has a place, at the size that `size_of` gives for the block."""
+    first = backbone.blocks[0]
+    return Architecture(
+        placements=tuple(
+            Placement(
+                stack=block.stack,
+                block=block.index,
+                method=method.name,
+                size=(size := size_of(block)),
+                n_params=count_placed(method, block, size, block is first),
+            )
+            for block in backbone.blocks
+            if is_placed(method, block, first)
+        )
+    )
+
+
+def n_changed(architecture: Architecture, backbone: Backbone) -> int:
+    """Parameters in which the result of one method differs from the backbone; what placements share counts once."""
+    blocks = {(block.stack, block.index): block for block in backbone.blocks}
+    total = 0
+    for number, placement in enumerate(architecture.placements):
+        method, block = METHODS[placement.method], blocks[placement.stack, placement.block]
+        total += method.changed(block, placement.size)
+        total += method.n_shared(block) if number == 0 and isinstance(method, Sharing) else 0
+    return total

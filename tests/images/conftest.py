@@ -1,0 +1,40 @@
+"""A tiny ViT, folders of images, and one finished run and training on them."""
+
+import pytest
+
+from tests.images import save_images, save_vit
+from tests.runs import call
+
+
+@pytest.fixture(scope="session")
+def gallery(tmp_path_factory):
+    """A folder with `model`, and `train`, `validation` and `test` of 8, 6 and 4 images a class."""
+    folder = tmp_path_factory.mktemp("images")
+    save_vit(folder / "model")
+    for seed, (name, n) in enumerate({"train": 8, "validation": 6, "test": 4}.items()):
+        save_images(folder / name, n, seed)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def data(gallery):
+    """The options that name model and images."""
+    splits = ("train", "validation", "test")
+    return ("--model", gallery / "model", "--kind", "image", *(x for s in splits for x in (f"--{s}", gallery / s)))
+
+
+@pytest.fixture(scope="session")
+def run(gallery, data):
+    """A finished `peftsearch run`."""
+    size = ("--strategy", "random", "--trials", "3", "--steps", "4", "--search-steps", "2", "--seeds", "2")
+    more = (*size, "--device", "cpu", "--name", "r")
+    assert call("run", "--budget", "5%", *data, *more, "--runs", gallery / "runs") == 0
+    return gallery / "runs" / "r"
+
+
+@pytest.fixture(scope="session")
+def trained(gallery, run):
+    """LoRA, trained in full on what the run names."""
+    argv = ("train", run, "--method", "lora", "--steps", "8", "--device", "cpu", "--output", gallery / "lora")
+    assert call(*argv) == 0
+    return gallery / "lora"
