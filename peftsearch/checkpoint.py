@@ -19,6 +19,7 @@ from torch import nn
 from peftsearch.architecture import Architecture
 from peftsearch.backbone.anatomy import Backbone
 from peftsearch.backbone.load import LoadedBackbone, load_backbone
+from peftsearch.backbone.quantised import quantisation_of
 from peftsearch.catalog import read_yaml
 from peftsearch.errors import CheckpointError, ConfigError, MethodError
 from peftsearch.found import MAX_BYTES
@@ -39,7 +40,7 @@ class Checkpoint:
     """The folder."""
     architecture: Architecture
     model: dict[str, Any]
-    """The backbone: name, revision, model_type, class, n_params, stacks, shapes, num_labels, problem_type."""
+    """The backbone: name, revision, model_type, class, n_params, quantize, stacks, shapes, num_labels, problem_type."""
     shapes: Shapes
     """The widths of the backbone's maps and norms."""
     task: dict[str, Any] = field(default_factory=dict)
@@ -76,6 +77,7 @@ def _model_facts(carried: Injection, base: str) -> dict[str, Any]:
         "model_type": backbone.model_type,
         "class": type(model).__name__,
         "n_params": backbone.n_params,
+        "quantize": quantisation_of(model),
         "stacks": {stack.name: len(stack.blocks) for stack in backbone.stacks},
         "shapes": fingerprint_shapes(backbone),
         "num_labels": getattr(config, "num_labels", None),
@@ -119,7 +121,7 @@ def _parse(folder: Path, data: Mapping[str, Any]) -> Checkpoint:
 
 
 def load_base(checkpoint: Checkpoint, **options: Any) -> LoadedBackbone:
-    """Load the backbone that a folder was saved from; `options` are those of `load_backbone`.
+    """Load the backbone that a folder was saved from, packed as it was; `options` are those of `load_backbone`.
 
     Raises:
         CheckpointError: It is no model for sequence classification, or its weights are other ones now.
@@ -136,6 +138,7 @@ def load_base(checkpoint: Checkpoint, **options: Any) -> LoadedBackbone:
         name = str(checkpoint.where / name)
     commit = None if revision.startswith("sha256:") else revision or None
     num_labels, problem_type = int(facts.get("num_labels") or 2), facts.get("problem_type")
+    options = {"quantize": facts.get("quantize")} | options
     loaded = load_backbone(name, num_labels=num_labels, problem_type=problem_type, revision=commit, **options)
     if revision and loaded.backbone.revision and revision != loaded.backbone.revision:
         raise CheckpointError(

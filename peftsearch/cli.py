@@ -234,6 +234,7 @@ def _add_train(train: argparse.ArgumentParser) -> None:
     training.add_argument("--max-length", type=int, metavar="N", help="tokens after which a text is cut")
     training.add_argument("--accumulate", type=int, default=1, metavar="N", help="parts of a batch, to save memory")
     training.add_argument("--gradient-checkpointing", action="store_true", help="save memory, for a third more time")
+    training.add_argument("--quantize", metavar="HOW", help="nf4 (QLoRA) or int8: keep the frozen weights packed; none")
     training.add_argument("--device", help="cpu, cuda, cuda:1 (default: cuda when there is one)")
     training.add_argument("--dtype", help="auto, fp32 or bf16")
 

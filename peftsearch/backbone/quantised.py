@@ -32,7 +32,6 @@ BLOCK = 64
 """Weights that share a scale in NF4 (2305.14314, sec. 3)."""
 _HELD = ("absmax", "offset", "code", "CB", "SCB")
 """Tensors of the packing's states that last; others are left over from the latest forward pass."""
-_log = logging.getLogger(__name__)
 
 
 def check_quantisation(name: str) -> None:
@@ -127,6 +126,20 @@ def quantised_maps(model: nn.Module) -> Iterator[tuple[str, Any]]:
             yield path, module
 
 
+def quantisation_of(model: nn.Module) -> str | None:
+    """How a model was packed as it was loaded; None for a plain model, and for files that were packed already.
+
+    Those load as they are. A packing of another kind, which a user may have chosen, has no name here either.
+    """
+    found = next(quantised_maps(model), None)
+    if found is None or getattr(getattr(model, "hf_quantizer", None), "pre_quantized", False):
+        return None
+    if not _is_4bit(found[1]):
+        return "int8"
+    weight = found[1].weight
+    return "nf4" if weight.quant_type == "nf4" and weight.compress_statistics else None
+
+
 def settle(model: nn.Module) -> None:
     """Bring the packed maps of a freshly loaded model into the state that they keep: no forward changes them."""
     for _, module in quantised_maps(model):
@@ -164,7 +177,7 @@ def dequantised(module: Any) -> Tensor:
 
 
 def dequantise(model: nn.Module) -> int:
-    """Replace every packed map by a plain one with the weights that it stands for, and say so.
+    """Replace every packed map by a plain one with the weights that it stands for; to say so is the caller's part.
 
     What is injected stays injected: the maps' hooks move along, and `merged` then folds them as on any model. The
     weights are those that the architecture was trained on, not the pretrained ones. There is no way back but loading.
@@ -184,7 +197,6 @@ def dequantise(model: nn.Module) -> int:
         model.set_submodule(path, plain)
     if found:
         _forget_quantiser(model)
-        _log.warning("%d quantised maps were dequantised; merged weights are of full size", len(found))
     return len(found)
 
 

@@ -24,6 +24,7 @@ from torch.nn import functional
 
 from peftsearch.errors import CheckpointError
 from peftsearch.export.check import probe, require_equal
+from peftsearch.export.packed import unpack
 from peftsearch.export.source import Exportable
 from peftsearch.injection import Injection, merged
 from peftsearch.methods.lora import LowRank
@@ -50,6 +51,7 @@ def write_peft(source: Exportable, directory: Path) -> list[str]:
     except ImportError as error:
         raise CheckpointError('--format peft needs HF peft: pip install "peftsearch[peft]"') from error
     injection, model = source.injection, source.injection.model
+    unpacked = unpack(model)  # first: what is on packed maps does not fold
     pairs = _pairs(injection)
     biases = _biases(injection)
     config = _config(peft, injection, pairs, biases)
@@ -65,7 +67,9 @@ def write_peft(source: Exportable, directory: Path) -> list[str]:
     difference = require_equal("HF peft", wanted, got)
     held = f"LoRA on {len(pairs)} maps" + (f", {len(biases)} biases ({config.bias})" if biases else "")
     fused = sum(len(found) > 1 or found[0].margins is not None for found in pairs.values())
-    lines = [f"HF peft: {held}, head {', '.join(config.modules_to_save)}; same logits to {difference:.1g}"]
+    lines = [*unpacked, f"HF peft: {held}, head {', '.join(config.modules_to_save)}; same logits to {difference:.1g}"]
+    if unpacked:
+        lines.append("Load its base with a BitsAndBytesConfig of the same packing, which leaves pooler and head whole")
     if fused:
         lines.append(f"{fused} of the maps are fused: their slices are held as one LoRA of the summed ranks each")
     return lines

@@ -75,7 +75,7 @@ class ExportSource:
                 f"{self.found.where}: the run's confirmed parameters are not there (no confirmed/*.safetensors of "
                 f"{self.found.name!r}); `peftsearch train` trains it anew"
             )
-        loaded = self._load(self.found)
+        loaded = self._load(self.found, self.found.quantize if weights else None)
         require_same_backbone(self.found, loaded.backbone)
         injection = inject(loaded.model, self.architecture, loaded.backbone)
         injection.injected.task = self.task
@@ -96,13 +96,17 @@ class ExportSource:
             num_labels = int(checkpoint.model.get("num_labels") or 2)
             problem = checkpoint.model.get("problem_type")
             loaded = load_backbone(
-                self.options.model, num_labels=num_labels, problem_type=problem, trust_remote_code=trust
+                self.options.model,
+                num_labels=num_labels,
+                problem_type=problem,
+                trust_remote_code=trust,
+                quantize=checkpoint.model.get("quantize"),
             )
         injection = put(loaded.model, loaded.backbone, checkpoint, values)
         _name_labels(loaded.model, checkpoint.task)
         return Exportable(injection=injection, tokenizer=loaded.tokenizer, origin=str(checkpoint.where))
 
-    def _load(self, found: Found) -> LoadedBackbone:
+    def _load(self, found: Found, quantize: str | None) -> LoadedBackbone:
         regression = self.task.get("kind") == "regression"
         commit = None if found.revision.startswith("sha256:") or self.options.model else found.revision or None
         loaded = load_backbone(
@@ -111,6 +115,7 @@ class ExportSource:
             problem_type="regression" if regression else None,
             revision=commit,
             trust_remote_code=self.options.trust_remote_code,
+            quantize=quantize,
         )
         if self.options.model is None:
             _require_revision(found, loaded.backbone)

@@ -67,13 +67,15 @@ def _front_matter(settings: Mapping[str, Any], metrics: Mapping[str, Any]) -> st
 def _text(settings: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
     task, training, model = settings["task"], settings["training"], settings["model"]
     share = f"{100 * settings['n_params'] / model['n_params']:.3g}%"
+    how = model.get("quantize")
+    packed = "" if how is None else f", the frozen ones packed in {how} by bitsandbytes"
     rows = [
         f"| {split} | {scores_text(metrics[split])} |" for split in ("validation", "test") if metrics[split] is not None
     ]
     lines = [
         f"# {_title(settings)}",
         "",
-        f"{model['name']} ({model['model_type']}, {model['n_params']:,} parameters), trained on {task['name']} "
+        f"{model['name']} ({model['model_type']}, {model['n_params']:,} parameters{packed}), trained on {task['name']} "
         f"({task['source']}) with {settings['n_params']:,} trainable parameters ({share}) and a head of "
         f"{model['n_head']:,}.",
         "",

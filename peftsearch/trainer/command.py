@@ -76,9 +76,10 @@ def _heading(plan: Plan) -> Iterator[str]:
     model = settings["model"]
     seeds = f"{len(plan.seeds)} seed{'s' if len(plan.seeds) > 1 else ''}"
     share = f"{100 * settings['n_params'] / settings['model']['n_params']:.3g}%"
+    packed = "" if model["quantize"] is None else f" in {model['quantize']}"
     yield (
         f"{settings['method']}: {settings['n_params']:,} trainable parameters ({share}) and a head of "
-        f"{model['n_head']:,} on {model['name']}, {plan.task.name} ({len(plan.task.train)} examples)"
+        f"{model['n_head']:,} on {model['name']}{packed}, {plan.task.name} ({len(plan.task.train)} examples)"
     )
     yield (
         f"{plan.n_steps} steps of {plan.training.batch_size}, rate {plan.training.learning_rate:g}, evaluated every "

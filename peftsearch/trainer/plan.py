@@ -26,7 +26,7 @@ from peftsearch.setup import plain, within_positions
 from peftsearch.tasks import Task
 from peftsearch.tasks.encode import EncodedTask, encode
 from peftsearch.trainer.folder import FORMAT
-from peftsearch.trainer.options import FULL, HEAD, TrainOptions, check_train_options
+from peftsearch.trainer.options import FULL, HEAD, PLAIN, TrainOptions, check_train_options
 from peftsearch.trainer.processes import Processes
 from peftsearch.trainer.snapshot import trained
 from peftsearch.trainer.source import Run, find_data, load_data, read_run
@@ -110,7 +110,8 @@ def prepare(options: TrainOptions) -> Plan:
     processes = Processes(options.device, unused=options.method == FULL)
     autocast = choose_dtype(processes.device, options.dtype)
     task, notes = load_data(data, run)
-    loaded = _load(options, run, task, processes.device)
+    quantize, packed = _packing(options, run)
+    loaded = _load(options, run, task, processes.device, quantize, autocast)
     training, cut = within_positions(training, options.max_length, loaded)
     design, architecture, budget, fitted = _architecture(options, run, loaded)
     if options.gradient_checkpointing and not getattr(loaded.model, "supports_gradient_checkpointing", False):
@@ -124,7 +125,7 @@ def prepare(options: TrainOptions) -> Plan:
     settings = {
         "format": FORMAT,
         "method": options.method or "found",
-        "model": _model_facts(loaded),
+        "model": _model_facts(loaded, quantize),
         "task": _task_facts(task, objective, data),
         "n_params": loaded.backbone.n_params if architecture is None else architecture.n_params,
         "budget": budget,
@@ -155,11 +156,11 @@ def prepare(options: TrainOptions) -> Plan:
         processes=processes,
         autocast=autocast,
         settings=settings,
-        notes=(*notes, *task.notes, *cut, *encoded.notes, *fitted),
+        notes=(*notes, *task.notes, *packed, *cut, *encoded.notes, *fitted),
     )
 
 
-def _model_facts(loaded: LoadedBackbone) -> dict[str, Any]:
+def _model_facts(loaded: LoadedBackbone, quantize: str | None) -> dict[str, Any]:
     backbone = loaded.backbone
     return {
         "name": backbone.name,
@@ -167,6 +168,7 @@ def _model_facts(loaded: LoadedBackbone) -> dict[str, Any]:
         "model_type": backbone.model_type,
         "n_params": backbone.n_params,
         "n_head": n_head_params(loaded),
+        "quantize": quantize,
         "stacks": {str(stack.name): len(stack.blocks) for stack in backbone.stacks},
     }
 
@@ -200,7 +202,24 @@ def _training(options: TrainOptions, run: Run | None) -> TrainingSettings:
     )
 
 
-def _load(options: TrainOptions, run: Run | None, task: Task, device: torch.device) -> LoadedBackbone:
+def _packing(options: TrainOptions, run: Run | None) -> tuple[str | None, tuple[str, ...]]:
+    """How the frozen weights are packed: as the run's, unless the options say otherwise; and what to tell the user."""
+    if options.quantize is not None:
+        return (None if options.quantize == PLAIN else options.quantize), ()
+    quantize = None if run is None else run.found.quantize
+    if quantize is not None and options.method == FULL:
+        return None, (f"full fine-tuning trains weights of full precision, not the run's {quantize}",)
+    return quantize, ()
+
+
+def _load(
+    options: TrainOptions,
+    run: Run | None,
+    task: Task,
+    device: torch.device,
+    quantize: str | None,
+    autocast: torch.dtype | None,
+) -> LoadedBackbone:
     name, revision = options.model, options.revision
     if run is not None and name is None:
         name = run.found.model_name
@@ -213,6 +232,8 @@ def _load(options: TrainOptions, run: Run | None, task: Task, device: torch.devi
         trust_remote_code=options.trust_remote_code,
         revision=revision,
         anatomy=options.anatomy,
+        quantize=quantize,
+        compute_dtype=autocast,
     )
 
 

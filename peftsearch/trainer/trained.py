@@ -82,6 +82,7 @@ def load_trained(path: Path, arguments: argparse.Namespace) -> Trained:
         is_full = settings["method"] == FULL
         n_labels, is_regression = max(1, len(settings["task"]["labels"])), settings["task"]["kind"] == "regression"
         batch_size = arguments.batch_size or 2 * settings["training"]["batch_size"]
+        quantize = settings["model"].get("quantize")
     except (KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: training.yaml is damaged: {type(error).__name__} {error}") from error
     options = {"device": device, "trust_remote_code": arguments.trust_remote_code, "anatomy": arguments.anatomy}
@@ -91,6 +92,7 @@ def load_trained(path: Path, arguments: argparse.Namespace) -> Trained:
     else:
         saved = checkpoint.read_checkpoint(path)
         values = checkpoint.read_tensors(saved)
+        options |= {"quantize": quantize, "compute_dtype": autocast}
         loaded = _backbone(saved, arguments.model, n_labels, problem, options)
         put(loaded.model, loaded.backbone, saved, values)
     return Trained(path=path, settings=settings, loaded=loaded, device=device, autocast=autocast, batch_size=batch_size)
