@@ -66,8 +66,8 @@ def quantised_settings(
     config: Any = skeleton.config
     if getattr(config, "quantization_config", None) is not None:
         raise BackboneError("its files are quantised already; leave --quantize out")
-    whole = _kept_whole(skeleton)
-    packed = {path: widths(module)[0] for path, module in _linear_maps(skeleton).items() if path not in whole}
+    packed = {path: widths(module)[0] for path, module in maps_to_pack(skeleton).items()}
+    whole = [path for path in _linear_maps(skeleton) if path not in packed]
     odd = {path: d_in for path, d_in in packed.items() if d_in % BLOCK}
     if how == "nf4" and odd:
         first = next(iter(odd))
@@ -107,12 +107,13 @@ def _linear_maps(model: nn.Module) -> dict[str, nn.Module]:
     return {path: module for path, module in model.named_modules() if is_linear(module)}
 
 
-def _kept_whole(model: nn.Module) -> list[str]:
-    """Paths of the linear maps outside the blocks, and of all of the head's: a fresh map cannot be packed."""
+def maps_to_pack(model: nn.Module) -> dict[str, nn.Module]:
+    """The linear maps inside the blocks, by path; none of the head's, since a fresh map cannot be packed."""
     base = getattr(model, "base_model", model)
     head = tuple(f"{path}." for path in list_head(model, base))
     lists = tuple(f"{path}." for path, module in model.named_modules() if isinstance(module, nn.ModuleList))
-    return [path for path in _linear_maps(model) if f"{path}.".startswith(head) or not path.startswith(lists)]
+    found = _linear_maps(model).items()
+    return {path: m for path, m in found if path.startswith(lists) and not f"{path}.".startswith(head)}
 
 
 def quantised_maps(model: nn.Module) -> Iterator[tuple[str, Any]]:
