@@ -30,6 +30,7 @@ FACTS = "peftsearch.yaml"
 WEIGHTS = "peftsearch.safetensors"
 FORMAT = "peftsearch-checkpoint/1"
 _HEADED = "ForSequenceClassification"
+_GENERATES = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -124,12 +125,12 @@ def load_base(checkpoint: Checkpoint, **options: Any) -> LoadedBackbone:
     """Load the backbone that a folder was saved from, packed as it was; `options` are those of `load_backbone`.
 
     Raises:
-        CheckpointError: It is no model for sequence classification, or its weights are other ones now.
+        CheckpointError: It is no classifier and no language model, or its weights are other ones now.
         BackboneError: It cannot be found or loaded.
     """
     facts = checkpoint.model
     name, revision = str(facts["name"]), str(facts["revision"])
-    if not str(facts["class"]).endswith(_HEADED) or not name:
+    if not str(facts["class"]).endswith((_HEADED, *_GENERATES)) or not name:
         raise CheckpointError(
             f"{checkpoint.where}: was saved from a {facts['class']} {name or 'without a name'}; load that model "
             "yourself and give it: peftsearch.load(model, directory)"
@@ -137,7 +138,7 @@ def load_base(checkpoint: Checkpoint, **options: Any) -> LoadedBackbone:
     if name.startswith("."):
         name = str(checkpoint.where / name)
     commit = None if revision.startswith("sha256:") else revision or None
-    num_labels, problem_type = int(facts.get("num_labels") or 2), facts.get("problem_type")
+    num_labels, problem_type = labels_of(checkpoint)
     options = {"quantize": facts.get("quantize")} | options
     loaded = load_backbone(name, num_labels=num_labels, problem_type=problem_type, revision=commit, **options)
     if revision and loaded.backbone.revision and revision != loaded.backbone.revision:
@@ -146,6 +147,13 @@ def load_base(checkpoint: Checkpoint, **options: Any) -> LoadedBackbone:
             "get the weights it was trained on"
         )
     return loaded
+
+
+def labels_of(checkpoint: Checkpoint) -> tuple[int, str | None]:
+    """Outputs of the head, and the kind of problem, as `load_backbone` takes them."""
+    if str(checkpoint.model["class"]).endswith(_GENERATES):
+        return 0, "generation"
+    return int(checkpoint.model.get("num_labels") or 2), checkpoint.model.get("problem_type")
 
 
 def read_tensors(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:

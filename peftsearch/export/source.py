@@ -11,7 +11,7 @@ from peftsearch.api import put
 from peftsearch.architecture import Architecture
 from peftsearch.backbone.anatomy import Backbone
 from peftsearch.backbone.load import LoadedBackbone, load_backbone
-from peftsearch.checkpoint import FACTS, Checkpoint, load_base, read_checkpoint, read_tensors
+from peftsearch.checkpoint import FACTS, Checkpoint, labels_of, load_base, read_checkpoint, read_tensors
 from peftsearch.errors import CheckpointError, MethodError
 from peftsearch.found import Found, read_found, require_same_backbone
 from peftsearch.injection import Injection, inject, read_state, set_state
@@ -93,8 +93,7 @@ class ExportSource:
         if self.options.model is None:
             loaded = load_base(checkpoint, trust_remote_code=trust)
         else:
-            num_labels = int(checkpoint.model.get("num_labels") or 2)
-            problem = checkpoint.model.get("problem_type")
+            num_labels, problem = labels_of(checkpoint)
             loaded = load_backbone(
                 self.options.model,
                 num_labels=num_labels,
@@ -107,12 +106,12 @@ class ExportSource:
         return Exportable(injection=injection, tokenizer=loaded.tokenizer, origin=str(checkpoint.where))
 
     def _load(self, found: Found, quantize: str | None) -> LoadedBackbone:
-        regression = self.task.get("kind") == "regression"
+        kind = self.task.get("kind")
         commit = None if found.revision.startswith("sha256:") or self.options.model else found.revision or None
         loaded = load_backbone(
             self.options.model or found.model_name,
-            num_labels=1 if regression else max(1, len(self.task.get("labels") or ())),
-            problem_type="regression" if regression else None,
+            num_labels=1 if kind == "regression" else max(1, len(self.task.get("labels") or ())),
+            problem_type=kind if kind in ("regression", "generation") else None,
             revision=commit,
             trust_remote_code=self.options.trust_remote_code,
             quantize=quantize,

@@ -48,7 +48,11 @@ class TrainOptions:
     text_column: str | None = None
     pair_column: str | None = None
     label_column: str | None = None
-    kind: Literal["classification", "regression"] | None = None
+    prompt_column: str | None = None
+    completion_column: str | None = None
+    template: str | None = None
+    """How prompt and completion are put together; None takes the run's, or a line each."""
+    kind: Literal["classification", "regression", "generation"] | None = None
     metric: str | None = None
     max_train: int | None = None
     epochs: float | None = None

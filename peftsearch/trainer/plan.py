@@ -13,7 +13,7 @@ from torch import nn
 
 from peftsearch.architecture import Architecture, Design
 from peftsearch.backbone.device import choose_dtype
-from peftsearch.backbone.load import LoadedBackbone, load_backbone, n_head_params, reset_head
+from peftsearch.backbone.load import LoadedBackbone, decoder_start, load_backbone, n_head_params, reset_head
 from peftsearch.budget import parse_budget
 from peftsearch.display import size_labels
 from peftsearch.errors import ConfigError
@@ -25,6 +25,7 @@ from peftsearch.refitting import refit
 from peftsearch.setup import plain, within_positions
 from peftsearch.tasks import Task
 from peftsearch.tasks.encode import EncodedTask, encode
+from peftsearch.tasks.pairs import EncodedPairs
 from peftsearch.trainer.folder import FORMAT
 from peftsearch.trainer.options import FULL, HEAD, PLAIN, TrainOptions, check_train_options
 from peftsearch.trainer.processes import Processes
@@ -118,7 +119,7 @@ def prepare(options: TrainOptions) -> Plan:
         raise ConfigError(
             f"--gradient-checkpointing: transformers has none for {loaded.backbone.model_type}; leave it out"
         )
-    encoded = encode(task, loaded.tokenizer, training.max_length)
+    encoded = encode(task, loaded.tokenizer, training.max_length, decoder_start(loaded))
     n_steps = options.steps or ceil((options.epochs or EPOCHS) * ceil(len(task.train) / training.batch_size))
     eval_every = min(n_steps, options.eval_every or ceil(n_steps / EVALUATIONS))
     objective = Objective(task)
@@ -126,7 +127,7 @@ def prepare(options: TrainOptions) -> Plan:
         "format": FORMAT,
         "method": options.method or "found",
         "model": _model_facts(loaded, quantize),
-        "task": _task_facts(task, objective, data),
+        "task": _task_facts(encoded, objective, data),
         "n_params": loaded.backbone.n_params if architecture is None else architecture.n_params,
         "budget": budget,
         "design": None if design is None else plain(design.to_dict()),
@@ -173,9 +174,11 @@ def _model_facts(loaded: LoadedBackbone, quantize: str | None) -> dict[str, Any]
     }
 
 
-def _task_facts(task: Task, objective: Objective, data: dict[str, Any]) -> dict[str, Any]:
+def _task_facts(encoded: EncodedTask, objective: Objective, data: dict[str, Any]) -> dict[str, Any]:
     """What evaluating and predicting need of the task; `data` finds it again."""
+    task = encoded.task
     columns = task.columns
+    written = {"max_new": encoded.train.max_new} if isinstance(encoded.train, EncodedPairs) else {}
     return {
         "name": task.name,
         "kind": task.kind,
@@ -187,7 +190,7 @@ def _task_facts(task: Task, objective: Objective, data: dict[str, Any]) -> dict[
         "pairs": task.train.pairs is not None,
         "target": {"mean": objective.mean, "scale": objective.scale} if task.kind == "regression" else None,
         "data": data,
-    }
+    } | written
 
 
 def _training(options: TrainOptions, run: Run | None) -> TrainingSettings:
@@ -227,7 +230,7 @@ def _load(
     return load_backbone(
         name,
         num_labels=task.num_labels,
-        problem_type="regression" if task.kind == "regression" else None,
+        problem_type=task.kind if task.kind in ("regression", "generation") else None,
         device=device,
         trust_remote_code=options.trust_remote_code,
         revision=revision,

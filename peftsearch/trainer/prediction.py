@@ -1,7 +1,8 @@
-"""`peftsearch predict`: a label and a score for every row of a file.
+"""`peftsearch predict`: a label and a score, or a text, for every row of a file.
 
 The output has the input's rows in their order, all its columns, and two more: `predicted_label`, the class, with
-`predicted_score`, its probability; for a regression only `predicted_score`, in the unit of the training targets.
+`predicted_score`, its probability; for a regression only `predicted_score`, in the unit of the training targets; for a
+generation only `predicted_text`, written greedily.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from peftsearch.evaluate import predictions_of
 from peftsearch.tasks.build import text_split
 from peftsearch.tasks.columns import choose_texts
 from peftsearch.tasks.read import Table, read_table
+from peftsearch.trainer.texts import written_texts
 from peftsearch.trainer.trained import Trained, load_trained
 from peftsearch.training import Diverged
 
-LABEL, SCORE = "predicted_label", "predicted_score"
+LABEL, SCORE, TEXT = "predicted_label", "predicted_score", "predicted_text"
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 
 
@@ -32,21 +34,35 @@ def predict(arguments: argparse.Namespace) -> int:
     """
     _check_output(arguments.output, arguments.input, arguments.overwrite)
     table = read_table(arguments.input)
-    for name in (LABEL, SCORE):
+    for name in (LABEL, SCORE, TEXT):
         if name in table.columns:
             raise TaskError(f"{table.where}: has a column {name!r} already, which the output writes; rename it")
     trained = load_trained(arguments.folder, arguments)
+    trained.check_columns(arguments)
+    if trained.is_generation:
+        made = {TEXT: written_texts(trained, table, arguments.prompt_column)}
+    else:
+        made = _predictions(trained, table, arguments)
+    _write(arguments.output, {**table.columns, **made})
+    print(f"{len(table)} predictions: {arguments.output}")
+    return 0
+
+
+def _predictions(trained: Trained, table: Table, arguments: argparse.Namespace) -> dict[str, list[Any]]:
     text, pair = choose_texts(table, arguments.text_column, arguments.pair_column, trained.columns)
     if (pair is not None) != trained.settings["task"]["pairs"]:
         wanted = "pairs of texts: name --pair-column" if pair is None else "single texts: leave --pair-column out"
         raise TaskError(f"{table.where}: {arguments.folder} was trained on {wanted}")
     try:
-        made = _predictions(trained, table, text, pair)
+        logits = trained.logits(text_split(table, text, pair))
+        values = predictions_of(logits, regression=trained.is_regression)
     except Diverged as error:
         raise TaskError(f"{arguments.folder}: {error}") from error
-    _write(arguments.output, {**table.columns, **made})
-    print(f"{len(table)} predictions: {arguments.output}")
-    return 0
+    if trained.is_regression:
+        target = trained.settings["task"]["target"]
+        return {SCORE: [target["mean"] + target["scale"] * value for value in values]}
+    probabilities = torch.softmax(logits, dim=-1).max(dim=-1).values
+    return {LABEL: [trained.labels[int(i)] for i in values], SCORE: probabilities.tolist()}
 
 
 def _check_output(output: Path, source: Path, overwrite: bool) -> None:
@@ -60,16 +76,6 @@ def _check_output(output: Path, source: Path, overwrite: bool) -> None:
         raise ConfigError(f"--output {output}: is the input itself; name another file")
     if output.exists() and not overwrite:
         raise ConfigError(f"--output {output}: exists; add --overwrite to replace it, or name another")
-
-
-def _predictions(trained: Trained, table: Table, text: str, pair: str | None) -> dict[str, list[Any]]:
-    logits = trained.logits(text_split(table, text, pair))
-    values = predictions_of(logits, regression=trained.is_regression)
-    if trained.is_regression:
-        target = trained.settings["task"]["target"]
-        return {SCORE: [target["mean"] + target["scale"] * value for value in values]}
-    probabilities = torch.softmax(logits, dim=-1).max(dim=-1).values
-    return {LABEL: [trained.labels[int(i)] for i in values], SCORE: probabilities.tolist()}
 
 
 def _write(path: Path, columns: dict[str, list[Any]]) -> None:
