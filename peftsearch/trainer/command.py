@@ -82,7 +82,7 @@ def text_lines(texts: Mapping[str, Any]) -> Iterator[str]:
     for name in ("perplexity", *PACKAGES):
         if texts.get(name) is not None:
             yield f"{name} on {texts['split']}, {texts['n_prompts']} prompts: {scores_text(texts[name])}"
-    left = [name for name in PACKAGES if name not in texts]
+    left = [name for name in PACKAGES if name not in texts and texts.get("perplexity") is not None]
     if left:
         yield f"left out: {', '.join(left)}; pip install 'peftsearch[generation]'"
 

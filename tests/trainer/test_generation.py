@@ -14,6 +14,7 @@ from peftsearch.backbone.load import load_backbone
 from peftsearch.generation import generate, score_pairs
 from peftsearch.tasks import resolve_task
 from peftsearch.tasks.encode import encode
+from peftsearch.trainer.command import text_lines
 from tests.generators import generate_arguments, save_generator, save_pairs
 from tests.runs import call, refused
 from tests.trainer.test_predict import read
@@ -180,3 +181,7 @@ class TestRefused:
         capsys.readouterr()
         line = refused(capsys, "evaluate", tmp_path / "t", "--prompt-column", "text")
         assert "was trained on a classification" in line
+
+
+def test_a_generation_of_which_every_seed_diverged_has_nothing_to_tell():
+    assert list(text_lines({"split": "test", "n_prompts": 4})) == []
