@@ -197,11 +197,11 @@ def dequantise(model: nn.Module) -> int:
         plain.train(module.training)
         model.set_submodule(path, plain)
     if found:
-        _forget_quantiser(model)
+        forget_quantiser(model)
     return len(found)
 
 
-def _forget_quantiser(model: Any) -> None:
+def forget_quantiser(model: Any) -> None:
     """Take transformers' marks off a model that is plain again, so that it is saved as one."""
     for holder, names in (
         (model, ("hf_quantizer", "quantization_method", "is_quantized", "is_loaded_in_4bit", "is_loaded_in_8bit")),
