@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from peftsearch.backbone.quantised import dequantise, quantisation_of
+from peftsearch.backbone.quantised import dequantise, quantisation_of, quantised_maps
 from peftsearch.export.check import probe
 
 
@@ -16,10 +16,10 @@ def unpack(model: Any) -> list[str]:
     Returns:
         A line for the user; none where nothing is packed.
     """
+    if next(quantised_maps(model), None) is None:
+        return []
     how, packed = quantisation_of(model), probe(model)
     n_maps = dequantise(model)
-    if not n_maps:
-        return []
     moved = float((packed - probe(model)).abs().max())
     return [
         f"{n_maps} {how or 'quantised'} maps were dequantised first, which moves the logits by {moved:.1g}: what was "

@@ -85,8 +85,9 @@ def with_texts(plan: Plan, metrics: dict[str, Any], written: dict[int, dict[str,
 
 
 def as_told(scores: Mapping[str, float]) -> dict[str, float]:
-    """Metrics as people read them: the perplexity in place of the log-likelihood."""
-    return {"perplexity": exp(-scores["log_likelihood"])} | {k: v for k, v in scores.items() if k != "log_likelihood"}
+    """Metrics as people read them: the perplexity, at most e^700 so that it stays a number, for the log-likelihood."""
+    perplexity = exp(min(700.0, -scores["log_likelihood"]))
+    return {"perplexity": perplexity} | {k: v for k, v in scores.items() if k != "log_likelihood"}
 
 
 def _metrics(plan: Plan, courses: Sequence[Course], tests: dict[int, float | None]) -> dict[str, Any]:
