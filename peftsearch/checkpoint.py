@@ -19,6 +19,7 @@ from torch import nn
 from peftsearch.architecture import Architecture
 from peftsearch.backbone.anatomy import Backbone
 from peftsearch.backbone.load import LoadedBackbone, load_backbone
+from peftsearch.backbone.quantised import quantisation_of
 from peftsearch.catalog import read_yaml
 from peftsearch.errors import CheckpointError, ConfigError, MethodError
 from peftsearch.found import MAX_BYTES
@@ -29,6 +30,7 @@ FACTS = "peftsearch.yaml"
 WEIGHTS = "peftsearch.safetensors"
 FORMAT = "peftsearch-checkpoint/1"
 _HEADED = ("ForSequenceClassification", "ForImageClassification")
+_GENERATES = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,7 +41,7 @@ class Checkpoint:
     """The folder."""
     architecture: Architecture
     model: dict[str, Any]
-    """The backbone: name, revision, model_type, class, n_params, stacks, shapes, num_labels, problem_type."""
+    """The backbone: name, revision, model_type, class, n_params, quantize, stacks, shapes, num_labels, problem_type."""
     shapes: Shapes
     """The widths of the backbone's maps and norms."""
     task: dict[str, Any] = field(default_factory=dict)
@@ -76,6 +78,7 @@ def _model_facts(carried: Injection, base: str) -> dict[str, Any]:
         "model_type": backbone.model_type,
         "class": type(model).__name__,
         "n_params": backbone.n_params,
+        "quantize": quantisation_of(model),
         "stacks": {stack.name: len(stack.blocks) for stack in backbone.stacks},
         "shapes": fingerprint_shapes(backbone),
         "num_labels": getattr(config, "num_labels", None),
@@ -119,15 +122,15 @@ def _parse(folder: Path, data: Mapping[str, Any]) -> Checkpoint:
 
 
 def load_base(checkpoint: Checkpoint, **options: Any) -> LoadedBackbone:
-    """Load the backbone that a folder was saved from; `options` are those of `load_backbone`.
+    """Load the backbone that a folder was saved from, packed as it was; `options` are those of `load_backbone`.
 
     Raises:
-        CheckpointError: It is no model for classification, or its weights are other ones now.
+        CheckpointError: It is no classifier and no language model, or its weights are other ones now.
         BackboneError: It cannot be found or loaded.
     """
     facts = checkpoint.model
     name, revision = str(facts["name"]), str(facts["revision"])
-    if not str(facts["class"]).endswith(_HEADED) or not name:
+    if not str(facts["class"]).endswith((*_HEADED, *_GENERATES)) or not name:
         raise CheckpointError(
             f"{checkpoint.where}: was saved from a {facts['class']} {name or 'without a name'}; load that model "
             "yourself and give it: peftsearch.load(model, directory)"
@@ -135,7 +138,8 @@ def load_base(checkpoint: Checkpoint, **options: Any) -> LoadedBackbone:
     if name.startswith("."):
         name = str(checkpoint.where / name)
     commit = None if revision.startswith("sha256:") else revision or None
-    num_labels, problem_type = int(facts.get("num_labels") or 2), facts.get("problem_type")
+    num_labels, problem_type = labels_of(checkpoint)
+    options = {"quantize": facts.get("quantize")} | options
     loaded = load_backbone(name, num_labels=num_labels, problem_type=problem_type, revision=commit, **options)
     if revision and loaded.backbone.revision and revision != loaded.backbone.revision:
         raise CheckpointError(
@@ -143,6 +147,13 @@ def load_base(checkpoint: Checkpoint, **options: Any) -> LoadedBackbone:
             "get the weights it was trained on"
         )
     return loaded
+
+
+def labels_of(checkpoint: Checkpoint) -> tuple[int, str | None]:
+    """Outputs of the head, and the kind of problem, as `load_backbone` takes them."""
+    if str(checkpoint.model["class"]).endswith(_GENERATES):
+        return 0, "generation"
+    return int(checkpoint.model.get("num_labels") or 2), checkpoint.model.get("problem_type")
 
 
 def read_tensors(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:

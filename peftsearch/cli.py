@@ -45,6 +45,7 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {' '.join(message.split())} (see {self.prog} --help)\n")
 
 
+METRICS = "accuracy, f1, matthews; pearson, spearman; of a generation perplexity, bleu, rouge_l"
 _MAY_BE_NEGATIVE = {"--budget", "--budgets", "--reference"}
 
 
@@ -117,7 +118,7 @@ def parser() -> argparse.ArgumentParser:
     _add_worker(commands.add_parser("worker", help="take part in a run that another process began"))
     _add_train(commands.add_parser("train", help="train in full what a run found", allow_abbrev=False))
     _add_evaluate(commands.add_parser("evaluate", help="score what was trained", allow_abbrev=False))
-    _add_predict(commands.add_parser("predict", help="a label and a score for every row", allow_abbrev=False))
+    _add_predict(commands.add_parser("predict", help="a label or a text for every row", allow_abbrev=False))
     show = commands.add_parser("show", help="draw the architecture that a run found")
     show.add_argument("what", type=Path, metavar="RUN|BEST.YAML", help="folder of a run, or its best.yaml")
     _add_report(commands.add_parser("report", help="write a run's report.html", allow_abbrev=False))
@@ -156,7 +157,7 @@ def _add_study(run: argparse.ArgumentParser) -> None:
     run.add_argument("--count-head", action="store_true", help="the budget includes the task head")
     _add_model(run, "the embedded MiniLM-L6")
     run.add_argument("--quantize", metavar="HOW", help="nf4 (QLoRA) or int8: keep the frozen weights packed")
-    _add_task(run, "the embedded task, see `peftsearch list tasks`", generation=True)
+    _add_task(run, "the embedded task, see `peftsearch list tasks`")
     search = run.add_argument_group("search")
     search.add_argument("--space", default="s4", help="search space: a name or a YAML (default: %(default)s)")
     search.add_argument("--strategy", default="s4", help="a name or a YAML (default: %(default)s)")
@@ -203,7 +204,7 @@ def _add_model(command: argparse.ArgumentParser, default: str) -> None:
 _FOLDER = "of images a folder with a folder for each class"
 
 
-def _add_task(command: argparse.ArgumentParser, default: str, generation: bool = False) -> None:
+def _add_task(command: argparse.ArgumentParser, default: str) -> None:
     task = command.add_argument_group(f"task (default: {default})")
     task.add_argument("--task", help="embedded task, or a hub data set such as glue/sst2; several with commas")
     for split in ("train", "validation", "test"):
@@ -211,14 +212,11 @@ def _add_task(command: argparse.ArgumentParser, default: str, generation: bool =
     task.add_argument("--text-column", metavar="NAME")
     task.add_argument("--pair-column", metavar="NAME", help="second text of a pair")
     task.add_argument("--label-column", metavar="NAME")
-    kinds, metrics = ["classification", "regression", "image"], "accuracy, f1, matthews; pearson, spearman"
-    if generation:
-        kinds, metrics = [*kinds, "generation"], f"{metrics}; of a generation perplexity, bleu, rouge_l"
-        task.add_argument("--prompt-column", metavar="NAME", help="prompt of a generation")
-        task.add_argument("--completion-column", metavar="NAME", help="completion of a generation")
-        task.add_argument("--template", metavar="TEXT", help=r"of a generation (default: '{prompt}\n{completion}')")
-    task.add_argument("--kind", choices=kinds)
-    task.add_argument("--metric", metavar="NAME", help=metrics)
+    task.add_argument("--prompt-column", metavar="NAME", help="prompt of a generation")
+    task.add_argument("--completion-column", metavar="NAME", help="completion of a generation")
+    task.add_argument("--template", metavar="TEXT", help=r"of a generation (default: '{prompt}\n{completion}')")
+    task.add_argument("--kind", choices=("classification", "regression", "image", "generation"))
+    task.add_argument("--metric", metavar="NAME", help=METRICS)
     task.add_argument("--max-train", type=int, metavar="N", help="most training examples")
 
 
@@ -242,6 +240,7 @@ def _add_train(train: argparse.ArgumentParser) -> None:
     training.add_argument("--max-length", type=int, metavar="N", help="tokens after which a text is cut")
     training.add_argument("--accumulate", type=int, default=1, metavar="N", help="parts of a batch, to save memory")
     training.add_argument("--gradient-checkpointing", action="store_true", help="save memory, for a third more time")
+    training.add_argument("--quantize", metavar="HOW", help="nf4 (QLoRA) or int8: keep the frozen weights packed; none")
     training.add_argument("--device", help="cpu, cuda, cuda:1 (default: cuda when there is one)")
     training.add_argument("--dtype", help="auto, fp32 or bf16")
 
@@ -254,7 +253,8 @@ def _add_evaluate(evaluate: argparse.ArgumentParser) -> None:
     )
     evaluate.add_argument("--split", choices=("validation", "test"), help="of the task (default: test, if it has one)")
     evaluate.add_argument("--label-column", metavar="NAME")
-    evaluate.add_argument("--metric", metavar="NAME", help="accuracy, f1, matthews, pearson or spearman")
+    evaluate.add_argument("--completion-column", metavar="NAME", help="references of a generation")
+    evaluate.add_argument("--metric", metavar="NAME", help=METRICS)
     evaluate.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -273,6 +273,7 @@ def _add_trained(command: argparse.ArgumentParser) -> None:
     command.add_argument("--trust-remote-code", action="store_true", help="run code that comes with a hub model")
     command.add_argument("--anatomy", type=Path, metavar="YAML", help="describes the blocks of an unknown model")
     command.add_argument("--text-column", metavar="NAME")
+    command.add_argument("--prompt-column", metavar="NAME", help="prompt of a generation")
     command.add_argument("--pair-column", metavar="NAME", help="second text of a pair")
     command.add_argument("--batch-size", type=int, metavar="N")
     command.add_argument("--device", help="cpu, cuda, cuda:1 (default: cuda when there is one)")

@@ -38,6 +38,8 @@ class Found:
     """transformers' name of the family."""
     stacks: dict[str, int]
     """Blocks of each stack of the backbone."""
+    quantize: str | None = None
+    """How the backbone's weights were packed; None when they were not."""
     task: dict[str, Any] = field(default_factory=dict)
     """Of the task: name, kind, labels, metric; with `tasks` in it where there are several."""
     study: str = ""
@@ -77,6 +79,7 @@ def _parse(where: str, data: Mapping[str, Any]) -> Found:
             revision=str(model["revision"]),
             model_type=str(model["model_type"]),
             stacks={str(name): int(n) for name, n in model["stacks"].items()},
+            quantize=None if model.get("quantize") is None else str(model["quantize"]),
             task=dict(data.get("task") or {}),
             study=str(data.get("study", "")),
         )

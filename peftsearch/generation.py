@@ -17,7 +17,7 @@ from torch import nn
 from peftsearch.tasks.encode import eval_batches
 from peftsearch.tasks.metrics import METRICS
 from peftsearch.tasks.pairs import IGNORED, EncodedPairs
-from peftsearch.tasks.text_metrics import rouge_l_each
+from peftsearch.tasks.text_metrics import PACKAGES, is_installed, rouge_l_each
 from peftsearch.training import Diverged, forward
 
 
@@ -56,6 +56,24 @@ def score_pairs(
     references = [[split.references[i] for i in rows] for rows in split.groups]
     each = rouge_l_each(texts, references) if metric == "rouge_l" else []
     return METRICS[metric].measure(texts, references), each
+
+
+def score_texts(
+    model: Any, split: EncodedPairs, *, batch_size: int, device: torch.device, autocast: torch.dtype | None
+) -> dict[str, float]:
+    """All metrics of a generation that are installed, from one generation of the texts; `score_pairs` gives each alone.
+
+    Raises:
+        Diverged: An output is not a finite number.
+    """
+    options: dict[str, Any] = {"batch_size": batch_size, "device": device, "autocast": autocast}
+    found = {"log_likelihood": score_pairs(model, split, "log_likelihood", **options)[0]}
+    wanted = [metric for metric in PACKAGES if is_installed(metric)]
+    if wanted:
+        texts = generate(model, split, **options)
+        references = [[split.references[i] for i in rows] for rows in split.groups]
+        found |= {metric: METRICS[metric].measure(texts, references) for metric in wanted}
+    return found
 
 
 @torch.inference_mode()

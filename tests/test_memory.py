@@ -11,10 +11,12 @@ from peftsearch.architecture import Architecture, Placement
 from peftsearch.backbone.anatomy import Weights
 from peftsearch.backbone.detect import detect
 from peftsearch.backbone.outline import read_outline
+from peftsearch.backbone.quantised import packing_tensors
 from peftsearch.injection import inject
 from peftsearch.measure import stored_bytes
 from peftsearch.memory import FLOATS, PACKINGS, MemoryLimit, Step, blocks_passed, estimate, hidden_state_bytes
 from peftsearch.memory import weight_bytes as bytes_of
+from tests import quantised
 from tests.anatomies import bert_like
 from tests.methods import available, make, place
 from tests.test_measure import meter_of
@@ -87,13 +89,23 @@ class TestParts:
         )
 
     def test_packed_weights(self):
-        weights = Weights(n_params=1000, n_packed=640, n_outputs=20)
+        weights = Weights(n_params=1000, maps=((32, 10), (32, 10)))
         assert bytes_of(weights, 4) == 4000
-        assert bytes_of(weights, 2, "nf4") == 2 * 360 + 640 // 2 + 4 * 10
+        assert bytes_of(weights, 2, "nf4") == 2 * 360 + 640 // 2 + 10 + 2 * 4 * (1 + 16 + 256 + 1)
         assert bytes_of(weights, 2, "int8") == 2 * 360 + 640 + 4 * 20
 
     def test_a_last_block_of_packed_weights_has_a_scale_too(self):
-        assert bytes_of(Weights(n_params=65, n_packed=65, n_outputs=1), 4, "nf4") == 33 + 4 * 2
+        assert bytes_of(Weights(n_params=65, maps=((65, 1),)), 4, "nf4") == 33 + 2 + 4 * (1 + 16 + 256 + 1)
+        n = 64 * 256 + 64  # one scale more than share a scale
+        assert bytes_of(Weights(n_params=n, maps=((n, 1),)), 4, "nf4") == n // 2 + 257 + 4 * (2 + 16 + 256 + 1)
+
+    @pytest.mark.parametrize("family", quantised.CONFIGS)
+    @pytest.mark.parametrize("how", PACKINGS)
+    def test_they_are_those_of_the_loaded_model_to_the_byte(self, family, how):
+        """The sizes are of storages, and a map's weight and its state may stand on the same one."""
+        model = quantised.load(family, how).model
+        held = {t.data_ptr(): t.nbytes for t in (*model.parameters(), *packing_tensors(model))}
+        assert bytes_of(read_outline(quantised.folder(family).name).weights, 4, how) == sum(held.values())
 
     @pytest.mark.parametrize(("tuned", "passed"), [([], 0), ([5], 1), ([2, 4], 4), ([0], 6)])
     def test_gradients_pass_from_the_first_tuned_block_on(self, tuned, passed):
@@ -143,7 +155,7 @@ CASES = st.fixed_dictionaries(
 
 def total(case, quantize=None):
     step = Step(**{k: case[k] for k in ("batch", "seq", "float_bytes", "attention")})
-    weights = Weights(n_params=10**9 + 10**6, n_packed=case["n_packed"], n_outputs=case["n_packed"] // 100)
+    weights = Weights(n_params=10**9 + 10**6, maps=((100, case["n_packed"] // 100),))
     return estimate(
         weights, MINILM.blocks[: case["blocks"]], step, n_trained=case["n_trained"], quantize=quantize
     ).total
@@ -158,7 +170,7 @@ def test_more_of_anything_never_takes_less(case, grown):
 
 
 @settings(max_examples=40)
-@given(CASES.filter(lambda case: case["n_packed"] >= 1000), st.sampled_from(sorted(PACKINGS)))
+@given(CASES.filter(lambda case: case["n_packed"] >= 10_000), st.sampled_from(sorted(PACKINGS)))
 def test_packing_saves(case, quantize):
     assert total(case, quantize) < total(case)
     assert total(case, "nf4") < total(case, "int8")

@@ -56,7 +56,7 @@ def measure(setting: dict) -> dict:
         for module in model.modules():
             if "SelfAttention" in type(module).__name__:
                 module.dropout.p = 0.0
-    weights = weights_of(model, backbone)  # before anything is injected
+    weights = weights_of(model)  # before anything is injected
     n_head = sum(p.numel() for path in backbone.head for p in model.get_submodule(path).parameters())
     if setting["trained"] == "full":
         blocks, n_added, n_trained = backbone.blocks, 0, weights.n_params
@@ -117,30 +117,13 @@ def measure(setting: dict) -> dict:
 
 def packed_weights(name: str) -> dict:
     """Predicted and stored bytes of the weights under a quantisation."""
-    import torch
-    from transformers import AutoModelForSequenceClassification, BitsAndBytesConfig
-
-    from peftsearch.backbone.folder import demo_folder
+    from peftsearch.backbone.load import load_backbone
     from peftsearch.backbone.outline import read_outline
+    from peftsearch.backbone.quantised import packing_tensors
     from peftsearch.memory import weight_bytes
 
-    how = {
-        "nf4": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": torch.float32},
-        "int8": {"load_in_8bit": True},
-    }[name]
-    model = AutoModelForSequenceClassification.from_pretrained(
-        demo_folder(),
-        num_labels=LABELS,
-        dtype=torch.float32,
-        device_map="cpu",
-        quantization_config=BitsAndBytesConfig(**how, llm_int8_skip_modules=["classifier"]),
-    )
-    beside = 0
-    for parameter in model.parameters():
-        state = getattr(parameter, "quant_state", None)
-        scales = getattr(parameter, "SCB", None) if state is None else state.absmax
-        beside += 0 if scales is None else scales.nbytes
-    stored = sum(p.untyped_storage().nbytes() for p in model.parameters()) + beside
+    model = load_backbone(None, num_labels=LABELS, quantize=name).model
+    stored = sum({t.data_ptr(): t.nbytes for t in (*model.parameters(), *packing_tensors(model))}.values())
     return {"quantize": name, "predicted": weight_bytes(read_outline(None).weights, 4, name), "stored": stored}
 
 

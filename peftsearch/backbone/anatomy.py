@@ -174,7 +174,10 @@ class Weights:
 
     n_params: int
     """All of them; shared ones count once."""
-    n_packed: int = 0
-    """Those that quantisation packs: the weights of linear maps, the head's apart."""
-    n_outputs: int = 0
-    """Outputs of these maps, together."""
+    maps: tuple[tuple[int, int], ...] = ()
+    """Inputs and outputs of each linear map that quantisation packs: those inside the blocks."""
+
+    @property
+    def n_packed(self) -> int:
+        """Weights of these maps, together."""
+        return sum(d_in * d_out for d_in, d_out in self.maps)

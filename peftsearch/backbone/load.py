@@ -26,7 +26,7 @@ from peftsearch.backbone.detect import detect
 from peftsearch.backbone.folder import CONVERT, check_folder, demo_folder, find_folder, find_gguf, fingerprint_folder
 from peftsearch.backbone.images import ImageReader, check_reading
 from peftsearch.backbone.maps import count_params
-from peftsearch.backbone.quantised import check_quantisation, quantised_settings, settle
+from peftsearch.backbone.quantised import check_quantisation, forget_quantiser, quantised_settings, settle
 from peftsearch.errors import BackboneError, PeftSearchError, one_line
 
 DEMO = "minilm"
@@ -101,6 +101,8 @@ def load_backbone(
     packing = partial(quantised_settings, quantize, device=device, compute_dtype=compute_dtype) if quantize else None
     model, tokenizer, info = _load(name, source, options, {**labels, "dtype": dtype}, packing)
     settle(model)
+    if "gguf_file" in options:
+        forget_quantiser(model)  # its weights are plain floats by now, and transformers would not save it
     if reads_images(model):
         check_reading(name, model, tokenizer)
     else:

@@ -19,7 +19,8 @@ from peftsearch.backbone.describe import describe
 from peftsearch.backbone.detect import detect
 from peftsearch.backbone.folder import demo_folder, find_folder
 from peftsearch.backbone.load import DEMO, _explain, _is_hub_reachable, n_positions, quiet
-from peftsearch.backbone.maps import count_params, is_linear, widths
+from peftsearch.backbone.maps import count_params, widths
+from peftsearch.backbone.quantised import maps_to_pack
 from peftsearch.errors import BackboneError
 
 
@@ -70,7 +71,7 @@ def read_outline(
     backbone = detect(model, name) if anatomy is None else describe(model, anatomy, name)
     return Outline(
         backbone=backbone,
-        weights=weights_of(model, backbone),
+        weights=weights_of(model),
         n_head=sum(count_params(model.get_submodule(path)) for path in backbone.head),
         n_positions=n_positions(model),
         reads_images=reads_images(model),
@@ -97,20 +98,9 @@ def preview(
         return None
 
 
-def weights_of(model: nn.Module, backbone: Backbone) -> Weights:
-    """Count a model's parameters, and those that quantisation packs: the linear maps outside the head."""
-    head = {id(m) for path in backbone.head for m in model.get_submodule(path).modules()}
-    embeddings = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
-    maps = [
-        widths(module)
-        for module in model.modules()
-        if is_linear(module) and id(module) not in head and id(module.weight) not in embeddings  # a tied output map
-    ]
-    return Weights(
-        n_params=count_params(model),
-        n_packed=sum(d_in * d_out for d_in, d_out in maps),
-        n_outputs=sum(d_out for _, d_out in maps),
-    )
+def weights_of(model: nn.Module) -> Weights:
+    """Count a model's parameters, and list the maps that loading it quantised would pack."""
+    return Weights(n_params=count_params(model), maps=tuple(widths(module) for module in maps_to_pack(model).values()))
 
 
 def _build(name: str, source: str, options: dict[str, Any]) -> Any:

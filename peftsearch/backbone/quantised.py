@@ -32,7 +32,6 @@ BLOCK = 64
 """Weights that share a scale in NF4 (2305.14314, sec. 3)."""
 _HELD = ("absmax", "offset", "code", "CB", "SCB")
 """Tensors of the packing's states that last; others are left over from the latest forward pass."""
-_log = logging.getLogger(__name__)
 
 
 def check_quantisation(name: str) -> None:
@@ -67,8 +66,8 @@ def quantised_settings(
     config: Any = skeleton.config
     if getattr(config, "quantization_config", None) is not None:
         raise BackboneError("its files are quantised already; leave --quantize out")
-    whole = _kept_whole(skeleton)
-    packed = {path: widths(module)[0] for path, module in _linear_maps(skeleton).items() if path not in whole}
+    packed = {path: widths(module)[0] for path, module in maps_to_pack(skeleton).items()}
+    whole = [path for path in _linear_maps(skeleton) if path not in packed]
     odd = {path: d_in for path, d_in in packed.items() if d_in % BLOCK}
     if how == "nf4" and odd:
         first = next(iter(odd))
@@ -108,12 +107,13 @@ def _linear_maps(model: nn.Module) -> dict[str, nn.Module]:
     return {path: module for path, module in model.named_modules() if is_linear(module)}
 
 
-def _kept_whole(model: nn.Module) -> list[str]:
-    """Paths of the linear maps outside the blocks, and of all of the head's: a fresh map cannot be packed."""
+def maps_to_pack(model: nn.Module) -> dict[str, nn.Module]:
+    """The linear maps inside the blocks, by path; none of the head's, since a fresh map cannot be packed."""
     base = getattr(model, "base_model", model)
     head = tuple(f"{path}." for path in list_head(model, base))
     lists = tuple(f"{path}." for path, module in model.named_modules() if isinstance(module, nn.ModuleList))
-    return [path for path in _linear_maps(model) if f"{path}.".startswith(head) or not path.startswith(lists)]
+    found = _linear_maps(model).items()
+    return {path: m for path, m in found if path.startswith(lists) and not f"{path}.".startswith(head)}
 
 
 def quantised_maps(model: nn.Module) -> Iterator[tuple[str, Any]]:
@@ -125,6 +125,20 @@ def quantised_maps(model: nn.Module) -> Iterator[tuple[str, Any]]:
     for path, module in model.named_modules():
         if isinstance(module, Linear4bit | Linear8bitLt):
             yield path, module
+
+
+def quantisation_of(model: nn.Module) -> str | None:
+    """How a model was packed as it was loaded; None for a plain model, and for files that were packed already.
+
+    Those load as they are. A packing of another kind, which a user may have chosen, has no name here either.
+    """
+    found = next(quantised_maps(model), None)
+    if found is None or getattr(getattr(model, "hf_quantizer", None), "pre_quantized", False):
+        return None
+    if not _is_4bit(found[1]):
+        return "int8"
+    weight = found[1].weight
+    return "nf4" if weight.quant_type == "nf4" and weight.compress_statistics else None
 
 
 def settle(model: nn.Module) -> None:
@@ -164,7 +178,7 @@ def dequantised(module: Any) -> Tensor:
 
 
 def dequantise(model: nn.Module) -> int:
-    """Replace every packed map by a plain one with the weights that it stands for, and say so.
+    """Replace every packed map by a plain one with the weights that it stands for; to say so is the caller's part.
 
     What is injected stays injected: the maps' hooks move along, and `merged` then folds them as on any model. The
     weights are those that the architecture was trained on, not the pretrained ones. There is no way back but loading.
@@ -184,12 +198,11 @@ def dequantise(model: nn.Module) -> int:
         plain.train(module.training)
         model.set_submodule(path, plain)
     if found:
-        _forget_quantiser(model)
-        _log.warning("%d quantised maps were dequantised; merged weights are of full size", len(found))
+        forget_quantiser(model)
     return len(found)
 
 
-def _forget_quantiser(model: Any) -> None:
+def forget_quantiser(model: Any) -> None:
     """Take transformers' marks off a model that is plain again, so that it is saved as one."""
     for holder, names in (
         (model, ("hf_quantizer", "quantization_method", "is_quantized", "is_loaded_in_4bit", "is_loaded_in_8bit")),

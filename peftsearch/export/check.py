@@ -17,7 +17,7 @@ def probe(model: Any) -> torch.Tensor:
     """The model's logits for two random sequences of 12 and 8 tokens, or for two random images; always the same.
 
     Returns:
-        `(2, num_labels)`
+        `(2, num_labels)`, or `(2, seq, vocabulary)` of a language model.
     """
     if reads_images(model):
         return _probe_images(model)
@@ -28,8 +28,11 @@ def probe(model: Any) -> torch.Tensor:
     if isinstance(pad := config.pad_token_id, int) and 0 <= pad < n_tokens:
         ids[ids == pad] = (pad + 1) % n_tokens
         ids[1, 8:], mask[1, 8:] = pad, 0
+    inputs = {"input_ids": ids, "attention_mask": mask}
+    if getattr(config, "is_encoder_decoder", False) and not type(model).__name__.endswith("ForSequenceClassification"):
+        inputs["decoder_input_ids"] = ids[:, :5]
     with torch.no_grad():
-        logits: torch.Tensor = model.eval()(input_ids=ids, attention_mask=mask).logits
+        logits: torch.Tensor = model.eval()(**inputs).logits
     return logits
 
 

@@ -23,6 +23,7 @@ from torch import nn
 
 from peftsearch.errors import CheckpointError
 from peftsearch.export.check import probe, require_equal
+from peftsearch.export.packed import unpack
 from peftsearch.export.source import Exportable
 from peftsearch.injection import Injection, merged
 from peftsearch.methods.lora import LowRank
@@ -50,6 +51,7 @@ def write_peft(source: Exportable, directory: Path) -> list[str]:
     except ImportError as error:
         raise CheckpointError('--format peft needs HF peft: pip install "peftsearch[peft]"') from error
     injection, model = source.injection, source.injection.model
+    unpacked = unpack(model)  # first: what is on packed maps does not fold
     pairs = _pairs(injection)
     biases = _biases(injection)
     config = _config(peft, injection, pairs, biases)
@@ -64,8 +66,11 @@ def write_peft(source: Exportable, directory: Path) -> list[str]:
         got = probe(peft.PeftModel.from_pretrained(model, str(directory)))
     difference = require_equal("HF peft", wanted, got)
     held = f"LoRA on {len(pairs)} maps" + (f", {len(biases)} biases ({config.bias})" if biases else "")
+    head = f", head {', '.join(config.modules_to_save)}" if config.modules_to_save else ""
     fused = sum(len(found) > 1 or found[0].margins is not None for found in pairs.values())
-    lines = [f"HF peft: {held}, head {', '.join(config.modules_to_save)}; same logits to {difference:.1g}"]
+    lines = [*unpacked, f"HF peft: {held}{head}; same logits to {difference:.1g}"]
+    if unpacked:
+        lines.append("Load its base with a BitsAndBytesConfig of the same packing, which leaves pooler and head whole")
     if fused:
         lines.append(f"{fused} of the maps are fused: their slices are held as one LoRA of the summed ranks each")
     return lines
@@ -106,7 +111,7 @@ def _config(peft: Any, injection: Injection, pairs: dict[str, list[LowRank]], bi
     else:
         bias = "lora_only" if biases.keys() <= pairs.keys() else "all"
     return peft.LoraConfig(
-        task_type="SEQ_CLS" if type(model).__name__.endswith("ForSequenceClassification") else None,
+        task_type=_task_type(model),
         base_model_name_or_path=str(getattr(model, "name_or_path", "") or injection.backbone.name),
         inference_mode=True,
         r=rank,
@@ -117,8 +122,16 @@ def _config(peft: Any, injection: Injection, pairs: dict[str, list[LowRank]], bi
         target_modules=list(pairs),
         fan_in_fan_out=all(not isinstance(model.get_submodule(path), nn.Linear) for path in pairs),
         bias=bias,
-        modules_to_save=list(injection.backbone.head),
+        modules_to_save=list(injection.backbone.head) or None,
     )
+
+
+def _task_type(model: Any) -> str | None:
+    if type(model).__name__.endswith("ForSequenceClassification"):
+        return "SEQ_CLS"
+    if type(model).__name__.endswith(("ForCausalLM", "LMHeadModel")):
+        return "CAUSAL_LM"
+    return "SEQ_2_SEQ_LM" if type(model).__name__.endswith("ForConditionalGeneration") else None
 
 
 def _tensors(

@@ -18,6 +18,7 @@ from peftsearch.backbone.load import quiet
 from peftsearch.errors import CheckpointError
 from peftsearch.export.check import probe, require_equal
 from peftsearch.export.formats import name_blocks
+from peftsearch.export.packed import unpack
 from peftsearch.export.source import Exportable
 from peftsearch.injection import NAME, Injection, inject, merged, set_state, state
 from peftsearch.methods import METHODS
@@ -38,11 +39,12 @@ def write_merged(source: Exportable, directory: Path) -> list[str]:
         What was written, in lines for the user.
 
     Raises:
-        CheckpointError: The weights are packed (quantised), or the merged model's logits differ.
+        CheckpointError: The weights are packed in a way that is not known here, or the merged model's logits differ.
     """
     injection = source.injection
     model: Any = injection.model
     left = tuple(p for p in injection.architecture.placements if not METHODS[p.method].merges)
+    unpacked = unpack(model)
     wanted = probe(model)
     with merged(model), quiet():
         if _has_foldable_hooks(model):
@@ -51,12 +53,14 @@ def write_merged(source: Exportable, directory: Path) -> list[str]:
         model.save_pretrained(directory, state_dict={name: value.contiguous() for name, value in weights.items()})
     source.tokenizer.save_pretrained(directory)
     if not left:
-        return [f"transformers: {type(model).__name__}; same logits to {_compare(model, wanted, directory):.1g}"]
+        told = f"transformers: {type(model).__name__}; same logits to {_compare(model, wanted, directory):.1g}"
+        return [*unpacked, told]
     _save_rest(injection, left, directory)
     rest = ", ".join(dict.fromkeys(p.method for p in left))
     return [
+        *unpacked,
         f"transformers: {type(model).__name__} with what does not merge, in {BESIDE}/: {rest} on {name_blocks(left)}; "
-        f"together the same logits to {_compare(model, wanted, directory, directory / BESIDE):.1g}"
+        f"together the same logits to {_compare(model, wanted, directory, directory / BESIDE):.1g}",
     ]
 
 

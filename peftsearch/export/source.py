@@ -11,7 +11,7 @@ from peftsearch.api import put
 from peftsearch.architecture import Architecture
 from peftsearch.backbone.anatomy import Backbone
 from peftsearch.backbone.load import LoadedBackbone, load_backbone
-from peftsearch.checkpoint import FACTS, Checkpoint, load_base, read_checkpoint, read_tensors
+from peftsearch.checkpoint import FACTS, Checkpoint, labels_of, load_base, read_checkpoint, read_tensors
 from peftsearch.errors import CheckpointError, MethodError
 from peftsearch.found import Found, read_found, require_same_backbone
 from peftsearch.injection import Injection, inject, read_state, set_state
@@ -75,7 +75,7 @@ class ExportSource:
                 f"{self.found.where}: the run's confirmed parameters are not there (no confirmed/*.safetensors of "
                 f"{self.found.name!r}); `peftsearch train` trains it anew"
             )
-        loaded = self._load(self.found)
+        loaded = self._load(self.found, self.found.quantize if weights else None)
         require_same_backbone(self.found, loaded.backbone)
         injection = inject(loaded.model, self.architecture, loaded.backbone)
         injection.injected.task = self.task
@@ -93,24 +93,28 @@ class ExportSource:
         if self.options.model is None:
             loaded = load_base(checkpoint, trust_remote_code=trust)
         else:
-            num_labels = int(checkpoint.model.get("num_labels") or 2)
-            problem = checkpoint.model.get("problem_type")
+            num_labels, problem = labels_of(checkpoint)
             loaded = load_backbone(
-                self.options.model, num_labels=num_labels, problem_type=problem, trust_remote_code=trust
+                self.options.model,
+                num_labels=num_labels,
+                problem_type=problem,
+                trust_remote_code=trust,
+                quantize=checkpoint.model.get("quantize"),
             )
         injection = put(loaded.model, loaded.backbone, checkpoint, values)
         _name_labels(loaded.model, checkpoint.task)
         return Exportable(injection=injection, tokenizer=loaded.tokenizer, origin=str(checkpoint.where))
 
-    def _load(self, found: Found) -> LoadedBackbone:
-        regression = self.task.get("kind") == "regression"
+    def _load(self, found: Found, quantize: str | None) -> LoadedBackbone:
+        kind = self.task.get("kind")
         commit = None if found.revision.startswith("sha256:") or self.options.model else found.revision or None
         loaded = load_backbone(
             self.options.model or found.model_name,
-            num_labels=1 if regression else max(1, len(self.task.get("labels") or ())),
-            problem_type="regression" if regression else None,
+            num_labels=1 if kind == "regression" else max(1, len(self.task.get("labels") or ())),
+            problem_type=kind if kind in ("regression", "generation") else None,
             revision=commit,
             trust_remote_code=self.options.trust_remote_code,
+            quantize=quantize,
         )
         if self.options.model is None:
             _require_revision(found, loaded.backbone)

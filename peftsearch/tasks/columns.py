@@ -40,11 +40,11 @@ class Columns:
     """The names of the columns of a task."""
 
     text: str
-    """The text, or the first text of each pair."""
+    """The text, or the first text of each pair, or the prompt of a generation."""
     pair: str | None = None
     """The second text of each pair."""
     label: str
-    """The class or the target."""
+    """The class, the target, or the completion of each prompt."""
     note: str | None = None
     """What was guessed, a sentence."""
 

@@ -12,7 +12,7 @@ from random import Random
 
 from peftsearch.errors import TaskError, one_line
 from peftsearch.tasks.build import VALIDATION_SHARE, read_texts
-from peftsearch.tasks.columns import missing_column
+from peftsearch.tasks.columns import Columns, missing_column
 from peftsearch.tasks.metrics import choose_metric
 from peftsearch.tasks.read import Table, read_table
 from peftsearch.tasks.task import Split, Task
@@ -90,7 +90,7 @@ def load_pairs(
     Raises:
         TaskError: A file or its content cannot be used.
     """
-    form = Template.parse(DEFAULT_TEMPLATE if template is None else template)
+    form = _form(template)
     metric = choose_metric("generation", metric)
     paths = {"train": train, "validation": validation, "test": test}
     tables = {name: read_table(path) for name, path in paths.items() if path is not None}
@@ -114,8 +114,46 @@ def load_pairs(
         test=splits.get("test"),
         metric=metric,
         source="files " + ", ".join(f"{name}={Path(path).name}" for name, path in paths.items() if path is not None),
+        columns=Columns(text=columns[0], label=columns[1]),
         notes=tuple(notes),
     )
+
+
+def pairs_of(table: Table, prompt: str | None, completion: str | None, known: Columns, template: str | None) -> Split:
+    """The prompts and completions of a table of its own, for a task whose columns are known.
+
+    Args:
+        table: What is to be scored.
+        prompt: The user's column of prompts; the known one where None, or a guess where the table has it not.
+        completion: The user's column of completions, likewise.
+        known: The columns that were trained on.
+        template: How the two are put together.
+
+    Raises:
+        TaskError: A column is not there or cannot be guessed, or a text is missing.
+    """
+    named = (prompt, known.text), (completion, known.label)
+    own, other = (given or (name if name in table.columns else None) for given, name in named)
+    columns, _ = _choose(table, own, other)
+    return _split(table, columns, _form(template))
+
+
+def prompts_of(table: Table, prompt: str | None, known: Columns, template: str | None) -> Split:
+    """The prompts of a table, with empty completions.
+
+    Raises:
+        TaskError: The column is not there, or a prompt is missing.
+    """
+    name = prompt or known.text
+    if name not in table.columns:
+        raise TaskError(f"{missing_column(table, name)}; name it with --prompt-column")
+    form = _form(template)
+    texts = [f"{form.before}{text}{form.between}" for text in read_texts(table, name)]
+    return Split(texts=texts, pairs=[""] * len(texts), labels=[0] * len(texts))
+
+
+def _form(template: str | None) -> Template:
+    return Template.parse(DEFAULT_TEMPLATE if template is None else template)
 
 
 def _choose(table: Table, prompt: str | None, completion: str | None) -> tuple[tuple[str, str], list[str]]:

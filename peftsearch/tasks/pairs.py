@@ -83,22 +83,16 @@ def encode_pairs(task: Task, tokenizer: Any, max_length: int, start_id: int | No
     Raises:
         TaskError: The tokenizer has no token that ends a text.
     """
-    end_id = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.sep_token_id
-    if end_id is None:
-        raise TaskError("tokenizer: it has no token that ends a text; set tokenizer.eos_token first")
-    tokens = partial(_tokens, tokenizer=tokenizer, end_id=end_id, seq2seq=start_id is not None)
+    tokens = partial(_tokens, tokenizer=tokenizer, end_id=_end_token(tokenizer), seq2seq=start_id is not None)
     longest = max(len(c) for c in tokens(task.train.pairs or [], ends=True))
-    room, limit = min(longest, max_length), max_length
+    room = min(longest, max_length)
     if start_id is None:
         room = min(longest, max(max_length // 2, max_length - max(map(len, tokens(task.train.texts, ends=False)))))
-        limit = max_length - room
-    splits: dict[str, EncodedPairs] = {}
-    for name, split in (("train", task.train), ("validation", task.validation), ("test", task.test)):
-        if split is not None:
-            prompts = tokens(split.texts, ends=False)
-            completions = tokens(split.pairs or [], ends=True)
-            lengths = (limit, max_length)
-            splits[name] = _fit(split, prompts, completions, lengths, room, start_id, end_id, tokenizer)
+    splits = {
+        name: encode_pair_split(split, tokenizer, max_length, start_id, room)
+        for name, split in (("train", task.train), ("validation", task.validation), ("test", task.test))
+        if split is not None
+    }
     notes = [
         f"{split.n_truncated} of {len(split)} rows of {name} are longer than {max_length} tokens and were cut"
         for name, split in splits.items()
@@ -111,6 +105,26 @@ def encode_pairs(task: Task, tokenizer: Any, max_length: int, start_id: int | No
         test=splits.get("test"),
         notes=tuple(notes),
     )
+
+
+def encode_pair_split(split: Split, tokenizer: Any, max_length: int, start_id: int | None, room: int) -> EncodedPairs:
+    """Tokenise one split; `room` is the `max_new` of the training's, the other arguments are those of `encode_pairs`.
+
+    Raises:
+        TaskError: The tokenizer has no token that ends a text.
+    """
+    end_id = _end_token(tokenizer)
+    tokens = partial(_tokens, tokenizer=tokenizer, end_id=end_id, seq2seq=start_id is not None)
+    prompts, completions = tokens(split.texts, ends=False), tokens(split.pairs or [], ends=True)
+    lengths = (max_length - room if start_id is None else max_length, max_length)
+    return _fit(split, prompts, completions, lengths, room, start_id, end_id, tokenizer)
+
+
+def _end_token(tokenizer: Any) -> int:
+    end_id: int | None = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.sep_token_id
+    if end_id is None:
+        raise TaskError("tokenizer: it has no token that ends a text; set tokenizer.eos_token first")
+    return end_id
 
 
 def _fit(

@@ -21,9 +21,14 @@ def require_extra(metric: str) -> None:
     Raises:
         TaskError: It is not.
     """
+    if not is_installed(metric):
+        raise TaskError(f"metric {metric!r} needs {PACKAGES[metric]}: pip install 'peftsearch[generation]'")
+
+
+def is_installed(metric: str) -> bool:
+    """Whether what computes a metric is there."""
     package = PACKAGES.get(metric)
-    if package is not None and find_spec(package) is None:
-        raise TaskError(f"metric {metric!r} needs {package}: pip install 'peftsearch[generation]'")
+    return package is None or find_spec(package) is not None
 
 
 def log_likelihood(sums: Sequence[float], n_tokens: Sequence[int]) -> float:

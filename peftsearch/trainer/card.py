@@ -8,10 +8,11 @@ from typing import Any
 
 from peftsearch.backbone.load import DEMO
 from peftsearch.tasks.hub import parse_address
+from peftsearch.tasks.text_metrics import PACKAGES
 
 HUB_METRICS = {
     "accuracy": "accuracy", "f1": "f1", "matthews": "matthews_correlation", "pearson": "pearsonr",
-    "spearman": "spearmanr",
+    "spearman": "spearmanr", "perplexity": "perplexity", "bleu": "bleu", "rouge_l": "rouge",
 }  # fmt: skip
 """Names of our metrics at the hub."""
 DEMO_HUB_NAME = "sentence-transformers/all-MiniLM-L6-v2"
@@ -35,7 +36,7 @@ def _front_matter(settings: Mapping[str, Any], metrics: Mapping[str, Any]) -> st
 
     task, base = settings["task"], _hub_name(settings["model"]["name"])
     dataset, config = _dataset(task)
-    metric = HUB_METRICS[task["metric"]]
+    scored = _scored(task, metrics)
     results = [
         EvalResult(
             task_type=_pipeline(task),
@@ -43,12 +44,12 @@ def _front_matter(settings: Mapping[str, Any], metrics: Mapping[str, Any]) -> st
             dataset_name=task["name"],
             dataset_config=config,
             dataset_split=split,
-            metric_type=metric,
+            metric_type=HUB_METRICS[metric],
             metric_value=round(scores["mean"], 6),
-            metric_name=f"{task['metric']}, mean of {scores['n']} trainings",
+            metric_name=f"{metric}, mean of {scores['n']} trainings",
         )
-        for split in ("validation", "test")
-        if (scores := metrics[split]) is not None
+        for metric, split, scores in scored
+        if metric in HUB_METRICS
     ]
     full = settings["method"] == "full"
     data = ModelCardData(
@@ -57,7 +58,7 @@ def _front_matter(settings: Mapping[str, Any], metrics: Mapping[str, Any]) -> st
         pipeline_tag=_pipeline(task),
         tags=["peftsearch", *([] if full else ["parameter-efficient-fine-tuning", *_methods(settings)])],
         datasets=[dataset] if dataset else None,
-        metrics=[metric],
+        metrics=list(dict.fromkeys(result.metric_type for result in results)),
         model_name=_title(settings),
         eval_results=results or None,
     )
@@ -66,24 +67,35 @@ def _front_matter(settings: Mapping[str, Any], metrics: Mapping[str, Any]) -> st
 
 def _pipeline(task: Mapping[str, Any]) -> str:
     """What the hub calls the kind of task."""
+    if task["kind"] == "generation":
+        return "text-generation"
     return "image-classification" if task.get("images") else "text-classification"
+
+
+def _scored(task: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[tuple[str, str, Mapping[str, Any]]]:
+    """Metric, split and scores of all that was measured."""
+    scored = [(str(task["metric"]), split, metrics[split]) for split in ("validation", "test") if metrics[split]]
+    texts = metrics.get("texts") or {}
+    named = [name for name in ("perplexity", *PACKAGES) if texts.get(name) and name != task["metric"]]
+    return scored + [(name, str(texts["split"]), texts[name]) for name in named]
 
 
 def _text(settings: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
     task, training, model = settings["task"], settings["training"], settings["model"]
     share = f"{100 * settings['n_params'] / model['n_params']:.3g}%"
-    rows = [
-        f"| {split} | {scores_text(metrics[split])} |" for split in ("validation", "test") if metrics[split] is not None
-    ]
+    how = model.get("quantize")
+    packed = "" if how is None else f", the frozen ones packed in {how} by bitsandbytes"
+    head = f" and a head of {model['n_head']:,}" if model["n_head"] else ""
+    rows = [f"| {split} | {metric} | {scores_text(scores)} |" for metric, split, scores in _scored(task, metrics)]
+    inputs = "prompts" if task["kind"] == "generation" else "texts"
     lines = [
         f"# {_title(settings)}",
         "",
-        f"{model['name']} ({model['model_type']}, {model['n_params']:,} parameters), trained on {task['name']} "
-        f"({task['source']}) with {settings['n_params']:,} trainable parameters ({share}) and a head of "
-        f"{model['n_head']:,}.",
+        f"{model['name']} ({model['model_type']}, {model['n_params']:,} parameters{packed}), trained on {task['name']} "
+        f"({task['source']}) with {settings['n_params']:,} trainable parameters ({share}){head}.",
         "",
-        f"| split | {task['metric']} |",
-        "|---|---|",
+        "| split | metric | score |",
+        "|---|---|---|",
         *rows,
         "",
         f"Mean ± standard deviation over n trainings. The weights here are those of seed {metrics['seed']}, the best "
@@ -93,7 +105,7 @@ def _text(settings: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
         "## Use",
         "",
         "```bash",
-        f"peftsearch predict . --input {'images/' if task.get('images') else 'texts.csv'} --output predictions.csv",
+        f"peftsearch predict . --input {'images/' if task.get('images') else f'{inputs}.csv'} --output predictions.csv",
         "```",
         "",
         *_unit(task),
@@ -157,7 +169,7 @@ def _hub_name(name: str) -> str | None:
     """The model's name at the hub; None for a folder."""
     if name == DEMO:
         return DEMO_HUB_NAME
-    return None if Path(name).expanduser().is_dir() else name
+    return None if Path(name).expanduser().exists() else name
 
 
 def _dataset(task: Mapping[str, Any]) -> tuple[str | None, str | None]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import fields
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from peftsearch.errors import PeftSearchError
 from peftsearch.trainer.folder import check_output, claimed, is_finished, read_metrics
@@ -59,6 +59,9 @@ def _train(options: TrainOptions, is_first: bool) -> int:
     for split in ("validation", "test"):
         if metrics[split] is not None:
             say(f"{metrics['metric']} on {split}: {scores_text(metrics[split])}")
+    if metrics.get("texts") is not None:
+        for line in text_lines(metrics["texts"]):
+            say(line)
     if metrics["seed"] is not None:
         say(f"Folder: {options.output} (weights of seed {metrics['seed']})")
     if diverged and is_first:
@@ -71,14 +74,29 @@ def _train(options: TrainOptions, is_first: bool) -> int:
     return 1 if diverged else 0
 
 
+def text_lines(texts: Mapping[str, Any]) -> Iterator[str]:
+    """The metrics of generated texts; what is not installed is named."""
+    from peftsearch.tasks.text_metrics import PACKAGES
+    from peftsearch.trainer.card import scores_text
+
+    for name in ("perplexity", *PACKAGES):
+        if texts.get(name) is not None:
+            yield f"{name} on {texts['split']}, {texts['n_prompts']} prompts: {scores_text(texts[name])}"
+    left = [name for name in PACKAGES if name not in texts and texts.get("perplexity") is not None]
+    if left:
+        yield f"left out: {', '.join(left)}; pip install 'peftsearch[generation]'"
+
+
 def _heading(plan: Plan) -> Iterator[str]:
     settings = plan.settings
     model = settings["model"]
     seeds = f"{len(plan.seeds)} seed{'s' if len(plan.seeds) > 1 else ''}"
     share = f"{100 * settings['n_params'] / settings['model']['n_params']:.3g}%"
+    head = f" and a head of {model['n_head']:,}" if model["n_head"] else ""
+    packed = "" if model["quantize"] is None else f" in {model['quantize']}"
     yield (
-        f"{settings['method']}: {settings['n_params']:,} trainable parameters ({share}) and a head of "
-        f"{model['n_head']:,} on {model['name']}, {plan.task.name} ({len(plan.task.train)} examples)"
+        f"{settings['method']}: {settings['n_params']:,} trainable parameters ({share}){head} "
+        f"on {model['name']}{packed}, {plan.task.name} ({len(plan.task.train)} examples)"
     )
     yield (
         f"{plan.n_steps} steps of {plan.training.batch_size}, rate {plan.training.learning_rate:g}, evaluated every "

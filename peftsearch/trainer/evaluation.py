@@ -18,6 +18,7 @@ from peftsearch.tasks.images import IN_FOLDERS, read_class_folders, require_know
 from peftsearch.tasks.metrics import choose_metric, score
 from peftsearch.tasks.read import read_table
 from peftsearch.tasks.task import Split
+from peftsearch.trainer.texts import evaluate_texts
 from peftsearch.trainer.trained import Trained, load_trained
 from peftsearch.training import Diverged
 
@@ -32,6 +33,9 @@ def evaluate(arguments: argparse.Namespace) -> int:
         raise ConfigError("--task and --test both say what to evaluate on; give one of them")
     trained = load_trained(arguments.folder, arguments)
     metric = choose_metric(trained.settings["task"]["kind"], arguments.metric or trained.settings["task"]["metric"])
+    trained.check_columns(arguments)
+    if trained.is_generation:
+        return evaluate_texts(trained, arguments)
     where, split = _split(trained, arguments)
     try:
         predictions = predictions_of(trained.logits(split), regression=trained.is_regression)

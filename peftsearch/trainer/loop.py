@@ -18,9 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from peftsearch.evaluate import logits_of, predictions_of
+from peftsearch.generation import score_pairs
 from peftsearch.regularising import extra_loss
 from peftsearch.tasks.encode import EncodedSplit, index_batches
 from peftsearch.tasks.metrics import score
+from peftsearch.tasks.pairs import EncodedPairs
 from peftsearch.trainer.plan import Plan
 from peftsearch.trainer.snapshot import Course, State, copied, read_course, restore, trained, write_snapshot
 from peftsearch.training import Diverged, clip, forward, rate_factor
@@ -143,24 +145,28 @@ def shares(indices: list[int], index: int, n: int, n_parts: int) -> list[list[in
 
 
 def split_score(plan: Plan, split: EncodedSplit) -> float:
-    """The task's metric on a split, computed by all processes together.
+    """The task's metric on a split, computed by all processes together; of a generation by each of them alone.
 
     Raises:
         Diverged: An output is not a finite number.
     """
     processes = plan.processes
+    if isinstance(split, EncodedPairs):
+        return score_pairs(plan.loaded.model, split, plan.task.metric, **evaluation_options(plan))[0]
     logits: Tensor = processes.sum(
-        logits_of(
-            plan.loaded.model,
-            split,
-            batch_size=2 * plan.training.batch_size,
-            device=processes.device,
-            autocast=plan.autocast,
-            part=(processes.index, processes.n),
-        )
+        logits_of(plan.loaded.model, split, part=(processes.index, processes.n), **evaluation_options(plan))
     )
     predictions = predictions_of(logits, regression=plan.task.kind == "regression")
     return score(plan.task.metric, predictions, split.labels, len(plan.task.labels))
+
+
+def evaluation_options(plan: Plan) -> dict[str, Any]:
+    """Batch size, device and precision of forward passes without gradients."""
+    return {
+        "batch_size": 2 * plan.training.batch_size,
+        "device": plan.processes.device,
+        "autocast": plan.autocast,
+    }
 
 
 @contextmanager

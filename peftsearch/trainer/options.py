@@ -15,6 +15,8 @@ FULL = "full"
 """Name of full fine-tuning, beside the methods and `head`."""
 HEAD = "head"
 """Name of training the head alone."""
+PLAIN = "none"
+"""What `--quantize` is given for a model of full precision where the run's was packed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,7 +48,11 @@ class TrainOptions:
     text_column: str | None = None
     pair_column: str | None = None
     label_column: str | None = None
-    kind: Literal["classification", "regression", "image"] | None = None
+    prompt_column: str | None = None
+    completion_column: str | None = None
+    template: str | None = None
+    """How prompt and completion are put together; None takes the run's, or a line each."""
+    kind: Literal["classification", "regression", "image", "generation"] | None = None
     metric: str | None = None
     max_train: int | None = None
     epochs: float | None = None
@@ -67,6 +73,8 @@ class TrainOptions:
     """Parts that a process cuts its share of a batch into; the result is the same up to rounding."""
     gradient_checkpointing: bool = False
     """Whether blocks are computed again in the backward pass instead of kept."""
+    quantize: str | None = None
+    """`nf4` or `int8` packs the frozen linear maps, `none` packs nothing; None takes the run's."""
     device: str | None = None
     dtype: str | None = None
 
@@ -92,6 +100,7 @@ def check_train_options(options: TrainOptions) -> None:
         )
     if options.best is not None and options.method is None and options.budget is not None and options.model is None:
         raise ConfigError("--budget: best.yaml has its sizes; give --budget with --model or --method")
+    _check_packing(options)
     if options.overwrite and options.resume:
         raise ConfigError("--overwrite begins anew and --resume goes on; give one of them")
     if options.epochs is not None and options.steps is not None:
@@ -104,3 +113,16 @@ def check_train_options(options: TrainOptions) -> None:
             raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
     if not 0 <= options.seed <= MAX_SEED - options.seeds:
         raise ConfigError(f"--seed must be from 0 to {MAX_SEED - options.seeds}, got {options.seed}")
+
+
+def _check_packing(options: TrainOptions) -> None:
+    if options.quantize in (None, PLAIN):
+        return
+    if options.method == FULL:
+        raise ConfigError(
+            f"--quantize {options.quantize}: --method full trains the weights themselves, and packed ones cannot be "
+            "trained; leave one of them out"
+        )
+    from peftsearch.backbone.quantised import check_quantisation
+
+    check_quantisation(options.quantize)

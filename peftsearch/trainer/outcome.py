@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from math import exp
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 from peftsearch.api import save
 from peftsearch.backbone.load import quiet
+from peftsearch.generation import score_texts
 from peftsearch.injection import remove
 from peftsearch.reducing import reduce
 from peftsearch.study import write_atomically
+from peftsearch.tasks.pairs import EncodedPairs
 from peftsearch.trainer.card import model_card
 from peftsearch.trainer.curve import curve_csv, curve_png
 from peftsearch.trainer.folder import finish, snapshot_path
-from peftsearch.trainer.loop import split_score, train_seed
+from peftsearch.trainer.loop import evaluation_options, split_score, train_seed
 from peftsearch.trainer.plan import Plan
 from peftsearch.trainer.snapshot import Course, put, read_best
 
@@ -33,8 +36,13 @@ def train_all(plan: Plan, folder: Path, say: Callable[[str], None]) -> dict[str,
     """
     courses = [train_seed(plan, seed, snapshot_path(folder, seed), say) for seed in plan.seeds]
     plan.processes.wait()  # until the first process has written the last snapshot
-    tests = {course.seed: _test(plan, folder, course) for course in courses if not course.reason}
-    metrics = _metrics(plan, courses, tests)
+    done = [course for course in courses if not course.reason]
+    if plan.task.kind == "generation":
+        written = {course.seed: _written(plan, folder, course, say) for course in done}
+        tests = {seed: None if plan.data.test is None else s[plan.task.metric] for seed, s in written.items()}
+        metrics = with_texts(plan, _metrics(plan, courses, tests), written)
+    else:
+        metrics = _metrics(plan, courses, {course.seed: _test(plan, folder, course) for course in done})
     if plan.processes.is_first:
         _write(plan, folder, courses, metrics)
         finish(folder, metrics)
@@ -49,6 +57,39 @@ def _test(plan: Plan, folder: Path, course: Course) -> float | None:
     with plan.ready(course.seed) as model:
         put(model, read_best(snapshot_path(folder, course.seed)))
         return split_score(plan, plan.data.test)
+
+
+def _written(plan: Plan, folder: Path, course: Course, say: Callable[[str], None]) -> dict[str, float]:
+    """All metrics of the texts that the best parameters write, on the test split or else on validation."""
+    split = plan.data.test or plan.data.validation
+    assert isinstance(split, EncodedPairs), "the task is a generation"
+    say(f"seed {course.seed}: writes {len(split.groups)} texts")
+    with plan.ready(course.seed) as model:
+        put(model, read_best(snapshot_path(folder, course.seed)))
+        return score_texts(model, split, **evaluation_options(plan))
+
+
+def with_texts(plan: Plan, metrics: dict[str, Any], written: dict[int, dict[str, float]]) -> dict[str, Any]:
+    """Put the metrics of the texts, with the perplexity for the log-likelihood, beside the others."""
+    split = plan.data.test or plan.data.validation
+    assert isinstance(split, EncodedPairs), "the task is a generation"
+    told = {seed: as_told(scores) for seed, scores in written.items()}
+    names = dict.fromkeys(name for scores in told.values() for name in scores)
+    metrics["majority"] = None
+    metrics["texts"] = {
+        "split": "validation" if plan.data.test is None else "test",
+        "n_prompts": len(split.groups),
+        **{name: summary([scores[name] for scores in told.values()]) for name in names},
+    }
+    for entry in metrics["seeds"]:
+        entry["texts"] = told.get(entry["seed"])
+    return metrics
+
+
+def as_told(scores: Mapping[str, float]) -> dict[str, float]:
+    """Metrics as people read them: the perplexity, at most e^700 so that it stays a number, for the log-likelihood."""
+    perplexity = exp(min(700.0, -scores["log_likelihood"]))
+    return {"perplexity": perplexity} | {k: v for k, v in scores.items() if k != "log_likelihood"}
 
 
 def _metrics(plan: Plan, courses: Sequence[Course], tests: dict[int, float | None]) -> dict[str, Any]:

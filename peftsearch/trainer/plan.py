@@ -13,7 +13,7 @@ from torch import nn
 
 from peftsearch.architecture import Architecture, Design
 from peftsearch.backbone.device import choose_dtype
-from peftsearch.backbone.load import LoadedBackbone, load_backbone, n_head_params, reset_head
+from peftsearch.backbone.load import LoadedBackbone, decoder_start, load_backbone, n_head_params, reset_head
 from peftsearch.backbone.outline import preview
 from peftsearch.budget import parse_budget
 from peftsearch.display import size_labels
@@ -29,8 +29,9 @@ from peftsearch.refitting import refit
 from peftsearch.setup import plain, within_positions
 from peftsearch.tasks import Task
 from peftsearch.tasks.encode import EncodedTask, batches, encode
+from peftsearch.tasks.pairs import EncodedPairs
 from peftsearch.trainer.folder import FORMAT
-from peftsearch.trainer.options import FULL, HEAD, TrainOptions, check_train_options
+from peftsearch.trainer.options import FULL, HEAD, PLAIN, TrainOptions, check_train_options
 from peftsearch.trainer.processes import Processes
 from peftsearch.trainer.snapshot import trained
 from peftsearch.trainer.source import Run, find_data, load_data, read_run
@@ -123,22 +124,23 @@ def prepare(options: TrainOptions) -> Plan:
     autocast = choose_dtype(processes.device, options.dtype)
     task, notes = load_data(data, run)
     _check_methods(options, run)
-    loaded = _load(options, run, task, processes.device)
+    quantize, packed = _packing(options, run)
+    loaded = _load(options, run, task, processes.device, quantize, autocast)
     training, cut = within_positions(training, options.max_length, loaded)
     design, architecture, budget, fitted = _architecture(options, run, loaded)
     if options.gradient_checkpointing and not getattr(loaded.model, "supports_gradient_checkpointing", False):
         raise ConfigError(
             f"--gradient-checkpointing: transformers has none for {loaded.backbone.model_type}; leave it out"
         )
-    encoded = encode(task, loaded.tokenizer, training.max_length)
+    encoded = encode(task, loaded.tokenizer, training.max_length, decoder_start(loaded))
     n_steps = options.steps or ceil((options.epochs or EPOCHS) * ceil(len(task.train) / training.batch_size))
     eval_every = min(n_steps, options.eval_every or ceil(n_steps / EVALUATIONS))
     objective = Objective(task)
     settings = {
         "format": FORMAT,
         "method": options.method or "found",
-        "model": _model_facts(loaded),
-        "task": _task_facts(task, objective, data),
+        "model": _model_facts(loaded, quantize),
+        "task": _task_facts(encoded, objective, data),
         "n_params": loaded.backbone.n_params if architecture is None else architecture.n_params,
         "budget": budget,
         "design": None if design is None else plain(design.to_dict()),
@@ -168,11 +170,11 @@ def prepare(options: TrainOptions) -> Plan:
         processes=processes,
         autocast=autocast,
         settings=settings,
-        notes=(*notes, *task.notes, *cut, *encoded.notes, *fitted),
+        notes=(*notes, *task.notes, *packed, *cut, *encoded.notes, *fitted),
     )
 
 
-def _model_facts(loaded: LoadedBackbone) -> dict[str, Any]:
+def _model_facts(loaded: LoadedBackbone, quantize: str | None) -> dict[str, Any]:
     backbone = loaded.backbone
     return {
         "name": backbone.name,
@@ -180,13 +182,16 @@ def _model_facts(loaded: LoadedBackbone) -> dict[str, Any]:
         "model_type": backbone.model_type,
         "n_params": backbone.n_params,
         "n_head": n_head_params(loaded),
+        "quantize": quantize,
         "stacks": {str(stack.name): len(stack.blocks) for stack in backbone.stacks},
     }
 
 
-def _task_facts(task: Task, objective: Objective, data: dict[str, Any]) -> dict[str, Any]:
+def _task_facts(encoded: EncodedTask, objective: Objective, data: dict[str, Any]) -> dict[str, Any]:
     """What evaluating and predicting need of the task; `data` finds it again."""
+    task = encoded.task
     columns = task.columns
+    written = {"max_new": encoded.train.max_new} if isinstance(encoded.train, EncodedPairs) else {}
     return {
         "name": task.name,
         "kind": task.kind,
@@ -199,7 +204,7 @@ def _task_facts(task: Task, objective: Objective, data: dict[str, Any]) -> dict[
         **({"images": True} if task.has_images else {}),
         "target": {"mean": objective.mean, "scale": objective.scale} if task.kind == "regression" else None,
         "data": data,
-    }
+    } | written
 
 
 def _training(options: TrainOptions, run: Run | None) -> TrainingSettings:
@@ -226,6 +231,16 @@ def _check_methods(options: TrainOptions, run: Run | None) -> None:
         require_methods(names, backbone)
 
 
+def _packing(options: TrainOptions, run: Run | None) -> tuple[str | None, tuple[str, ...]]:
+    """How the frozen weights are packed: as the run's, unless the options say otherwise; and what to tell the user."""
+    if options.quantize is not None:
+        return (None if options.quantize == PLAIN else options.quantize), ()
+    quantize = None if run is None else run.found.quantize
+    if quantize is not None and options.method == FULL:
+        return None, (f"full fine-tuning trains weights of full precision, not the run's {quantize}",)
+    return quantize, ()
+
+
 def _model(options: TrainOptions, run: Run | None) -> tuple[str | None, str | None]:
     """Name and revision of the model."""
     name, revision = options.model, options.revision
@@ -235,16 +250,25 @@ def _model(options: TrainOptions, run: Run | None) -> tuple[str | None, str | No
     return name, revision
 
 
-def _load(options: TrainOptions, run: Run | None, task: Task, device: torch.device) -> LoadedBackbone:
+def _load(
+    options: TrainOptions,
+    run: Run | None,
+    task: Task,
+    device: torch.device,
+    quantize: str | None,
+    autocast: torch.dtype | None,
+) -> LoadedBackbone:
     name, revision = _model(options, run)
     return load_backbone(
         name,
         num_labels=task.num_labels,
-        problem_type="regression" if task.kind == "regression" else None,
+        problem_type=task.kind if task.kind in ("regression", "generation") else None,
         device=device,
         trust_remote_code=options.trust_remote_code,
         revision=revision,
         anatomy=options.anatomy,
+        quantize=quantize,
+        compute_dtype=autocast,
     )
 
 

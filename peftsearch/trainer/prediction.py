@@ -1,8 +1,8 @@
-"""`peftsearch predict`: a label and a score for every row of a file, or for every image of a folder.
+"""`peftsearch predict`: a label and a score, or a text, for every row of a file or every image of a folder.
 
 The output has the input's rows in their order, all its columns, and two more: `predicted_label`, the class, with
-`predicted_score`, its probability; for a regression only `predicted_score`, in the unit of the training targets. A
-folder has one column, `image`: the path of each in it.
+`predicted_score`, its probability; for a regression only `predicted_score`, in the unit of the training targets; for a
+generation only `predicted_text`, written greedily. A folder has one column, `image`: the path of each in it.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from peftsearch.tasks.encode import require_inputs
 from peftsearch.tasks.images import IMAGE, read_images
 from peftsearch.tasks.read import read_table
 from peftsearch.tasks.task import Split
+from peftsearch.trainer.texts import written_texts
 from peftsearch.trainer.trained import Trained, load_trained
 from peftsearch.training import Diverged
 
-LABEL, SCORE = "predicted_label", "predicted_score"
+LABEL, SCORE, TEXT = "predicted_label", "predicted_score", "predicted_text"
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 
 
@@ -38,12 +39,18 @@ def predict(arguments: argparse.Namespace) -> int:
     if arguments.input.is_dir():
         return _predict_images(arguments)
     table = read_table(arguments.input)
-    for name in (LABEL, SCORE):
+    for name in (LABEL, SCORE, TEXT):
         if name in table.columns:
             raise TaskError(f"{table.where}: has a column {name!r} already, which the output writes; rename it")
     trained = load_trained(arguments.folder, arguments)
     if trained.has_images:
         raise TaskError(f"{table.where}: is a table, {arguments.folder} was trained on images; give a folder of them")
+    trained.check_columns(arguments)
+    if trained.is_generation:
+        made = {TEXT: written_texts(trained, table, arguments.prompt_column)}
+        _write(arguments.output, {**table.columns, **made})
+        print(f"{len(table)} predictions: {arguments.output}")
+        return 0
     text, pair = choose_texts(table, arguments.text_column, arguments.pair_column, trained.columns)
     if (pair is not None) != trained.settings["task"]["pairs"]:
         wanted = "pairs of texts: name --pair-column" if pair is None else "single texts: leave --pair-column out"

@@ -15,8 +15,8 @@ from peftsearch.tasks import EMBEDDED, Task, resolve_task
 from peftsearch.trainer.options import TrainOptions
 
 DATA = (
-    "task", "train", "validation", "test", "text_column", "pair_column", "label_column", "kind", "metric", "max_train",
-    "seed",
+    "task", "train", "validation", "test", "text_column", "pair_column", "label_column", "prompt_column",
+    "completion_column", "template", "kind", "metric", "max_train", "seed",
 )  # fmt: skip
 """Options that say what the data are."""
 _PATHS = ("train", "validation", "test")
@@ -72,13 +72,15 @@ def find_data(options: TrainOptions, run: Run | None) -> dict[str, Any]:
     if run is None:
         return own
     own["seed"] = run.seed  # the data of other seeds are other data
+    if options.train is not None and own["kind"] is None and run.found.task.get("kind") == "generation":
+        own["kind"] = "generation"
     if options.task is not None or options.train is not None:
         return own
     if run.found.task.get("tasks"):
         names = ", ".join(str(task["name"]) for task in run.found.task["tasks"])
         raise TaskError(f"{run.path}: was found on several tasks ({names}); name one with --task")
     kept = _kept(run) or _told(run)
-    for name in ("validation", "test", "text_column", "pair_column", "label_column", "kind", "metric", "max_train"):
+    for name in DATA[2:-1]:  # all but where the training examples come from, and the seed
         kept |= {name: own[name]} if own[name] is not None else {}
     return kept
 

@@ -14,11 +14,12 @@ from torch import Tensor
 from peftsearch import checkpoint
 from peftsearch.api import put
 from peftsearch.backbone.device import choose_device, choose_dtype
-from peftsearch.backbone.load import LoadedBackbone, load_backbone
+from peftsearch.backbone.load import LoadedBackbone, decoder_start, load_backbone
 from peftsearch.errors import BackboneError, CheckpointError, ConfigError
 from peftsearch.evaluate import logits_of
 from peftsearch.tasks.columns import Columns
 from peftsearch.tasks.encode import encode_any
+from peftsearch.tasks.pairs import EncodedPairs, encode_pair_split
 from peftsearch.tasks.task import Split
 from peftsearch.trainer.folder import read_training
 from peftsearch.trainer.options import FULL
@@ -54,6 +55,11 @@ class Trained:
         return bool(self.settings["task"].get("images"))
 
     @property
+    def is_generation(self) -> bool:
+        """Whether texts are written."""
+        return bool(self.settings["task"]["kind"] == "generation")
+
+    @property
     def columns(self) -> Columns | None:
         """The columns that it was trained on; None for generated sentences."""
         columns = self.settings["task"]["columns"]
@@ -65,6 +71,37 @@ class Trained:
         return logits_of(
             self.loaded.model, encoded, batch_size=self.batch_size, device=self.device, autocast=self.autocast
         )
+
+    def encoded(self, split: Split) -> EncodedPairs:
+        """Prompts and completions of a split, cut as those of the training."""
+        return encode_pair_split(
+            split,
+            self.loaded.tokenizer,
+            self.settings["training"]["max_length"],
+            decoder_start(self.loaded),
+            self.settings["task"]["max_new"],
+        )
+
+    @property
+    def evaluation_options(self) -> dict[str, Any]:
+        """Batch size, device and precision of forward passes without gradients."""
+        return {"batch_size": self.batch_size, "device": self.device, "autocast": self.autocast}
+
+    def check_columns(self, arguments: argparse.Namespace) -> None:
+        """Refuse names of columns that this kind of task has not.
+
+        Raises:
+            ConfigError: One is given.
+        """
+        of_texts, of_pairs = ("text_column", "pair_column", "label_column"), ("prompt_column", "completion_column")
+        for name in of_texts if self.is_generation else of_pairs:
+            if getattr(arguments, name, None) is not None:
+                kind = self.settings["task"]["kind"]
+                others = " or ".join(f"--{o.replace('_', '-')}" for o in (of_pairs if self.is_generation else of_texts))
+                raise ConfigError(
+                    f"--{name.replace('_', '-')}: {self.path} was trained on a {kind}; its columns are named with "
+                    f"{others}"
+                )
 
 
 def load_trained(path: Path, arguments: argparse.Namespace) -> Trained:
@@ -85,17 +122,19 @@ def load_trained(path: Path, arguments: argparse.Namespace) -> Trained:
         raise ConfigError(f"--batch-size must be at least 1, got {arguments.batch_size}")
     try:
         is_full = settings["method"] == FULL
-        n_labels, is_regression = max(1, len(settings["task"]["labels"])), settings["task"]["kind"] == "regression"
+        n_labels, kind = max(1, len(settings["task"]["labels"])), settings["task"]["kind"]
         batch_size = arguments.batch_size or 2 * settings["training"]["batch_size"]
+        quantize = settings["model"].get("quantize")
     except (KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: training.yaml is damaged: {type(error).__name__} {error}") from error
     options = {"device": device, "trust_remote_code": arguments.trust_remote_code, "anatomy": arguments.anatomy}
-    problem = "regression" if is_regression else None
+    problem = kind if kind in ("regression", "generation") else None
     if is_full:
         loaded = load_backbone(path, num_labels=n_labels, problem_type=problem, **options)
     else:
         saved = checkpoint.read_checkpoint(path)
         values = checkpoint.read_tensors(saved)
+        options |= {"quantize": quantize, "compute_dtype": autocast}
         loaded = _backbone(saved, arguments.model, n_labels, problem, options)
         put(loaded.model, loaded.backbone, saved, values)
     return Trained(path=path, settings=settings, loaded=loaded, device=device, autocast=autocast, batch_size=batch_size)

@@ -28,10 +28,11 @@ def test_it_is_what_the_model_with_weights_is(family, config_of):
     assert sorted(p.name for p in folder.iterdir()) == ["config.json"]
     assert outline.backbone == detect(model, str(folder))
     assert outline.weights.n_params == sum(p.numel() for p in model.parameters())
-    inside = [m for n, m in model.named_modules() if not n.startswith(outline.backbone.head)]
+    blocks = [model.get_submodule(block.path) for block in outline.backbone.blocks]
+    inside = [m for block in blocks for m in block.modules()]
     maps = [m for m in inside if isinstance(m, nn.Linear) or type(m).__name__ == "Conv1D"]
     assert outline.weights.n_packed == sum(m.weight.numel() for m in maps)
-    assert outline.weights.n_outputs == sum(m.nf if hasattr(m, "nf") else m.out_features for m in maps)
+    assert sum(n for _, n in outline.weights.maps) == sum(m.nf if hasattr(m, "nf") else m.out_features for m in maps)
     assert outline.n_head == outline.weights.n_params - outline.backbone.n_params
     own_attention = family in ("deberta", "deberta-v2", "mpnet", "bloom")
     assert outline.attention == ("eager" if own_attention else "sdpa")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import pickle
 from pathlib import Path
 
@@ -12,7 +11,14 @@ from torch import nn
 
 from peftsearch.backbone import quantised as module
 from peftsearch.backbone.load import load_backbone, n_head_params
-from peftsearch.backbone.quantised import check_quantisation, dequantise, dequantised, packing_tensors, quantised_maps
+from peftsearch.backbone.quantised import (
+    check_quantisation,
+    dequantise,
+    dequantised,
+    packing_tensors,
+    quantisation_of,
+    quantised_maps,
+)
 from peftsearch.budget import parse_budget
 from peftsearch.errors import BackboneError, ConfigError
 from tests.quantised import CONFIGS, evaluate, folder, load, step
@@ -87,11 +93,11 @@ def test_a_pickled_copy_computes_and_trains_alike(how):
 
 
 @pytest.mark.parametrize(("family", "how"), [("bert", "nf4"), ("llama", "int8")])
-def test_a_dequantised_model_is_saved_and_loaded_as_a_plain_one(family, how, tmp_path, caplog):
+def test_a_dequantised_model_is_saved_and_loaded_as_a_plain_one(family, how, tmp_path):
     model = load(family, how).model
-    with caplog.at_level(logging.WARNING):
-        dequantise(model)
-    assert f"{N_MAPS[family]} quantised maps were dequantised" in caplog.text
+    assert quantisation_of(model) == how
+    assert dequantise(model) == N_MAPS[family]
+    assert quantisation_of(model) is None
     assert not list(packing_tensors(model))
     assert dequantise(model) == 0
     model.save_pretrained(tmp_path)

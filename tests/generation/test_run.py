@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+import transformers
 import yaml
 
 from peftsearch.architecture import Architecture
@@ -174,3 +175,7 @@ def test_gguf_gives_the_model_that_was_written(tmp_path):
     assert loaded.backbone.head == ()
     assert loaded.backbone.revision.startswith("sha256:")
     assert loaded.backbone.n_params == sum(p.numel() for p in model.parameters())
+    loaded.model.save_pretrained(tmp_path / "plain")  # as a merged export or full fine-tuning does
+    again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "plain")
+    with torch.no_grad():
+        assert torch.allclose(again(ids).logits, model(ids).logits, atol=1e-5)
