@@ -23,7 +23,7 @@ from peftsearch.objectives import Constraints, Objective, parse_constraints, par
 from peftsearch.options import RunOptions, check_options, strategy_of, training_of
 from peftsearch.pruners import make_pruner
 from peftsearch.samplers import SamplerContext, make_sampler, require_objectives
-from peftsearch.space import DesignSpace, SearchSpace, load_space
+from peftsearch.space import Choice, DesignSpace, Dimension, SearchSpace, load_space
 from peftsearch.storage import without_password
 from peftsearch.strategy import Strategy
 from peftsearch.training import TrainingSettings
@@ -39,6 +39,10 @@ if TYPE_CHECKING:
 
 BUDGET_SHARES = (0.125, 0.25, 0.5, 1.0)
 """Shares of the budget that designs may spend where a search has several objectives: a front needs cheaper designs."""
+
+
+LISTED_CHOICES = 256
+"""The most choices of a dimension that a study's settings list one by one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -271,13 +275,21 @@ def _settings(
         "budget_params": budget.n_params,
         "count_head": options.count_head,
         "space": space.name,
-        "dimensions": {d.name: list(d.choices) for d in space.dimensions},
+        "dimensions": {d.name: _choices(d) for d in space.dimensions},
         "strategy": plain(asdict(strategy)),
         "training": plain(asdict(training)),
         "autocast": str(autocast).removeprefix("torch.") if autocast is not None else "none",
         "seed": options.seed,
         "storage": without_password(options.storage),
     }
+
+
+def _choices(dimension: Dimension) -> list[Choice] | str:
+    """The choices, or where they are many (sets out of some twenty methods) their number and a digest."""
+    if len(dimension.choices) <= LISTED_CHOICES:
+        return list(dimension.choices)
+    digest = hashlib.sha256(json.dumps(dimension.choices).encode()).hexdigest()[:16]
+    return f"{len(dimension.choices)} choices, sha256:{digest}"
 
 
 def _sensitivity(

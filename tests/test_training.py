@@ -183,6 +183,7 @@ class _Words:
     """A tokenizer that knows nothing."""
 
     pad_token_id = 0
+    model_input_names = ("input_ids", "attention_mask")
 
     def num_special_tokens_to_add(self, pair):
         return 2 + pair
