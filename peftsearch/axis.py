@@ -59,6 +59,7 @@ AXES = {
     axis.name: axis
     for axis in (
         Axis(name="params", measure="params", label="trainable parameters", log=True),
+        Axis(name="changed", measure="changed_params", label="changed parameters", log=True),
         Axis(name="train_flops", measure="train_flops", label="FLOPs of a training step", unit="GFLOP", scale=1e9),
         Axis(name="inference_flops", measure="inference_flops", label="FLOPs of inference", unit="GFLOP", scale=1e9),
         Axis(name="disk", measure="disk_bytes", label="tuned part on disk", unit="kB", scale=1e3, log=True),

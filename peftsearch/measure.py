@@ -26,9 +26,10 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 
 from peftsearch.architecture import Architecture
 from peftsearch.backbone.quantised import keeping_inputs, packing_states, packing_tensors, product_flops
-from peftsearch.injection import FORMAT, NAME, merged, state
+from peftsearch.injection import FORMAT, NAME, injection_of, merged, state
 from peftsearch.memory import ADAM_STATES
 from peftsearch.methods import METHODS
+from peftsearch.shares import n_changed
 from peftsearch.tasks.encode import EncodedSplit
 from peftsearch.training import forward
 
@@ -155,14 +156,16 @@ class Meter:
             step_s: Seconds of each training step that it took.
 
         Returns:
-            `params`; `train_flops` of one forward and backward pass and `inference_flops` of one forward pass on the
-            reference batch; `disk_bytes` of the trained parameters' file, the head apart; `step_s`, the median of the
-            training steps; `peak_memory_bytes` (see `_count_memory`); `latency_s`, `merged_latency_s` and
-            `backbone_latency_s`, seconds of a forward pass of one example in evaluation mode: as it is, with all
-            folded into the weights that can be, and of the backbone alone.
+            `params` and `changed_params`; `train_flops` of one forward and backward pass and `inference_flops` of one
+            forward pass on the reference batch; `disk_bytes` of the trained parameters' file, the head apart;
+            `step_s`, the median of the training steps; `peak_memory_bytes` (see `_count_memory`); `latency_s`,
+            `merged_latency_s` and `backbone_latency_s`, seconds of a forward pass of one example in evaluation mode:
+            as it is, with all folded into the weights that can be, and of the backbone alone.
         """
         if architecture not in self._counts:
-            self._counts[architecture] = {"params": architecture.n_params} | self._count()
+            changed = n_changed(architecture, injection_of(self._model).backbone)
+            counts = {"params": architecture.n_params, "changed_params": changed}
+            self._counts[architecture] = counts | self._count()
         return self._counts[architecture] | {"step_s": median(step_s)} | self._latencies(architecture, sum(step_s))
 
     def _count(self) -> dict[str, float]:

@@ -74,6 +74,7 @@ OBJECTIVES: dict[str, Objective] = {
             show="{:.4f}".format,
         ),
         _cost("params", "params", "", "trainable parameters, the head apart", "{:,.0f}".format),
+        _cost("changed", "changed_params", "", "parameters that differ from the model's, or are new", "{:,.0f}".format),
         _cost("train_flops", "train_flops", "FLOP", "a training step of the reference batch", show_flops),
         _cost("inference_flops", "inference_flops", "FLOP", "a forward pass of the reference batch", show_flops),
         _cost("disk", "disk_bytes", "B", "file of the trained parameters, the head apart", show_bytes),

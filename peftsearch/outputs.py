@@ -21,6 +21,7 @@ from peftsearch.finalists import Finalist
 from peftsearch.objectives import MEASURES
 from peftsearch.samplers.context import INTERRUPTED, KIND, STAGE, score_of
 from peftsearch.setup import Setup, plain
+from peftsearch.shares import n_changed
 from peftsearch.study import StudyFolder
 from peftsearch.tasks.suite import Suite
 from peftsearch.tasks.task import Task
@@ -62,6 +63,7 @@ def make_best(
             "n_params": setup.budget.n_params,
             "used": pick.architecture.n_params,
             "share_used": pick.architecture.n_params / setup.budget.n_params,
+            "changed": n_changed(pick.architecture, backbone),
             "count_head": setup.options.count_head,
         },
         "design": plain(pick.design.to_dict()),

@@ -83,11 +83,22 @@ def at_sizes(method: Method, backbone: Backbone, size_of: Callable[[Block], int]
 
 
 def n_changed(architecture: Architecture, backbone: Backbone) -> int:
-    """Parameters in which the result of one method differs from the backbone; what placements share counts once."""
+    """Parameters in which the result differs from the backbone, added ones included.
+
+    What placements share counts once. Methods that change whole matrices change the same ones of a block (query and
+    value) and count together; single weights that a sparse method chooses beside them count on top, an upper bound.
+    """
     blocks = {(block.stack, block.index): block for block in backbone.blocks}
-    total = 0
-    for number, placement in enumerate(architecture.placements):
-        method, block = METHODS[placement.method], blocks[placement.stack, placement.block]
-        total += method.changed(block, placement.size)
-        total += method.n_shared(block) if number == 0 and isinstance(method, Sharing) else 0
-    return total
+    whole: dict[tuple[str, int], int] = {}
+    total, seen = 0, set()
+    for placement in architecture.placements:
+        where, method = (placement.stack, placement.block), METHODS[placement.method]
+        changed = method.changed(blocks[where], placement.size)
+        if method.changes == "whole matrices":
+            whole[where] = max(whole.get(where, 0), changed)
+        else:
+            total += changed
+        if isinstance(method, Sharing) and method.name not in seen:
+            total += method.n_shared(blocks[where])
+        seen.add(method.name)
+    return total + sum(whole.values())

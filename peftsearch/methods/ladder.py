@@ -75,7 +75,7 @@ class Ladder:
     name: str = "ladder"
     paper: str = "2206.06522, sec. 3.1"
     places: str = "beside all blocks, once a model"
-    lr_scale: float = 1.0
+    lr_scale: float = 3.0
     knob: str = "width"
     merges: bool = False
     changes: str = "none (added)"

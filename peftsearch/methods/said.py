@@ -96,7 +96,7 @@ class Said:
     name: str = "said"
     paper: str = "2012.13255, eq. 3"
     places: str = "query and value projections"
-    lr_scale: float = 1.0
+    lr_scale: float = 0.3
     knob: str = "dimensions"
     merges: bool = True
     changes: str = "whole matrices"

@@ -11,6 +11,7 @@ from peftsearch.report.record import Record, TrialRecord
 
 AXES = {
     "params": "trainable parameters, the head apart",
+    "changed_params": "parameters in which the result differs from the model",
     "train_flops": "FLOPs of a training step",
     "inference_flops": "FLOPs of an inference",
     "disk_bytes": "bytes of the tuned part on disk",
