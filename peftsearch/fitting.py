@@ -22,7 +22,7 @@ sizes gets exactly these: they are its smallest and its largest at once, and not
 from __future__ import annotations
 
 import heapq
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from math import ceil, floor
 
@@ -49,16 +49,27 @@ class _Slot:
     shared: int = 0
     """Parameters of the method's first slot that all its slots share."""
 
+    counts: dict[int, int] = field(default_factory=dict)
+    """Parameters by size, as far as they were asked for: budgets have many sizes, and each is asked for repeatedly."""
+    largest: int = 0
+    """The largest size; 0 before it was asked for."""
+
+    def count(self, size: int) -> int:
+        if size not in self.counts:
+            self.counts[size] = self.method.count(self.block, size)
+        return self.counts[size]
+
     @property
     def cost(self) -> int:
-        return self.method.count(self.block, self.size) + self.shared
+        return self.count(self.size) + self.shared
 
     @property
     def step(self) -> int | None:
         """Cost of the next size; None at the largest or only one."""
-        if self.fixed or self.size >= self.method.max_size(self.block):
+        self.largest = self.largest or self.method.max_size(self.block)
+        if self.fixed or self.size >= self.largest:
             return None
-        return self.method.count(self.block, self.size + 1) - self.method.count(self.block, self.size)
+        return self.count(self.size + 1) - self.count(self.size)
 
 
 def fit(design: Design, backbone: Backbone, budget: Budget) -> Architecture:

@@ -312,11 +312,22 @@ def _injected(model: nn.Module) -> Injected:
     return injected
 
 
+def kept_buffers(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The injected buffers that belong to what was trained (chosen positions), by their names in the model.
+
+    Those that a method draws anew from a name, such as the projections of SAID, are not among them.
+    """
+    injected = getattr(model, NAME, None)
+    if injected is None:
+        return {}
+    kept = injected.state_dict(keep_vars=True)
+    return {f"{NAME}.{name}": value for name, value in kept.items() if not isinstance(value, nn.Parameter)}
+
+
 def _trained(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The injected parameters and buffers and the head's parameters, by their names in the model."""
+    """The injected parameters and kept buffers and the head's parameters, by their names in the model."""
     injected = _injected(model)
-    named: dict[str, torch.Tensor] = dict(model.named_parameters())
-    named |= {f"{NAME}.{name}": buffer for name, buffer in injected.named_buffers()}
+    named: dict[str, torch.Tensor] = dict(model.named_parameters()) | kept_buffers(model)
     return {name: value for name, value in named.items() if name in injected.head or name.startswith(f"{NAME}.")}
 
 

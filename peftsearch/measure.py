@@ -29,6 +29,7 @@ from peftsearch.backbone.quantised import keeping_inputs, packing_states, packin
 from peftsearch.injection import FORMAT, NAME, injection_of, merged, state
 from peftsearch.memory import ADAM_STATES
 from peftsearch.methods import METHODS
+from peftsearch.regularising import extra_loss
 from peftsearch.shares import n_changed
 from peftsearch.tasks.encode import EncodedSplit
 from peftsearch.training import forward
@@ -177,8 +178,9 @@ class Meter:
             counter = FlopCounterMode(display=False, custom_mapping=products)
             activations = SavedActivations(self._model)
             with counter, activations, keeping_inputs(self._model, activations.keep):
-                loss = self._loss()
+                logits, labels = self._forward()
                 inference_flops = counter.get_total_flops()
+                loss = self._loss(logits, labels)
                 if loss.requires_grad:  # in the frozen model of a generation nothing does
                     loss.backward()  # type: ignore[no-untyped-call]  # torch ships it untyped
             self._model.zero_grad(set_to_none=True)
@@ -192,9 +194,13 @@ class Meter:
             "peak_memory_bytes": peak,
         }
 
-    def _loss(self) -> Tensor:
-        logits, labels = forward(self._model, self._batch, self._device, self._autocast)
-        return self._loss_of(logits.float(), labels)
+    def _forward(self) -> tuple[Tensor, Tensor]:
+        return forward(self._model, self._batch, self._device, self._autocast)
+
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        loss = self._loss_of(logits.float(), labels)
+        added = extra_loss(self._model, logits, lambda: self._forward()[0])
+        return loss if added is None else loss + added
 
     def _count_memory(self, n_activations: int) -> int:
         """The peak of a training step where no allocator tells it: an upper bound of what tensors hold.
@@ -207,7 +213,7 @@ class Meter:
     def _peak_on_gpu(self) -> int:
         """The allocator's peak over a forward and backward pass, and the AdamW states, which are freed by now."""
         torch.cuda.reset_peak_memory_stats(self._device)
-        loss = self._loss()
+        loss = self._loss(*self._forward())
         if loss.requires_grad:
             loss.backward()  # type: ignore[no-untyped-call]  # torch ships it untyped
         self._model.zero_grad(set_to_none=True)

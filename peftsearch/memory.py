@@ -127,9 +127,16 @@ def hidden_state_bytes(blocks: Sequence[Block], step: Step) -> int:
     return step.float_bytes * step.batch * an_example
 
 
+BESIDE = ("ladder",)
+"""Methods whose gradients do not pass the backbone; by name, since the methods themselves bring torch."""
+
+
 def blocks_passed(architecture: Architecture, backbone: Backbone) -> tuple[Block, ...]:
-    """The blocks that gradients pass: from the first tuned one on; autograd keeps nothing of those before."""
-    tuned = {(p.stack, p.block) for p in architecture.placements}
+    """The blocks that gradients pass: from the first tuned one on; autograd keeps nothing of those before.
+
+    A ladder reads the blocks and tunes none of them.
+    """
+    tuned = {(p.stack, p.block) for p in architecture.placements if p.method not in BESIDE}
     first = next((i for i, b in enumerate(backbone.blocks) if (b.stack, b.index) in tuned), len(backbone.blocks))
     return backbone.blocks[first:]
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
+from peftsearch.errors import MethodError
 from peftsearch.injection import NAME, injection_of
 from peftsearch.methods.abilities import Primed
 from peftsearch.training import Diverged, forward
@@ -44,8 +45,8 @@ def prime(
         autocast: Reduced precision of the forward pass, or None.
 
     Raises:
-        MethodError: The model carries no architecture.
-        Diverged: A gradient is not finite.
+        MethodError: The model carries no architecture, or there are no batches.
+        Diverged: A loss is not finite; nothing is chosen then.
     """
     modules = [module for module in injection_of(model).injected.modules() if isinstance(module, Primed)]
     if not modules:
@@ -53,17 +54,26 @@ def prime(
     device = next(model.parameters()).device if device is None else device
     training = model.training
     model.eval()
-    for module in modules:
-        module.watch()
-    for batch, _ in zip(batches, range(N_BATCHES), strict=False):
-        logits, labels = forward(model, batch, device, autocast)
-        loss = loss_of(logits.float(), labels)
-        if not bool(torch.isfinite(loss)):
-            raise Diverged(f"the loss is {float(loss)} before training, where methods choose what they train")
-        loss.backward()  # type: ignore[no-untyped-call]  # torch ships it untyped
+    n_seen = 0
+    try:
         for module in modules:
-            module.record()
+            module.watch()
+        for batch, _ in zip(batches, range(N_BATCHES), strict=False):
+            logits, labels = forward(model, batch, device, autocast)
+            loss = loss_of(logits.float(), labels)
+            if not bool(torch.isfinite(loss)):
+                value = float(loss.detach())
+                raise Diverged(f"the loss is {value} before training, where methods choose what they train")
+            loss.backward()  # type: ignore[no-untyped-call]  # torch ships it untyped
+            for module in modules:
+                module.record()
+            n_seen += 1
+        if not n_seen:
+            raise MethodError("prime: there are no batches; give at least one with labels")
+        for module in modules:
+            module.choose()
+    finally:
+        for module in modules:
+            module.drop()
         model.zero_grad(set_to_none=True)
-    for module in modules:
-        module.choose()
-    model.train(training)
+        model.train(training)

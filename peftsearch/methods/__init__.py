@@ -3,8 +3,10 @@
 Order matters where methods act on the same module. The order of the table is the order in which hooks are
 registered, whatever the order in an architecture: a projection's output passes through DoRA, whose norm is that of the
 pretrained weight, then what adds to the weight (LoRA to SAID), then the bias delta, then the scales of IA3, then the
-serial adapter; the parallel adapter and KronA_res, which read the network's input, add last. LayerNorm acts where only
-BitFit does, and commutes with it; prefix changes the attention function alone and commutes with the others.
+serial adapters one after the other (AdaMix directly behind the one that it becomes), then the parallel adapter and
+KronA_res, which read the network's input, then the parts of MAM and UniPELT, then the ladder. LayerNorm acts where only
+BitFit does, and commutes with it. Prefixes change the attention function alone; those of several methods stand in front
+of one another, the last outermost. A prompt is put in front of the input and taken off behind all of these.
 """
 
 from __future__ import annotations
@@ -51,11 +53,11 @@ METHODS: dict[str, Method] = {
         IA3(),
         Adapter(),
         Adapter(name="adapter_pfeiffer", paper="2005.00247", places_in_block=("ffn",)),
+        AdaMix(),
         PHM(),
         Compacter(),
         Compacter(name="compacter_pp", paper="2106.04647, sec. 4.3", places_in_block=("ffn",)),
         SparseAdapter(),
-        AdaMix(),
         ParallelAdapter(),
         KronARes(),
         Prefix(),

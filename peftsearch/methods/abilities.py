@@ -45,7 +45,8 @@ class Mixed(Protocol):
 class Primed(Protocol):
     """A module that chooses what it trains by the gradients of a few batches, before training.
 
-    `peftsearch.prime` drives it: `watch`, then for every batch a forward, a backward and `record`, then `choose`.
+    `peftsearch.prime` drives it: `watch`, then for every batch a forward, a backward and `record`, then `choose` and
+    `drop`.
     """
 
     def watch(self) -> None:
@@ -55,7 +56,10 @@ class Primed(Protocol):
         """Take in the gradients of one batch, and clear them."""
 
     def choose(self) -> None:
-        """Keep what scored highest and let go of the rest."""
+        """Keep what scored highest."""
+
+    def drop(self) -> None:
+        """Let go of all that was made for looking at gradients, chosen or not."""
 
 
 @runtime_checkable

@@ -82,6 +82,9 @@ class SparseBottleneck(nn.Module):
         self.index.copy_(scores.topk(len(self.index)).indices.sort().values)
         with torch.no_grad():
             self.values.copy_(self.start[self.index])
+
+    def drop(self) -> None:
+        """Let go of scores and probe."""
         self.probe = self.scores = None
 
 

@@ -73,6 +73,7 @@ class Differences(nn.Module):
         super().__init__()
         self.maps = nn.ModuleDict({name: Difference(p, self) for name, p in projections.items()})
         self.n_kept = n_kept
+        self._least: tuple[tuple[int, ...], torch.Tensor] | None = None
 
     def differences(self) -> torch.Tensor:
         """All differences of the block laid end to end."""
@@ -80,8 +81,11 @@ class Differences(nn.Module):
 
     @torch.no_grad()
     def least(self) -> torch.Tensor:
-        """The smallest magnitude that is kept, `()`."""
-        return self.differences().abs().topk(self.n_kept).values[-1]
+        """The smallest magnitude that is kept, `()`; worked out anew where a parameter has changed since."""
+        version = tuple(p._version for p in self.parameters())
+        if self._least is None or self._least[0] != version:
+            self._least = version, self.differences().abs().topk(self.n_kept).values[-1]
+        return self._least[1]
 
     def penalty(self) -> torch.Tensor:
         """The expected number of nonzero differences times its weight, `()` (2012.07463, eq. 4)."""

@@ -120,6 +120,9 @@ class Nodes(nn.Module):
         *rows, column = (total.abs() for total in self.moved)
         distance = column.sum(0) + sum(row.sum(1) for row in rows)  # (d_ff,)
         self.nodes.copy_(distance.topk(len(self.nodes)).indices.sort().values)
+
+    def drop(self) -> None:
+        """Let go of gradients and probes."""
         self.moved = []
         for each in self.maps:
             each.probe = None

@@ -86,6 +86,9 @@ class ChosenWeights(nn.Module):
         """Keep the k weights with the highest scores, in order of position."""
         assert self.scores is not None, "no batch was recorded"
         self.index.copy_(self.scores.topk(len(self.values)).indices.sort().values)
+
+    def drop(self) -> None:
+        """Let go of scores and probes."""
         self.scores = None
         for each in self._masked():
             each.probe = None

@@ -23,6 +23,7 @@ from torch import nn
 from transformers.utils import ModelOutput
 
 from peftsearch.backbone.anatomy import Block
+from peftsearch.errors import MethodError
 from peftsearch.methods.method import Attachment
 
 MAX_LENGTH = 100
@@ -38,6 +39,8 @@ class PromptVectors(nn.Module):
         self.embedding = nn.Parameter(start.clone())
         self.__dict__["words"] = words  # past nn.Module's bookkeeping: it is the backbone's
         self.length = length
+        self.n_positions: int | None = None
+        """Tokens that the model has positions for; None where nothing limits them."""
         self.is_inside = False
         """Whether the last forward carried the prompt in its hidden states."""
 
@@ -54,6 +57,11 @@ class PromptVectors(nn.Module):
         if embedded is None:
             embedded = self.__dict__["words"](kwargs["input_ids"])  # (batch, seq, e)
         n_examples, seq = embedded.shape[:2]
+        if self.is_inside and self.n_positions is not None and self.length + seq > self.n_positions:
+            raise MethodError(
+                f"a prompt of {self.length} and a text of {seq} tokens are more than the model's {self.n_positions} "
+                "positions: shorten the texts with --max-length, or give a smaller budget"
+            )
         if (mask := kwargs.get("attention_mask")) is not None:
             kwargs["attention_mask"] = torch.cat((mask.new_ones(n_examples, self.length), mask), dim=1)
         elif not self.is_inside:
@@ -152,9 +160,12 @@ def enter_and_leave(model: nn.Module, block: Block, module: PromptVectors) -> li
     It leaves an encoder behind its last block, since a pooler follows inside the base model, and a decoder at the end
     of the base model, where GPT-2 counts the tokens it was given.
     """
+    from peftsearch.backbone.load import n_positions  # brings transformers' loading with it
+
     assert block.words is not None, "the obstacle was looked at"
     base: Any = getattr(model, "base_model", model)
     exit_ = base if block.attention.causal else model.get_submodule(block.words.last_block)
+    module.n_positions = n_positions(model)
     enters = base.register_forward_pre_hook(module.enter, with_kwargs=True)
     handles = (enters, exit_.register_forward_hook(module.leave))
     return [handle.remove for handle in handles]

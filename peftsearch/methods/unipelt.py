@@ -7,7 +7,8 @@ rank, the length and the width alike; the count is that of the parts and d + 1 a
 attention and the adapter. w starts as a normal of 0.02 and b at zero: gates begin near one half. The prefix changes
 the output at init. It does not merge: gates depend on the input.
 
-Padding counts as tokens in a gate's mean, as in the authors' code.
+Padding counts as tokens in a gate's mean, as in the authors' code. Left out: causal models, whose tokens would read
+what stands behind them.
 """
 
 from __future__ import annotations
@@ -119,7 +120,9 @@ class UniPelt:
     exact_at_init: bool = False
 
     def obstacle(self, block: Block) -> str | None:
-        """That of the prefix."""
+        """That of the prefix; and the gates would let a token of a causal model read those behind it."""
+        if block.attention.causal or block.cross_attention is not None:
+            return f"{block.path} is causal, and the gates average over whole texts; use mam there"
         return self.parts[1].obstacle(block)
 
     def max_size(self, block: Block) -> int:

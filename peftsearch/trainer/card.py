@@ -92,7 +92,8 @@ def _text(settings: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
         f"# {_title(settings)}",
         "",
         f"{model['name']} ({model['model_type']}, {model['n_params']:,} parameters{packed}), trained on {task['name']} "
-        f"({task['source']}) with {settings['n_params']:,} trainable parameters ({share}){head}.",
+        f"({task['source']}) with {settings['n_params']:,} trainable parameters ({share}){head}, "
+        f"{settings['n_changed']:,} in which the result differs from the model or adds to it.",
         "",
         "| split | metric | score |",
         "|---|---|---|",

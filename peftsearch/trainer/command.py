@@ -95,8 +95,8 @@ def _heading(plan: Plan) -> Iterator[str]:
     head = f" and a head of {model['n_head']:,}" if model["n_head"] else ""
     packed = "" if model["quantize"] is None else f" in {model['quantize']}"
     yield (
-        f"{settings['method']}: {settings['n_params']:,} trainable parameters ({share}){head} "
-        f"on {model['name']}{packed}, {plan.task.name} ({len(plan.task.train)} examples)"
+        f"{settings['method']}: {settings['n_params']:,} trainable parameters ({share}; {settings['n_changed']:,} "
+        f"changed){head} on {model['name']}{packed}, {plan.task.name} ({len(plan.task.train)} examples)"
     )
     yield (
         f"{plan.n_steps} steps of {plan.training.batch_size}, rate {plan.training.learning_rate:g}, evaluated every "

@@ -46,6 +46,19 @@ def train_seed(plan: Plan, seed: int, snapshot: Path, say: Callable[[str], None]
     known = read_course(snapshot)
     if known is not None and known.is_done(plan.n_steps):
         return known
+    try:
+        return _from_known(plan, seed, known, snapshot, say)
+    except Diverged as error:  # before the first step, where methods choose what they train
+        say(f"seed {seed}: diverged: {error}")
+        return Course(seed=seed, reason=str(error))
+
+
+def _from_known(plan: Plan, seed: int, known: Course | None, snapshot: Path, say: Callable[[str], None]) -> Course:
+    """Train from the snapshot of a known course, or from the start.
+
+    Raises:
+        Diverged: Before the first step; later it is the course's reason.
+    """
     with plan.ready(seed) as model, checkpointing(model, plan.options.gradient_checkpointing):
         course, best = Course(seed=seed), State()
         optimizer = torch.optim.AdamW(plan.groups(), fused=plan.processes.device.type in {"cpu", "cuda"})

@@ -103,6 +103,7 @@ def _metrics(plan: Plan, courses: Sequence[Course], tests: dict[int, float | Non
         "majority": plan.task.majority_score,
         "seed": None if best is None else best.seed,
         "n_params": plan.settings["n_params"],
+        "n_changed": plan.settings["n_changed"],
         "n_head": plan.settings["model"]["n_head"],
         "n_train": len(plan.task.train),
         "n_validation": len(plan.task.validation),

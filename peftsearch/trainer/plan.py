@@ -27,6 +27,7 @@ from peftsearch.priming import N_BATCHES as PRIMING_BATCHES
 from peftsearch.priming import needs_priming, prime
 from peftsearch.refitting import refit
 from peftsearch.setup import plain, within_positions
+from peftsearch.shares import n_changed
 from peftsearch.tasks import Task
 from peftsearch.tasks.encode import EncodedTask, batches, encode
 from peftsearch.tasks.pairs import EncodedPairs
@@ -142,6 +143,7 @@ def prepare(options: TrainOptions) -> Plan:
         "model": _model_facts(loaded, quantize),
         "task": _task_facts(encoded, objective, data),
         "n_params": loaded.backbone.n_params if architecture is None else architecture.n_params,
+        "n_changed": loaded.backbone.n_params if architecture is None else n_changed(architecture, loaded.backbone),
         "budget": budget,
         "design": None if design is None else plain(design.to_dict()),
         "architecture": None if architecture is None else _labelled(architecture, loaded),

@@ -43,7 +43,7 @@ class Processes:
             cpu=chosen.type == "cpu",
             mixed_precision="no",
             device_placement=False,
-            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=unused)],
+            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=unused, broadcast_buffers=False)],
         )
         self.n: int = self._accelerator.num_processes
         """Number of processes."""

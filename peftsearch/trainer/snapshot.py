@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from peftsearch.errors import StudyError, one_line
+from peftsearch.injection import kept_buffers
 
 FORMAT = "peftsearch-snapshot/1"
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
@@ -58,9 +59,14 @@ def trained(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
+def _kept(model: nn.Module) -> dict[str, Tensor]:
+    """What is trained, and the injected buffers that belong to it, such as chosen positions; by name."""
+    return {**trained(model), **kept_buffers(model)}
+
+
 def copied(model: nn.Module) -> State:
     """Copies of what is trained, on the CPU."""
-    return {name: parameter.detach().to("cpu", copy=True).contiguous() for name, parameter in trained(model).items()}
+    return {name: value.detach().to("cpu", copy=True).contiguous() for name, value in _kept(model).items()}
 
 
 def put(model: nn.Module, values: State) -> None:
@@ -69,7 +75,7 @@ def put(model: nn.Module, values: State) -> None:
     Raises:
         StudyError: They belong to another architecture.
     """
-    own = trained(model)
+    own = _kept(model)
     if {n: p.shape for n, p in own.items()} != {n: v.shape for n, v in values.items()}:
         raise StudyError("the snapshot holds other parameters than the model trains; begin anew with --overwrite")
     with torch.no_grad():

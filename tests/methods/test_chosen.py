@@ -73,7 +73,7 @@ def test_sparse_adapter_keeps_a_quarter_by_gradient_times_weight() -> None:
     functional.cross_entropy(model(**tiny_input(model)).logits, torch.arange(3) % 2).backward()
     assert own.probe.grad is not None
     score = (own.probe.grad * own.start).abs()
-    own.probe = None
+    own.drop()
     settle(model)
     assert len(own.index) * 4 == len(own.start)
     assert set(own.index.tolist()) == set(score.topk(len(own.index)).indices.tolist())

@@ -25,6 +25,21 @@ REASONS = {
     "has no biases": {"modernbert", "llama", "mistral", "qwen3", "gemma", "phi3", "t5"},
     "does not use transformers' AttentionInterface": {"deberta", "deberta-v2", "mpnet", "bloom"},
     "is run 4 times": {"albert"},
+    "is causal, and the gates average over whole texts": {
+        "gpt2",
+        "gpt_neox",
+        "opt",
+        "bloom",
+        "llama",
+        "mistral",
+        "qwen2",
+        "qwen3",
+        "gemma",
+        "phi",
+        "phi3",
+        "t5",
+        "bart",
+    },
     "is in a model of two stacks or without words": {"t5", "bart", "vit"},
 }
 """Why a method may be unable to act, and the families that this is true of."""
