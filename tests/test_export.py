@@ -3,7 +3,6 @@
 import json
 import pickle
 
-import peft
 import pytest
 import torch
 import yaml
@@ -11,117 +10,16 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
 import peftsearch
-from peftsearch.architecture import Architecture, Placement
-from peftsearch.backbone.load import load_backbone
-from peftsearch.injection import inject, save_state
-from peftsearch.methods import METHODS
-from tests import runs
-from tests.found import best_of
-from tests.methods import available, disturb
+from tests.exports import Run, close, logits, refused
 from tests.runs import call, save_model
-from tests.tiny import outline, tiny_input
+from tests.tiny import outline
 
 HYBRID = {"lora": (1, 2, 3, 2), "bitfit": (0, 1, 1, 0), "adapter": (0, 2, 0, 2), "prefix": (3, 0, 0, 1)}
-
-
-def placed(backbone, sizes):
-    """Sizes of each method on each of the four blocks; 0 leaves it out."""
-    return Architecture(
-        placements=tuple(
-            Placement(stack=b.stack, block=b.index, method=m, size=s[b.index], n_params=METHODS[m].count(b, s[b.index]))
-            for b in backbone.blocks
-            for m, s in sizes.items()
-            if s[b.index]
-        )
-    )
-
-
-def logits(model):
-    with torch.no_grad():
-        return model.eval()(**tiny_input(model)).logits
-
-
-class Run:
-    """A folder as a run leaves it, with the logits of its first and its second seed."""
-
-    def __init__(self, path, family="bert", seeds=(1000, 1001), **sizes):
-        self.path, self.model = path / "run", str(save_model(path / "model", family))
-        loaded = load_backbone(self.model, num_labels=2)
-        self.plain = logits(loaded.model)
-        architecture = placed(
-            loaded.backbone, {m: s for m, s in sizes.items() if m in available(loaded.backbone, **sizes)}
-        )
-        self.path.mkdir()
-        best = best_of(loaded.backbone, lora=1) | {"architecture": architecture.to_dict()}
-        (self.path / "best.yaml").write_text(yaml.safe_dump(best, sort_keys=False))
-        self.logits = {}
-        for i, seed in enumerate(seeds):
-            with inject(loaded.model, architecture, loaded.backbone):
-                disturb(loaded.model, std=0.3 + i)
-                with torch.no_grad():
-                    for path in loaded.backbone.head:
-                        for parameter in loaded.model.get_submodule(path).parameters():
-                            parameter += 0.5 * torch.linspace(-1, 1, parameter.numel()).view(parameter.shape)
-                self.logits[seed] = logits(loaded.model)
-                save_state(loaded.model, self.path / "confirmed" / f"trial-3-seed{seed}.safetensors")
-        assert (self.logits[seeds[0]] - self.plain).abs().max() > 0.05
-
-    def export(self, form, output, *more):
-        assert call("export", self.path, "--format", form, "--output", output, *more) == 0
-
-
-def refused(capsys, *argv):
-    capsys.readouterr()  # progress of what was saved for the test
-    return runs.refused(capsys, *argv)
-
-
-def close(got, wanted):
-    torch.testing.assert_close(got, wanted, atol=1e-5 * max(1.0, float(wanted.abs().max())), rtol=0)
 
 
 @pytest.fixture
 def run(tmp_path):
     return Run(tmp_path, **HYBRID)
-
-
-@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")  # peft itself asks by the old name
-@pytest.mark.parametrize(
-    ("family", "biases"),
-    [
-        ("bert", (0, 1, 3, 2)),
-        ("roberta", (0, 0, 0, 0)),
-        ("distilbert", (3, 0, 0, 3)),
-        ("electra", (0, 0, 0, 0)),
-        ("gpt2", (0, 1, 3, 2)),
-        ("opt", (0, 1, 0, 0)),
-        ("llama", (0, 0, 0, 0)),
-    ],
-)
-def test_peft_loads_lora_of_any_ranks_with_biases_and_head(family, biases, tmp_path, capsys):
-    run = Run(tmp_path, family, lora=(1, 0, 3, 2), **({"bitfit": biases} if any(biases) else {}))
-    run.export("peft", tmp_path / "out")
-    base = AutoModelForSequenceClassification.from_pretrained(run.model)
-    close(logits(peft.PeftModel.from_pretrained(base, tmp_path / "out")), run.logits[1000])
-    assert "same logits to" in capsys.readouterr().out
-    config = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
-    fused = family == "gpt2"
-    assert len(config["target_modules"]) == (3 if fused else 6)
-    assert sorted({config["r"], *config["rank_pattern"].values()}) == ([2, 4, 6] if fused else [1, 2, 3])
-    assert config["use_rslora"]
-    assert config["bias"] == ("all" if any(biases) else "none")
-
-
-@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")
-def test_biases_of_lora_maps_alone_train_on_alone(tmp_path):
-    run = Run(tmp_path, lora=(1, 2, 0, 1), bitfit=(1, 1, 0, 0))
-    run.export("peft", tmp_path / "out")
-    base = AutoModelForSequenceClassification.from_pretrained(run.model)
-    model = peft.PeftModel.from_pretrained(base, tmp_path / "out", is_trainable=True)
-    close(logits(model), run.logits[1000])
-    assert model.peft_config["default"].bias == "lora_only"
-    model.save_pretrained(tmp_path / "again")
-    base = AutoModelForSequenceClassification.from_pretrained(run.model)
-    close(logits(peft.PeftModel.from_pretrained(base, tmp_path / "again")), run.logits[1000])
 
 
 @pytest.mark.parametrize("family", ["bert", "distilbert", "gpt2", "opt", "llama"])
@@ -231,11 +129,15 @@ def test_a_reduction_factor_gives_every_width_back():
             "blocks 0, 3 (its prefix moves the positions of the text, which makes it another model); formats that can: "
             "merged (what does not merge beside it), peftsearch",
         ),
-        ("peft", {"bitfit": (1, 1, 1, 0)}, "bitfit on encoder blocks 0-2 (it trains biases only beside LoRA); formats "
-         "that can: merged (what does not merge beside it), peftsearch"),
+        ("peft", {"bitfit": (1, 1, 1, 0)}, "bitfit on encoder blocks 0-2 (it trains biases only beside LoRA or DoRA); "
+         "formats that can: merged (what does not merge beside it), peftsearch"),
         ("adapters", HYBRID, "cannot hold bitfit on encoder blocks 1-2 (it has no BitFit); formats that can: merged"),
-        ("peft", {"ia3": (1, 1, 0, 0)}, "ia3 on encoder blocks 0-1 (this export does not write it); formats that can: "
+        ("peft", {"said": (9, 0, 0, 0)}, "said on encoder blocks 0 (this export does not write it); formats that can: "
          "merged"),
+        ("peft", {"lora": (1, 1, 0, 1), "ia3": (0, 0, 1, 0)}, "HF peft cannot hold ia3 on encoder blocks 2 (an adapter "
+         "of it is of one method, here lora); formats that can: merged"),
+        ("peft", {"ia3": (1, 1, 0, 0), "bitfit": (0, 0, 1, 0)}, "cannot hold bitfit on encoder blocks 2 (it trains "
+         "biases only beside LoRA or DoRA); formats"),
         ("merged", {"prefix": (1, 1, 0, 0)}, "prefix on encoder blocks 0-1 (it does not merge); formats that can: "
          "adapters (the configuration), peftsearch"),
         ("adapters", {"adapter": (2, 1, 0, 0), "adapter_parallel": (0, 1, 1, 0)}, "cannot hold adapter_parallel on "

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 from peftsearch.architecture import Architecture, Placement
 from peftsearch.errors import CheckpointError
 from peftsearch.methods import METHODS
+from peftsearch.methods.abilities import Reducible
 
 FORMATS = {
     "peft": "HF peft",
@@ -14,10 +16,14 @@ FORMATS = {
     "merged": "a plain transformers model",
     "peftsearch": "a folder of peftsearch.save",
 }
-_HELD = {"peft": {"lora", "bitfit"}, "adapters": {"lora", "adapter", "adapter_pfeiffer", "adapter_parallel", "prefix"}}
+_TUNERS = ("lora", "dora", "krona", "ia3", "prompt", "layernorm")
+"""What HF peft has a configuration for; an adapter there is of one of them."""
+_BESIDE = {"bitfit": ("lora", "dora"), "layernorm": ("lora", "dora", "krona", "ia3")}
+"""What HF peft holds beside some of them: biases by `bias`, norms by `modules_to_save`."""
+_ADAPTERS = ("lora", "adapter", "adapter_pfeiffer", "adapter_parallel", "prefix")
 _REASONS = {
     ("peft", "prefix"): "its prefix moves the positions of the text, which makes it another model",
-    ("peft", "bitfit"): "it trains biases only beside LoRA",
+    ("peft", "bitfit"): "it trains biases only beside LoRA or DoRA",
     ("peft", "adapter"): "it has no bottleneck adapter",
     ("peft", "adapter_pfeiffer"): "it has no bottleneck adapter",
     ("peft", "adapter_parallel"): "it has no bottleneck adapter",
@@ -33,12 +39,29 @@ def placements_in_the_way(form: str, architecture: Architecture) -> list[Placeme
     placements = list(architecture.placements)
     if form == "merged":
         return [] if any(METHODS[p.method].merges for p in placements) else placements
-    left = [p for p in placements if form in _HELD and p.method not in _HELD[form]]
+    if form == "peft":
+        tuner = peft_tuner(architecture)
+        return [p for p in placements if (name := _kept_name(p)) != tuner and tuner not in _BESIDE.get(name, ())]
     if form == "adapters":
-        left += _second_bottlenecks(placements)
-    if form == "peft" and not left and all(p.method != "lora" for p in placements):
-        return placements
-    return left
+        return [p for p in placements if p.method not in _ADAPTERS] + _second_bottlenecks(placements)
+    return []
+
+
+def peft_tuner(architecture: Architecture) -> str | None:
+    """The method that an adapter of HF peft would be of: the one on most blocks that it has a configuration for.
+
+    LayerNorm tuning is held beside most others, and is chosen only where it is alone.
+    """
+    counts = Counter(name for p in architecture.placements if (name := _kept_name(p)) in _TUNERS)
+    if len(counts) > 1:
+        del counts["layernorm"]
+    return max(counts, key=lambda name: (counts[name], -_TUNERS.index(name)), default=None)
+
+
+def _kept_name(placement: Placement) -> str:
+    """The placement's method, or the smaller one that `peftsearch.reduce` makes of it."""
+    method = METHODS[placement.method]
+    return method.becomes if isinstance(method, Reducible) else method.name
 
 
 def _second_bottlenecks(placements: list[Placement]) -> list[Placement]:
@@ -62,22 +85,36 @@ def require_format(form: str, architecture: Architecture) -> None:
     if form in ("peft", "adapters") and not architecture.placements:
         raise CheckpointError(f"{FORMATS[form]} cannot hold the head alone; formats that can: merged, peftsearch")
     left = placements_in_the_way(form, architecture)
-    if not left:
-        return
-    methods = [method for method in METHODS if any(p.method == method for p in left)]
+    if left:
+        tuner = peft_tuner(architecture) if form == "peft" else None
+        raise refusal(form, architecture, {p: _reason(form, _kept_name(p), tuner) for p in left})
+
+
+def refusal(form: str, architecture: Architecture, reasons: Mapping[Placement, str]) -> CheckpointError:
+    """The error that names blocks and methods in the way, and the formats that can hold the architecture.
+
+    Args:
+        form: The format that cannot.
+        architecture: What was to be exported.
+        reasons: Why not, of each placement in the way.
+    """
+    order = list(METHODS)
+    kinds = dict.fromkeys((p.method, reason) for p, reason in reasons.items())
     told = "; ".join(
-        f"{method} on {name_blocks([p for p in left if p.method == method])} ({_reason(form, method)})"
-        for method in methods
+        f"{method} on {name_blocks([p for p in reasons if (p.method, reasons[p]) == (method, reason)])} ({reason})"
+        for method, reason in sorted(kinds, key=lambda kind: order.index(kind[0]))
     )
     others = [f for f in FORMATS if f != form and not placements_in_the_way(f, architecture)]
-    raise CheckpointError(f"{FORMATS[form]} cannot hold {told}; formats that can: {', '.join(map(_note, others))}")
+    return CheckpointError(f"{FORMATS[form]} cannot hold {told}; formats that can: {', '.join(map(_note, others))}")
 
 
-def _reason(form: str, method: str) -> str:
+def _reason(form: str, method: str, tuner: str | None) -> str:
     if form == "merged":
         return "it does not merge"
-    if method in _HELD[form] and form == "adapters":
+    if form == "adapters" and method in _ADAPTERS:
         return "it has one bottleneck a place"
+    if method in _TUNERS and tuner is not None:
+        return f"an adapter of it is of one method, here {tuner}"
     return _REASONS.get((form, method), "this export does not write it")
 
 

@@ -1,35 +1,32 @@
-"""Export to HF peft: LoRA with a rank and a scale for each map, biases beside it, and the head.
+"""Export to HF peft: one adapter of LoRA, DoRA, KronA, IA3, LayerNorm tuning or a prompt, and the head.
 
-`PeftModel.from_pretrained` loads the folder. A map's rank and alpha go into `rank_pattern` and `alpha_pattern` by full
-path, `use_rslora` gives our scale alpha / sqrt(r). LoRA on slices of a fused map (GPT-2) becomes one LoRA of the summed
-ranks on the whole map, whose B is zero outside the slices: the same function, with more parameters should training go
-on there. Trained biases are values of `bias="lora_only"` where LoRA sits on all of their maps, else of `bias="all"`.
-
-HF peft itself makes the configuration and, before anything is kept, loads the result for a comparison of logits.
+`PeftModel.from_pretrained` loads the folder. Beside LoRA and DoRA stand trained biases, beside all but a prompt the
+norms of LayerNorm tuning, saved whole as the head is. HF peft itself makes the configuration and, before anything is
+kept, loads the result for a comparison of logits.
 """
 
 from __future__ import annotations
 
-import math
 import warnings
-from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from torch import nn
 
 from peftsearch.errors import CheckpointError
 from peftsearch.export.check import probe, require_equal
+from peftsearch.export.formats import peft_tuner
 from peftsearch.export.packed import unpack
+from peftsearch.export.peft_adapter import PREFIX, PeftAdapter
+from peftsearch.export.peft_krona import read_krona
+from peftsearch.export.peft_lora import read_lora
+from peftsearch.export.peft_prompt import read_prompt
+from peftsearch.export.peft_scales import read_ia3, read_layernorm, read_norms
 from peftsearch.export.source import Exportable
-from peftsearch.injection import Injection, merged
-from peftsearch.methods.lora import LowRank
-from peftsearch.methods.projections import widen
+from peftsearch.injection import Injection, injection_of
+from peftsearch.reducing import reduce
 
-PREFIX = "base_model.model."
 WEIGHTS = "adapter_model.safetensors"
 
 
@@ -37,93 +34,61 @@ def write_peft(source: Exportable, directory: Path) -> list[str]:
     """Write a folder for `PeftModel.from_pretrained`; the source's model is used up.
 
     Args:
-        source: LoRA, with or without BitFit.
+        source: Methods that `formats.require_format` lets pass.
         directory: An empty folder.
 
     Returns:
         What was written, in lines for the user.
 
     Raises:
-        CheckpointError: HF peft is not installed, or its model's logits differ.
+        CheckpointError: HF peft is not installed, it has no such shapes, or its model's logits differ.
     """
     try:
         import peft
     except ImportError as error:
         raise CheckpointError('--format peft needs HF peft: pip install "peftsearch[peft]"') from error
-    injection, model = source.injection, source.injection.model
+    model: Any = source.injection.model
     unpacked = unpack(model)  # first: what is on packed maps does not fold
-    pairs = _pairs(injection)
-    biases = _biases(injection)
-    config = _config(peft, injection, pairs, biases)
-    tensors = _tensors(injection, pairs, biases)
+    reduce(model)
+    injection = injection_of(model)
+    norms = {} if peft_tuner(injection.architecture) == "layernorm" else read_norms(injection)
+    adapter = _read(injection, norms)
     wanted = probe(model)
-    config.save_pretrained(str(directory))
-    save_file(tensors, directory / WEIGHTS, {"format": "pt"})
+    _config(peft, injection, adapter, [*injection.backbone.head, *norms]).save_pretrained(str(directory))
+    save_file(_tensors(injection, adapter, norms), directory / WEIGHTS, {"format": "pt"})
     source.tokenizer.save_pretrained(directory)
     injection.remove()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # peft's own about names that it asks transformers for
         got = probe(peft.PeftModel.from_pretrained(model, str(directory)))
-    difference = require_equal("HF peft", wanted, got)
-    held = f"LoRA on {len(pairs)} maps" + (f", {len(biases)} biases ({config.bias})" if biases else "")
-    head = f", head {', '.join(config.modules_to_save)}" if config.modules_to_save else ""
-    fused = sum(len(found) > 1 or found[0].margins is not None for found in pairs.values())
-    lines = [*unpacked, f"HF peft: {held}{head}; same logits to {difference:.1g}"]
+    difference = require_equal("HF peft", wanted, got[:, adapter.n_prompt :] if adapter.n_prompt else got)
+    beside = f", {len(norms)} norms" if norms else ""
+    head = f", head {', '.join(injection.backbone.head)}" if injection.backbone.head else ""
+    lines = [*unpacked, f"HF peft: {adapter.told}{beside}{head}; same logits to {difference:.1g}"]
     if unpacked:
         lines.append("Load its base with a BitsAndBytesConfig of the same packing, which leaves pooler and head whole")
-    if fused:
-        lines.append(f"{fused} of the maps are fused: their slices are held as one LoRA of the summed ranks each")
-    return lines
+    return [*lines, *adapter.notes]
 
 
-def _hooks(model: nn.Module, kind: type[nn.Module]) -> Iterator[tuple[str, Any]]:
-    """Paths of hooked modules and the hook modules of a kind on them."""
-    for path, module in model.named_modules():
-        for hook in module._forward_hooks.values():
-            owner = getattr(hook, "__self__", None)
-            if isinstance(owner, kind):
-                yield path, owner
-
-
-def _pairs(injection: Injection) -> dict[str, list[LowRank]]:
-    pairs: dict[str, list[LowRank]] = {}
-    for path, pair in _hooks(injection.model, LowRank):
-        pairs.setdefault(path, []).append(pair)
-    return pairs
-
-
-def _biases(injection: Injection) -> dict[str, torch.Tensor]:
-    """The trained biases as they are with their deltas, by the paths of their modules."""
-    from peftsearch.methods.bitfit import BiasDelta
-
-    paths = [path for path, _ in _hooks(injection.model, BiasDelta)]
-    with merged(injection.model):
-        return {path: injection.model.get_submodule(path).get_parameter("bias").detach().clone() for path in paths}
-
-
-def _config(peft: Any, injection: Injection, pairs: dict[str, list[LowRank]], biases: dict[str, torch.Tensor]) -> Any:
+def _config(peft: Any, injection: Injection, adapter: PeftAdapter, saved: list[str]) -> Any:
     model: Any = injection.model
-    ranks = {path: sum(pair.a.shape[0] for pair in found) for path, found in pairs.items()}
-    alphas = {path: round(found[0].scaling * math.sqrt(ranks[path]), 12) for path, found in pairs.items()}
-    rank, alpha = (Counter(values.values()).most_common(1)[0][0] for values in (ranks, alphas))
-    if not biases:
-        bias = "none"
-    else:
-        bias = "lora_only" if biases.keys() <= pairs.keys() else "all"
-    return peft.LoraConfig(
+    whole = {"modules_to_save": saved} if saved else {}  # a prompt's configuration does not know the option
+    return getattr(peft, adapter.config)(
         task_type=_task_type(model),
         base_model_name_or_path=str(getattr(model, "name_or_path", "") or injection.backbone.name),
         inference_mode=True,
-        r=rank,
-        lora_alpha=alpha,
-        rank_pattern={path: r for path, r in ranks.items() if r != rank},
-        alpha_pattern={path: a for path, a in alphas.items() if a != alpha},
-        use_rslora=True,
-        target_modules=list(pairs),
-        fan_in_fan_out=all(not isinstance(model.get_submodule(path), nn.Linear) for path in pairs),
-        bias=bias,
-        modules_to_save=list(injection.backbone.head) or None,
+        **adapter.options,
+        **whole,
     )
+
+
+def _read(injection: Injection, norms: dict[str, dict[str, torch.Tensor]]) -> PeftAdapter:
+    tuner = peft_tuner(injection.architecture)
+    if tuner in ("lora", "dora"):
+        return read_lora(injection, norms)
+    readers = {"krona": read_krona, "ia3": read_ia3, "layernorm": read_layernorm, "prompt": read_prompt}
+    assert tuner in readers, f"{tuner} was let pass"
+    return readers[tuner](injection)
 
 
 def _task_type(model: Any) -> str | None:
@@ -135,17 +100,11 @@ def _task_type(model: Any) -> str | None:
 
 
 def _tensors(
-    injection: Injection, pairs: dict[str, list[LowRank]], biases: dict[str, torch.Tensor]
+    injection: Injection, adapter: PeftAdapter, norms: dict[str, dict[str, torch.Tensor]]
 ) -> dict[str, torch.Tensor]:
-    """By the names of peft's files."""
-    tensors: dict[str, torch.Tensor] = {}
-    for path, found in pairs.items():
-        tensors[f"{PREFIX}{path}.lora_A.weight"] = torch.cat([pair.a for pair in found])  # (r, d_in)
-        # (d_module, r): each slice's B in its rows, zero elsewhere; all share the first one's scale.
-        columns = [widen(pair.b.t(), pair.margins).t() * (pair.scaling / found[0].scaling) for pair in found]
-        tensors[f"{PREFIX}{path}.lora_B.weight"] = torch.cat(columns, dim=1)
-    for path, bias in biases.items():
-        tensors[f"{PREFIX}{path}.{'base_layer.' if path in pairs else ''}bias"] = bias
+    """By the names of peft's files: the adapter's own, and the modules that are saved whole."""
+    tensors = dict(adapter.tensors)
+    tensors |= {f"{PREFIX}{path}.{name}": value for path, values in norms.items() for name, value in values.items()}
     for path in injection.backbone.head:
         for name, parameter in injection.model.get_submodule(path).named_parameters():
             tensors[f"{PREFIX}{path}.{name}"] = parameter

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any, Literal
 
 import torch
@@ -159,11 +160,15 @@ def enter_and_leave(model: nn.Module, block: Block, module: PromptVectors) -> li
 
     It leaves an encoder behind its last block, since a pooler follows inside the base model, and a decoder at the end
     of the base model, where GPT-2 counts the tokens it was given.
+
+    The base model is here the innermost module with both words and blocks in it: OPT's language model calls the decoder
+    inside its base model, and never that.
     """
     from peftsearch.backbone.load import n_positions  # brings transformers' loading with it
 
     assert block.words is not None, "the obstacle was looked at"
-    base: Any = getattr(model, "base_model", model)
+    paths = zip(block.words.path.split("."), block.words.last_block.split("."), strict=False)
+    base: Any = model.get_submodule(".".join(a for a, _ in takewhile(lambda pair: pair[0] == pair[1], paths)))
     exit_ = base if block.attention.causal else model.get_submodule(block.words.last_block)
     module.n_positions = n_positions(model)
     enters = base.register_forward_pre_hook(module.enter, with_kwargs=True)

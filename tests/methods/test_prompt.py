@@ -7,13 +7,14 @@ from typing import Any
 import peft
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM
 
 from peftsearch.backbone.detect import detect
 from peftsearch.injection import inject, remove
 from peftsearch.methods import METHODS
 from peftsearch.methods.prompt import PromptVectors
 from peftsearch.reducing import reduce
+from tests.generators import CONFIGS, build
 from tests.methods import disturb, make, place
 from tests.tiny import tiny_input
 
@@ -26,6 +27,10 @@ def causal(family: str) -> Any:
     if family == "gpt2":
         config = GPT2Config(vocab_size=40, n_embd=16, n_layer=2, n_head=4, eos_token_id=None, pad_token_id=0)
         return GPT2LMHeadModel(config).eval()
+    if family == "opt":
+        sizes = {"hidden_size": 16, "ffn_dim": 24, "word_embed_proj_dim": 16, "num_hidden_layers": 2}
+        tokens = {"vocab_size": 40, "eos_token_id": None, "pad_token_id": 0}
+        return OPTForCausalLM(OPTConfig(**sizes, **tokens, num_attention_heads=4)).eval()
     return LlamaForCausalLM(
         LlamaConfig(
             vocab_size=40, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=4,
@@ -56,6 +61,22 @@ def test_equals_hf_peft(family: str) -> None:
     torch.testing.assert_close(ours, theirs(input_ids=ids, attention_mask=mask).logits[:, LENGTH:])
 
 
+@pytest.mark.parametrize("family", sorted(set(CONFIGS) - {"bart", "t5"}))
+@torch.no_grad()
+def test_acts_on_language_models_of_every_family(family: str) -> None:
+    """An oracle from outside: the language model itself run on embeddings with the prompt in front."""
+    model = build(family)
+    ids = torch.randint(4, 40, (2, 6), generator=torch.Generator().manual_seed(0))
+    mask = torch.tensor([[1] * 6, [1] * 4 + [0] * 2])
+    with inject(model, place(detect(model), prompt=LENGTH)):
+        disturb(model, std=1.0)
+        ours, vectors = model(input_ids=ids, attention_mask=mask).logits, prompt_of(model).embedding.clone()
+    embedded = torch.cat((vectors.expand(2, -1, -1), model.get_input_embeddings()(ids)), dim=1)
+    both = torch.cat((torch.ones(2, LENGTH, dtype=torch.long), mask), dim=1)
+    torch.testing.assert_close(ours, model(inputs_embeds=embedded, attention_mask=both).logits[:, LENGTH:])
+    assert (ours - model(input_ids=ids, attention_mask=mask).logits).abs().max() > 1e-3
+
+
 @torch.no_grad()
 def test_ptuning_equals_hf_pefts_perceptron() -> None:
     ids, model = torch.randint(1, 40, (2, 6)), causal("gpt2")
@@ -76,7 +97,7 @@ def test_ptuning_equals_hf_pefts_perceptron() -> None:
     torch.testing.assert_close(ours, theirs(input_ids=ids).logits[:, LENGTH:])
 
 
-@pytest.mark.parametrize("family", ["gpt2", "llama"])
+@pytest.mark.parametrize("family", ["gpt2", "llama", "opt"])
 @torch.no_grad()
 def test_generation_with_and_without_a_cache_is_the_same(family: str) -> None:
     model = causal(family)

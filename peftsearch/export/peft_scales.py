@@ -1,0 +1,60 @@
+"""IA3 and LayerNorm tuning for HF peft.
+
+IA3's vectors are ours plus one; in a fused map (GPT-2) the one vector of the whole map is one outside the slices of
+keys and values. LayerNorm tuning copies whole norms: the biases of norms whose gains alone are trained are held as they
+are in the backbone. In both cases the function is the same, with more parameters should training go on there.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from peftsearch.export.peft_adapter import PREFIX, PeftAdapter, are_conv1d, hooks_of
+from peftsearch.injection import Injection, merged
+from peftsearch.methods.ia3 import InputScale, OutputScale
+from peftsearch.methods.layernorm import NormDelta
+from peftsearch.methods.projections import widen
+
+
+def read_ia3(injection: Injection) -> PeftAdapter:
+    """Make HF peft's IA3 of what is injected."""
+    scales: dict[str, torch.Tensor] = {}
+    for path, part in hooks_of(injection.model, OutputScale):
+        delta = widen(part.delta, part.margins)[:, None]  # (d_module, 1)
+        scales[path] = scales.get(path, 1.0) + delta
+    inner = {path: 1.0 + part.delta[None] for path, part in hooks_of(injection.model, InputScale)}  # (1, d_ff)
+    return PeftAdapter(
+        config="IA3Config",
+        options={
+            "target_modules": [*scales, *inner],
+            "feedforward_modules": list(inner),
+            "fan_in_fan_out": are_conv1d(injection.model, [*scales, *inner]),
+        },
+        tensors={f"{PREFIX}{path}.ia3_l": scale for path, scale in (scales | inner).items()},
+        told=f"IA3 on {len(scales)} maps' outputs and {len(inner)} maps' inputs",
+    )
+
+
+def read_layernorm(injection: Injection) -> PeftAdapter:
+    """Make HF peft's LayerNorm tuning of what is injected."""
+    norms = read_norms(injection)
+    return PeftAdapter(
+        config="LNTuningConfig",
+        options={"target_modules": list(norms)},
+        tensors={
+            f"{PREFIX}{path}.ln_tuning_layers.{name}": value
+            for path, values in norms.items()
+            for name, value in values.items()
+        },
+        told=f"LayerNorm tuning of {len(norms)} norms",
+    )
+
+
+def read_norms(injection: Injection) -> dict[str, dict[str, torch.Tensor]]:
+    """All parameters of the norms that LayerNorm tuning acts on, as they are with their deltas, by path and name."""
+    paths = [path for path, _ in hooks_of(injection.model, NormDelta)]
+    with merged(injection.model):
+        return {
+            path: {name: p.detach().clone() for name, p in injection.model.get_submodule(path).named_parameters()}
+            for path in paths
+        }
