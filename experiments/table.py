@@ -24,7 +24,7 @@ def main():
         print("|---|---|---|---|---|---|")
         for row in best["comparison"]:
             mark = "**" if row["name"] == best["name"] else ""
-            kind = " (baseline)" if row["baseline"] else ""
+            kind = " (baseline)" if row["baseline"] else " (reference)" if row.get("reference") else ""
             short = "" if row["search_score"] is None else f"{row['search_score']:.4f}"
             n_params = "" if row["n_params"] is None else f"{row['n_params']:,}"
             cells = (n_params, short, score(row["validation"]), score(row["test"]), row["detail"].replace("|", "/"))

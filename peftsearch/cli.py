@@ -139,6 +139,9 @@ def _add_list(listing: argparse.ArgumentParser) -> None:
 def _add_run(run: argparse.ArgumentParser) -> None:
     run.add_argument("--budget", help="trainable parameters, the head apart: 0.1%%, 22_700, 22.7k, 1M")
     run.add_argument("--resume", action="store_true", help="go on with a study, by --name or the latest")
+    run.add_argument(
+        "--baselines", metavar="LIST", help="references outside the budget: full, top-2 (the last two blocks)"
+    )
     _add_study(run)
 
 
@@ -150,6 +153,7 @@ def _add_pareto(pareto: argparse.ArgumentParser) -> None:
     pareto.add_argument("--x", default="params", metavar="COST", help="params, latency, memory, ... (default: params)")
     pareto.add_argument("--reference", metavar="SCORE,COST", help="reference point of the hypervolume")
     pareto.add_argument("--out", type=Path, metavar="DIR", help="where the results go (default: beside the runs)")
+    pareto.set_defaults(baselines=None)  # of `run` alone: they keep to no budget, and belong on no front
     _add_study(pareto)
 
 
@@ -225,7 +229,7 @@ def _add_train(train: argparse.ArgumentParser) -> None:
     train.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of the result")
     train.add_argument("--overwrite", action="store_true", help="replace a training in the folder")
     train.add_argument("--resume", action="store_true", help="go on with a training in the folder")
-    train.add_argument("--method", metavar="NAME", help="a reference instead: full, head, lora, adapter, ...")
+    train.add_argument("--method", metavar="NAME", help="a reference instead: full, top-2, head, lora, ...")
     train.add_argument("--budget", help="of a reference, or of the design on another model: 0.1%%, 22.7k")
     _add_model(train, "the run's")
     _add_task(train, "the run's")

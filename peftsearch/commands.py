@@ -64,7 +64,7 @@ def _stored_options(arguments: argparse.Namespace) -> RunOptions:
     folder = runs / arguments.name if arguments.name is not None else found[-1].parent
     where = {
         k: getattr(arguments, k)
-        for k in ("engine", "ray_address", "cpus_per_trial", "gpus_per_trial", "max_concurrent")
+        for k in ("engine", "ray_address", "cpus_per_trial", "gpus_per_trial", "max_concurrent", "baselines")
     }
     return replace(read_options(folder, arguments.storage), **where)
 

@@ -12,7 +12,8 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.table import Table
 
 from peftsearch.display import design_line
-from peftsearch.finalists import Finalist
+from peftsearch.finalists import Finalist, not_interrupted
+from peftsearch.references import Reference
 from peftsearch.samplers.context import INTERRUPTED, KIND, score_of
 
 
@@ -57,6 +58,8 @@ class Row:
     test: Scores
     tasks: Mapping[str, Scores] = field(default_factory=dict)
     """Validation scores of each task, where there are several."""
+    reference: bool = False
+    """Whether it trains the model's own weights, outside the budget, and is never chosen."""
 
 
 def make_rows(
@@ -99,6 +102,35 @@ def make_rows(
     return (*rows, *map(_unconfirmed, others))
 
 
+def reference_rows(confirm: optuna.Study, references: Sequence[Reference]) -> tuple[Row, ...]:
+    """The references in their order.
+
+    Args:
+        confirm: The study of the confirmation.
+        references: Of the study.
+    """
+    rows = []
+    for reference in references:
+        own = [t for t in not_interrupted(confirm) if t.user_attrs.get("name") == reference.name]
+        done = [t for t in own if t.state == TrialState.COMPLETE]
+        reasons = [str(t.user_attrs["reason"]) for t in own if "reason" in t.user_attrs]
+        rows.append(
+            Row(
+                name=reference.name,
+                baseline=False,
+                detail=reference.detail if done else next(iter(reasons), ""),
+                n_params=reference.n_params,
+                share=None,
+                search_score=None,
+                validation=Scores(values=tuple(map(score_of, done))),
+                test=Scores(values=tuple(t.user_attrs["test_score"] for t in done if "test_score" in t.user_attrs)),
+                tasks=_task_scores(done),
+                reference=True,
+            )
+        )
+    return tuple(rows)
+
+
 def _task_scores(trials: Iterable[FrozenTrial]) -> dict[str, Scores]:
     """Scores of each task over the seeds; empty where there is but one."""
     stated = [t.user_attrs["task_scores"] for t in trials if "task_scores" in t.user_attrs]
@@ -120,14 +152,16 @@ def _unconfirmed(trial: FrozenTrial) -> Row:
 
 
 def comparison_table(rows: Sequence[Row], pick: str, metric: str) -> Table:
-    """The rows for a terminal: the pick, which is marked, against every baseline."""
+    """The rows for a terminal: the pick, which is marked, against every baseline; references below a line."""
     has_test = any(r.test.values for r in rows)
     tasks = list(dict.fromkeys(task for row in rows for task in row.tasks))
     table = Table(title=f"validation {metric}, mean ± standard deviation over seeds", title_justify="left")
     table.add_column("design", no_wrap=True)
     for name in ("parameters", "of budget", "one short run", "confirmed", *tasks, *(["test"] if has_test else [])):
         table.add_column(name, justify="right", no_wrap=True)
-    for row in rows:
+    for row, above in zip(rows, (None, *rows), strict=False):
+        if row.reference and above is not None and not above.reference:
+            table.add_section()
         picked = row.name == pick
         cells = [
             "" if row.n_params is None else f"{row.n_params:,}",
@@ -137,11 +171,12 @@ def comparison_table(rows: Sequence[Row], pick: str, metric: str) -> Table:
             *(f"{mean(row.tasks[task].values):.4f}" if task in row.tasks else "" for task in tasks),
             *([str(row.test)] if has_test else []),
         ]
-        name = f"{'→' if picked else ' '} {row.name}{' (baseline)' if row.baseline else ''}"
+        kind = " (baseline)" if row.baseline else " (reference)" if row.reference else ""
+        name = f"{'→' if picked else ' '} {row.name}{kind}"
         table.add_row(name, *cells, style="bold" if picked else None)
     return table
 
 
 def design_lines(rows: Sequence[Row]) -> list[str]:
-    """What the found designs are, and why a baseline has no score."""
+    """What the found designs and the references are, and why a baseline has no score."""
     return [f"  {r.name}: {r.detail}" for r in rows if r.detail and (not r.baseline or r.search_score is None)]

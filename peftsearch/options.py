@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from peftsearch.errors import ConfigError, one_line, unknown_name
+from peftsearch.references import parse_references
 from peftsearch.strategy import Strategy, load_strategy
 from peftsearch.training import TrainingSettings
 
@@ -63,6 +64,8 @@ class RunOptions:
     """Seeds of the confirmation; None takes the strategy's."""
     confirm_baselines: int | None = None
     """Best baselines that are confirmed; None takes the strategy's."""
+    baselines: str | None = None
+    """References outside the budget with commas between: `full`, `top-2`; None trains none."""
     objective: str = "score"
     """Names of objectives with commas between."""
     max_memory: str | None = None
@@ -139,6 +142,11 @@ def check_options(options: RunOptions) -> None:
         from peftsearch.backbone.quantised import check_quantisation
 
         check_quantisation(options.quantize)
+    if parse_references(options.baselines) and options.quantize is not None:
+        raise ConfigError(
+            f"--baselines {options.baselines} trains the weights themselves, and those of --quantize "
+            f"{options.quantize} are packed and cannot be trained; leave one of them out"
+        )
     _check_engine(options)
 
 

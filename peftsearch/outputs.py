@@ -151,6 +151,7 @@ def _comparison(row: Row) -> dict[str, Any]:
     return {
         "name": row.name,
         "baseline": row.baseline,
+        "reference": row.reference,
         "detail": row.detail,
         "n_params": row.n_params,
         "share": row.share,
@@ -187,11 +188,11 @@ def trials_csv(folder: StudyFolder) -> str:
             own = {
                 "study": name,
                 "number": t.number,
-                "kind": "confirm" if name == "confirm" else facts.get(KIND, "search"),
+                "kind": facts.get(KIND, name),
                 "stage": t.system_attrs.get(STAGE),
                 "state": t.state.name.lower(),
                 "score": score_of(t) if t.state == TrialState.COMPLETE else None,
-                "design": json.dumps(facts.get("design")),
+                "design": None if facts.get(KIND) == "reference" else json.dumps(facts.get("design")),
             }
             rows.append({**facts, **own})
     text: str = pd.DataFrame(rows, columns=list(_COLUMNS)).convert_dtypes().to_csv(index=False)

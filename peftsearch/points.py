@@ -129,7 +129,8 @@ def _trials(path: Path, settings: Mapping[str, Any], storage: str) -> tuple[list
 
 
 def _counting(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
-    return [t for t in trials if not t.user_attrs.get(INTERRUPTED)]
+    """Without interrupted trials, and without references: they keep to no budget, and belong on no front."""
+    return [t for t in trials if not t.user_attrs.get(INTERRUPTED) and t.user_attrs.get(KIND) != "reference"]
 
 
 def _single(path: Path, settings: Mapping[str, Any], objectives: tuple[str, ...], trial: FrozenTrial) -> Point:

@@ -17,7 +17,7 @@ class TrialLine:
     """One finished trial, as it is shown."""
 
     phase: str
-    """`baselines`, `search` or `confirm`."""
+    """`baselines`, `search`, `confirm` or `references`."""
     stage: str
     """Stage of the search, or empty."""
     name: str

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from peftsearch.comparison import Row, Scores, make_rows
+from peftsearch.comparison import Row, Scores, make_rows, reference_rows
 from peftsearch.engines.job import Job
 from peftsearch.injection import write_state
 from peftsearch.outputs import BEST, make_best, trials_csv
+from peftsearch.references import references_of
 from peftsearch.samplers.context import score_of
 from peftsearch.setup import Setup
 from peftsearch.study import StudyFolder, state_paths, to_yaml, write_atomically
@@ -68,7 +69,10 @@ def conclude(setup: Setup, folder: StudyFolder, finalists: list[Finalist], engin
     read = {verdict.pick.name} | ({verdict.best_baseline.name} if verdict.best_baseline else set())
     tests = {f.name: _test_scores(setup, folder, f, scores[f.name], engine) for f in finalists if f.name in read}
     verdict = _against_test(verdict, tests)
-    rows = make_rows(folder.search, finalists, trials, tests, setup.budget.n_params)
+    rows = (
+        *make_rows(folder.search, finalists, trials, tests, setup.budget.n_params),
+        *reference_rows(folder.confirm, references_of(folder.confirm, setup.loaded)),
+    )
     best = make_best(setup, folder, next(f for f in finalists if f.name == verdict.pick.name), verdict, rows)
     write_atomically(folder.path / "trials.csv", trials_csv(folder))
     write_atomically(folder.path / BEST, to_yaml(best))

@@ -1,4 +1,4 @@
-"""What comes next: baselines, then the strategy's trials, then the confirmation; decided from the stored history alone.
+"""What comes next: baselines, trials, the confirmation, references; decided from the stored history alone.
 
 Any number of processes may ask: each claims one piece of work at a time under the study's lock (`StudyFolder.claim`).
 The order of a single process is the order of the phases; several run a phase's end and the next one's beginning side by
@@ -20,6 +20,7 @@ from peftsearch.claims import OWNER
 from peftsearch.errors import one_line
 from peftsearch.finalists import Finalist, choose_finalists, not_interrupted
 from peftsearch.progress import Reporter
+from peftsearch.references import Reference, references_of
 from peftsearch.samplers.context import CONSTRAINTS, INTERRUPTED, KIND, PLACE, counted, next_place
 from peftsearch.setup import Setup
 from peftsearch.study import StudyFolder
@@ -66,6 +67,8 @@ class Schedule:
         self._phase = ""
         self._n_stages = len(folder.search.user_attrs.get("stages", []))
         self.baselines = baselines_of(setup.space, setup.backbone)
+        with folder.claim():
+            self.references = references_of(folder.confirm, setup.loaded, [r.name for r in setup.references])
         folder.use(setup.sampler, setup.pruner)
 
     def next(self) -> Work | Pause | None:
@@ -92,7 +95,9 @@ class Schedule:
 
     def is_over(self) -> bool:
         """Whether nothing is left to train."""
-        return not self._open_baselines() and self._search_is_over() and not self._open_confirmations(self.finalists())
+        if self._open_baselines() or not self._search_is_over():
+            return False
+        return not self._open_confirmations(self.finalists()) and not self._open_references()
 
     def finalists(self) -> list[Finalist]:
         """The designs to confirm, from the history."""
@@ -174,14 +179,33 @@ class Schedule:
             work = self._runner.begin(study, trial, finalist.design, "confirm", finalist.name, seed=seed)
             if work is not None:
                 return work
-        return PAUSE if _running(study) else None
+        return self._next_reference() or (PAUSE if _running(study) else None)
+
+    def _next_reference(self) -> Work | None:
+        study, jobs = self._folder.confirm, self._open_references()
+        if not jobs:
+            return None
+        self._begin_phase("references", len(jobs))
+        return self._runner.begin_reference(study, _create(study, {}, {}, {KIND: "reference"}), *jobs[0])
 
     def _open_confirmations(self, finalists: list[Finalist]) -> list[tuple[Finalist, int]]:
         """Trainings that nobody has begun; seed by seed, so that all designs have as many."""
-        done = {(t.user_attrs.get("name"), t.user_attrs.get("seed")) for t in not_interrupted(self._folder.confirm)}
+        begun = self._begun()
+        return [(f, seed) for seed in self._seeds for f in finalists if (f.name, seed) not in begun]
+
+    def _open_references(self) -> list[tuple[Reference, int]]:
+        """The same of the references."""
+        begun = self._begun()
+        return [(r, seed) for seed in self._seeds for r in self.references if (r.name, seed) not in begun]
+
+    def _begun(self) -> set[tuple[Any, Any]]:
+        """Names and seeds of the confirmation's trainings."""
+        return {(t.user_attrs.get("name"), t.user_attrs.get("seed")) for t in not_interrupted(self._folder.confirm)}
+
+    @property
+    def _seeds(self) -> range:
         first = self._setup.options.seed + _CONFIRM_SEED
-        seeds = range(first, first + self._setup.strategy.confirm.seeds)
-        return [(f, seed) for seed in seeds for f in finalists if (f.name, seed) not in done]
+        return range(first, first + self._setup.strategy.confirm.seeds)
 
     def _begin_phase(self, name: str, n_trials: int) -> None:
         if name != self._phase:
@@ -190,12 +214,12 @@ class Schedule:
 
 
 def require_scores(study: optuna.Study, folder: StudyFolder) -> None:
-    """Check that a study has a score.
+    """Check that a study has a score, the references' apart.
 
     Raises:
         AllTrialsFailed: It has none; the message gives the reasons.
     """
-    trials = not_interrupted(study)
+    trials = [t for t in not_interrupted(study) if t.user_attrs.get(KIND) != "reference"]
     scored = [t for t in trials if t.state == TrialState.COMPLETE]
     if any(not t.user_attrs.get("violations") for t in scored):
         return

@@ -104,7 +104,9 @@ class Search:
         n_search = min(strategy.trials, sum(s.n_trials for s in stages))
         n_baselines = min(strategy.confirm.baselines, len(baselines))
         those = "baseline" if n_baselines == 1 else f"{n_baselines} baselines"
-        n_confirm = (strategy.confirm.best + n_baselines + n_of_front(setup)) * strategy.confirm.seeds
+        references = self._schedule.references
+        n_confirmed = strategy.confirm.best + n_baselines + n_of_front(setup) + len(references)
+        n_confirm = n_confirmed * strategy.confirm.seeds
         n_steps = (len(baselines) + n_search) * strategy.search.steps + n_confirm * strategy.confirm.steps
         fitting = [b.design for b in baselines if setup.context.feasible(b.design)]
         # What tunes nothing takes no backward pass through the backbone, and no other trial is as fast.
@@ -119,7 +121,8 @@ class Search:
             f"Plan: {len(baselines)} baselines, then {n_search} trials of {strategy.search.steps} steps "
             f"({strategy.name}, out of {setup.space.n_designs:,} designs of space {setup.space.name}), then "
             f"{of_front}the best {strategy.confirm.best} and the best {those} with "
-            f"{strategy.confirm.seeds} seeds of {strategy.confirm.steps} steps."
+            f"{strategy.confirm.seeds} seeds of {strategy.confirm.steps} steps"
+            + (f", and likewise {' and '.join(r.name for r in references)}." if references else ".")
         )
         for s in stages if len(stages) > 1 else ():
             note(f"   {s.name:<14} {s.compared} of {s.n_choices} choices x {s.repeats} = {s.n_trials} trials")

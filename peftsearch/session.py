@@ -23,8 +23,10 @@ from peftsearch.study import SETTINGS, StudyFolder, check_settings, fetch_settin
 from peftsearch.tasks.suite import Suite
 from peftsearch.trial import TrialRunner
 
-NOT_STORED = {"runs", "storage", "engine", "ray_address", "cpus_per_trial", "gpus_per_trial", "max_concurrent"}
-"""Options that say where a study is and what runs it, and not what it is."""
+NOT_STORED = {
+    "runs", "storage", "engine", "ray_address", "cpus_per_trial", "gpus_per_trial", "max_concurrent", "baselines",
+}  # fmt: skip
+"""Options that say where a study is and what runs it, and not what it is; its references are kept with its trials."""
 
 
 def run_study(

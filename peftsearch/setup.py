@@ -22,6 +22,7 @@ from peftsearch.methods.support import require_methods
 from peftsearch.objectives import Constraints, Objective, parse_constraints, parse_objectives
 from peftsearch.options import RunOptions, check_options, strategy_of, training_of
 from peftsearch.pruners import make_pruner
+from peftsearch.references import Reference, make_reference, notes_on, parse_references, require_blocks
 from peftsearch.samplers import SamplerContext, make_sampler, require_objectives
 from peftsearch.space import Choice, DesignSpace, Dimension, SearchSpace, load_space
 from peftsearch.storage import without_password
@@ -72,6 +73,8 @@ class Setup:
     """What a trial's measures are held to."""
     memory: MemoryLimit | None
     """What a design is held to before it is trained; None without a limit."""
+    references: tuple[Reference, ...]
+    """Weights of the model itself that are trained for comparison."""
     settings: dict[str, Any]
     """What the study is about: equal settings resume it, others are refused."""
     notes: tuple[str, ...] = ()
@@ -110,13 +113,14 @@ def prepare(options: RunOptions, *, like: Setup | None = None) -> Setup:
     device = choose_device(options.device)
     autocast = choose_dtype(device, options.dtype)
     if like is None:
-        _check_space(options, space, len(objectives))
+        _check_model(options, space, len(objectives))
     suite = like.suite if like else _suite(options)
     loaded = like.loaded if like else _load(options, suite, device, autocast)
     backbone = loaded.backbone
     bound = _bound(space, backbone, len(objectives))
     budget = _budget(options, loaded)
     memory = _memory_limit(constraints, loaded)
+    references = tuple(make_reference(name, loaded) for name in parse_references(options.baselines))
     feasible = feasibility(backbone, budget, memory)
     require_a_fit(bound, backbone, budget, memory)
     context = SamplerContext(
@@ -157,12 +161,14 @@ def prepare(options: RunOptions, *, like: Setup | None = None) -> Setup:
         objectives=objectives,
         constraints=constraints,
         memory=memory,
+        references=references,
         settings=settings,
         notes=(
             *_data_notes(suite, cut, encoded),
             *space_notes(space, bound),
             *_objective_notes(strategy, objectives),
             *_memory_notes(memory, budget),
+            *notes_on(references, limited=bool(constraints.to_dict())),
         ),
     )
 
@@ -356,8 +362,8 @@ def within_positions(
     return replace(training, max_length=limit), (f"texts are cut at {limit} tokens, for which the model has positions",)
 
 
-def _check_space(options: RunOptions, space: DesignSpace, n_objectives: int) -> None:
-    """Refuse a space that the backbone cannot take, from its config, before data and weights are read."""
+def _check_model(options: RunOptions, space: DesignSpace, n_objectives: int) -> None:
+    """Refuse a space or reference that the backbone cannot take, from its config, before data and weights are read."""
     from peftsearch.backbone.outline import preview
 
     backbone = preview(
@@ -368,6 +374,8 @@ def _check_space(options: RunOptions, space: DesignSpace, n_objectives: int) -> 
     )
     if backbone is not None:
         _bound(space, backbone, n_objectives)
+        for name in parse_references(options.baselines):
+            require_blocks(name, backbone)
 
 
 def _bound(space: DesignSpace, backbone: Backbone, n_objectives: int) -> DesignSpace:

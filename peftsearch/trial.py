@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from statistics import mean
 from typing import Any
 
 import optuna
@@ -21,6 +22,7 @@ from peftsearch.fitting import fit
 from peftsearch.injection import write_state
 from peftsearch.objectives import values_of
 from peftsearch.progress import Reporter, TrialLine
+from peftsearch.references import FULL_LEARNING_RATE, Reference
 from peftsearch.samplers.context import CONSTRAINTS, REPLICATE, STAGE, score_of
 from peftsearch.setup import Setup
 from peftsearch.study import StudyFolder, state_paths
@@ -37,7 +39,7 @@ class Work:
     study: optuna.Study
     trial: optuna.Trial
     phase: str
-    """`baselines`, `search` or `confirm`."""
+    """`baselines`, `search`, `confirm` or `references`."""
     name: str
     job: Job
     line: dict[str, str]
@@ -111,6 +113,22 @@ class TrialRunner:
         self._show(work, "reused", score_of(known))
         return None
 
+    def begin_reference(self, study: optuna.Study, trial: optuna.Trial, reference: Reference, seed: int) -> Work:
+        """Claim a training of a reference, with the confirmation's settings, and write down what is known of it."""
+        _live(study, trial)
+        job = Job(
+            architecture=reference,
+            learning_rate=FULL_LEARNING_RATE,
+            steps=self.setup.strategy.confirm.steps,
+            seed=seed,
+            measure=False,
+            test=True,
+        )
+        facts = {"name": reference.name, "steps": job.steps, "seed": seed, "n_params": reference.n_params}
+        _write(trial, {**facts, "learning_rate": job.learning_rate, OWNER: self.folder.owner})
+        line = {"phase": "references", "stage": "", "name": reference.name, "detail": reference.detail}
+        return Work(study=study, trial=trial, phase="references", name=reference.name, job=job, line=line)
+
     def run(self, work: Work, engine: LocalEngine) -> None:
         """Train a trial in this process and record how it ended; it never ends the search, whatever happens to it."""
         try:
@@ -133,7 +151,9 @@ class TrialRunner:
 
     def complete(self, work: Work, outcome: Outcome) -> None:
         """Record a trained trial, its parameters before its score."""
-        facts = _measured(outcome) | self._held_to(outcome.measures)
+        facts = _measured(outcome)
+        if work.phase != "references":  # which stand outside the limits as outside the budget
+            facts |= self._held_to(outcome.measures)
         values = [outcome.score]
         tasks = self.setup.suite.tasks
         if len(tasks) > 1:
@@ -143,7 +163,9 @@ class TrialRunner:
             for state, path in zip(outcome.states, paths, strict=True):
                 write_state(state, path)
             facts["right"] = packed_hits(outcome.right)
-        if work.phase != "confirm":
+        if len(outcome.test_scores) == len(tasks):
+            facts["test_score"] = mean(outcome.test_scores)
+        if work.study is self.folder.search:
             values = values_of(outcome.score, outcome.measures, self.setup.objectives)
         if self._end(work, TrialState.COMPLETE, facts, values):
             self._show(work, "complete", outcome.score)

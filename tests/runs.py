@@ -133,7 +133,7 @@ def study(folder, which="search"):
 def story(folder, which="search"):
     """What was tried and what came of it, interrupted trials apart."""
     return [
-        (t.user_attrs["name"] if which == "confirm" else t.user_attrs.get("baseline"), t.user_attrs["design"],
+        (t.user_attrs["name"] if which == "confirm" else t.user_attrs.get("baseline"), t.user_attrs.get("design"),
          t.user_attrs.get("seed"), t.value, t.state)
         for t in study(folder, which).trials
         if t.state.is_finished() and not t.user_attrs.get("interrupted")

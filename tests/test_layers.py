@@ -32,6 +32,8 @@ LAYERS = {
         "baselines",
         "display",
         "pareto",
+        "references",
+        "in_place",
     }
     | {"regularising", "advice", "shares", "memory", "claims", "storage", "study", "found"}
     | {"refitting", "output_folder", "shapes"},
@@ -69,6 +71,7 @@ LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names}
 TORCH = {
     "methods", "backbone", "injection", "tasks", "training", "evaluate", "measure", "sensitivity", "engines", "trial",
     "priming", "reducing", "regularising", "checkpoint", "api", "export", "refitting", "trainer", "generation",
+    "in_place",
 }  # fmt: skip
 """Parts that may import torch; `backbone/anatomy.py` may not, since counting and fitting stand on it."""
 

@@ -1,5 +1,6 @@
 """The engine for many machines, on real Ray: two workers here, and a cluster of two nodes that loses one."""
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -123,6 +124,23 @@ def test_ctrl_c_is_no_loss(place, tmp_path):
     stopped = [t for t in study(tmp_path / "runs" / "r").trials if t.state == TrialState.FAIL]
     assert stopped
     assert all(t.user_attrs["by_user"] and t.user_attrs["interrupted"] for t in stopped)
+
+
+def test_references_are_trained_by_workers_too(finished, tmp_path):
+    """Their scores are those of the local engine."""
+    runs = {name: tmp_path / name for name in ("ray", "local")}
+    for name, engine in (("ray", RAY), ("local", ())):
+        shutil.copytree(finished, runs[name] / "r")
+        argv = ["run", "--resume", "--runs", str(runs[name]), "--name", "r", "--baselines", "full,top-2", *engine]
+        process = start(argv)
+        out, _ = process.communicate(timeout=120)
+        assert process.returncode == 0, out
+    rows = [yaml.safe_load((folder / "r" / "best.yaml").read_text())["comparison"] for folder in runs.values()]
+    assert [row["name"] for row in rows[0]][-2:] == ["full", "top-2"]
+    for ours, local in zip(*rows, strict=True):
+        assert ours["name"] == local["name"]
+        if ours["reference"]:
+            assert sorted(ours["validation"]["values"]) == pytest.approx(sorted(local["validation"]["values"]))
 
 
 @pytest.mark.filterwarnings("ignore")

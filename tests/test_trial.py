@@ -54,7 +54,7 @@ def parts(tmp_path):
         space=SPACE, backbone=BACKBONE, budget=BUDGET, context=ctx, strategy=strategy, constraints=Constraints(),
         sampler=make_sampler("s4", ctx, {}), pruner=make_pruner(strategy), options=SimpleNamespace(seed=0),
         training=SimpleNamespace(learning_rate=1e-3), objectives=parse_objectives("score"),
-        suite=SimpleNamespace(tasks=(None,)), memory=None,
+        suite=SimpleNamespace(tasks=(None,)), memory=None, loaded=None, references=(),
     )  # fmt: skip
     folder, shown = StudyFolder(tmp_path / "r", {"a": 1}), Shown()
     runner = TrialRunner(setup, folder, shown)

@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from peftsearch.architecture import Architecture
+from peftsearch.references import Reference
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
-    """One training of one architecture."""
+    """One training of one architecture, or of weights of the model itself."""
 
-    architecture: Architecture
+    architecture: Architecture | Reference
+    """What goes in; a reference trains the model's own weights in its place."""
     learning_rate: float
     """Base rate, before the methods' scales."""
     steps: int
@@ -24,7 +26,11 @@ class Job:
     keep_state: bool = False
     """Whether the outcome holds the trained parameters."""
     measure: bool = True
-    """Whether the architecture's costs are measured after the training, which changes nothing else."""
+    """Whether the architecture's costs are measured after the training, which changes nothing else; not those of a
+    reference."""
+    test: bool = False
+    """Whether the outcome holds the score on the test split: of a reference, whose weights, as many as the model's, are
+    kept by nobody."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,3 +58,5 @@ class Outcome:
     """What the architecture costs; see `Meter.measure`. Empty where the job did not ask."""
     states: tuple[bytes, ...] = ()
     """The trained parameters of each task in safetensors' format, where the job asked for them."""
+    test_scores: tuple[float, ...] = ()
+    """Score of each task on its test split, where the job asked for it; tasks without one are left out."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 import torch
 
@@ -15,10 +17,12 @@ from peftsearch.backbone.heads import Head, make_heads, wearing
 from peftsearch.backbone.load import LoadedBackbone, n_head_params, reset_head
 from peftsearch.engines.job import Job, Outcome
 from peftsearch.evaluate import Objective
+from peftsearch.in_place import in_place, in_place_groups
 from peftsearch.injection import inject, load_state, packed_state, param_groups
 from peftsearch.measure import Meter
 from peftsearch.priming import N_BATCHES as PRIMING_BATCHES
 from peftsearch.priming import needs_priming, prime
+from peftsearch.references import Reference
 from peftsearch.tasks.encode import EncodedSplit, EncodedTask, batches
 from peftsearch.tasks.suite import Suite
 from peftsearch.training import TrainingLog, TrainingSettings, train
@@ -44,6 +48,7 @@ class _Part:
     train_s: float
     measures: dict[str, float]
     state: bytes | None
+    test: float | None
 
 
 class LocalEngine:
@@ -149,20 +154,21 @@ class LocalEngine:
             wall_s=time.perf_counter() - started,
             measures=parts[0].measures,
             states=tuple(part.state for part in parts if part.state is not None),
+            test_scores=tuple(part.test for part in parts if part.test is not None),
         )
 
     def _train(self, track: _Track, job: Job, measure: bool) -> Generator[tuple[int, float], None, _Part]:
         """Train on one task; yields step and score of each validation before the last."""
         model, backbone = self._loaded.model, self._loaded.backbone
         stops = evaluation_steps(job.steps, job.evaluations)
-        with wearing(model, track.head), inject(model, job.architecture, backbone, seed=job.seed):
+        with wearing(model, track.head), self._ready(job):
             reset_head(model, backbone, job.seed)
             if needs_priming(model):
                 self._prime(track, job.seed)
             torch.manual_seed(job.seed)
             steps = train(
                 model,
-                param_groups(model, job.learning_rate),
+                self._groups(job),
                 batches(track.encoded.train, self._settings.batch_size, seed=job.seed, steps=job.steps),
                 n_steps=job.steps,
                 settings=self._settings,
@@ -180,15 +186,30 @@ class LocalEngine:
                     yield step, self._score(track, track.encoded.validation)[0]
             score, right = self._score(track, track.encoded.validation)
             tail = log.losses[-max(1, len(log.losses) // 10) :]
+            inside = job.architecture
             return _Part(
                 score=score,
                 right=right,
                 n_head=n_head_params(self._loaded),
                 loss=mean(tail),
                 train_s=log.train_s,
-                measures=self._meter.measure(job.architecture, log.step_s) if measure else {},
+                measures=(
+                    self._meter.measure(inside, log.step_s) if measure and isinstance(inside, Architecture) else {}
+                ),
                 state=packed_state(model) if job.keep_state else None,
+                test=self._score(track, track.encoded.test)[0] if job.test and track.encoded.test else None,
             )
+
+    def _ready(self, job: Job) -> AbstractContextManager[object]:
+        """The model with what a job trains; as it was before at the end."""
+        if isinstance(job.architecture, Reference):
+            return in_place(self._loaded.model, job.architecture.modules)
+        return inject(self._loaded.model, job.architecture, self._loaded.backbone, seed=job.seed)
+
+    def _groups(self, job: Job) -> list[dict[str, Any]]:
+        """AdamW's parameter groups."""
+        groups = in_place_groups if isinstance(job.architecture, Reference) else param_groups
+        return groups(self._loaded.model, job.learning_rate)
 
     def _prime(self, track: _Track, seed: int) -> None:
         prime(

@@ -1,4 +1,4 @@
-"""The confirmed designs beside the baselines: means and spreads over seeds, and apart from them the short runs."""
+"""The confirmed designs beside baselines and references: means and spreads over seeds; apart, the short runs."""
 
 from __future__ import annotations
 
@@ -26,11 +26,13 @@ class Confirmed:
     """Empty where the test split was not read."""
     short: float | None
     """Score of the short training in the search."""
+    reference: bool = False
+    """Whether the model's own weights are trained, outside the budget."""
 
     @property
     def title(self) -> str:
-        """The name, marked where it is a baseline."""
-        return f"{self.name} (baseline)" if self.baseline else self.name
+        """The name, marked where it is a baseline or a reference."""
+        return self.name + (" (baseline)" if self.baseline else " (reference)" if self.reference else "")
 
 
 def spread(values: Sequence[float]) -> float | None:
@@ -39,7 +41,7 @@ def spread(values: Sequence[float]) -> float | None:
 
 
 def confirmed(record: Record) -> list[Confirmed]:
-    """The confirmed designs with a score, best mean first."""
+    """The confirmed designs with a score, best mean first; references behind them."""
     baselines = {t.name for t in record.search if t.kind == "baseline"}
     short = {t.name: t.score for t in record.search if t.score is not None}
     names = dict.fromkeys(t.name for t in record.confirm if t.score is not None)
@@ -55,9 +57,10 @@ def confirmed(record: Record) -> list[Confirmed]:
                 validation=tuple(t.score for t in own if t.score is not None),
                 test=tuple(record.test_scores[k] for k in keys if k in record.test_scores),
                 short=short.get(name),
+                reference=own[0].kind == "reference",
             )
         )
-    return sorted(found, key=lambda c: -mean(c.validation))
+    return sorted(found, key=lambda c: (c.reference, -mean(c.validation)))
 
 
 def comparison(record: Record) -> Section:
@@ -67,13 +70,17 @@ def comparison(record: Record) -> Section:
     if designs:
         n_seeds = sorted({len(c.validation) for c in designs})
         n = f"{n_seeds[0]}" if len(n_seeds) == 1 else f"{n_seeds[0]} to {n_seeds[-1]}"
+        read, apart = "the pick and the best baseline", ""
+        if any(c.reference for c in designs):
+            read = "the pick, the best baseline and the references"
+            apart = " References train the model's own weights, outside the budget, and are never picked."
         items += [
             Chart(
                 figure=_means(designs, record.metric),
                 description="Mean score of each confirmed design with its standard deviation over seeds",
                 caption=f"Full trainings, n = {n} seeds each. Large marks: means; bars: one standard deviation over "
                 "seeds (n - 1), not the standard error; small marks: each seed. The validation split also chose the "
-                "designs; the test split, where there is one, was read once, for the pick and the best baseline.",
+                f"designs; the test split, where there is one, was read once, for {read}.{apart}",
                 height=150 + 52 * len(designs),
             ),
             _table(designs, record),
@@ -87,10 +94,12 @@ def _means(designs: Sequence[Confirmed], metric: str) -> dict[str, Any]:
     """One row for each design; validation above, test below."""
     rows = {c.name: i for i, c in enumerate(designs)}
     groups = [
-        ("validation, found by the search", "--blue", "circle", [c for c in designs if not c.baseline], False),
+        ("validation, found by the search", "--blue", "circle",
+         [c for c in designs if not (c.baseline or c.reference)], False),
         ("validation, baseline", "--orange", "square", [c for c in designs if c.baseline], False),
+        ("validation, reference", "--grey", "triangle-up", [c for c in designs if c.reference], False),
         ("test", "--green", "diamond", [c for c in designs if c.test], True),
-    ]
+    ]  # fmt: skip
     data: list[dict[str, Any]] = []
     for name, colour, symbol, own, test in groups:
         shift = 0.24 if test else 0.0

@@ -22,6 +22,8 @@ def command(record: Record) -> str | None:
     words = ["peftsearch", "run"]
     for key, value in options.items():
         words += _words(f"--{str(key).replace('_', '-')}", value)
+    if record.references:
+        words += ["--baselines", ",".join(record.references)]
     parent = str(record.path.parent)
     if parent != "runs":
         words += ["--runs", parent]

@@ -17,6 +17,7 @@ from peftsearch.architecture import Design
 from peftsearch.catalog import read_yaml
 from peftsearch.display import design_line
 from peftsearch.errors import ConfigError, StudyError, one_line
+from peftsearch.references import REFERENCES
 from peftsearch.samplers.context import INTERRUPTED, KIND, STAGE
 from peftsearch.storage import storage_faults
 from peftsearch.study import read_settings
@@ -38,7 +39,7 @@ class TrialRecord:
     """Optuna's number, in its own study."""
     name: str
     kind: str
-    """`baseline`, `search` or `confirm`."""
+    """`baseline`, `search`, `confirm` or `reference`."""
     state: str
     """`complete`, `pruned`, `failed`, `running`, `waiting`, `infeasible` (does not fit) or `interrupted`."""
     stage: str
@@ -85,6 +86,8 @@ class Record:
     """Closed stages, as `samplers.s4.StageRecord.to_dict` writes them."""
     test_scores: Mapping[str, float]
     """Test scores under `name/seed`."""
+    references: tuple[str, ...]
+    """Names of the references."""
 
     @property
     def metric(self) -> str:
@@ -142,14 +145,18 @@ def read_record(path: Path, storage: str = "") -> Record:
     if not trials["search"]:
         raise StudyError(f"{path}: the study has no trials yet; `peftsearch run` with its settings goes on with it")
     objectives = objectives_of(settings)
+    confirm = tuple(trial_record(t, "confirm", objectives) for t in trials.get("confirm", ()))
+    kept = attributes.get("confirm", {})
+    own_tests = {f"{t.name}/{t.facts['seed']}": t.facts["test_score"] for t in confirm if "test_score" in t.facts}
     return Record(
         path=path,
         settings=settings,
         best=_read_best(path),
         search=tuple(trial_record(t, "search", objectives) for t in trials["search"]),
-        confirm=tuple(trial_record(t, "confirm", objectives) for t in trials.get("confirm", ())),
+        confirm=confirm,
         stages=tuple(attributes["search"].get("stages", ())),
-        test_scores=dict(attributes.get("confirm", {}).get("test_scores", {})),
+        test_scores=dict(kept.get("test_scores", {})) | own_tests,
+        references=tuple(map(str, kept.get(REFERENCES, ()))),
     )
 
 
@@ -201,7 +208,7 @@ def trial_record(trial: FrozenTrial, study: str, objectives: Sequence[str] = ("s
     return TrialRecord(
         number=trial.number,
         name=str(facts.get("name") or facts.get("baseline") or f"number {trial.number}"),
-        kind="confirm" if study == "confirm" else str(facts.get(KIND, "search")),
+        kind=str(facts.get(KIND, study)),
         state=state,
         stage=str(trial.system_attrs.get(STAGE, "")),
         score=_score(trial, objectives) if trial.state == TrialState.COMPLETE else None,

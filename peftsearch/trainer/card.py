@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from peftsearch.backbone.load import DEMO
+from peftsearch.references import is_in_place, n_top
 from peftsearch.tasks.hub import parse_address
 from peftsearch.tasks.text_metrics import PACKAGES
 
@@ -51,12 +52,12 @@ def _front_matter(settings: Mapping[str, Any], metrics: Mapping[str, Any]) -> st
         for metric, split, scores in scored
         if metric in HUB_METRICS
     ]
-    full = settings["method"] == "full"
+    whole = is_in_place(settings["method"])
     data = ModelCardData(
         base_model=base,
-        library_name="transformers" if full else "peftsearch",
+        library_name="transformers" if whole else "peftsearch",
         pipeline_tag=_pipeline(task),
-        tags=["peftsearch", *([] if full else ["parameter-efficient-fine-tuning", *_methods(settings)])],
+        tags=["peftsearch", *([] if whole else ["parameter-efficient-fine-tuning", *_methods(settings)])],
         datasets=[dataset] if dataset else None,
         metrics=list(dict.fromkeys(result.metric_type for result in results)),
         model_name=_title(settings),
@@ -139,7 +140,8 @@ def _unit(task: Mapping[str, Any]) -> list[str]:
 
 def _architecture(settings: Mapping[str, Any]) -> list[str]:
     if settings["architecture"] is None:
-        return ["All parameters (full fine-tuning)."]
+        n_blocks = n_top(settings["method"])
+        return ["All parameters (full fine-tuning)." if n_blocks is None else f"The top {n_blocks} blocks in full."]
     blocks = settings["architecture"]["blocks"]
     if not blocks:
         return ["The task head alone."]

@@ -9,10 +9,9 @@ from typing import Literal
 
 from peftsearch.errors import ConfigError, unknown_name
 from peftsearch.methods import METHODS
+from peftsearch.references import FULL, is_in_place
 
 MAX_SEED = 2**31 - 1
-FULL = "full"
-"""Name of full fine-tuning, beside the methods and `head`."""
 HEAD = "head"
 """Name of training the head alone."""
 PLAIN = "none"
@@ -32,7 +31,7 @@ class TrainOptions:
     resume: bool = False
     """Whether an unfinished training in `output` goes on."""
     method: str | None = None
-    """Reference in place of the found design: one method on all blocks, `head` or `full`."""
+    """Reference in place of the found design: one method on all blocks, `head`, `full`, or `top-2` blocks."""
     budget: str | None = None
     """Budget of a reference, or of the design on another model; None takes the run's."""
     model: str | None = None
@@ -90,9 +89,10 @@ def check_train_options(options: TrainOptions) -> None:
             "train needs the best.yaml of a run; or --method full, or --method lora --budget 0.1%, with --model and "
             "--task"
         )
-    if options.method is not None and options.method not in {*METHODS, FULL, HEAD}:
-        raise ConfigError(unknown_name("method", options.method, (*METHODS, FULL, HEAD)))
-    if options.method in (FULL, HEAD) and options.budget is not None:
+    in_place = is_in_place(options.method)
+    if options.method is not None and not in_place and options.method not in {*METHODS, HEAD}:
+        raise ConfigError(unknown_name("method", options.method, (*METHODS, FULL, "top-1", "top-2", HEAD)))
+    if (in_place or options.method == HEAD) and options.budget is not None:
         raise ConfigError(f"--budget: --method {options.method} has no budget; leave one of them out")
     if options.best is None and options.budget is None and options.method in METHODS:
         raise ConfigError(
@@ -118,10 +118,10 @@ def check_train_options(options: TrainOptions) -> None:
 def _check_packing(options: TrainOptions) -> None:
     if options.quantize in (None, PLAIN):
         return
-    if options.method == FULL:
+    if is_in_place(options.method):
         raise ConfigError(
-            f"--quantize {options.quantize}: --method full trains the weights themselves, and packed ones cannot be "
-            "trained; leave one of them out"
+            f"--quantize {options.quantize}: --method {options.method} trains the weights themselves, and packed ones "
+            "cannot be trained; leave one of them out"
         )
     from peftsearch.backbone.quantised import check_quantisation
 

@@ -13,6 +13,7 @@ from peftsearch.backbone.load import quiet
 from peftsearch.generation import score_texts
 from peftsearch.injection import remove
 from peftsearch.reducing import reduce
+from peftsearch.references import Reference
 from peftsearch.study import write_atomically
 from peftsearch.tasks.pairs import EncodedPairs
 from peftsearch.trainer.card import model_card
@@ -147,7 +148,7 @@ def _write(plan: Plan, folder: Path, courses: Sequence[Course], metrics: dict[st
 
 
 def _save(plan: Plan, folder: Path, model: Any) -> None:
-    if plan.architecture is None:
+    if isinstance(plan.architecture, Reference):
         labels = dict(enumerate(plan.task.labels))
         model.config.id2label = labels or model.config.id2label
         model.config.label2id = {name: i for i, name in model.config.id2label.items()}

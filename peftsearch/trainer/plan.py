@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from math import ceil
 from typing import Any
@@ -21,10 +21,12 @@ from peftsearch.errors import ConfigError
 from peftsearch.evaluate import Objective
 from peftsearch.fitting import fit
 from peftsearch.found import require_same_backbone
+from peftsearch.in_place import in_place, in_place_groups
 from peftsearch.injection import inject, param_groups
 from peftsearch.methods.support import require_methods
 from peftsearch.priming import N_BATCHES as PRIMING_BATCHES
 from peftsearch.priming import needs_priming, prime
+from peftsearch.references import FULL_LEARNING_RATE, Reference, is_in_place, make_reference
 from peftsearch.refitting import refit
 from peftsearch.setup import plain, within_positions
 from peftsearch.shares import n_changed
@@ -32,9 +34,8 @@ from peftsearch.tasks import Task
 from peftsearch.tasks.encode import EncodedTask, batches, encode
 from peftsearch.tasks.pairs import EncodedPairs
 from peftsearch.trainer.folder import FORMAT
-from peftsearch.trainer.options import FULL, HEAD, PLAIN, TrainOptions, check_train_options
+from peftsearch.trainer.options import HEAD, PLAIN, TrainOptions, check_train_options
 from peftsearch.trainer.processes import Processes
-from peftsearch.trainer.snapshot import trained
 from peftsearch.trainer.source import Run, find_data, load_data, read_run
 from peftsearch.training import TrainingSettings
 
@@ -42,8 +43,6 @@ EPOCHS = 3.0
 """Passes over the training split where neither epochs nor steps are asked for."""
 EVALUATIONS = 10
 """Evaluations of a training where `--eval-every` is not given."""
-FULL_LEARNING_RATE = 5e-5
-"""Rate of full fine-tuning, the largest of those that BERT's authors try (arXiv 1810.04805, app. A.3)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,8 +54,8 @@ class Plan:
     data: EncodedTask
     objective: Objective
     loaded: LoadedBackbone
-    architecture: Architecture | None
-    """What goes in; None trains the whole model."""
+    architecture: Architecture | Reference
+    """What goes in; a reference trains weights of the model itself."""
     training: TrainingSettings
     n_steps: int
     eval_every: int
@@ -75,8 +74,7 @@ class Plan:
     def ready(self, seed: int) -> Iterator[nn.Module]:
         """The model as a seed begins with it; afterwards it is as it was before, bit for bit."""
         model, backbone = self.loaded.model, self.loaded.backbone
-        inside = whole(model) if self.architecture is None else inject(model, self.architecture, backbone, seed=seed)
-        with inside:
+        with self._inside(seed):
             reset_head(model, backbone, seed)
             if needs_priming(model):
                 prime(
@@ -88,27 +86,15 @@ class Plan:
                 )
             yield model
 
+    def _inside(self, seed: int) -> AbstractContextManager[object]:
+        if isinstance(self.architecture, Reference):
+            return in_place(self.loaded.model, self.architecture.modules)
+        return inject(self.loaded.model, self.architecture, self.loaded.backbone, seed=seed)
+
     def groups(self) -> list[dict[str, Any]]:
         """AdamW's parameter groups of the model while it is `ready`; none has weight decay."""
-        rate = self.training.learning_rate
-        if self.architecture is not None:
-            return param_groups(self.loaded.model, rate)
-        return [{"name": FULL, "params": list(trained(self.loaded.model).values()), "lr": rate, "weight_decay": 0.0}]
-
-
-@contextmanager
-def whole(model: nn.Module) -> Iterator[None]:
-    """Make every parameter trainable; afterwards values and flags are as before."""
-    before = {name: (p.detach().clone(), p.requires_grad) for name, p in model.named_parameters()}
-    model.requires_grad_(True)
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                parameter.copy_(before[name][0])
-                parameter.requires_grad_(before[name][1])
-                parameter.grad = None
+        groups = in_place_groups if isinstance(self.architecture, Reference) else param_groups
+        return groups(self.loaded.model, self.training.learning_rate)
 
 
 def prepare(options: TrainOptions) -> Plan:
@@ -121,7 +107,7 @@ def prepare(options: TrainOptions) -> Plan:
     run = None if options.best is None else read_run(options.best)
     training = _training(options, run)
     data = find_data(options, run)
-    processes = Processes(options.device, unused=options.method == FULL)
+    processes = Processes(options.device, unused=is_in_place(options.method))
     autocast = choose_dtype(processes.device, options.dtype)
     task, notes = load_data(data, run)
     _check_methods(options, run)
@@ -142,11 +128,13 @@ def prepare(options: TrainOptions) -> Plan:
         "method": options.method or "found",
         "model": _model_facts(loaded, quantize),
         "task": _task_facts(encoded, objective, data),
-        "n_params": loaded.backbone.n_params if architecture is None else architecture.n_params,
-        "n_changed": loaded.backbone.n_params if architecture is None else n_changed(architecture, loaded.backbone),
+        "n_params": architecture.n_params,
+        "n_changed": architecture.n_params
+        if isinstance(architecture, Reference)
+        else n_changed(architecture, loaded.backbone),
         "budget": budget,
         "design": None if design is None else plain(design.to_dict()),
-        "architecture": None if architecture is None else _labelled(architecture, loaded),
+        "architecture": None if isinstance(architecture, Reference) else _labelled(architecture, loaded),
         "training": {
             **plain(asdict(training)),
             "steps": n_steps,
@@ -213,7 +201,7 @@ def _training(options: TrainOptions, run: Run | None) -> TrainingSettings:
     """The run's training settings with the options' own numbers put in."""
     known = set(asdict(TrainingSettings()))
     settings = {} if run is None else {key: value for key, value in run.training.items() if key in known}
-    if options.method == FULL:
+    if is_in_place(options.method):
         settings["learning_rate"] = FULL_LEARNING_RATE
     given = {key: getattr(options, key) for key in ("learning_rate", "batch_size", "max_length")}
     return TrainingSettings.from_dict(
@@ -223,7 +211,7 @@ def _training(options: TrainOptions, run: Run | None) -> TrainingSettings:
 
 def _check_methods(options: TrainOptions, run: Run | None) -> None:
     """Refuse methods that the backbone cannot take, from its config, before its weights are read."""
-    if options.method in (FULL, HEAD):
+    if options.method == HEAD or is_in_place(options.method):
         return
     name, revision = _model(options, run)
     backbone = preview(name, revision=revision, trust_remote_code=options.trust_remote_code, anatomy=options.anatomy)
@@ -238,8 +226,8 @@ def _packing(options: TrainOptions, run: Run | None) -> tuple[str | None, tuple[
     if options.quantize is not None:
         return (None if options.quantize == PLAIN else options.quantize), ()
     quantize = None if run is None else run.found.quantize
-    if quantize is not None and options.method == FULL:
-        return None, (f"full fine-tuning trains weights of full precision, not the run's {quantize}",)
+    if quantize is not None and is_in_place(options.method):
+        return None, (f"--method {options.method} trains weights of full precision, not the run's {quantize}",)
     return quantize, ()
 
 
@@ -276,11 +264,11 @@ def _load(
 
 def _architecture(
     options: TrainOptions, run: Run | None, loaded: LoadedBackbone
-) -> tuple[Design | None, Architecture | None, str | None, tuple[str, ...]]:
+) -> tuple[Design | None, Architecture | Reference, str | None, tuple[str, ...]]:
     """Design, architecture, budget, and what the user should know of them."""
     backbone = loaded.backbone
-    if options.method == FULL:
-        return None, None, None, ()
+    if options.method is not None and is_in_place(options.method):
+        return None, make_reference(options.method, loaded, "--method"), None, ()
     if options.method == HEAD:
         return Design(grouping="uniform", allocation=(1.0,), methods=((),)), Architecture(placements=()), None, ()
     budget = options.budget or (run.budget if run is not None else None)

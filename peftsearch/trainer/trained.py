@@ -17,12 +17,12 @@ from peftsearch.backbone.device import choose_device, choose_dtype
 from peftsearch.backbone.load import LoadedBackbone, decoder_start, load_backbone
 from peftsearch.errors import BackboneError, CheckpointError, ConfigError
 from peftsearch.evaluate import logits_of
+from peftsearch.references import is_in_place
 from peftsearch.tasks.columns import Columns
 from peftsearch.tasks.encode import encode_any
 from peftsearch.tasks.pairs import EncodedPairs, encode_pair_split
 from peftsearch.tasks.task import Split
 from peftsearch.trainer.folder import read_training
-from peftsearch.trainer.options import FULL
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -121,7 +121,7 @@ def load_trained(path: Path, arguments: argparse.Namespace) -> Trained:
     if arguments.batch_size is not None and arguments.batch_size < 1:
         raise ConfigError(f"--batch-size must be at least 1, got {arguments.batch_size}")
     try:
-        is_full = settings["method"] == FULL
+        is_whole = is_in_place(settings["method"])  # the folder holds the whole model
         n_labels, kind = max(1, len(settings["task"]["labels"])), settings["task"]["kind"]
         batch_size = arguments.batch_size or 2 * settings["training"]["batch_size"]
         quantize = settings["model"].get("quantize")
@@ -129,7 +129,7 @@ def load_trained(path: Path, arguments: argparse.Namespace) -> Trained:
         raise CheckpointError(f"{path}: training.yaml is damaged: {type(error).__name__} {error}") from error
     options = {"device": device, "trust_remote_code": arguments.trust_remote_code, "anatomy": arguments.anatomy}
     problem = kind if kind in ("regression", "generation") else None
-    if is_full:
+    if is_whole:
         loaded = load_backbone(path, num_labels=n_labels, problem_type=problem, **options)
     else:
         saved = checkpoint.read_checkpoint(path)

@@ -23,7 +23,7 @@ def train(calm):
     _, model, files = calm
 
     def run(output, *more, method="lora"):
-        budget = () if method in ("full", "head") else ("--budget", "20%")
+        budget = () if method in ("full", "top-2", "head") else ("--budget", "20%")
         source = ("--model", model, "--train", files[0], "--validation", files[1], "--test", files[1])
         return call("train", "--method", method, *budget, *source, "--device", "cpu", "--output", output, *more)
 

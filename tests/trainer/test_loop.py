@@ -13,12 +13,12 @@ from peftsearch.backbone.load import load_backbone, reset_head
 from peftsearch.budget import parse_budget
 from peftsearch.evaluate import Objective
 from peftsearch.fitting import fit
+from peftsearch.in_place import in_place
 from peftsearch.injection import inject, param_groups
 from peftsearch.methods import METHODS
 from peftsearch.tasks import resolve_task
 from peftsearch.tasks.encode import batches, encode
 from peftsearch.trainer.loop import checkpointing, shares
-from peftsearch.trainer.plan import whole
 from peftsearch.training import TrainingSettings
 from peftsearch.training import train as train_plainly
 from tests.methods import place, settle
@@ -81,7 +81,7 @@ def test_checkpointed_blocks_have_the_same_gradients(method, family):
     """With dropout: what is computed anew must draw the same numbers, too."""
     model = FAMILIES[family]()
     backbone = detect(model)
-    inside = whole(model) if method == "full" else inject(model, place(backbone, **{method: 2}), backbone)
+    inside = in_place(model) if method == "full" else inject(model, place(backbone, **{method: 2}), backbone)
     calls = []
     model.get_submodule(backbone.blocks[0].attention.path).register_forward_hook(lambda *_: calls.append(1))
     found = []

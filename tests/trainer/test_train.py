@@ -4,8 +4,10 @@ import json
 import shutil
 
 import pytest
+import torch
 import yaml
 from huggingface_hub import ModelCard
+from safetensors.torch import load_file
 
 import peftsearch
 from peftsearch.trainer.folder import PROGRESS
@@ -88,6 +90,25 @@ def test_full_fine_tuning_is_a_plain_model(train, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["score"] == metrics(output)["test"]["mean"]
 
 
+def test_the_top_blocks_alone_are_trained(calm, train, tmp_path, capsys):
+    """Blocks cut short by checkpointing, whose inputs need no gradient, give the same."""
+    _, model, _ = calm
+    output, cut = tmp_path / "top", tmp_path / "cut"
+    short = ("--steps", "6", "--eval-every", "3", "--learning-rate", "1e-3")
+    assert train(output, *short, method="top-2") == 0
+    assert train(cut, *short, "--gradient-checkpointing", method="top-2") == 0
+    assert (output / "curve.csv").read_text() == (cut / "curve.csv").read_text()
+    before, after = (load_file(folder / "model.safetensors") for folder in (model, output))
+    changed = {name for name in after if not torch.equal(before[name], after[name])}
+    top = ("bert.encoder.layer.2.", "bert.encoder.layer.3.")
+    assert {name for name in after if name.startswith((*top, "classifier."))} == changed
+    assert metrics(output)["n_params"] == sum(after[n].numel() for n in after if n.startswith(top))
+    assert "The top 2 blocks in full." in (output / "README.md").read_text()
+    capsys.readouterr()
+    assert call("evaluate", output, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["score"] == metrics(output)["test"]["mean"]
+
+
 class TestRefused:
     def test_an_output_that_exists(self, train, trained, capsys):
         before = (trained / "metrics.json").read_bytes()
@@ -113,6 +134,9 @@ class TestRefused:
             (("--method", "lorra"), "did you mean 'lora'?"),
             (("--method", "lora"), "needs --budget"),
             (("--method", "full", "--budget", "1%"), "has no budget"),
+            (("--method", "top-2", "--budget", "1%"), "has no budget"),
+            (("--method", "top-2", "--quantize", "nf4"), "packed ones cannot be trained"),
+            (("--method", "top-0"), "did you mean 'top-"),
             (("--method", "head", "--steps", "0"), "--steps must be at least 1"),
             (("--method", "head", "--steps", "1", "--epochs", "1"), "give one of them"),
         ],

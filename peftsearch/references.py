@@ -1,0 +1,147 @@
+"""Reference points of a study: the model's own weights trained in place, in full or those of its top blocks.
+
+They stand outside the budget: they show what the designs are measured against, and are never chosen.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from peftsearch.errors import ConfigError, one_line, unknown_name
+
+if TYPE_CHECKING:
+    import optuna
+
+    from peftsearch.backbone.anatomy import Backbone
+    from peftsearch.backbone.load import LoadedBackbone
+
+FULL = "full"
+"""Name of full fine-tuning."""
+FULL_LEARNING_RATE = 5e-5
+"""Rate of weights that are trained in place, the largest of those that BERT's authors try (1810.04805, app. A.3)."""
+REFERENCES = "references"
+"""User attribute of the confirmation's study: the names of its references."""
+_TOP = re.compile(r"top-([1-9][0-9]{0,3})")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reference:
+    """Which of a model's own weights are trained."""
+
+    name: str
+    """`full`, or `top-2` for the last two blocks."""
+    modules: tuple[str, ...]
+    """Paths of the modules that are trained, the head's among them; one empty path is the whole model."""
+    n_params: int
+    """Their parameters, the head apart; shared ones count once."""
+
+    @property
+    def detail(self) -> str:
+        """What is trained, in words."""
+        n_blocks = n_top(self.name)
+        if n_blocks is None:
+            return "all weights of the model"
+        return "the weights of the last block" if n_blocks == 1 else f"the weights of the last {n_blocks} blocks"
+
+
+def n_top(name: str | None) -> int | None:
+    """The blocks of a name such as `top-2`; None for other names."""
+    found = None if name is None else _TOP.fullmatch(name)
+    return None if found is None else int(found[1])
+
+
+def is_in_place(name: str | None) -> bool:
+    """Whether a name stands for weights that are trained in place."""
+    return name == FULL or n_top(name) is not None
+
+
+def parse_references(text: str | None) -> tuple[str, ...]:
+    """The names of `--baselines`, in its order.
+
+    Args:
+        text: Names with commas between; None is none.
+
+    Raises:
+        ConfigError: One is empty, unknown, or named twice.
+    """
+    names = () if text is None else tuple(part.strip() for part in text.split(","))
+    for name in names:
+        if not name:
+            raise ConfigError(f"--baselines {one_line(text, 60)!r} has an empty entry; write full,top-2")
+        if not is_in_place(name):
+            raise ConfigError(
+                f"--baselines: {unknown_name('reference', name, (FULL, 'top-1', 'top-2'))}, or any other number of "
+                "blocks; single methods are compared without being asked for"
+            )
+        if names.count(name) > 1:
+            raise ConfigError(f"--baselines {one_line(text, 60)!r} names {name!r} twice; name it once")
+    return names
+
+
+def require_blocks(name: str, backbone: Backbone, option: str = "--baselines") -> None:
+    """Check that the backbone has the blocks of a reference.
+
+    Raises:
+        ConfigError: Its last stack has fewer.
+    """
+    stack, n_blocks = backbone.stacks[-1], n_top(name)
+    if n_blocks is not None and n_blocks > len(stack.blocks):
+        raise ConfigError(
+            f"{option} {name}: the {stack.name} of {backbone.name} has {len(stack.blocks)} blocks; "
+            f"give at most top-{len(stack.blocks)}"
+        )
+
+
+def make_reference(name: str, loaded: LoadedBackbone, option: str = "--baselines") -> Reference:
+    """What a name stands for in a model.
+
+    Blocks are counted from the end of the last stack. With them the head is trained; embeddings, other stacks and what
+    lies between the last block and the head stay frozen.
+
+    Args:
+        name: `full` or `top-2`.
+        loaded: The model, whose weights are not packed.
+        option: Where the name was given, for the message.
+
+    Raises:
+        ConfigError: The model has fewer blocks.
+    """
+    model, backbone, n_blocks = loaded.model, loaded.backbone, n_top(name)
+    require_blocks(name, backbone, option)
+    blocks = () if n_blocks is None else backbone.stacks[-1].blocks[-n_blocks:]
+    modules = ("",) if n_blocks is None else (*(block.path for block in blocks), *backbone.head)
+    head = {id(p) for path in backbone.head for p in model.get_submodule(path).parameters()}
+    sizes = {id(p): p.numel() for path in modules for p in model.get_submodule(path).parameters()}
+    return Reference(name=name, modules=modules, n_params=sum(n for key, n in sizes.items() if key not in head))
+
+
+def notes_on(references: Sequence[Reference], limited: bool) -> tuple[str, ...]:
+    """What the user should know of references before they are trained.
+
+    Args:
+        references: Of the study.
+        limited: Whether the designs are held to limits.
+    """
+    if not references:
+        return ()
+    each = ", ".join(f"{r.name} {r.n_params:,}" for r in references)
+    holds = "neither the budget nor the limits hold" if limited else "the budget does not hold"
+    return (f"references train the model's own weights ({each}): {holds} for them, and a copy is kept meanwhile",)
+
+
+def references_of(confirm: optuna.Study, loaded: LoadedBackbone, asked: Sequence[str] = ()) -> tuple[Reference, ...]:
+    """The references of a study: those that any of its processes was asked for.
+
+    Args:
+        confirm: The study of the confirmation, which keeps their names.
+        loaded: The model.
+        asked: Names that this process was asked for; they are kept from now on.
+    """
+    known = list(confirm.user_attrs.get(REFERENCES, ()))
+    names = list(dict.fromkeys([*known, *asked]))
+    if names != known:
+        confirm.set_user_attr(REFERENCES, names)
+    return tuple(make_reference(name, loaded) for name in names)
