@@ -255,7 +255,7 @@ def test_memory_on_a_gpu_is_the_allocators_peak_and_the_states(monkeypatch):
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: told.append("reset"))
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: told.append("peak") or 1000)
     loss = meter._loss
-    monkeypatch.setattr(meter, "_loss", lambda: told.append("step") or loss())
+    monkeypatch.setattr(meter, "_loss", lambda *given: told.append("step") or loss(*given))
     with inject(model, architecture, backbone):
         assert meter._peak_on_gpu() == 1000 + 2 * 4 * (architecture.n_params + 2 * D + 2)
     assert told == ["reset", "step", "peak"]

@@ -63,6 +63,7 @@ CANNOT = {
     ("bitfit", "t5"): "T5's maps and norms have no biases",
     ("prompt", "t5"): "the prompt stands in front of the one stack's input",
     ("ptuning", "t5"): "as prompt",
+    ("unipelt", "t5"): "its gates average over whole texts, which a decoder must not read",
     ("ladder", "t5"): "the side network reads the one stack's hidden states",
 }
 NOT_IN_THE_SURVEY = {

@@ -16,6 +16,7 @@ from peftsearch.fitting import fit
 from peftsearch.in_place import in_place
 from peftsearch.injection import inject, param_groups
 from peftsearch.methods import METHODS
+from peftsearch.methods.support import find_obstacle
 from peftsearch.tasks import resolve_task
 from peftsearch.tasks.encode import batches, encode
 from peftsearch.trainer.loop import checkpointing, shares
@@ -81,6 +82,8 @@ def test_checkpointed_blocks_have_the_same_gradients(method, family):
     """With dropout: what is computed anew must draw the same numbers, too."""
     model = FAMILIES[family]()
     backbone = detect(model)
+    if method != "full" and find_obstacle(method, backbone) is not None:
+        pytest.skip("cannot act there")
     inside = in_place(model) if method == "full" else inject(model, place(backbone, **{method: 2}), backbone)
     calls = []
     model.get_submodule(backbone.blocks[0].attention.path).register_forward_hook(lambda *_: calls.append(1))
