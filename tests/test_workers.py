@@ -36,7 +36,7 @@ def shared(place, tmp_path_factory):
 class TestFourProcesses:
     def test_all_end_well(self, shared):
         folder, _, ended = shared
-        assert [code for _, code in ended] == [0, 0, 0], ended
+        assert not [(code, out[-600:]) for out, code in ended if code]
         assert yaml.safe_load((folder / "best.yaml").read_text())["verdict"]["kind"]
 
     def test_no_trial_is_run_twice(self, shared):
