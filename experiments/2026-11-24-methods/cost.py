@@ -55,7 +55,9 @@ def main() -> None:
         try:
             return fit(uniform(name), backbone, budget)
         except PeftSearchError:  # too large for the budget: at its smallest
-            return fit(uniform(name), backbone, parse_budget(str(smallest_budget(uniform(name), backbone)), None))
+            return fit(
+                uniform(name), backbone, parse_budget(str(smallest_budget(uniform(name), backbone)), backbone.n_params)
+            )
 
     def seconds(architecture):
         with inject(loaded.model, architecture, backbone):
