@@ -90,6 +90,8 @@ def test_neighbours_reach_every_design_of_a_space(data):
 @given(data=st.data())
 def test_neighbours_are_other_designs_each_once_and_symmetric(name, data):
     space = load_space(name)
+    if len(getattr(space, "methods", ())) > 6:  # sets of all methods are thousands: a few show the same
+        space = space.bound_to(12, space.methods[::5])
     params = {d.name: data.draw(st.sampled_from(d.choices)) for d in space.dimensions}
     design = space.design(params)
     if not design.tunable:
