@@ -28,7 +28,7 @@ from peftsearch.backbone.quantised import dequantised, quantised_maps
 from peftsearch.errors import MethodError
 from peftsearch.methods.lora import LoRA
 from peftsearch.methods.method import Attachment
-from peftsearch.methods.projections import add_delta, folded, hook_outputs, slice_margins, slice_rows, widen
+from peftsearch.methods.projections import add_delta, fold_weight, hook_outputs, slice_margins, slice_rows
 
 
 class Decomposed(nn.Module):
@@ -68,10 +68,7 @@ class Decomposed(nn.Module):
         """W', in the slice of a fused map alone; see `Foldable`."""
         weight = self.weight(module)
         delta = self.ratio(weight)[:, None] * (weight + self.scaling * self.b @ self.a) - weight  # (d_slice, d_in)
-        delta = widen(delta.t(), self.margins).t()  # (d_module, d_in)
-        # transformers' Conv1D keeps its weight as (d_in, d_module).
-        value = folded(module.get_parameter("weight"), delta if isinstance(module, nn.Linear) else delta.t())
-        return None if value is None else {"weight": value}
+        return fold_weight(module, delta, self.margins)
 
     def weight(self, module: nn.Module) -> torch.Tensor:
         """W_0 `(d_slice, d_in)`, in the dtype of A."""

@@ -22,8 +22,8 @@ from torch.nn import functional
 from peftsearch.backbone.anatomy import Block, Projection
 from peftsearch.methods.fishmask import require_chosen
 from peftsearch.methods.method import Attachment
-from peftsearch.methods.probing import ProbedMap, fold_weight
-from peftsearch.methods.projections import folded, hook_outputs
+from peftsearch.methods.probing import ProbedMap
+from peftsearch.methods.projections import fold_weight, folded, hook_outputs
 
 
 class NodesIn(ProbedMap):
@@ -56,10 +56,10 @@ class NodesIn(ProbedMap):
             return {}
         weight = fold_weight(module, self.delta(), self.margins)
         if weight is None or self.b is None:
-            return None if weight is None else {"weight": weight}
+            return weight
         own = module.get_parameter("bias")
         bias = folded(own, self.b.new_zeros(own.shape).index_copy(0, nodes + self.start, self.b))
-        return None if bias is None else {"weight": weight, "bias": bias}
+        return None if bias is None else {**weight, "bias": bias}
 
 
 class NodesOut(ProbedMap):

@@ -24,10 +24,15 @@ from torch import nn
 from torch.nn import functional
 
 from peftsearch.backbone.anatomy import Block, Projection
-from peftsearch.errors import MethodError, unknown_name
-from peftsearch.methods.lora import TARGETS
 from peftsearch.methods.method import Attachment
-from peftsearch.methods.projections import add_delta, folded, hook_outputs, name_projections, slice_margins, widen
+from peftsearch.methods.projections import (
+    add_delta,
+    check_targets,
+    fold_weight,
+    hook_outputs,
+    slice_margins,
+    target_projections,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,11 +107,7 @@ class Kronecker(nn.Module):
 
     def fold(self, module: nn.Module) -> dict[str, torch.Tensor] | None:
         """W_0 + s (A kron B), in the slice of a fused map alone; see `Foldable`."""
-        delta = self.scaling * torch.kron(self.a, self.b)  # (d_slice, d_in)
-        delta = widen(delta.t(), self.margins).t()  # (d_module, d_in)
-        # transformers' Conv1D keeps its weight as (d_in, d_module).
-        weight = folded(module.get_parameter("weight"), delta if isinstance(module, nn.Linear) else delta.t())
-        return None if weight is None else {"weight": weight}
+        return fold_weight(module, self.scaling * torch.kron(self.a, self.b), self.margins)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,7 +117,7 @@ class KronA:
     name: str = "krona"
     paper: str = "2212.10650, sec. 3"
     targets: tuple[str, ...] = ("query", "value")
-    """Which maps it acts on, out of LoRA's `TARGETS`."""
+    """Which maps it acts on, out of `projections.TARGETS`."""
     scaling: float = 1.0
     """The s of the paper, which multiplies the product."""
     lr_scale: float = 3.0
@@ -127,9 +128,7 @@ class KronA:
     exact_at_init: bool = True
 
     def __post_init__(self) -> None:
-        for target in self.targets:
-            if target not in TARGETS:
-                raise MethodError(f"{self.name}: {unknown_name('target', target, TARGETS)}")
+        check_targets(self.name, self.targets)
 
     @property
     def places(self) -> str:
@@ -138,11 +137,7 @@ class KronA:
 
     def projections(self, block: Block) -> dict[str, Projection]:
         """The projections it acts on in this block, by name."""
-        return {
-            name: p
-            for name, p in name_projections(block).items()
-            if name.removeprefix("cross_").rstrip("0123456789") in self.targets
-        }
+        return target_projections(block, self.targets)
 
     def shapes(self, block: Block, size: int) -> dict[str, Shape]:
         """The factors' shapes at this size, by projection."""

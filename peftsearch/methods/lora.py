@@ -22,11 +22,15 @@ from torch import nn
 from torch.nn import functional
 
 from peftsearch.backbone.anatomy import Block, Projection
-from peftsearch.errors import MethodError, unknown_name
 from peftsearch.methods.method import Attachment
-from peftsearch.methods.projections import add_delta, folded, hook_outputs, name_projections, slice_margins, widen
-
-TARGETS = ("query", "key", "value", "output", "ffn_in", "ffn_out")
+from peftsearch.methods.projections import (
+    add_delta,
+    check_targets,
+    fold_weight,
+    hook_outputs,
+    slice_margins,
+    target_projections,
+)
 
 
 class LowRank(nn.Module):
@@ -60,11 +64,7 @@ class LowRank(nn.Module):
 
     def fold(self, module: nn.Module) -> dict[str, torch.Tensor] | None:
         """W_0 + s B A, in the slice of a fused map alone; see `Foldable`."""
-        delta = self.scaling * self.b @ self.a  # (d_slice, d_in)
-        delta = widen(delta.t(), self.margins).t()  # (d_module, d_in)
-        # transformers' Conv1D keeps its weight as (d_in, d_module).
-        weight = folded(module.get_parameter("weight"), delta if isinstance(module, nn.Linear) else delta.t())
-        return None if weight is None else {"weight": weight}
+        return fold_weight(module, self.scaling * self.b @ self.a, self.margins)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,7 +74,7 @@ class LoRA:
     name: str = "lora"
     paper: str = "2106.09685, eq. 3"
     targets: tuple[str, ...] = ("query", "value")
-    """Which maps it acts on, out of `TARGETS`; `ffn_in` is both maps of a gated feed-forward network."""
+    """Which maps it acts on, out of `projections.TARGETS`; `ffn_in` is both maps of a gated feed-forward network."""
     alpha: float = 1.0
     """The delta is scaled by alpha / sqrt(r), as rank-stabilised LoRA does (2312.03732; HF peft's `use_rslora`)."""
     lr_scale: float = 1.0
@@ -84,9 +84,7 @@ class LoRA:
     exact_at_init: bool = True
 
     def __post_init__(self) -> None:
-        for target in self.targets:
-            if target not in TARGETS:
-                raise MethodError(f"{self.name}: {unknown_name('target', target, TARGETS)}")
+        check_targets(self.name, self.targets)
 
     @property
     def places(self) -> str:
@@ -95,11 +93,7 @@ class LoRA:
 
     def projections(self, block: Block) -> dict[str, Projection]:
         """The projections it acts on in this block, by name."""
-        return {
-            name: p
-            for name, p in name_projections(block).items()
-            if name.removeprefix("cross_").rstrip("0123456789") in self.targets
-        }
+        return target_projections(block, self.targets)
 
     def obstacle(self, block: Block) -> str | None:
         """None: every block has linear maps."""

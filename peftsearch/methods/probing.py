@@ -6,15 +6,17 @@ too, and the backbone's own parameters stay out of it.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import nn
 from torch.nn import functional
 
 from peftsearch.backbone.anatomy import Projection
-from peftsearch.methods.projections import Margins, add_delta, folded, slice_margins, widen
+from peftsearch.methods.projections import add_delta, fold_weight, slice_margins
 
 
-class ProbedMap(nn.Module):
+class ProbedMap(nn.Module, ABC):
     """One linear map, or a slice of one, whose weight takes a delta; its `forward` is the hook on the map.
 
     A subclass says what the delta is once it is chosen.
@@ -38,9 +40,9 @@ class ProbedMap(nn.Module):
         self.probe.grad = None
         return gradient
 
+    @abstractmethod
     def delta(self) -> torch.Tensor:
         """The chosen delta `(d_out, d_in)`."""
-        raise NotImplementedError
 
     def forward(self, module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
         """Add the delta's product with the input.
@@ -58,12 +60,4 @@ class ProbedMap(nn.Module):
 
     def fold(self, module: nn.Module) -> dict[str, torch.Tensor] | None:
         """The weight plus the delta, in the slice of a fused map alone; see `Foldable`."""
-        weight = fold_weight(module, self.delta(), self.margins)
-        return None if weight is None else {"weight": weight}
-
-
-def fold_weight(module: nn.Module, delta: torch.Tensor, margins: Margins | None) -> torch.Tensor | None:
-    """A map's weight plus a delta `(d_out, d_in)`, in its slice alone; None where the weight is packed."""
-    delta = widen(delta.t(), margins).t()  # (d_module, d_in)
-    # transformers' Conv1D keeps its weight as (d_in, d_module).
-    return folded(module.get_parameter("weight"), delta if isinstance(module, nn.Linear) else delta.t())
+        return fold_weight(module, self.delta(), self.margins)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -11,6 +11,7 @@ from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
 from peftsearch.backbone.anatomy import Block, Projection
+from peftsearch.errors import MethodError, unknown_name
 
 Hook = Callable[[nn.Module, tuple[torch.Tensor, ...], torch.Tensor], torch.Tensor]
 
@@ -38,6 +39,30 @@ def name_projections(block: Block) -> dict[str, Projection]:
             named[prefix + part] = getattr(attention, part)
     named |= {f"ffn_in{i}": projection for i, projection in enumerate(block.ffn.inputs)}
     return named | {"ffn_out": block.ffn.output}
+
+
+TARGETS = ("query", "key", "value", "output", "ffn_in", "ffn_out")
+"""What the maps of a block are called where a method chooses among them."""
+
+
+def check_targets(method: str, targets: Iterable[str]) -> None:
+    """Check the maps that a method is to act on.
+
+    Raises:
+        MethodError: One is not of `TARGETS`; the message names the nearest.
+    """
+    for target in targets:
+        if target not in TARGETS:
+            raise MethodError(f"{method}: {unknown_name('target', target, TARGETS)}")
+
+
+def target_projections(block: Block, targets: Collection[str]) -> dict[str, Projection]:
+    """The maps of a block that are called by some of `TARGETS`, those of its cross-attention too, by name."""
+    return {
+        name: p
+        for name, p in name_projections(block).items()
+        if name.removeprefix("cross_").rstrip("0123456789") in targets
+    }
 
 
 class Margins(NamedTuple):
@@ -102,6 +127,14 @@ def folded(parameter: torch.Tensor, delta: torch.Tensor) -> torch.Tensor | None:
         return None
     wide = torch.promote_types(parameter.dtype, delta.dtype)
     return (parameter.to(wide) + delta.to(wide)).to(parameter.dtype)
+
+
+def fold_weight(module: nn.Module, delta: torch.Tensor, margins: Margins | None) -> dict[str, torch.Tensor] | None:
+    """A map's weight plus a delta `(d_out, d_in)`, in its slice alone, as `Foldable` gives it; None where packed."""
+    delta = widen(delta.t(), margins).t()  # (d_module, d_in)
+    # transformers' Conv1D keeps its weight as (d_in, d_module).
+    weight = folded(module.get_parameter("weight"), delta if isinstance(module, nn.Linear) else delta.t())
+    return None if weight is None else {"weight": weight}
 
 
 def hook_outputs(model: nn.Module, hooks: Mapping[str, tuple[str, Hook]]) -> list[Callable[[], object]]:

@@ -65,8 +65,6 @@ class PromptVectors(nn.Module):
             )
         if (mask := kwargs.get("attention_mask")) is not None:
             kwargs["attention_mask"] = torch.cat((mask.new_ones(n_examples, self.length), mask), dim=1)
-        elif not self.is_inside:
-            kwargs["attention_mask"] = None
         if not self.is_inside:
             for name in ("position_ids", "cache_position"):
                 if kwargs.get(name) is not None and not self._counts(kwargs[name], past, seq):
@@ -135,7 +133,7 @@ class Prompt:
         return MAX_LENGTH
 
     def count(self, block: Block, size: int) -> int:
-        """L e."""
+        """The length times the width of an embedding: l e."""
         return size * _width(block)
 
     def changed(self, block: Block, size: int) -> int:

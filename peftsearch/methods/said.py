@@ -22,10 +22,9 @@ from torch.nn import functional
 
 from peftsearch.backbone.anatomy import Block, Projection
 from peftsearch.methods.method import Attachment
-from peftsearch.methods.probing import fold_weight
-from peftsearch.methods.projections import add_delta, hook_outputs, name_projections, slice_margins
+from peftsearch.methods.projections import add_delta, fold_weight, hook_outputs, slice_margins, target_projections
 
-TARGETS = ("query", "value")
+ACTS_ON = ("query", "value")
 UNITS = 16
 """Sizes that the hidden size is divided into."""
 
@@ -75,8 +74,7 @@ class Fastfood(nn.Module):
 
     def fold(self, module: nn.Module) -> dict[str, torch.Tensor] | None:
         """The weight plus the delta; see `Foldable`."""
-        weight = fold_weight(module, self.delta(), self.margins)
-        return None if weight is None else {"weight": weight}
+        return fold_weight(module, self.delta(), self.margins)
 
 
 class Subspace(nn.Module):
@@ -104,7 +102,7 @@ class Said:
 
     def projections(self, block: Block) -> dict[str, Projection]:
         """The projections it acts on in this block, by name."""
-        return {name: p for name, p in name_projections(block).items() if name.removeprefix("cross_") in TARGETS}
+        return target_projections(block, ACTS_ON)
 
     def obstacle(self, block: Block) -> str | None:
         """None: every block has a query and a value."""
