@@ -28,7 +28,7 @@ from peftsearch.backbone.anatomy import Backbone, Block
 from peftsearch.backbone.detect import detect
 from peftsearch.errors import MethodError
 from peftsearch.methods import METHODS, get_method
-from peftsearch.methods.abilities import Mixed, Sharing, count_placed, is_placed
+from peftsearch.methods.abilities import Mixed, Penalised, Routed, Sharing, count_placed, is_placed
 from peftsearch.methods.method import Method
 from peftsearch.methods.projections import Foldable
 
@@ -58,6 +58,10 @@ class Injected(nn.ModuleDict):
         self.methods: dict[str, str] = {}
         """Name of the method behind each key."""
         self.undo: list[Callable[[], object]] = []
+        self.penalised: list[Penalised] = []
+        """The modules that add a penalty to the loss; found once, since every training step asks."""
+        self.routes = False
+        """Whether a module draws its path at random in training."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,6 +111,8 @@ def inject(model: nn.Module, architecture: Architecture, backbone: Backbone | No
             torch.default_generator.manual_seed(seed)
             for placement, block in placements:
                 _attach(model, injected, placement, block)
+        injected.penalised = [module for module in injected.modules() if isinstance(module, Penalised)]
+        injected.routes = any(isinstance(module, Routed) for module in injected.modules())
         n_trainable = sum(p.numel() for name, p in model.named_parameters() if p.requires_grad and name not in head)
         assert n_trainable == architecture.n_params, f"{n_trainable} trainable, {architecture.n_params} predicted"
     except BaseException:

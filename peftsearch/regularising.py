@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from peftsearch.injection import NAME
-from peftsearch.methods.abilities import Penalised, Routed
 
 
 def extra_loss(model: nn.Module, logits: Tensor, again: Callable[[], Tensor]) -> Tensor | None:
@@ -26,13 +25,8 @@ def extra_loss(model: nn.Module, logits: Tensor, again: Callable[[], Tensor]) ->
     injected = getattr(model, NAME, None)
     if injected is None:
         return None
-    parts: list[Tensor] = []
-    routed = False
-    for module in injected.modules():
-        if isinstance(module, Penalised):
-            parts.append(module.penalty())
-        routed = routed or isinstance(module, Routed)
-    if routed and logits.dim() == 2:
+    parts: list[Tensor] = [module.penalty() for module in injected.penalised]
+    if injected.routes and logits.dim() == 2:
         parts.append(consistency(logits.float(), again().float()))
     return torch.stack([part.to(logits.device) for part in parts]).sum() if parts else None
 
