@@ -59,7 +59,7 @@ def _from_known(plan: Plan, seed: int, known: Course | None, snapshot: Path, say
     Raises:
         Diverged: Before the first step; later it is the course's reason.
     """
-    with plan.ready(seed) as model, checkpointing(model, plan.options.gradient_checkpointing):
+    with plan.ready(seed, choose=known is None) as model, checkpointing(model, plan.options.gradient_checkpointing):
         course, best = Course(seed=seed), State()
         optimizer = torch.optim.AdamW(plan.groups(), fused=plan.processes.device.type in {"cpu", "cuda"})
         rates = [group["lr"] for group in optimizer.param_groups]

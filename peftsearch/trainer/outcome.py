@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from math import exp
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
+
+from torch import nn
 
 from peftsearch.api import save
 from peftsearch.backbone.load import quiet
@@ -51,12 +54,19 @@ def train_all(plan: Plan, folder: Path, say: Callable[[str], None]) -> dict[str,
     return metrics
 
 
+@contextmanager
+def _trained(plan: Plan, folder: Path, seed: int) -> Iterator[nn.Module]:
+    """The model with the best parameters of a seed."""
+    with plan.ready(seed, choose=False) as model:
+        put(model, read_best(snapshot_path(folder, seed)))
+        yield model
+
+
 def _test(plan: Plan, folder: Path, course: Course) -> float | None:
     """Score of the best parameters on the test split; None where there is none."""
     if plan.data.test is None:
         return None
-    with plan.ready(course.seed) as model:
-        put(model, read_best(snapshot_path(folder, course.seed)))
+    with _trained(plan, folder, course.seed):
         return split_score(plan, plan.data.test)
 
 
@@ -65,8 +75,7 @@ def _written(plan: Plan, folder: Path, course: Course, say: Callable[[str], None
     split = plan.data.test or plan.data.validation
     assert isinstance(split, EncodedPairs), "the task is a generation"
     say(f"seed {course.seed}: writes {len(split.groups)} texts")
-    with plan.ready(course.seed) as model:
-        put(model, read_best(snapshot_path(folder, course.seed)))
+    with _trained(plan, folder, course.seed) as model:
         return score_texts(model, split, **evaluation_options(plan))
 
 
@@ -140,8 +149,7 @@ def _write(plan: Plan, folder: Path, courses: Sequence[Course], metrics: dict[st
         (folder / "curve.png").write_bytes(picture)
     if metrics["seed"] is None:
         return
-    with plan.ready(metrics["seed"]) as model:
-        put(model, read_best(snapshot_path(folder, metrics["seed"])))
+    with _trained(plan, folder, metrics["seed"]) as model:
         _save(plan, folder, model)
     plan.loaded.tokenizer.save_pretrained(folder)
     write_atomically(folder / "README.md", model_card(plan.settings, metrics))

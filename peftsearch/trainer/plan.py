@@ -71,12 +71,17 @@ class Plan:
         return tuple(range(self.options.seed, self.options.seed + self.options.seeds))
 
     @contextmanager
-    def ready(self, seed: int) -> Iterator[nn.Module]:
-        """The model as a seed begins with it; afterwards it is as it was before, bit for bit."""
+    def ready(self, seed: int, choose: bool = True) -> Iterator[nn.Module]:
+        """The model as a seed begins with it; afterwards it is as it was before, bit for bit.
+
+        Args:
+            seed: Of the initial values.
+            choose: Whether methods choose by data what they train; a snapshot that is put in has their choice.
+        """
         model, backbone = self.loaded.model, self.loaded.backbone
         with self._inside(seed):
             reset_head(model, backbone, seed)
-            if needs_priming(model):
+            if choose and needs_priming(model):
                 prime(
                     model,
                     batches(self.data.train, self.training.batch_size, seed=seed, steps=PRIMING_BATCHES),
