@@ -18,9 +18,10 @@ from peftsearch.backbone.anatomy import Backbone
 from peftsearch.comparison import Row
 from peftsearch.display import size_labels
 from peftsearch.finalists import Finalist
+from peftsearch.identity import plain
 from peftsearch.objectives import MEASURES
 from peftsearch.samplers.context import INTERRUPTED, KIND, STAGE, score_of
-from peftsearch.setup import Setup, plain
+from peftsearch.setup import Setup
 from peftsearch.shares import n_changed
 from peftsearch.study import StudyFolder
 from peftsearch.tasks.suite import Suite

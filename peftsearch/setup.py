@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +14,7 @@ from peftsearch.display import space_notes
 from peftsearch.errors import BudgetError, ConfigError
 from peftsearch.feasibility import feasibility, require_a_fit
 from peftsearch.fitting import fit
+from peftsearch.identity import study_settings
 from peftsearch.memory import MemoryLimit
 from peftsearch.methods import get_method
 from peftsearch.methods.support import require_methods
@@ -24,8 +23,7 @@ from peftsearch.options import RunOptions, check_options, strategy_of, training_
 from peftsearch.pruners import make_pruner
 from peftsearch.references import Reference, make_reference, notes_on, parse_references, require_blocks
 from peftsearch.samplers import SamplerContext, make_sampler, require_objectives
-from peftsearch.space import Choice, DesignSpace, Dimension, SearchSpace, load_space
-from peftsearch.storage import without_password
+from peftsearch.space import DesignSpace, SearchSpace, load_space
 from peftsearch.strategy import Strategy
 from peftsearch.training import TrainingSettings
 
@@ -40,10 +38,6 @@ if TYPE_CHECKING:
 
 BUDGET_SHARES = (0.125, 0.25, 0.5, 1.0)
 """Shares of the budget that designs may spend where a search has several objectives: a front needs cheaper designs."""
-
-
-LISTED_CHOICES = 256
-"""The most choices of a dimension that a study's settings list one by one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -138,7 +132,7 @@ def prepare(options: RunOptions, *, like: Setup | None = None) -> Setup:
     encoded = (
         like.encoded if like else tuple(encode(t, loaded.tokenizer, training.max_length, start) for t in suite.tasks)
     )
-    settings = _settings(options, suite, backbone, budget, bound, strategy, training, autocast) | {
+    settings = study_settings(options, suite, backbone, budget, bound, strategy, training, autocast) | {
         "objectives": [objective.name for objective in objectives],
         "constraints": constraints.to_dict(),
         **({} if options.quantize is None else {"quantize": options.quantize}),
@@ -258,46 +252,6 @@ def _memory_notes(memory: MemoryLimit | None, budget: Budget) -> tuple[str, ...]
     )
 
 
-def _settings(
-    options: RunOptions,
-    suite: Suite,
-    backbone: Backbone,
-    budget: Budget,
-    space: DesignSpace,
-    strategy: Strategy,
-    training: TrainingSettings,
-    autocast: Any,
-) -> dict[str, Any]:
-    return {
-        "format": "peftsearch-study/1",
-        "model": backbone.name,
-        "revision": backbone.revision,
-        "anatomy": _digest(backbone),
-        "task": suite.name,
-        "task_source": suite.source,
-        "task_fingerprint": suite.fingerprint,
-        "metric": suite.metric,
-        "budget": budget.text,
-        "budget_params": budget.n_params,
-        "count_head": options.count_head,
-        "space": space.name,
-        "dimensions": {d.name: _choices(d) for d in space.dimensions},
-        "strategy": plain(asdict(strategy)),
-        "training": plain(asdict(training)),
-        "autocast": str(autocast).removeprefix("torch.") if autocast is not None else "none",
-        "seed": options.seed,
-        "storage": without_password(options.storage),
-    }
-
-
-def _choices(dimension: Dimension) -> list[Choice] | str:
-    """The choices, or where they are many (sets out of some twenty methods) their number and a digest."""
-    if len(dimension.choices) <= LISTED_CHOICES:
-        return list(dimension.choices)
-    digest = hashlib.sha256(json.dumps(dimension.choices).encode()).hexdigest()[:16]
-    return f"{len(dimension.choices)} choices, sha256:{digest}"
-
-
 def _sensitivity(
     options: RunOptions,
     suite: Suite,
@@ -401,21 +355,6 @@ def _objective_notes(strategy: Strategy, objectives: tuple[Objective, ...]) -> t
     if strategy.pruner != "none":
         notes.append(f"several objectives: pruner {strategy.pruner} does not act")
     return tuple(notes)
-
-
-def _digest(backbone: Backbone) -> str:
-    """Tells anatomies apart: the same model may be described by hand in several ways."""
-    text = json.dumps(asdict(backbone)["stacks"], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def plain(value: Any) -> Any:
-    """A value as YAML gives it back: tuples become lists."""
-    if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    return value
 
 
 def default_name(options: RunOptions, suite: Suite, backbone: Backbone) -> str:

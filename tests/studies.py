@@ -13,9 +13,9 @@ from optuna.trial import TrialState, create_trial
 
 from peftsearch.architecture import Architecture, Design, Placement
 from peftsearch.grouping import group_of_blocks
+from peftsearch.identity import plain
 from peftsearch.options import RunOptions
 from peftsearch.samplers.stages import ChoiceRecord, StageRecord
-from peftsearch.setup import plain
 from peftsearch.space import load_space
 from peftsearch.strategy import load_strategy
 from peftsearch.study import to_yaml

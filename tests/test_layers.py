@@ -43,6 +43,7 @@ LAYERS = {
     4: {
         "engines",
         "setup",
+        "identity",
         "options",
         "search",
         "schedule",

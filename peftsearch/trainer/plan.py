@@ -21,6 +21,7 @@ from peftsearch.errors import ConfigError
 from peftsearch.evaluate import Objective
 from peftsearch.fitting import fit
 from peftsearch.found import require_same_backbone
+from peftsearch.identity import plain
 from peftsearch.in_place import in_place, in_place_groups
 from peftsearch.injection import inject, param_groups
 from peftsearch.methods.support import require_methods
@@ -28,7 +29,7 @@ from peftsearch.priming import N_BATCHES as PRIMING_BATCHES
 from peftsearch.priming import needs_priming, prime
 from peftsearch.references import FULL_LEARNING_RATE, Reference, is_in_place, make_reference
 from peftsearch.refitting import refit
-from peftsearch.setup import plain, within_positions
+from peftsearch.setup import within_positions
 from peftsearch.shares import n_changed
 from peftsearch.tasks import Task
 from peftsearch.tasks.encode import EncodedTask, batches, encode

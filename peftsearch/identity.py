@@ -1,0 +1,78 @@
+"""What a study is about, as its folder keeps it: equal settings resume a study, others are refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from peftsearch.backbone.anatomy import Backbone
+from peftsearch.budget import Budget
+from peftsearch.options import RunOptions
+from peftsearch.space import Choice, DesignSpace, Dimension
+from peftsearch.storage import without_password
+from peftsearch.strategy import Strategy
+from peftsearch.training import TrainingSettings
+
+if TYPE_CHECKING:
+    from peftsearch.tasks.suite import Suite
+
+LISTED_CHOICES = 256
+"""The most choices of a dimension that a study's settings list one by one."""
+
+
+def study_settings(
+    options: RunOptions,
+    suite: Suite,
+    backbone: Backbone,
+    budget: Budget,
+    space: DesignSpace,
+    strategy: Strategy,
+    training: TrainingSettings,
+    autocast: Any,
+) -> dict[str, Any]:
+    """The settings that make a study what it is, as plain values; `prepare` adds what only some studies have."""
+    return {
+        "format": "peftsearch-study/1",
+        "model": backbone.name,
+        "revision": backbone.revision,
+        "anatomy": _digest(backbone),
+        "task": suite.name,
+        "task_source": suite.source,
+        "task_fingerprint": suite.fingerprint,
+        "metric": suite.metric,
+        "budget": budget.text,
+        "budget_params": budget.n_params,
+        "count_head": options.count_head,
+        "space": space.name,
+        "dimensions": {d.name: _choices(d) for d in space.dimensions},
+        "strategy": plain(asdict(strategy)),
+        "training": plain(asdict(training)),
+        "autocast": str(autocast).removeprefix("torch.") if autocast is not None else "none",
+        "seed": options.seed,
+        "storage": without_password(options.storage),
+    }
+
+
+def _choices(dimension: Dimension) -> list[Choice] | str:
+    """The choices, or where they are many (sets out of some twenty methods) their number and a digest."""
+    if len(dimension.choices) <= LISTED_CHOICES:
+        return list(dimension.choices)
+    digest = hashlib.sha256(json.dumps(dimension.choices).encode()).hexdigest()[:16]
+    return f"{len(dimension.choices)} choices, sha256:{digest}"
+
+
+def _digest(backbone: Backbone) -> str:
+    """Tells anatomies apart: the same model may be described by hand in several ways."""
+    text = json.dumps(asdict(backbone)["stacks"], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def plain(value: Any) -> Any:
+    """A value as YAML gives it back: tuples become lists."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value
