@@ -137,7 +137,7 @@ def _print_best(console: Console, best: Mapping[str, Any], path: Path, stages: b
         }
         lines = [stage_line(stage) for stage in best["stages"] if stages]
         statement, settle = str(best["verdict"]["statement"]), str(best["verdict"]["settle"])
-        drawn = picture(architecture, blocks, labels)
+        drawn = picture(architecture, blocks, labels, best["budget"].get("changed"))
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ConfigError(f"{path}: is damaged: {type(error).__name__} {error}") from error
     console.print(drawn)

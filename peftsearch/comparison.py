@@ -50,6 +50,8 @@ class Row:
     detail: str
     """The design in one line, or why there is no score."""
     n_params: int | None
+    n_changed: int | None
+    """Parameters in which the result differs from the model, added ones included; None where nobody counted them."""
     share: float | None
     """Share of the budget that is used."""
     search_score: float | None
@@ -88,6 +90,7 @@ def make_rows(
                 baseline=f.baseline,
                 detail=design_line(f.design),
                 n_params=f.architecture.n_params,
+                n_changed=_n_changed(by_name[f.name]),
                 share=f.architecture.n_params / budget,
                 search_score=score_of(by_name[f.name]),
                 validation=Scores(values=tuple(map(score_of, confirmed_trials[f.name].values()))),
@@ -120,6 +123,7 @@ def reference_rows(confirm: optuna.Study, references: Sequence[Reference]) -> tu
                 baseline=False,
                 detail=reference.detail if done else next(iter(reasons), ""),
                 n_params=reference.n_params,
+                n_changed=reference.n_params,
                 share=None,
                 search_score=None,
                 validation=Scores(values=tuple(map(score_of, done))),
@@ -137,6 +141,12 @@ def _task_scores(trials: Iterable[FrozenTrial]) -> dict[str, Scores]:
     return {task: Scores(values=tuple(s[task] for s in stated)) for task in (stated[0] if stated else ())}
 
 
+def _n_changed(trial: FrozenTrial) -> int | None:
+    """What was counted when the trial was measured."""
+    counted = trial.user_attrs.get("measures", {}).get("changed_params")
+    return None if counted is None else int(counted)
+
+
 def _unconfirmed(trial: FrozenTrial) -> Row:
     done = trial.state == TrialState.COMPLETE
     return Row(
@@ -144,6 +154,7 @@ def _unconfirmed(trial: FrozenTrial) -> Row:
         baseline=True,
         detail="" if done else str(trial.user_attrs.get("reason", trial.state.name.lower())),
         n_params=trial.user_attrs.get("n_params"),
+        n_changed=_n_changed(trial),
         share=trial.user_attrs.get("share"),
         search_score=score_of(trial) if done else None,
         validation=Scores(values=()),
@@ -157,7 +168,8 @@ def comparison_table(rows: Sequence[Row], pick: str, metric: str) -> Table:
     tasks = list(dict.fromkeys(task for row in rows for task in row.tasks))
     table = Table(title=f"validation {metric}, mean ± standard deviation over seeds", title_justify="left")
     table.add_column("design", no_wrap=True)
-    for name in ("parameters", "of budget", "one short run", "confirmed", *tasks, *(["test"] if has_test else [])):
+    columns = ["parameters", "of budget", "changed", "one short run", "confirmed", *tasks]
+    for name in [*columns, "test"] if has_test else columns:
         table.add_column(name, justify="right", no_wrap=True)
     for row, above in zip(rows, (None, *rows), strict=False):
         if row.reference and above is not None and not above.reference:
@@ -166,6 +178,7 @@ def comparison_table(rows: Sequence[Row], pick: str, metric: str) -> Table:
         cells = [
             "" if row.n_params is None else f"{row.n_params:,}",
             "" if row.share is None else f"{100 * row.share:.1f}%",
+            "" if row.n_changed is None else f"{row.n_changed:,}",
             "" if row.search_score is None else f"{row.search_score:.4f}",
             str(row.validation),
             *(f"{mean(row.tasks[task].values):.4f}" if task in row.tasks else "" for task in tasks),

@@ -45,7 +45,10 @@ def allocation_name(weights: tuple[float, ...]) -> str:
 
 
 def picture(
-    architecture: Architecture, blocks: Sequence[BlockKey], labels: Mapping[tuple[str, int, str], str]
+    architecture: Architecture,
+    blocks: Sequence[BlockKey],
+    labels: Mapping[tuple[str, int, str], str],
+    n_changed: int | None,
 ) -> Table:
     """Blocks (columns, input side left) by methods (rows): size of each placement under a bar of its share.
 
@@ -53,10 +56,12 @@ def picture(
         architecture: What to draw.
         blocks: All blocks of the backbone as (stack, index), input side first.
         labels: Readable size of each (stack, block, method); the bare size where one is missing.
+        n_changed: Parameters in which the result differs from the backbone, for the title; None where nobody counted.
     """
     most = max((p.n_params for p in architecture.placements), default=1)
-    table = Table(title=f"{architecture.n_params:,} trainable parameters, input side left", title_justify="left")
-    table.add_column("block", no_wrap=True)
+    changed = "" if n_changed is None else f", {n_changed:,} changed"
+    table = Table(title=f"{architecture.n_params:,} trainable parameters{changed}", title_justify="left")
+    table.add_column("block, input left", no_wrap=True)
     for stack, index in blocks:
         table.add_column(_block_name(stack, index, blocks), justify="center")
     table.add_column("parameters", justify="right")

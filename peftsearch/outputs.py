@@ -155,6 +155,7 @@ def _comparison(row: Row) -> dict[str, Any]:
         "reference": row.reference,
         "detail": row.detail,
         "n_params": row.n_params,
+        "n_changed": row.n_changed,
         "share": row.share,
         "search_score": row.search_score,
         "validation": row.validation.to_dict(),

@@ -256,6 +256,7 @@ class TestRun:
         assert [(row["name"], row["n_params"]) for row in rows] == [
             (name, make_reference(name, loaded).n_params) for name in NAMES
         ]
+        assert [row["n_changed"] for row in rows] == [row["n_params"] for row in rows], "they train what they change"
         for row in rows:
             own = [t.value for t in study(whole, "confirm").trials if t.user_attrs["name"] == row["name"]]
             assert row["validation"]["values"] == own

@@ -42,6 +42,15 @@ class TestResult:
             top = max(confirmed, key=lambda r: r["validation"]["mean"])
             assert best["budget"]["used"] <= top["n_params"]
 
+    def test_what_is_changed_stands_beside_what_is_trained(self, finished, capsys):
+        rows = {row["name"]: row for row in yaml.safe_load((finished / "best.yaml").read_text())["comparison"]}
+        assert rows["bitfit"]["n_changed"] == rows["bitfit"]["n_params"]
+        assert rows["lora"]["n_changed"] > rows["lora"]["n_params"], "whole matrices"
+        assert call("run", "--resume", "--runs", finished.parent, "--name", finished.name) == 0
+        out = capsys.readouterr().out
+        line = next(line for line in out.splitlines() if "lora (baseline)" in line)
+        assert f"{rows['lora']['n_changed']:,}" in line
+
     def test_every_training_is_a_trial(self, finished):
         search, confirm = study(finished), study(finished, "confirm")
         assert [t.user_attrs.get("baseline") for t in search.trials[:6]] == [
@@ -95,7 +104,10 @@ class TestResult:
         assert call("show", finished) == 0
         assert call("show", finished / "best.yaml") == 0
         out = capsys.readouterr().out
-        assert "trainable parameters, input side left" in out
+        budget = yaml.safe_load((finished / "best.yaml").read_text())["budget"]
+        title = f"{budget['used']:,} trainable parameters, {budget['changed']:,} changed"
+        assert title in " ".join(out.split()), "a narrow terminal wraps it"
+        assert "block, input left" in out
         assert yaml.safe_load((finished / "best.yaml").read_text())["verdict"]["statement"] in out
 
 

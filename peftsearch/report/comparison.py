@@ -136,11 +136,13 @@ def _spread_text(values: Sequence[float]) -> str:
 
 def _table(designs: Sequence[Confirmed], record: Record) -> Table:
     has_test = any(c.test for c in designs)
-    columns = ["design", "parameters", "of budget", "short run", f"validation {record.metric}", "std", "n"]
+    columns = ["design", "parameters", "of budget", "changed", "short run", f"validation {record.metric}", "std", "n"]
     rows: list[list[Cell]] = []
     for c in designs:
-        share = c.trials[0].facts.get("share")
-        row: list[Cell] = [c.title, c.trials[0].facts.get("n_params"), None if share is None else f"{share:.1%}"]
+        facts = c.trials[0].facts
+        share, n_params = facts.get("share"), facts.get("n_params")
+        row: list[Cell] = [c.title, n_params, None if share is None else f"{share:.1%}"]
+        row += [n_params if c.reference else c.trials[0].measures.get("changed_params")]
         row += [c.short, mean(c.validation), spread(c.validation), len(c.validation)]
         if has_test:
             row += [mean(c.test), spread(c.test)] if c.test else [None, None]

@@ -85,8 +85,10 @@ def _pick_in_words(record: Record, best: Mapping[str, Any], architecture: Archit
     has_head = best.get("task", {}).get("kind") != "generation"
     rate, steps = best["training"]["learning_rate"], best["training"]["steps"]
     line = next((t.design for t in (*record.confirm, *record.search) if t.name == best["name"]), "")
+    changed = f" ({budget['changed']:,} changed)" if "changed" in budget else ""
     text = (
-        f"The pick is {best['name']}{f' ({line})' if line else ''}: {architecture.n_params:,} trainable parameters"
+        f"The pick is {best['name']}{f' ({line})' if line else ''}: "
+        f"{architecture.n_params:,} trainable parameters{changed}"
         f"{', the task head apart' if has_head and not budget.get('count_head') else ''}, "
         f"{budget['share_used']:.1%} of the budget "
         f"({budget['text']} = {budget['n_params']:,}), trained for {steps:,} steps at a learning rate of {rate:g}."
