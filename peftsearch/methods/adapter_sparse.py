@@ -20,8 +20,8 @@ from torch.nn import functional
 
 from peftsearch.backbone.anatomy import Block
 from peftsearch.methods.adapter import INIT_STD, Adapter
-from peftsearch.methods.fishmask import require_chosen
 from peftsearch.methods.method import Attachment
+from peftsearch.methods.probing import Choice
 from peftsearch.methods.projections import add_delta, hook_outputs
 
 WIDENING = 4
@@ -42,6 +42,7 @@ class SparseBottleneck(nn.Module):
         self.b_down = nn.Parameter(torch.zeros(self.width))
         self.b_up = nn.Parameter(torch.zeros(hidden_size))
         self.register_buffer("index", torch.full((n_kept,), -1))  # -1: not chosen yet
+        self.choice = Choice("adapter_sparse")
         start = torch.empty(2 * hidden_size * self.width)
         nn.init.trunc_normal_(start, std=INIT_STD, a=-2 * INIT_STD, b=2 * INIT_STD)
         self.register_buffer("start", start, persistent=False)
@@ -53,13 +54,13 @@ class SparseBottleneck(nn.Module):
         """W_down and W_up laid end to end, `(2 d width,)`; after the choice zero but for what is kept."""
         if self.probe is not None:
             return self.probe
-        if bool(self.index[0] < 0):
+        if not self.choice.is_made(self.index):
             return self.start
         return self.start.new_zeros(self.start.shape).index_put((self.index,), self.values)
 
     def forward(self, module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
         """Add W_up f(W_down h + b_down) + b_up to a sub-layer's output h `(..., d)`, of the weights that are left."""
-        require_chosen("adapter_sparse", self, self.index)
+        self.choice.require(self.index, self, self.probe)
         down, up = self.weights().chunk(2)
         low = functional.linear(output.to(down.dtype), down.view(self.width, -1), self.b_down)  # (..., width)
         return add_delta(output, functional.linear(functional.gelu(low), up.view(-1, self.width), self.b_up), None)

@@ -20,9 +20,8 @@ from torch import nn
 from torch.nn import functional
 
 from peftsearch.backbone.anatomy import Block, Projection
-from peftsearch.methods.fishmask import require_chosen
 from peftsearch.methods.method import Attachment
-from peftsearch.methods.probing import ProbedMap
+from peftsearch.methods.probing import Choice, ProbedMap
 from peftsearch.methods.projections import fold_weight, folded, hook_outputs
 
 
@@ -38,12 +37,14 @@ class NodesIn(ProbedMap):
 
     def forward(self, module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
         """Add the chosen nodes' deltas: input `(..., d)`, output `(..., d_module)`."""
-        nodes: torch.Tensor = self.__dict__["owner"].nodes
-        require_chosen("far", self, nodes)
-        if self.probe is not None or bool(nodes[0] < 0):
-            return output if self.probe is None else super().forward(module, args, output)
+        owner: Nodes = self.__dict__["owner"]
+        owner.choice.require(owner.nodes, self, self.probe)
+        if self.probe is not None:
+            return super().forward(module, args, output)
+        if not owner.is_chosen:
+            return output
         own = functional.linear(args[0].to(self.w.dtype), self.w, self.b)  # (..., n)
-        return output.index_add(-1, nodes + self.start, own.to(output.dtype))
+        return output.index_add(-1, owner.nodes + self.start, own.to(output.dtype))
 
     def delta(self) -> torch.Tensor:
         """Zero but for the rows of the chosen nodes, `(d_ff, d)`."""
@@ -51,14 +52,14 @@ class NodesIn(ProbedMap):
 
     def fold(self, module: nn.Module) -> dict[str, torch.Tensor] | None:
         """Weight and bias with the nodes' deltas; see `Foldable`."""
-        nodes: torch.Tensor = self.__dict__["owner"].nodes
-        if bool(nodes[0] < 0):
+        owner: Nodes = self.__dict__["owner"]
+        if not owner.is_chosen:
             return {}
         weight = fold_weight(module, self.delta(), self.margins)
         if weight is None or self.b is None:
             return weight
         own = module.get_parameter("bias")
-        bias = folded(own, self.b.new_zeros(own.shape).index_copy(0, nodes + self.start, self.b))
+        bias = folded(own, self.b.new_zeros(own.shape).index_copy(0, owner.nodes + self.start, self.b))
         return None if bias is None else {**weight, "bias": bias}
 
 
@@ -72,10 +73,12 @@ class NodesOut(ProbedMap):
 
     def forward(self, module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
         """Add the chosen nodes' deltas: input `(..., d_ff)`, output `(..., d)`."""
-        nodes: torch.Tensor = self.__dict__["owner"].nodes
-        if self.probe is not None or bool(nodes[0] < 0):
-            return output if self.probe is None else super().forward(module, args, output)
-        inner = args[0].index_select(-1, nodes).to(self.w.dtype)  # (..., n)
+        owner: Nodes = self.__dict__["owner"]
+        if self.probe is not None:
+            return super().forward(module, args, output)
+        if not owner.is_chosen:
+            return output
+        inner = args[0].index_select(-1, owner.nodes).to(self.w.dtype)  # (..., n)
         return output + functional.linear(inner, self.w).to(output.dtype)
 
     def delta(self) -> torch.Tensor:
@@ -84,7 +87,7 @@ class NodesOut(ProbedMap):
 
     def fold(self, module: nn.Module) -> dict[str, torch.Tensor] | None:
         """The weight with the nodes' deltas; see `Foldable`."""
-        return {} if bool(self.__dict__["owner"].nodes[0] < 0) else super().fold(module)
+        return super().fold(module) if self.__dict__["owner"].is_chosen else {}
 
 
 class Nodes(nn.Module):
@@ -95,10 +98,16 @@ class Nodes(nn.Module):
     def __init__(self, block: Block, n: int) -> None:
         super().__init__()
         self.register_buffer("nodes", torch.full((n,), -1))  # -1: not chosen yet
+        self.choice = Choice("far")
         self.inputs = nn.ModuleList([NodesIn(p, self, n) for p in block.ffn.inputs])
         self.output = NodesOut(block.ffn.output, self, n)
         self.moved: list[torch.Tensor] = []
         """Sum of the gradients of each map, while gradients are looked at."""
+
+    @property
+    def is_chosen(self) -> bool:
+        """Whether the nodes are chosen."""
+        return self.choice.is_made(self.nodes)
 
     @property
     def maps(self) -> list[Any]:

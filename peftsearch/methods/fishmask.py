@@ -21,9 +21,8 @@ import torch
 from torch import nn
 
 from peftsearch.backbone.anatomy import Block, Projection
-from peftsearch.errors import MethodError
 from peftsearch.methods.method import Attachment
-from peftsearch.methods.probing import ProbedMap
+from peftsearch.methods.probing import Choice, ProbedMap
 from peftsearch.methods.projections import hook_outputs, name_projections
 
 UNITS = 8192
@@ -33,8 +32,10 @@ UNITS = 8192
 class MaskedMap(ProbedMap):
     """The chosen weights of one map; values and positions are its block's."""
 
-    def __init__(self, projection: Projection, owner: ChosenWeights, start: int) -> None:
+    def __init__(self, projection: Projection, owner: ChosenWeights, number: int, start: int) -> None:
         super().__init__(projection)
+        self.number = number
+        """Of the map, among those of the block."""
         self.start = start
         """Position of the map's first weight when all maps are laid end to end."""
         self.__dict__["owner"] = owner  # past nn.Module's bookkeeping: the owner holds this module already
@@ -42,14 +43,15 @@ class MaskedMap(ProbedMap):
     def delta(self) -> torch.Tensor:
         """Zero but for the chosen weights, `(d_out, d_in)`."""
         owner: ChosenWeights = self.__dict__["owner"]
-        n = self.shape[0] * self.shape[1]
-        inside = (owner.index >= self.start) & (owner.index < self.start + n)
-        flat = owner.values.new_zeros(n).index_put((owner.index[inside] - self.start,), owner.values[inside])
+        low, high = owner.choice.bounds(owner.index)[self.number : self.number + 2]
+        inside = owner.index[low:high] - self.start
+        flat = owner.values.new_zeros(self.shape[0] * self.shape[1]).index_put((inside,), owner.values[low:high])
         return flat.view(self.shape)
 
     def forward(self, module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
         """As `ProbedMap`; training before anything is chosen is an error."""
-        require_chosen("fishmask", self, self.__dict__["owner"].index)
+        owner: ChosenWeights = self.__dict__["owner"]
+        owner.choice.require(owner.index, self, self.probe)
         return super().forward(module, args, output)
 
 
@@ -65,8 +67,9 @@ class ChosenWeights(nn.Module):
         starts = [0]
         for p in projections.values():
             starts.append(starts[-1] + p.d_in * p.d_out)
+        self.choice = Choice("fishmask", starts)
         self.maps = nn.ModuleDict(
-            {name: MaskedMap(p, self, start) for (name, p), start in zip(projections.items(), starts, strict=False)}
+            {name: MaskedMap(p, self, i, starts[i]) for i, (name, p) in enumerate(projections.items())}
         )
         self.scores: torch.Tensor | None = None
         """Sum of squared gradients of all weights, while gradients are looked at."""
@@ -95,16 +98,6 @@ class ChosenWeights(nn.Module):
 
     def _masked(self) -> list[MaskedMap]:
         return [each for each in self.maps.values() if isinstance(each, MaskedMap)]
-
-
-def require_chosen(name: str, module: ProbedMap | nn.Module, index: torch.Tensor) -> None:
-    """Refuse to train what has not been chosen yet.
-
-    Raises:
-        MethodError: The module is in training mode, is not being primed, and nothing is chosen.
-    """
-    if module.training and getattr(module, "probe", None) is None and bool(index[0] < 0):
-        raise MethodError(f"{name}: chooses what it trains by data: call peftsearch.prime(model, batches) first")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -7,13 +7,57 @@ too, and the backbone's own parameters stay out of it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 from torch.nn import functional
 
 from peftsearch.backbone.anatomy import Projection
+from peftsearch.errors import MethodError
 from peftsearch.methods.projections import add_delta, fold_weight, slice_margins
+
+
+class Choice:
+    """What the host knows of chosen positions, a sorted tensor `(k,)` that holds -1 until they are chosen.
+
+    It is read again only where it was changed (`choose`, a snapshot, a move): reading waits for an accelerator.
+    """
+
+    def __init__(self, name: str, starts: Sequence[int] = ()) -> None:
+        self._name = name
+        self._starts = list(starts)
+        self._read: tuple[int, int] | None = None
+        self._is_made = False
+        self._bounds: list[int] = []
+
+    def is_made(self, index: torch.Tensor) -> bool:
+        """Whether the positions are chosen."""
+        self._look(index)
+        return self._is_made
+
+    def bounds(self, index: torch.Tensor) -> list[int]:
+        """For each start the number of positions before it."""
+        self._look(index)
+        return self._bounds
+
+    def require(self, index: torch.Tensor, module: nn.Module, probe: torch.Tensor | None) -> None:
+        """Refuse to train what has not been chosen yet.
+
+        Raises:
+            MethodError: The module is in training mode, is not being primed, and nothing is chosen.
+        """
+        if module.training and probe is None and not self.is_made(index):
+            raise MethodError(
+                f"{self._name}: chooses what it trains by data: call peftsearch.prime(model, batches) first"
+            )
+
+    def _look(self, index: torch.Tensor) -> None:
+        now = None if index.is_inference() else (index.data_ptr(), index._version)
+        if now is None or now != self._read:
+            self._read = now
+            self._is_made = bool(index[0] >= 0)
+            self._bounds = torch.searchsorted(index, index.new_tensor(self._starts)).tolist()
 
 
 class ProbedMap(nn.Module, ABC):

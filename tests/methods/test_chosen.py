@@ -16,6 +16,7 @@ from peftsearch.methods import METHODS
 from peftsearch.methods.adapter_sparse import SparseBottleneck
 from peftsearch.methods.far import Nodes
 from peftsearch.methods.fishmask import ChosenWeights
+from peftsearch.methods.probing import Choice
 from peftsearch.methods.projections import name_projections
 from peftsearch.priming import needs_priming
 from tests.methods import disturb, make, place, settle
@@ -123,3 +124,30 @@ def test_merged_equals_unmerged_in_double_precision(name: str, family: str) -> N
     method, blocks = METHODS[name], detect(model).blocks
     assert changed == sum(method.changed(block, 3) for block in blocks)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_a_choice_is_read_once_for_each_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    reads = []
+    search = torch.searchsorted
+    monkeypatch.setattr(torch, "searchsorted", lambda *a: reads.append(a) or search(*a))
+    index, choice = torch.full((4,), -1), Choice("fishmask", [0, 10, 20])
+    assert not choice.is_made(index)
+    assert choice.bounds(index) == [4, 4, 4], "no map holds any"
+    index.copy_(torch.tensor([3, 9, 10, 25]))
+    assert [choice.is_made(index) for _ in range(3)] == [True] * 3
+    assert choice.bounds(index) == [0, 2, 3]
+    assert choice.is_made(index.clone()), "moved"
+    assert len(reads) == 3, "each read would wait for an accelerator"
+    with torch.inference_mode():
+        assert not choice.is_made(torch.full((4,), -1)), "such a tensor counts no changes"
+
+
+@pytest.mark.parametrize("method", CHOOSING)
+def test_training_does_not_read_the_choice_at_every_step(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make("bert")
+    inject(model, place(detect(model), **{method: 2}))
+    settle(model)
+    model.train()
+    model(**tiny_input(model))
+    monkeypatch.setattr(torch, "searchsorted", None)
+    model(**tiny_input(model)).logits.sum().backward()
