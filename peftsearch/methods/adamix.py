@@ -5,7 +5,10 @@ forwards of a batch draw apart, and a consistency loss, the mean of the Kullback
 predictions both ways, holds them together. Sec. 3.3: after training the weights are averaged into one adapter; the
 placement becomes one of `adapter_pfeiffer`. Evaluation works with the mean. It acts after the feed-forward network;
 the size is the width m; M (2 d m + d + m) parameters are trained, 2 d m + d + m are kept. Initialised as the adapter
-is: the output is unchanged at init. It does not merge into the backbone.
+is, all M alike (as in the authors' code; their draws tell them apart, and their mean starts as one of them): the output
+is unchanged at init. It does not merge into the backbone.
+
+Each adapter takes part in a quarter of the forwards, so it wants more steps than an adapter.
 
 The second forward doubles the cost of a step; `peftsearch.extra_loss` makes it in a training loop of one's own.
 
@@ -38,7 +41,9 @@ class Mixture(nn.Module):
         self.b_down = nn.Parameter(torch.zeros(N_ADAPTERS, width))
         self.w_up = nn.Parameter(torch.zeros(N_ADAPTERS, hidden_size, width))
         self.b_up = nn.Parameter(torch.zeros(N_ADAPTERS, hidden_size))
-        nn.init.trunc_normal_(self.w_down, std=INIT_STD, a=-2 * INIT_STD, b=2 * INIT_STD)
+        start = nn.init.trunc_normal_(torch.empty(width, hidden_size), std=INIT_STD, a=-2 * INIT_STD, b=2 * INIT_STD)
+        with torch.no_grad():
+            self.w_down.copy_(start.expand_as(self.w_down))
 
     def weights(self) -> tuple[torch.Tensor, ...]:
         """W_down, b_down, W_up and b_up: of drawn adapters in training, the mean of all in evaluation."""

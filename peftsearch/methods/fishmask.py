@@ -107,7 +107,7 @@ class FishMask:
     name: str = "fishmask"
     paper: str = "2111.09839, sec. 3.1"
     places: str = "single weights of all projections"
-    lr_scale: float = 1.0
+    lr_scale: float = 0.3
     knob: str = "weights"
     merges: bool = True
     changes: str = "the chosen weights"

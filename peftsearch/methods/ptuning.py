@@ -3,9 +3,10 @@
 Sec. 3.2 puts an encoder between the trained pseudo-tokens and the model, so that they do not move one by one; after
 training it is dropped and its output kept, and the placement becomes one of `prompt`. The encoder here is the
 perceptron of HF peft (three layers, ReLU; the paper's is an LSTM with a perceptron) with a hidden width of h = 16: its
-parameters are trained, so they are in the budget. The size is the length l, from 1 to 100; trained are l e + (e h + h)
-+ (h h + h) + (h e + e) parameters, kept are l e. The output does change at init. It does not merge. It acts once on a
-model.
+parameters are trained, so they are in the budget. The pseudo-tokens start as standard normals, there as in the authors'
+code: from embeddings of words, which are short, the encoder would make nearly the same vector of each. The size is the
+length l, from 1 to 100; trained are l e + (e h + h) + (h h + h) + (h e + e) parameters, kept are l e. The output does
+change at init. It does not merge. It acts once on a model.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ class EncodedPrompt(PromptVectors):
 
     def __init__(self, words: nn.Embedding, length: int) -> None:
         super().__init__(words, length)
+        nn.init.normal_(self.embedding)
         width = self.embedding.shape[1]
         self.encoder = nn.Sequential(
             nn.Linear(width, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, width)
@@ -45,7 +47,7 @@ class PTuning(Prompt):
 
     name: str = "ptuning"
     paper: str = "2103.10385, sec. 3.2"
-    lr_scale: float = 1.0
+    lr_scale: float = 3.0
     becomes: str = "prompt"
 
     def count(self, block: Block, size: int) -> int:
