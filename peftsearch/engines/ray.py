@@ -13,9 +13,14 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
+from types import FrameType
 from typing import Any
 
 import ray
@@ -100,7 +105,10 @@ class RayDriver:
                 ),
             )
             try:
-                tuner.fit()
+                with _ctrl_c_noted(search):
+                    tuner.fit()
+                if search.is_interrupted:
+                    raise KeyboardInterrupt
             except KeyboardInterrupt:
                 search.interrupt()
                 raise
@@ -201,5 +209,23 @@ def _n_on(node: dict[str, float], resources: dict[str, float]) -> int:
 
 
 def _is_stopped(search: StudySearch, trial_id: str, result: dict[str, Any]) -> bool:
-    """Whether a fault of the study ends all trials."""
-    return search.fault is not None
+    """Whether a fault of the study, or the user, ends all trials."""
+    return search.fault is not None or search.is_interrupted
+
+
+@contextmanager
+def _ctrl_c_noted(search: StudySearch) -> Iterator[None]:
+    """Note Ctrl-C beside raising it: where a callback of Ray swallows the exception, the search ends by the note."""
+    if threading.current_thread() is not threading.main_thread():  # signals belong to the main thread
+        yield
+        return
+
+    def interrupted(number: int, frame: FrameType | None) -> None:
+        search.is_interrupted = True
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, interrupted)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
