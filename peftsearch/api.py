@@ -30,7 +30,11 @@ from peftsearch.output_folder import staged
 
 
 def inject(
-    model: nn.Module, architecture: Architecture | Source, backbone: Backbone | None = None, seed: int = 0
+    model: nn.Module,
+    architecture: Architecture | Source,
+    backbone: Backbone | None = None,
+    seed: int = 0,
+    design: str | None = None,
 ) -> Injection:
     """Freeze a model and put an architecture into it; the parameters of its head stay trainable.
 
@@ -39,6 +43,7 @@ def inject(
         architecture: What to put in: an `Architecture`, a run's folder, its `best.yaml`, or the mapping in that.
         backbone: The model's anatomy; None detects it.
         seed: Seed of the initial values. The global random generators are left as they are.
+        design: Name of another confirmed design of a run than its pick: `trial 14`, `lora`.
 
     Returns:
         The injection; its `remove()` restores the model bit for bit.
@@ -51,7 +56,7 @@ def inject(
     backbone = identify(model) if backbone is None else backbone
     if isinstance(architecture, Architecture):
         return injection.inject(model, architecture, backbone, seed)
-    found = read_found(architecture)
+    found = read_found(architecture, design)
     require_same_backbone(found, backbone)
     done = injection.inject(model, found.architecture, backbone, seed)
     done.injected.task = {k: found.task[k] for k in ("name", "kind", "labels", "metric") if k in found.task}

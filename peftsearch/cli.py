@@ -45,6 +45,7 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {' '.join(message.split())} (see {self.prog} --help)\n")
 
 
+_DESIGN = "another confirmed design than the pick: 'trial 14', lora"
 METRICS = "accuracy, f1, matthews; pearson, spearman; of a generation perplexity, bleu, rouge_l"
 _MAY_BE_NEGATIVE = {"--budget", "--budgets", "--reference"}
 
@@ -100,7 +101,7 @@ def _dispatch(arguments: argparse.Namespace) -> int:
     if arguments.command == "worker":
         return commands.worker(arguments)
     if arguments.command == "show":
-        return commands.show(arguments.what)
+        return commands.show(arguments.what, arguments.design)
     return commands.list_catalog(arguments)
 
 
@@ -121,6 +122,7 @@ def parser() -> argparse.ArgumentParser:
     _add_predict(commands.add_parser("predict", help="a label or a text for every row", allow_abbrev=False))
     show = commands.add_parser("show", help="draw the architecture that a run found")
     show.add_argument("what", type=Path, metavar="RUN|BEST.YAML", help="folder of a run, or its best.yaml")
+    show.add_argument("--design", metavar="NAME", help=_DESIGN)
     _add_report(commands.add_parser("report", help="write a run's report.html", allow_abbrev=False))
     _add_estimate(commands.add_parser("estimate", help="memory of a training step, from a config", allow_abbrev=False))
     _add_advise(commands.add_parser("advise", help="methods to start from, by the number of examples"))
@@ -226,6 +228,7 @@ def _add_task(command: argparse.ArgumentParser, default: str) -> None:
 
 def _add_train(train: argparse.ArgumentParser) -> None:
     train.add_argument("best", nargs="?", type=Path, metavar="BEST.YAML", help="of a run, or its folder")
+    train.add_argument("--design", metavar="NAME", help=_DESIGN)
     train.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of the result")
     train.add_argument("--overwrite", action="store_true", help="replace a training in the folder")
     train.add_argument("--resume", action="store_true", help="go on with a training in the folder")
@@ -328,6 +331,7 @@ def _add_export(export: argparse.ArgumentParser) -> None:
     export.add_argument("what", type=Path, metavar="RUN|BEST.YAML|DIR", help="of a run, or made by peftsearch.save")
     export.add_argument("--format", required=True, choices=("peft", "adapters", "merged", "peftsearch"))
     export.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to make")
+    export.add_argument("--design", metavar="NAME", help=_DESIGN)
     export.add_argument("--overwrite", action="store_true", help="replace what is in it")
     export.add_argument("--model", help="hub id or folder of the backbone (default: the one that was used)")
     export.add_argument("--trust-remote-code", action="store_true", help="run code that comes with a hub model")

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from peftsearch.architecture import Architecture
-from peftsearch.catalog import read_yaml, shipped
+from peftsearch.catalog import shipped
 from peftsearch.errors import BudgetError, ConfigError, StudyError
 from peftsearch.progress import LiveReporter, PlainReporter, Reporter
 
@@ -109,17 +109,12 @@ def terminal() -> Console:
     return Console() if sys.stdout.isatty() else Console(width=160)
 
 
-def show(what: Path) -> int:
+def show(what: Path, design: str | None) -> int:
     """`peftsearch show`: the picture, the verdict and the stages of a finished run."""
-    path = what / "best.yaml" if what.is_dir() else what
-    if what.is_dir() and not path.exists():
-        raise StudyError(
-            f"{what}: no best.yaml; the run is not finished, `peftsearch run` with its settings resumes it"
-        )
-    best = read_yaml(path, max_bytes=8 * 1024 * 1024)
-    if best.get("format") != "peftsearch-best/1":
-        raise ConfigError(f"{path}: is not the best.yaml of a run (format {best.get('format')!r})")
-    _print_best(terminal(), best, path)
+    from peftsearch.found import read_best
+
+    where, best = read_best(what, design)
+    _print_best(terminal(), best, Path(where))
     return 0
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from peftsearch.architecture import Architecture, Design
 from peftsearch.backbone.anatomy import Backbone
 from peftsearch.catalog import read_yaml
-from peftsearch.errors import ConfigError, MethodError
+from peftsearch.errors import ConfigError, MethodError, one_line
 
 BEST = "best.yaml"
 FORMAT = "peftsearch-best/1"
@@ -46,28 +46,80 @@ class Found:
     """Folder of the run, as the run was given it; empty when unknown."""
 
 
-def read_found(source: Source) -> Found:
+def read_found(source: Source, design: str | None = None) -> Found:
     """Read what a search found.
 
     Args:
         source: A run's folder, the path of its `best.yaml`, or the mapping that the file holds.
+        design: Name of another confirmed design than the pick: `trial 14` (or `14`), `lora`.
 
     Raises:
-        ConfigError: There is no such file, or it is not the `best.yaml` of a run, or it is damaged.
+        ConfigError: There is no such file, or it is not the `best.yaml` of a run, or it is damaged, or it has no such
+            design.
+    """
+    return parse_found(*read_best(source, design))
+
+
+def read_best(source: Source, design: str | None = None) -> tuple[str, Mapping[str, Any]]:
+    """The content of a `best.yaml`, with the design that is asked for in the place of the pick.
+
+    Args:
+        source: As for `read_found`.
+        design: Likewise.
+
+    Returns:
+        The file, for messages, and its content.
+
+    Raises:
+        ConfigError: As `read_found`.
     """
     if isinstance(source, Mapping):
-        return _parse("best", source)
-    path = Path(source)
-    if path.is_dir():
-        path = path / BEST
-        if not path.is_file():
-            raise ConfigError(f"{path.parent}: no {BEST}; the run is not finished, `peftsearch run` resumes it")
-    return _parse(str(path), read_yaml(path, MAX_BYTES))
-
-
-def _parse(where: str, data: Mapping[str, Any]) -> Found:
+        where, data = "best", source
+    else:
+        path = Path(source)
+        if path.is_dir():
+            path = path / BEST
+            if not path.is_file():
+                raise ConfigError(f"{path.parent}: no {BEST}; the run is not finished, `peftsearch run` resumes it")
+        where, data = str(path), read_yaml(path, MAX_BYTES)
     if data.get("format") != FORMAT:
         raise ConfigError(f"{where}: is not the best.yaml of a run (format {data.get('format')!r}, not {FORMAT!r})")
+    return where, data if design is None else _with_design(where, data, design)
+
+
+def _with_design(where: str, data: Mapping[str, Any], design: str) -> Mapping[str, Any]:
+    """The content with another confirmed design in the pick's place, as if the run had picked it."""
+    name = f"trial {design}" if design.isdecimal() else design
+    if name == data.get("name"):
+        return data
+    try:
+        others = dict(data.get("confirmed") or {})
+        if name not in others:
+            known = ", ".join(map(str, (data["name"], *others)))
+            older = "" if others else "; it has the pick alone: `peftsearch run --resume` writes down the others"
+            raise ConfigError(f"{where}: has no confirmed design {one_line(design, 60)!r} (it has {known}{older})")
+        own, budget = others[name], data["budget"]
+        architecture = own["architecture"]
+        used = int(architecture["n_params"])
+        row: dict[str, Any] = next((row for row in data["comparison"] if row["name"] == name), {})
+        return {
+            **data,
+            "name": name,
+            "design": own["design"],
+            "architecture": architecture,
+            "training": {**data["training"], "learning_rate": own["learning_rate"]},
+            "budget": {**budget, "used": used, "share_used": row.get("share"), "changed": row.get("n_changed")},
+        }
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ConfigError(f"{where}: is damaged: {type(error).__name__} {error}") from error
+
+
+def parse_found(where: str, data: Mapping[str, Any]) -> Found:
+    """What `read_best` gave, parsed.
+
+    Raises:
+        ConfigError: It is damaged.
+    """
     try:
         model = data["model"]
         return Found(

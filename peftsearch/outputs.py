@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib import metadata
@@ -33,11 +34,12 @@ _PACKAGES = ("peftsearch", "torch", "transformers", "datasets", "optuna", "accel
 
 
 def make_best(
-    setup: Setup, folder: StudyFolder, pick: Finalist, verdict: Verdict, rows: tuple[Row, ...]
+    setup: Setup, folder: StudyFolder, finalists: Sequence[Finalist], verdict: Verdict, rows: tuple[Row, ...]
 ) -> dict[str, Any]:
-    """The content of `best.yaml`."""
+    """The content of `best.yaml`: the pick, and the other confirmed designs by name for who wants one of them."""
     from peftsearch.backbone.device import hardware
 
+    pick = next(f for f in finalists if f.name == verdict.pick.name)
     row = next(r for r in rows if r.name == pick.name)
     backbone, suite = setup.backbone, setup.suite
     return {
@@ -71,7 +73,7 @@ def make_best(
         "architecture": _labelled(pick.architecture, backbone),
         "training": {
             **plain(asdict(setup.training)),
-            "learning_rate": pick.design.learning_rate or setup.training.learning_rate,
+            "learning_rate": _learning_rate(setup, pick),
             "steps": setup.strategy.confirm.steps,
             "dtype": setup.settings["autocast"],
         },
@@ -83,6 +85,15 @@ def make_best(
         | _frozen(folder)
         | _perplexity(suite.metric, row),
         "comparison": [_comparison(r) for r in rows],
+        "confirmed": {
+            f.name: {
+                "design": plain(f.design.to_dict()),
+                "architecture": _labelled(f.architecture, backbone),
+                "learning_rate": _learning_rate(setup, f),
+            }
+            for f in finalists
+            if f is not pick
+        },
         "stages": folder.search.user_attrs.get("stages", []),
         "seed": setup.options.seed,
         "space": setup.space.name,
@@ -92,6 +103,10 @@ def make_best(
         "versions": {"python": platform.python_version()} | {p: _version(p) for p in _PACKAGES},
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def _learning_rate(setup: Setup, finalist: Finalist) -> float:
+    return finalist.design.learning_rate or setup.training.learning_rate
 
 
 def _frozen(folder: StudyFolder) -> dict[str, float]:

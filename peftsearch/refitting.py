@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def refit(best: Source, model: nn.Module | Backbone, budget: Budget | str | int) -> Architecture:
+def refit(
+    best: Source, model: nn.Module | Backbone, budget: Budget | str | int, design: str | None = None
+) -> Architecture:
     """Carry a found design over to another backbone and size it anew.
 
     The design's groups, allocation and methods stay; sizes that it fixed are dropped, and so is its share of the
@@ -27,6 +29,7 @@ def refit(best: Source, model: nn.Module | Backbone, budget: Budget | str | int)
         best: A run's folder, its `best.yaml`, or the mapping in it.
         model: The model, or its anatomy.
         budget: The most trainable parameters, the head apart: `0.1%`, `22.7k`, a number.
+        design: Name of another confirmed design than the run's pick: `trial 14`, `lora`.
 
     Returns:
         An architecture for `inject`.
@@ -37,19 +40,19 @@ def refit(best: Source, model: nn.Module | Backbone, budget: Budget | str | int)
         ConfigError: `best` cannot be read, the backbone has fewer blocks than the design has groups, or none of the
             blocks that the design tunes is left.
     """
-    found = read_found(best)
+    found = read_found(best, design)
     if not isinstance(model, Backbone):
         from peftsearch.backbone.detect import detect
 
         model = detect(model)
     if not isinstance(budget, Budget):
         budget = parse_budget(str(budget), model.n_params)
-    design = replace(found.design, sizes=(), budget_share=1.0)
-    if design.grouping == "uniform" and len(design.methods) == sum(found.stacks.values()):
-        design = _by_depth(design, len(model.blocks))
-        if found.design.tunable and not design.tunable:
+    carried = replace(found.design, sizes=(), budget_share=1.0)
+    if carried.grouping == "uniform" and len(carried.methods) == sum(found.stacks.values()):
+        carried = _by_depth(carried, len(model.blocks))
+        if found.design.tunable and not carried.tunable:
             raise ConfigError(f"{found.where}: none of the blocks that it tunes is left on {len(model.blocks)} blocks")
-    return fit(design, model, budget)
+    return fit(carried, model, budget)
 
 
 def _by_depth(design: Design, n_blocks: int) -> Design:

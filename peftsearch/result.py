@@ -73,7 +73,7 @@ def conclude(setup: Setup, folder: StudyFolder, finalists: list[Finalist], engin
         *make_rows(folder.search, finalists, trials, tests, setup.budget.n_params),
         *reference_rows(folder.confirm, references_of(folder.confirm, setup.loaded)),
     )
-    best = make_best(setup, folder, next(f for f in finalists if f.name == verdict.pick.name), verdict, rows)
+    best = make_best(setup, folder, finalists, verdict, rows)
     write_atomically(folder.path / "trials.csv", trials_csv(folder))
     write_atomically(folder.path / BEST, to_yaml(best))
     return Result(verdict=verdict, rows=rows, best=best)

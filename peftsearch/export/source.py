@@ -24,6 +24,8 @@ class Options:
 
     model: str | None = None
     """Hub id or folder of the backbone, in place of the name that was stored."""
+    design: str | None = None
+    """Another confirmed design of a run than its pick."""
     seed: int | None = None
     """Seed of the confirmation to take; None takes the first."""
     task: str | None = None
@@ -133,14 +135,14 @@ def read_source(what: Path, options: Options) -> ExportSource:
     """
     if (what / FACTS).is_file():
         checkpoint = read_checkpoint(what)
-        if options.seed is not None or options.task is not None:
-            raise CheckpointError(f"{what}: holds one set of parameters; leave --seed and --task out")
+        if (options.design, options.seed, options.task) != (None, None, None):
+            raise CheckpointError(f"{what}: holds one set of parameters; leave --design, --seed and --task out")
         return ExportSource(architecture=checkpoint.architecture, options=options, checkpoint=checkpoint)
     if not what.exists():
         raise CheckpointError(
             f"{what}: no such file; give a run's folder, its best.yaml, or a folder of peftsearch.save"
         )
-    found = read_found(what)
+    found = read_found(what, options.design)
     tasks = [dict(task) for task in found.task.get("tasks") or [found.task]]
     index = _task_index(found, tasks, options.task)
     return ExportSource(

@@ -24,6 +24,8 @@ class TrainOptions:
 
     best: Path | None = None
     """`best.yaml` of a run, or its folder; None trains a reference of `method`."""
+    design: str | None = None
+    """Another confirmed design of the run than its pick: `trial 14`, `lora`."""
     output: Path
     """Folder of the result."""
     overwrite: bool = False
@@ -100,6 +102,8 @@ def check_train_options(options: TrainOptions) -> None:
         )
     if options.best is not None and options.method is None and options.budget is not None and options.model is None:
         raise ConfigError("--budget: best.yaml has its sizes; give --budget with --model or --method")
+    if options.design is not None and (options.best is None or options.method is not None):
+        raise ConfigError("--design: is one of a run; give its best.yaml, and no --method")
     _check_packing(options)
     if options.overwrite and options.resume:
         raise ConfigError("--overwrite begins anew and --resume goes on; give one of them")

@@ -110,7 +110,7 @@ def prepare(options: TrainOptions) -> Plan:
         PeftSearchError: What is wrong with the options, the run, the data or the model.
     """
     check_train_options(options)
-    run = None if options.best is None else read_run(options.best)
+    run = None if options.best is None else read_run(options.best, options.design)
     training = _training(options, run)
     data = find_data(options, run)
     processes = Processes(options.device, unused=is_in_place(options.method))
@@ -295,7 +295,7 @@ def _architecture(
                 f"{run.path}: was found on a model of {run.n_params:,} parameters, and {backbone.name} has "
                 f"{backbone.n_params:,}; name it with --model to fit the design anew"
             )
-        architecture = refit(run.path, backbone, budget)
+        architecture = refit(run.path, backbone, budget, options.design)
     note = f"fitted to {backbone.name} under {budget}: {architecture.n_params:,} parameters"
     return design, architecture, budget, (note,)
 

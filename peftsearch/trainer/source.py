@@ -9,7 +9,7 @@ from typing import Any
 
 from peftsearch.catalog import read_yaml
 from peftsearch.errors import ConfigError, PeftSearchError, TaskError
-from peftsearch.found import MAX_BYTES, Found, read_found
+from peftsearch.found import Found, parse_found, read_best
 from peftsearch.study import SETTINGS
 from peftsearch.tasks import EMBEDDED, Task, resolve_task
 from peftsearch.trainer.options import TrainOptions
@@ -40,14 +40,18 @@ class Run:
     """Decides what was generated or split off."""
 
 
-def read_run(path: Path) -> Run:
+def read_run(path: Path, design: str | None = None) -> Run:
     """Read a `best.yaml`, or that of a run's folder.
 
+    Args:
+        path: Of either.
+        design: Name of another confirmed design than the pick.
+
     Raises:
-        ConfigError: It is missing, no `best.yaml`, or damaged.
+        ConfigError: It is missing, no `best.yaml`, or damaged, or has no such design.
     """
-    found = read_found(path)
-    best = read_yaml(Path(found.where), MAX_BYTES)
+    where, best = read_best(path, design)
+    found = parse_found(where, best)
     try:
         return Run(
             path=Path(found.where),

@@ -1,0 +1,105 @@
+"""`--design NAME`: another confirmed design of a run than its pick goes into show, train, export, inject and refit."""
+
+import json
+
+import pytest
+import torch
+import yaml
+
+import peftsearch
+from peftsearch.architecture import Architecture, Design
+from peftsearch.found import read_found
+from peftsearch.injection import read_state, state
+from peftsearch.study import state_paths
+from tests.runs import call, refused
+
+
+@pytest.fixture(scope="module")
+def best(finished):
+    return yaml.safe_load((finished / "best.yaml").read_text())
+
+
+@pytest.fixture(scope="module")
+def other(best):
+    """A design that was confirmed and not picked, and that has something to train."""
+    return next(name for name, own in best["confirmed"].items() if own["architecture"]["n_params"])
+
+
+def test_every_confirmed_design_stands_in_the_file(best, finished):
+    rows = {row["name"]: row for row in best["comparison"] if row["validation"]}
+    assert {best["name"], *best["confirmed"]} == set(rows)
+    assert best["name"] not in best["confirmed"]
+    for name, own in best["confirmed"].items():
+        assert Architecture.from_dict(own["architecture"]).n_params == rows[name]["n_params"]
+        assert Design.from_dict(own["design"])
+        assert own["learning_rate"] > 0
+
+
+def test_it_is_read_in_the_picks_place(best, finished, other):
+    found = read_found(finished, other)
+    assert (found.name, found.architecture.to_dict()["n_params"]) == (other, found.architecture.n_params)
+    assert found.architecture == Architecture.from_dict(best["confirmed"][other]["architecture"])
+    assert read_found(finished, best["name"]) == read_found(finished)
+    number = next((n for n in (best["name"], *best["confirmed"]) if n.startswith("trial ")), None)
+    assert number is not None
+    assert read_found(finished, number.removeprefix("trial ")).name == number
+
+
+def test_show_draws_it(best, finished, other, capsys):
+    assert call("show", finished, "--design", other) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert f"{best['confirmed'][other]['architecture']['n_params']:,} trainable parameters" in out
+
+
+def test_train_takes_it(best, finished, other, tmp_path):
+    output = tmp_path / "t"
+    assert call("train", finished / "best.yaml", "--design", other, "--output", output, "--steps", "2") == 0
+    metrics = json.loads((output / "metrics.json").read_text())
+    assert metrics["n_params"] == best["confirmed"][other]["architecture"]["n_params"]
+
+
+def test_export_takes_its_own_parameters(finished, other, tmp_path):
+    argv = ["export", finished, "--design", other, "--format", "peftsearch", "--output", tmp_path / "e"]
+    assert call(*argv) == 0
+    injection = peftsearch.load(None, tmp_path / "e")
+    assert injection.architecture == read_found(finished, other).architecture
+    kept = read_state(state_paths(finished, other, 1000, 1)[0])
+    own = state(injection.model)
+    assert own.keys() == kept.keys()
+    assert all(torch.equal(own[name], kept[name]) for name in kept)
+
+
+def test_the_api_takes_it(finished, other, place):
+    from transformers import AutoModelForSequenceClassification
+
+    model = AutoModelForSequenceClassification.from_pretrained(place[1])
+    with peftsearch.inject(model, finished, design=other) as injection:
+        assert injection.architecture == read_found(finished, other).architecture
+    assert peftsearch.refit(finished, model, "10%", design=other).n_params <= 0.1 * model.num_parameters()
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["train", "RUN", "--design", "trial 999", "--output", "o"], "has no confirmed design 'trial 999' (it has "),
+        (["export", "RUN", "--design", "nix", "--format", "merged", "--output", "o"], "has no confirmed design 'nix'"),
+        (["show", "RUN", "--design", "999"], "has no confirmed design '999'"),
+        (["train", "RUN", "--design", "lora", "--method", "lora", "--output", "o"], "--design: is one of a run"),
+        (["train", "--design", "lora", "--method", "full", "--output", "o"], "--design: is one of a run"),
+    ],
+)
+def test_refused(finished, tmp_path, capsys, argv, message):
+    argv = [str(finished) if a == "RUN" else str(tmp_path / a) if a == "o" else a for a in argv]
+    assert message in refused(capsys, *argv)
+
+
+def test_a_file_of_before_has_the_pick_alone(best, tmp_path, capsys):
+    old = {key: value for key, value in best.items() if key != "confirmed"}
+    (tmp_path / "best.yaml").write_text(yaml.safe_dump(old))
+    assert "`peftsearch run --resume` writes down the others" in refused(capsys, "show", tmp_path, "--design", "nix")
+    assert call("show", tmp_path, "--design", best["name"]) == 0
+
+
+def test_a_damaged_entry(best, other, tmp_path, capsys):
+    (tmp_path / "best.yaml").write_text(yaml.safe_dump(best | {"confirmed": {other: {"design": {}}}}))
+    assert "is damaged" in refused(capsys, "show", tmp_path, "--design", other)
