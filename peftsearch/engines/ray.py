@@ -75,7 +75,7 @@ class RayDriver:
         """Claim, train and record until nothing is left."""
         setup, folder = runner.setup, runner.folder
         search = StudySearch(schedule, runner, folder.search)
-        parts = EngineParts.of(setup)
+        parts, ctrl_c = EngineParts.of(setup), CtrlC()
         trainable = tune.with_parameters(
             JobTrainable,
             parts=parts,
@@ -102,13 +102,12 @@ class RayDriver:
                     failure_config=tune.FailureConfig(max_failures=0),
                     checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
                     stop=partial(_is_stopped, search),
+                    callbacks=[ctrl_c],
                 ),
             )
             try:
-                with _ctrl_c_noted(search):
+                with ctrl_c.taken():
                     tuner.fit()
-                if search.is_interrupted:
-                    raise KeyboardInterrupt
             except KeyboardInterrupt:
                 search.interrupt()
                 raise
@@ -209,23 +208,43 @@ def _n_on(node: dict[str, float], resources: dict[str, float]) -> int:
 
 
 def _is_stopped(search: StudySearch, trial_id: str, result: dict[str, Any]) -> bool:
-    """Whether a fault of the study, or the user, ends all trials."""
-    return search.fault is not None or search.is_interrupted
+    """Whether a fault of the study ends all trials."""
+    return search.fault is not None
 
 
-@contextmanager
-def _ctrl_c_noted(search: StudySearch) -> Iterator[None]:
-    """Note Ctrl-C beside raising it: where a callback of Ray swallows the exception, the search ends by the note."""
-    if threading.current_thread() is not threading.main_thread():  # signals belong to the main thread
-        yield
-        return
+class CtrlC(tune.Callback):  # type: ignore[misc]  # ray ships no complete types
+    """Takes Ctrl-C between two steps of Tune's loop (tenths of a second), never in the middle of one.
 
-    def interrupted(number: int, frame: FrameType | None) -> None:
-        search.is_interrupted = True
-        raise KeyboardInterrupt
+    An exception that rises anywhere may rise inside a callback of Ray, which swallows it, or between two writes to the
+    study. The second press rises at once, where the loop itself is stuck.
+    """
 
-    before = signal.signal(signal.SIGINT, interrupted)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+    def __init__(self) -> None:
+        self._is_pressed = False
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """Take the signal meanwhile.
+
+        Raises:
+            KeyboardInterrupt: It was pressed, but no step came after it.
+        """
+        if threading.current_thread() is not threading.main_thread():  # signals belong to the main thread
+            yield
+            return
+        before = signal.signal(signal.SIGINT, self._press)
+        try:
+            yield
+            self.on_step_begin()
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    def _press(self, number: int, frame: FrameType | None) -> None:
+        if self._is_pressed:
+            raise KeyboardInterrupt("it was pressed before")
+        self._is_pressed = True
+
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        """End the run if it was pressed."""
+        if self._is_pressed:
+            raise KeyboardInterrupt

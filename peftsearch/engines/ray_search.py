@@ -15,8 +15,6 @@ from peftsearch.errors import StudyError, one_line
 from peftsearch.schedule import Pause, Schedule
 from peftsearch.trial import TrialRunner, Work, pruned_at
 
-_BY_USER = "stopped by the user"
-
 
 class StudySearch(OptunaSearch):  # type: ignore[misc]  # ray ships no complete types
     """Ray Tune's view of a study: the schedule suggests, and the runner records.
@@ -41,8 +39,6 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # ray ships no complete 
         """Reason by Tune's trial id."""
         self.fault: BaseException | None = None
         """What ended the study: of the storage, of the disk, or no score at all."""
-        self.is_interrupted = False
-        """Whether the user has stopped the run."""
 
     def work(self, trial_id: str) -> Work:
         """What a running trial trains."""
@@ -50,7 +46,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # ray ships no complete 
 
     def suggest(self, trial_id: str) -> Any:
         """The next job; None to wait, `FINISHED` when nothing is left."""
-        if self.fault is not None or self.is_interrupted:
+        if self.fault is not None:
             return Searcher.FINISHED
         try:
             work = self._schedule.next()
@@ -78,8 +74,6 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # ray ships no complete 
         try:
             if trial_id in self.pruned:
                 self._runner.prune(work, self.pruned.pop(trial_id))
-            elif self.is_interrupted and "outcome" not in (result or {}):
-                self._runner.lose(work, _BY_USER, by_user=True)
             elif error or result is None:
                 self._runner.lose(work, "its worker died")
             elif "failed" in result:
@@ -101,7 +95,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # ray ships no complete 
     def interrupt(self) -> None:
         """Record that the user stopped all trials that are running, which is no reason ever to give one up."""
         for work, _ in self._works.values():
-            self._runner.lose(work, _BY_USER, by_user=True)
+            self._runner.lose(work, "stopped by the user", by_user=True)
 
     def close(self) -> None:
         """End the signs of life of trials that are still running."""
