@@ -1,16 +1,29 @@
-"""The whole suite stays off the network and on one thread: tiny tensors are slower on several."""
+"""The whole suite stays off the network and on one thread: tiny tensors are slower on several.
+
+Studies of this process are not flushed to the disk: half of a tiny run is waiting for that, and no test cuts the power.
+Those of processes that tests start are.
+"""
 
 import os
+import sqlite3
 
 import pytest
+import sqlalchemy
 from hypothesis import settings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("RAY_worker_niceness", "0")  # 15 would starve Ray's workers beside the other tests
 
 settings.register_profile("suite", deadline=None, derandomize=True)  # no verdict by the clock, the same examples always
 settings.load_profile("suite")
+
+
+@sqlalchemy.event.listens_for(sqlalchemy.Engine, "connect")
+def do_not_flush(connection, record):
+    if isinstance(connection, sqlite3.Connection):
+        connection.execute("PRAGMA synchronous=OFF")
 
 
 @pytest.fixture(scope="session")
