@@ -18,9 +18,8 @@ from optuna.trial import TrialState
 from peftsearch.front import analyse
 from peftsearch.front_text import conclusions
 from peftsearch.points import read_points
-from peftsearch.schedule import AllTrialsFailed
 from tests.fronts import confirmations, save_study
-from tests.runs import call, refused, story
+from tests.runs import call, refused
 
 BUDGETS = {"0.1%": 1000, "0.5%": 5000, "1%": 10_000}
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -94,14 +93,6 @@ def runs(sweep, tmp_path):
 @pytest.fixture
 def written(told):
     return told[0]
-
-
-@pytest.fixture(scope="module")
-def swept(place, tmp_path_factory):
-    """A sweep of two budgets on a tiny model."""
-    runs = tmp_path_factory.mktemp("swept")
-    assert call(*sweep_arguments(place, runs, "10%,30%")) == 0
-    return runs
 
 
 class TestFront:
@@ -356,87 +347,3 @@ class TestRefusals:
     def test_a_file_in_the_way(self, runs, tmp_path, capsys):
         (tmp_path / "file").write_text("x")
         assert "is not a folder" in refused(capsys, "pareto", *runs, "--out", tmp_path / "file")
-
-
-def sweep_arguments(place, runs, budgets, *more):
-    _, model, (train, validation) = place
-    return [
-        "pareto", "--budgets", budgets, "--model", model, "--train", train, "--validation", validation,
-        "--strategy", "random", "--trials", "2", "--steps", "2", "--search-steps", "1", "--seeds", "2",
-        "--batch-size", "16", "--runs", runs, "--name", "n", "--device", "cpu", *more,
-    ]  # fmt: skip
-
-
-class TestSweep:
-    def test_each_budget_has_a_study_and_the_front_a_folder(self, swept):
-        assert {p.name for p in swept.iterdir()} == {"n-10%", "n-30%", "n-pareto"}
-        table = pd.read_csv(swept / "n-pareto" / "pareto.csv")
-        assert table["budget"].unique().tolist() == ["10%", "30%"]
-        assert (table["params"] <= table["budget_params"]).all()
-        assert {"lora", "adapter", "bitfit", "prefix", "head"} <= set(table["name"])
-        assert set(table.loc[table["confirmed"], "n"]) == {2}
-
-    def test_a_shared_backbone_gives_the_same_as_a_run_of_its_own(self, place, swept, tmp_path):
-        """The second study of the sweep against the same study alone, which loads everything itself."""
-        own = [a for a in sweep_arguments(place, tmp_path, "30%") if a != "--budgets"]
-        own[:2] = ["run", "--budget", "30%"]
-        own[own.index("--name") + 1] = "n-30%"
-        assert call(*own) == 0
-        for which in ("search", "confirm"):
-            assert story(tmp_path / "n-30%", which) == story(swept / "n-30%", which)
-
-    def test_the_same_again_trains_nothing(self, place, swept, capsys):
-        before = {b: story(swept / f"n-{b}") for b in ("10%", "30%")}
-        assert call(*sweep_arguments(place, swept, "10%,30%")) == 0
-        assert "-- search" not in capsys.readouterr().out
-        assert {b: story(swept / f"n-{b}") for b in before} == before
-
-    @pytest.mark.parametrize(
-        ("budgets", "message"),
-        [
-            ("10%", "is one budget; a front needs at least two"),
-            ("10%,,20%", "has an empty entry"),
-            ("10%,lots", "'lots' is not a budget"),
-            ("20%,10%", "10% comes after 20%, which is larger; write --budgets 10%,20%"),
-            ("10%,10%", "10% and 10% are the same budget"),
-            ("4057,10%", "4057 and 10% are the same budget (4,057 parameters)"),
-            ("10%,300%", "at most 100%"),
-            ("3,5,10%", "2 of 3 cannot be used (3, 5): --budget 5 (5 parameters) holds no design of space s4"),
-        ],
-    )
-    def test_bad_budgets(self, place, tmp_path, capsys, budgets, message):
-        assert message in refused(capsys, *sweep_arguments(place, tmp_path / "runs", budgets))
-        assert not (tmp_path / "runs").exists()
-
-    def test_several_objectives(self, place, tmp_path, capsys):
-        line = refused(capsys, *sweep_arguments(place, tmp_path / "runs", "10%,20%", "--objective", "score,params"))
-        assert "searches for the score alone" in line
-
-    def test_a_folder_of_other_settings_is_said_before_anything_is_trained(self, place, tmp_path, capsys):
-        save_study(tmp_path / "n-30%", "30%", 1)
-        assert "belongs to other settings" in refused(capsys, *sweep_arguments(place, tmp_path, "10%,30%"))
-        assert not (tmp_path / "n-10%").exists()
-
-    def test_a_budget_without_scores_does_not_end_the_sweep(self, place, tmp_path, capsys, monkeypatch):
-        begun = []
-
-        def fail(options, reporter, *, like):
-            begun.append(options.name)
-            raise AllTrialsFailed("all 8 trials failed: RuntimeError: out of memory")
-
-        monkeypatch.setattr("peftsearch.sweep.run_study", fail)
-        assert call(*sweep_arguments(place, tmp_path, "10%,20%,30%")) == 1
-        assert begun == ["n-10%", "n-20%", "n-30%"]
-        assert "fewer than two budgets have scores; budget 10%: all 8 trials failed" in capsys.readouterr().err
-
-    def test_a_name_is_made_up_and_kept(self, place, tmp_path, monkeypatch):
-        """Planned alone: what would be trained, and where."""
-        from peftsearch.options import RunOptions
-        from peftsearch.sweep import plan_sweep
-
-        _, model, (train, validation) = place
-        options = RunOptions(budget="", model=str(model), train=train, validation=validation, runs=tmp_path)
-        plan = plan_sweep(options, ["10%", "+2_0%"])
-        assert plan.out.name == f"{plan.options[0].name.removesuffix('-10%')}-pareto"
-        assert [o.name.rsplit("-", 1)[1] for o in plan.options] == ["10%", "2_0%"]
-        assert [o.budget for o in plan.options] == ["10%", "+2_0%"]
