@@ -29,6 +29,7 @@ from peftsearch.backbone.quantised import keeping_inputs, packing_states, packin
 from peftsearch.injection import FORMAT, NAME, injection_of, merged, state
 from peftsearch.memory import ADAM_STATES
 from peftsearch.methods import METHODS
+from peftsearch.references import Reference
 from peftsearch.regularising import extra_loss
 from peftsearch.shares import n_changed
 from peftsearch.tasks.encode import EncodedSplit
@@ -143,34 +144,45 @@ class Meter:
         self._loss_of = loss_of
         self._device = device
         self._autocast = autocast
-        self._counts: dict[Architecture, dict[str, float]] = {}
+        self._counts: dict[Architecture | Reference, dict[str, float]] = {}
         # Modules and config of its own on the same tensors: the backbone can be timed beside what is injected.
         own = chain(model.parameters(), model.buffers(), packing_states(model))
         shared: dict[int, Any] = {id(each): each for each in own}
         self._bare: nn.Module = copy.deepcopy(model, shared).eval()
 
-    def measure(self, architecture: Architecture, step_s: Sequence[float]) -> dict[str, float]:
-        """Measure what is injected.
+    def measure(self, trained: Architecture | Reference, step_s: Sequence[float]) -> dict[str, float]:
+        """Measure what is in the model.
 
         Args:
-            architecture: The architecture that the model carries.
+            trained: The architecture that the model carries, or what of its own weights is trained in place.
             step_s: Seconds of each training step that it took.
 
         Returns:
             `params` and `changed_params`; `train_flops` of one forward and backward pass and `inference_flops` of one
-            forward pass on the reference batch; `disk_bytes` of the trained parameters' file, the head apart;
+            forward pass on the reference batch; `disk_bytes` of the trained parameters' file, the head apart (in
+            place: of their values);
             `step_s`, the median of the training steps; `peak_memory_bytes` (see `_count_memory`); `latency_s`,
             `merged_latency_s` and `backbone_latency_s`, seconds of a forward pass of one example in evaluation mode:
             as it is, with all folded into the weights that can be, and of the backbone alone.
         """
-        if architecture not in self._counts:
-            changed = n_changed(architecture, injection_of(self._model).backbone)
-            counts = {"params": architecture.n_params, "changed_params": changed}
-            self._counts[architecture] = counts | self._count()
-        return self._counts[architecture] | {"step_s": median(step_s)} | self._latencies(architecture, sum(step_s))
+        if trained not in self._counts:
+            self._counts[trained] = {"params": trained.n_params} | self._sizes(trained) | self._count()
+        placements = trained.placements if isinstance(trained, Architecture) else ()
+        merges = any(METHODS[placement.method].merges for placement in placements)
+        return self._counts[trained] | {"step_s": median(step_s)} | self._latencies(merges, sum(step_s))
+
+    def _sizes(self, trained: Architecture | Reference) -> dict[str, float]:
+        if isinstance(trained, Reference):
+            width = next(p for p in self._model.parameters() if p.requires_grad).element_size()
+            return {"changed_params": trained.n_params, "disk_bytes": trained.n_params * width}
+        tuned = {name: value for name, value in state(self._model).items() if name.startswith(f"{NAME}.")}
+        return {
+            "changed_params": n_changed(trained, injection_of(self._model).backbone),
+            "disk_bytes": len(save(tuned, {"format": FORMAT})),
+        }
 
     def _count(self) -> dict[str, float]:
-        """FLOPs, disk and memory, from one training step without its update."""
+        """FLOPs and memory, from one training step without its update."""
         training, on_gpu = self._model.training, self._device.type == "cuda"
         self._model.train()
         with torch.random.fork_rng(devices=[self._device] if on_gpu else []):
@@ -186,11 +198,9 @@ class Meter:
             self._model.zero_grad(set_to_none=True)
             peak = self._peak_on_gpu() if on_gpu else self._count_memory(activations.n_bytes)
         self._model.train(training)
-        tuned = {name: value for name, value in state(self._model).items() if name.startswith(f"{NAME}.")}
         return {
             "train_flops": counter.get_total_flops(),
             "inference_flops": inference_flops,
-            "disk_bytes": len(save(tuned, {"format": FORMAT})),
             "peak_memory_bytes": peak,
         }
 
@@ -222,10 +232,9 @@ class Meter:
     def _trained_bytes(self) -> int:
         return sum(p.numel() * p.element_size() for p in self._model.parameters() if p.requires_grad)
 
-    def _latencies(self, architecture: Architecture, train_s: float) -> dict[str, float]:
+    def _latencies(self, merges: bool, train_s: float) -> dict[str, float]:
         """Medians over rounds of one pass of each kind, so that a load from outside falls on all of them."""
         inputs = {k: v[:1].to(self._device) for k, v in self._batch.items() if k != "labels"}
-        merges = any(METHODS[placement.method].merges for placement in architecture.placements)
         times: dict[str, list[float]] = {"backbone_latency_s": [], "latency_s": [], "merged_latency_s": []}
         training = self._model.training
         self._model.eval()

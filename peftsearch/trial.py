@@ -121,7 +121,6 @@ class TrialRunner:
             learning_rate=FULL_LEARNING_RATE,
             steps=self.setup.strategy.confirm.steps,
             seed=seed,
-            measure=False,
             test=True,
         )
         facts = {"name": reference.name, "steps": job.steps, "seed": seed, "n_params": reference.n_params}

@@ -17,6 +17,7 @@ from peftsearch.engines.job import Job
 from peftsearch.engines.local import LocalEngine
 from peftsearch.errors import ConfigError
 from peftsearch.in_place import in_place
+from peftsearch.objectives import MEASURES
 from peftsearch.points import read_points
 from peftsearch.references import FULL_LEARNING_RATE, make_reference, parse_references
 from peftsearch.report.comparison import confirmed
@@ -261,6 +262,14 @@ class TestRun:
             own = [t.value for t in study(whole, "confirm").trials if t.user_attrs["name"] == row["name"]]
             assert row["validation"]["values"] == own
             assert (row["share"], row["search_score"], row["baseline"]) == (None, None, False)
+        trials = [t for t in study(whole, "confirm").trials if t.user_attrs["name"] in NAMES]
+        costs = {t.user_attrs["name"]: t.user_attrs["measures"] for t in trials}
+        assert all(set(measures) == set(MEASURES) for measures in costs.values())
+        assert all(costs[row["name"]]["changed_params"] == row["n_params"] for row in rows)
+        assert costs["full"]["disk_bytes"] == 4 * costs["full"]["params"]
+        assert costs["full"]["inference_flops"] == costs["top-2"]["inference_flops"]
+        assert costs["full"]["train_flops"] > costs["top-2"]["train_flops"]
+        assert costs["full"]["peak_memory_bytes"] > costs["top-2"]["peak_memory_bytes"]
         table = pd.read_csv(whole / "trials.csv")
         assert table[table.kind == "reference"].name.tolist() == [*NAMES, *NAMES]
         assert set(table[table.kind == "reference"].n_params) == {row["n_params"] for row in rows}

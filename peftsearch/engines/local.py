@@ -186,16 +186,13 @@ class LocalEngine:
                     yield step, self._score(track, track.encoded.validation)[0]
             score, right = self._score(track, track.encoded.validation)
             tail = log.losses[-max(1, len(log.losses) // 10) :]
-            inside = job.architecture
             return _Part(
                 score=score,
                 right=right,
                 n_head=n_head_params(self._loaded),
                 loss=mean(tail),
                 train_s=log.train_s,
-                measures=(
-                    self._meter.measure(inside, log.step_s) if measure and isinstance(inside, Architecture) else {}
-                ),
+                measures=self._meter.measure(job.architecture, log.step_s) if measure else {},
                 state=packed_state(model) if job.keep_state else None,
                 test=self._score(track, track.encoded.test)[0] if job.test and track.encoded.test else None,
             )

@@ -140,9 +140,9 @@ def _table(designs: Sequence[Confirmed], record: Record) -> Table:
     rows: list[list[Cell]] = []
     for c in designs:
         facts = c.trials[0].facts
-        share, n_params = facts.get("share"), facts.get("n_params")
-        row: list[Cell] = [c.title, n_params, None if share is None else f"{share:.1%}"]
-        row += [n_params if c.reference else c.trials[0].measures.get("changed_params")]
+        share = facts.get("share")
+        row: list[Cell] = [c.title, facts.get("n_params"), None if share is None else f"{share:.1%}"]
+        row += [c.trials[0].measures.get("changed_params")]
         row += [c.short, mean(c.validation), spread(c.validation), len(c.validation)]
         if has_test:
             row += [mean(c.test), spread(c.test)] if c.test else [None, None]
