@@ -309,14 +309,16 @@ def _add_estimate(estimate: argparse.ArgumentParser) -> None:
     estimate.add_argument("--anatomy", type=Path, metavar="YAML", help="describes the blocks of an unknown model")
     estimate.add_argument("--budget", help="trainable parameters, the head apart: 0.1%%, 22.7k, 1M")
     estimate.add_argument(
-        "--design", metavar="DESIGN", help="lora, adapter+prefix, s4-paper or a YAML (default: lora on all blocks)"
+        "--design", metavar="DESIGN", help="lora, adapter+prefix, s4-paper or a YAML (default: lora); of a run: a name"
     )
     estimate.add_argument("--batch", type=int, default=16, metavar="N", help="examples a step (default: %(default)s)")
     estimate.add_argument(
         "--seq", type=int, metavar="N", help="tokens of each (default: 128, or the model's positions)"
     )
     estimate.add_argument("--dtype", default="fp32", help="fp32, bf16 or fp16, all through (default: %(default)s)")
-    estimate.add_argument("--quantize", metavar="HOW", help="nf4 or int8: packed weights of the frozen linear maps")
+    estimate.add_argument(
+        "--quantize", metavar="HOW", help="nf4 or int8: packed frozen maps; none (default: the run's)"
+    )
     estimate.add_argument("--full", action="store_true", help="full fine-tuning too, or alone without a budget")
     estimate.add_argument("--json", action="store_true", help="print JSON, in bytes")
 

@@ -20,7 +20,8 @@ from peftsearch.catalog import read_yaml
 from peftsearch.commands import terminal
 from peftsearch.errors import BudgetError, ConfigError, unknown_name
 from peftsearch.fitting import fit
-from peftsearch.memory import FLOATS, PACKINGS, Memory, Step, blocks_passed, estimate, hidden_state_bytes
+from peftsearch.found import read_best
+from peftsearch.memory import FLOATS, PACKINGS, PLAIN, Memory, Step, blocks_passed, estimate, hidden_state_bytes
 from peftsearch.methods import get_method
 from peftsearch.methods.abilities import count_placed
 from peftsearch.objectives import show_bytes
@@ -48,10 +49,14 @@ def report_estimate(arguments: argparse.Namespace) -> int:
         PeftSearchError: What is wrong with the options, the model, the budget or the `best.yaml`.
     """
     _check_numbers(arguments)
-    if arguments.quantize is not None and arguments.quantize not in PACKINGS:
-        raise ConfigError(f"--quantize: {unknown_name('quantization', arguments.quantize, PACKINGS)}")
-    best = _read_best(arguments.what) if arguments.what is not None else None
+    if arguments.quantize not in (None, PLAIN, *PACKINGS):
+        raise ConfigError(f"--quantize: {unknown_name('quantization', arguments.quantize, (*PACKINGS, PLAIN))}")
     _require_one_source(arguments)
+    best = _read_best(arguments.what, arguments.design) if arguments.what is not None else None
+    if arguments.quantize is None and best is not None:
+        arguments.quantize = best["model"].get("quantize")
+    elif arguments.quantize == PLAIN:
+        arguments.quantize = None
     outline = read_outline(
         arguments.model if best is None or arguments.model else str(best["model"]["name"]),
         revision=arguments.revision,
@@ -98,9 +103,8 @@ def _step(arguments: argparse.Namespace, outline: Outline) -> Step:
 
 def _require_one_source(arguments: argparse.Namespace) -> None:
     """An architecture comes from a best.yaml, or from a design and a budget."""
-    given = [o for o in ("budget", "design") if getattr(arguments, o) is not None]
-    if arguments.what is not None and given:
-        raise ConfigError(f"--{given[0]}: {arguments.what} fixes all sizes already; give one or the other")
+    if arguments.what is not None and arguments.budget is not None:
+        raise ConfigError(f"--budget: {arguments.what} fixes all sizes already; give one or the other")
     if arguments.budget is not None:
         parse_budget(arguments.budget, None)  # a budget that is none is said before a config is asked for
     elif arguments.what is None and (arguments.design is not None or not arguments.full):
@@ -109,14 +113,11 @@ def _require_one_source(arguments: argparse.Namespace) -> None:
         )
 
 
-def _read_best(path: Path) -> dict[str, Any]:
-    path = path / "best.yaml" if path.is_dir() else path
-    best = read_yaml(path, max_bytes=8 * 1024 * 1024)
-    if best.get("format") != "peftsearch-best/1":
-        raise ConfigError(f"{path}: is not the best.yaml of a run (format {best.get('format')!r})")
+def _read_best(path: Path, design: str | None) -> Mapping[str, Any]:
+    where, best = read_best(path, design)
     model = best.get("model")
     if not isinstance(model, Mapping) or not {"name", "model_type", "n_params", "stacks"} <= set(model):
-        raise ConfigError(f"{path}: is damaged: its model lacks name, model_type, n_params or stacks")
+        raise ConfigError(f"{where}: is damaged: its model lacks name, model_type, n_params or stacks")
     return best
 
 

@@ -65,6 +65,8 @@ class Packing:
 
 PACKINGS = {"nf4": Packing(bits=4, block=64, nested=256, n_beside=16 + 256 + 1), "int8": Packing(bits=8)}
 """Quantisations by name, as `backbone.quantised` loads them: nf4 has 16 levels, and 256 of its scales."""
+PLAIN = "none"
+"""What `--quantize` is given for a model of full precision where the run's was packed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -51,6 +51,13 @@ def test_show_draws_it(best, finished, other, capsys):
     assert f"{best['confirmed'][other]['architecture']['n_params']:,} trainable parameters" in out
 
 
+def test_estimate_takes_it(best, finished, other, capsys):
+    assert call("estimate", finished, "--design", other, "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert list(told["bytes"]) == [other]
+    assert str(best["confirmed"][other]["architecture"]["n_params"]) in json.dumps(told)
+
+
 def test_train_takes_it(best, finished, other, tmp_path):
     output = tmp_path / "t"
     assert call("train", finished / "best.yaml", "--design", other, "--output", output, "--steps", "2") == 0

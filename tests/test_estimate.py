@@ -107,6 +107,16 @@ def test_quantised_weights_are_smaller_and_full_fine_tuning_is_not_quantised(fol
     assert nf4["full fine-tuning"] == int8["full fine-tuning"] == plain["full fine-tuning"]
 
 
+def test_a_found_architecture_is_packed_as_its_run_was(best, estimated, tmp_path):
+    def weights(*how):
+        return estimated(*how)["bytes"]["trial 7"]["weights"]
+
+    packed = best[1] | {"model": best[1]["model"] | {"quantize": "nf4"}}
+    (tmp_path / "best.yaml").write_text(yaml.safe_dump(packed))
+    assert weights(tmp_path) == weights(best[0], "--quantize", "nf4") < weights(best[0])
+    assert weights(tmp_path, "--quantize", "none") == weights(best[0])
+
+
 def test_the_notes_have_the_figures_of_attention_weights(folders, estimated):
     (note,) = [
         n
@@ -168,8 +178,8 @@ class TestRefused:
         assert "bitfit cannot act" in refused(capsys, "estimate", *given)
 
     def test_sizes_given_twice(self, best, capsys):
-        for option, value in (("--budget", "5%"), ("--design", "lora")):
-            assert f"{option}: " in refused(capsys, "estimate", best[0], option, value)
+        assert "--budget: " in refused(capsys, "estimate", best[0], "--budget", "5%")
+        assert "has no confirmed design 'lora'" in refused(capsys, "estimate", best[0], "--design", "lora")
 
     def test_a_best_yaml_of_another_model(self, best, folders, capsys):
         line = refused(capsys, "estimate", best[0], "--model", folders / "llama")

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Literal
 
 from peftsearch.errors import ConfigError, unknown_name
+from peftsearch.memory import PLAIN
 from peftsearch.methods import METHODS
 from peftsearch.references import FULL, is_in_place
 
 MAX_SEED = 2**31 - 1
 HEAD = "head"
 """Name of training the head alone."""
-PLAIN = "none"
-"""What `--quantize` is given for a model of full precision where the run's was packed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

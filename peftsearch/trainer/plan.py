@@ -24,6 +24,7 @@ from peftsearch.found import require_same_backbone
 from peftsearch.identity import plain
 from peftsearch.in_place import in_place, in_place_groups
 from peftsearch.injection import inject, param_groups
+from peftsearch.memory import PLAIN
 from peftsearch.methods.support import require_methods
 from peftsearch.priming import N_BATCHES as PRIMING_BATCHES
 from peftsearch.priming import needs_priming, prime
@@ -35,7 +36,7 @@ from peftsearch.tasks import Task
 from peftsearch.tasks.encode import EncodedTask, batches, encode
 from peftsearch.tasks.pairs import EncodedPairs
 from peftsearch.trainer.folder import FORMAT
-from peftsearch.trainer.options import HEAD, PLAIN, TrainOptions, check_train_options
+from peftsearch.trainer.options import HEAD, TrainOptions, check_train_options
 from peftsearch.trainer.processes import Processes
 from peftsearch.trainer.source import Run, find_data, load_data, read_run
 from peftsearch.training import TrainingSettings
