@@ -25,6 +25,7 @@ from peftsearch.memory import FLOATS, PACKINGS, PLAIN, Memory, Step, blocks_pass
 from peftsearch.methods import get_method
 from peftsearch.methods.abilities import count_placed
 from peftsearch.objectives import show_bytes
+from peftsearch.shares import n_changed
 
 MOST = {"--batch": 1_000_000, "--seq": 10_000_000}
 """Above these a number is a slip of the keyboard."""
@@ -192,7 +193,13 @@ def _notes(arguments: argparse.Namespace, outline: Outline, architecture: Archit
         hidden_state_bytes(blocks, Step(batch=step.batch, seq=step.seq, float_bytes=step.float_bytes, attention=kind))
         for kind in ("fused", "documented", "eager")
     )
-    notes = ["The CUDA context is not there on a CPU."]
+    notes = []
+    if architecture is not None:
+        notes.append(
+            f"Trainable parameters: {architecture.n_params:,}, the head apart ({outline.n_head:,}); changed in the "
+            f"result: {n_changed(architecture, outline.backbone):,}."
+        )
+    notes.append("The CUDA context is not there on a CPU.")
     if step.attention == "eager":
         notes.append(
             f"Attention is eager: hidden states hold {show_bytes(heads - none)} of attention weights of all heads."
@@ -240,6 +247,7 @@ def _json(
         "quantize": arguments.quantize,
         "attention": outline.attention,
         "architecture": None if architecture is None else architecture.to_dict(),
+        "n_changed": None if architecture is None else n_changed(architecture, outline.backbone),
         "bytes": {name: asdict(memory) | {"total": memory.total} for name, memory in columns.items()},
         "notes": notes,
     }

@@ -12,6 +12,8 @@ from peftsearch.front import Front, all_objectives_front
 from peftsearch.points import Point
 
 _FORMAT = "peftsearch-pareto/1"
+_COUNTED = ("params", "changed_params")
+"""Measures with a column of their own whatever the axis is."""
 
 
 def front_table(front: Front) -> Table:
@@ -20,7 +22,8 @@ def front_table(front: Front) -> Table:
     kind = "mean ± standard deviation over seeds" if level.confirmed else "one seed"
     table = Table(title=f"Pareto front: validation {front.metric} ({kind}) against {axis.label}", title_justify="left")
     table.add_column("design", no_wrap=True)
-    for column in ("budget", "parameters", *([] if axis.measure == "params" else [axis.label]), "of budget"):
+    own = [] if axis.measure in _COUNTED else [axis.label]
+    for column in ("budget", "parameters", "of budget", "changed", *own):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column(front.metric, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
@@ -32,7 +35,7 @@ def front_table(front: Front) -> Table:
 
 
 def _cells(front: Front, point: Point) -> list[str]:
-    axis, n_params = front.axis, int(point.measures["params"])
+    axis, n_params, changed = front.axis, int(point.measures["params"]), point.measures.get("changed_params")
     marks = [
         text
         for text, marked in (
@@ -46,8 +49,9 @@ def _cells(front: Front, point: Point) -> list[str]:
         called(point),
         point.budget,
         f"{n_params:,}",
-        *([] if axis.measure == "params" else [axis.show(axis.cost(point))]),
         f"{100 * n_params / point.budget_params:.1f}%" if point.budget_params else "",
+        f"{int(changed):,}" if changed is not None else "",
+        *([] if axis.measure in _COUNTED else [axis.show(axis.cost(point))]),
         score_text(point),
         ", ".join(marks),
     ]

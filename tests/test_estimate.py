@@ -59,6 +59,8 @@ def test_lora_at_the_budget_is_the_default(folders, estimated):
     n_lora = fit(uniform("lora"), backbone, parse_budget("5%", backbone.n_params)).n_params
     assert name == "lora on all blocks, 5%"
     assert told["architecture"]["n_params"] == n_lora
+    assert told["n_changed"] == 4 * 2 * 32 * 32, "query and value of each block, whole"
+    assert f"changed in the result: {told['n_changed']:,}." in told["notes"][0]
     assert told["n_head"] == 2 * 32 + 2
     assert parts["weights"] == 4 * (backbone.n_params + told["n_head"] + n_lora)
     assert parts["gradients"] == 4 * (n_lora + told["n_head"])

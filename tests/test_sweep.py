@@ -47,7 +47,9 @@ def test_a_shared_backbone_gives_the_same_as_a_run_of_its_own(place, swept, tmp_
 def test_the_same_again_trains_nothing(place, swept, capsys):
     before = {b: story(swept / f"n-{b}") for b in ("10%", "30%")}
     assert call(*sweep_arguments(place, swept, "10%,30%")) == 0
-    assert "-- search" not in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "-- search" not in out
+    assert "┃ changed" in out or "┃  changed" in out, "beside what is trained"
     assert {b: story(swept / f"n-{b}") for b in before} == before
 
 
