@@ -2,7 +2,8 @@
 
     DATA=folder python measure.py TASK OUT.csv [METHOD ...] [--budgets 0.1% 0.5%] [--steps 60] [--seeds 3] [--scales 1]
 
-TASK is a folder under DATA with train.jsonl and validation.jsonl. --scales multiplies the methods' own learning rates.
+TASK is a folder under DATA with train.jsonl and validation.jsonl. --scales multiplies the methods' own learning rates,
+not the head's. METHOD may also be head (the head alone) and full (all weights).
 """
 
 from __future__ import annotations
@@ -11,13 +12,15 @@ import argparse
 import csv
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-import peftsearch.injection
-from peftsearch.backbone.load import load_backbone
+from peftsearch.architecture import Architecture
+from peftsearch.backbone.load import LoadedBackbone, load_backbone
 from peftsearch.baselines import uniform
 from peftsearch.budget import parse_budget
 from peftsearch.engines.job import Job
@@ -25,13 +28,15 @@ from peftsearch.engines.local import LocalEngine
 from peftsearch.errors import PeftSearchError
 from peftsearch.fitting import fit
 from peftsearch.methods import METHODS
+from peftsearch.references import FULL_LEARNING_RATE, make_reference
+from peftsearch.shares import n_changed
 from peftsearch.tasks import resolve_task
 from peftsearch.tasks.encode import encode
 from peftsearch.tasks.suite import Suite
 from peftsearch.training import Diverged, TrainingSettings
 
-KEY = ("task", "method", "budget", "scale", "seed")
-FIELDS = (*KEY, "n_params", "n_changed", "steps", "score", "loss", "train_cpu_s", "reason")
+KEY = ("task", "method", "budget", "scale", "seed", "steps")
+FIELDS = (*KEY, "n_params", "n_changed", "score", "loss", "train_cpu_s", "reason")
 
 
 def main() -> None:
@@ -57,33 +62,49 @@ def main() -> None:
     else:
         with a.out.open("w") as file:
             csv.writer(file).writerow(FIELDS)
-    own = dict(METHODS)
     for budget in a.budgets:
-        for name in a.methods or own:
+        for name in a.methods or METHODS:
             for scale in a.scales:
                 for seed in range(a.seeds):
-                    if (a.task, name, budget, str(scale), str(seed)) in done:
-                        continue
-                    METHODS[name] = replace(own[name], lr_scale=own[name].lr_scale * scale)
-                    row = train(engine, loaded.backbone, name, budget, seed, a.steps)
-                    with a.out.open("a") as file:
-                        csv.DictWriter(file, FIELDS).writerow(
-                            {"task": a.task, "method": name, "budget": budget, "scale": scale, "seed": seed} | row
-                        )
-                    METHODS[name] = own[name]
+                    key = dict(zip(KEY, (a.task, name, budget, scale, seed, a.steps), strict=True))
+                    if tuple(map(str, key.values())) not in done:
+                        with scaled(name, scale):
+                            row = train(engine, loaded, name, budget, seed, a.steps)
+                        with a.out.open("a") as file:
+                            csv.DictWriter(file, FIELDS).writerow(key | row)
 
 
-def train(engine: LocalEngine, backbone: object, name: str, budget: str, seed: int, steps: int) -> dict[str, object]:
-    """One training; of a method that does not fit the reason alone."""
+@contextmanager
+def scaled(name: str, scale: float) -> Iterator[None]:
+    """Change a method's own rate, in the table that the injection reads."""
+    own = METHODS.get(name)
+    if own is not None:
+        METHODS[name] = replace(own, lr_scale=own.lr_scale * scale)
     try:
-        architecture = fit(uniform(name), backbone, parse_budget(budget, backbone.n_params))
+        yield
+    finally:
+        if own is not None:
+            METHODS[name] = own
+
+
+def train(
+    engine: LocalEngine, loaded: LoadedBackbone, name: str, budget: str, seed: int, steps: int
+) -> dict[str, object]:
+    """One training; of a method that does not fit the reason alone."""
+    backbone, rate = loaded.backbone, 1e-2
+    try:
+        if name == "full":
+            what, rate = make_reference("full", loaded), FULL_LEARNING_RATE
+            changed = what.n_params
+        else:
+            empty = Architecture(placements=())
+            what = empty if name == "head" else fit(uniform(name), backbone, parse_budget(budget, backbone.n_params))
+            changed = n_changed(what, backbone)
     except PeftSearchError as error:
-        return {"steps": 0, "reason": str(error)}
-    blocks = {(block.stack, block.index): block for block in backbone.blocks}
-    changed = sum(METHODS[p.method].changed(blocks[p.stack, p.block], p.size) for p in architecture.placements)
+        return {"reason": str(error)}
     started = time.process_time()
-    job = Job(architecture=architecture, learning_rate=1e-2, steps=steps, seed=seed, measure=False)
-    facts = {"n_params": architecture.n_params, "n_changed": changed, "steps": steps}
+    job = Job(architecture=what, learning_rate=rate, steps=steps, seed=seed, measure=False)
+    facts = {"n_params": what.n_params, "n_changed": changed}
     try:
         outcome = engine.run(job)
     except Diverged as error:
@@ -93,5 +114,4 @@ def train(engine: LocalEngine, backbone: object, name: str, budget: str, seed: i
 
 
 if __name__ == "__main__":
-    assert peftsearch.injection.METHODS is METHODS, "the table that the injection reads is patched"
     main()
