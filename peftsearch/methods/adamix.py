@@ -77,6 +77,7 @@ class AdaMix(Adapter):
 
     name: str = "adamix"
     paper: str = "2205.12410, sec. 3"
+    lr_scale: float = 1.0
     places_in_block: tuple[str, ...] = ("ffn",)
     becomes: str = "adapter_pfeiffer"
 

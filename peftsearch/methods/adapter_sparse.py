@@ -95,6 +95,7 @@ class SparseAdapter(Adapter):
 
     name: str = "adapter_sparse"
     paper: str = "2210.04284, sec. 3"
+    lr_scale: float = 1.0
     exact_at_init: bool = False
 
     def max_size(self, block: Block) -> int:

@@ -91,7 +91,7 @@ class BitFit:
     name: str = "bitfit"
     paper: str = "2106.10199, sec. 3"
     places: str = "biases of the projections and norms"
-    lr_scale: float = 1.0
+    lr_scale: float = 0.5
     knob: str = "subset"
     merges: bool = True
     changes: str = "the biases"

@@ -29,7 +29,7 @@ from peftsearch.methods.prefix import Prefix, PrefixVectors, put_in_front
 from peftsearch.methods.projections import add_delta, hook_outputs, slice_margins
 
 GATE_STD = 0.02
-_LORA, _PREFIX, _ADAPTER = LoRA(), Prefix(), Adapter(places_in_block=("ffn",))
+_LORA, _PREFIX, _ADAPTER = LoRA(), Prefix(), Adapter(places_in_block=("ffn",), lr_scale=1.0)
 
 
 class Gate(nn.Module):
