@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps(result.best, ensure_ascii=False))
         return 0
     console = terminal()
-    console.print(comparison_table(result.rows, result.verdict.pick.name, setup.suite.metric))
+    console.print(comparison_table(result.rows, result.verdict.pick.name, setup.suite.metric, console))
     for line in design_lines(result.rows):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     _print_best(console, result.best, setup.path / "best.yaml", stages=False)  # told while it ran

@@ -26,7 +26,7 @@ def front_table(front: Front) -> Table:
     for column in ("budget", "parameters", "of budget", "changed", *own):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column(front.metric, justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True)
+    table.add_column("")
     for point in level.distinct_front:
         table.add_row(*_cells(front, point), style="bold" if point is front.smallest else None)
     if front.smallest is not None and front.smallest not in level.front:
