@@ -23,7 +23,7 @@ from peftsearch.checkpoint import (
     require_same_model,
     write_checkpoint,
 )
-from peftsearch.errors import CheckpointError, MethodError
+from peftsearch.errors import CheckpointError, ConfigError, MethodError
 from peftsearch.found import Source, read_found, require_same_backbone
 from peftsearch.injection import Injection, injection_of, set_state
 from peftsearch.output_folder import staged
@@ -55,6 +55,8 @@ def inject(
     """
     backbone = identify(model) if backbone is None else backbone
     if isinstance(architecture, Architecture):
+        if design is not None:
+            raise ConfigError(f"design {design!r}: is one of a run; an Architecture is a design with its sizes already")
         return injection.inject(model, architecture, backbone, seed)
     found = read_found(architecture, design)
     require_same_backbone(found, backbone)

@@ -18,6 +18,9 @@ import yaml
 from peftsearch.errors import ConfigError, one_line, unknown_name
 
 MAX_BYTES = 64 * 1024
+"""Of what a user writes."""
+MAX_OUTPUT_BYTES = 8 * 1024 * 1024
+"""Of what peftsearch wrote itself: a `best.yaml` holds every confirmed design."""
 _MAX_DEPTH = 20
 _OPENING = (
     yaml.FlowSequenceStartToken,

@@ -20,9 +20,8 @@ from peftsearch.architecture import Architecture
 from peftsearch.backbone.anatomy import Backbone
 from peftsearch.backbone.load import LoadedBackbone, load_backbone
 from peftsearch.backbone.quantised import quantisation_of
-from peftsearch.catalog import read_yaml
+from peftsearch.catalog import MAX_OUTPUT_BYTES, read_yaml
 from peftsearch.errors import CheckpointError, ConfigError, MethodError
-from peftsearch.found import MAX_BYTES
 from peftsearch.injection import NAME, Injection, read_state, save_state
 from peftsearch.shapes import Shapes, fingerprint_shapes, first_mismatch, list_shapes
 
@@ -97,7 +96,7 @@ def read_checkpoint(directory: str | PathLike[str]) -> Checkpoint:
         what = "holds no checkpoint" if folder.is_dir() else "no such folder"
         raise CheckpointError(f"{folder}: {what} (no {FACTS}); give a folder made by peftsearch.save")
     try:
-        data = read_yaml(folder / FACTS, MAX_BYTES)
+        data = read_yaml(folder / FACTS, MAX_OUTPUT_BYTES)
         if data.get("format") != FORMAT:
             raise CheckpointError(f"{folder / FACTS}: format is {data.get('format')!r}, this version reads {FORMAT!r}")
         return _parse(folder, data)

@@ -113,12 +113,18 @@ def show(what: Path, design: str | None) -> int:
     """`peftsearch show`: the picture, the verdict and the stages of a finished run."""
     from peftsearch.found import read_best
 
-    where, best = read_best(what, design)
-    _print_best(terminal(), best, Path(where))
+    where, best = read_best(what)
+    pick = best.get("name")
+    if design is not None:
+        where, best = read_best(what, design)
+    _print_best(terminal(), best, Path(where), other_than=None if best.get("name") == pick else str(pick))
     return 0
 
 
-def _print_best(console: Console, best: Mapping[str, Any], path: Path, stages: bool = True) -> None:
+def _print_best(
+    console: Console, best: Mapping[str, Any], path: Path, stages: bool = True, other_than: str | None = None
+) -> None:
+    """The drawing of a design, and what the run came to; of another design than the pick, that it is none."""
     from peftsearch.display import picture
     from peftsearch.schedule import stage_line
 
@@ -130,10 +136,12 @@ def _print_best(console: Console, best: Mapping[str, Any], path: Path, stages: b
             for entry in best["architecture"]["blocks"]
             for method, facts in entry["methods"].items()
         }
-        lines = [stage_line(stage) for stage in best["stages"] if stages]
+        lines = [stage_line(stage) for stage in best["stages"] if stages and other_than is None]
+        if other_than is not None:
+            lines = [f"{best['name']} was confirmed; the run picked {other_than}:"]
         statement, settle = str(best["verdict"]["statement"]), str(best["verdict"]["settle"])
         drawn = picture(architecture, blocks, labels, best["budget"].get("changed"))
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise ConfigError(f"{path}: is damaged: {type(error).__name__} {error}") from error
     console.print(drawn)
     for line in lines:

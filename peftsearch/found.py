@@ -10,13 +10,11 @@ from typing import Any
 
 from peftsearch.architecture import Architecture, Design
 from peftsearch.backbone.anatomy import Backbone
-from peftsearch.catalog import read_yaml
+from peftsearch.catalog import MAX_OUTPUT_BYTES, read_yaml
 from peftsearch.errors import ConfigError, MethodError, one_line
 
 BEST = "best.yaml"
 FORMAT = "peftsearch-best/1"
-MAX_BYTES = 8 * 1024 * 1024
-"""A `best.yaml` holds every trial of a comparison."""
 Source = str | PathLike[str] | Mapping[str, Any]
 
 
@@ -81,23 +79,23 @@ def read_best(source: Source, design: str | None = None) -> tuple[str, Mapping[s
             path = path / BEST
             if not path.is_file():
                 raise ConfigError(f"{path.parent}: no {BEST}; the run is not finished, `peftsearch run` resumes it")
-        where, data = str(path), read_yaml(path, MAX_BYTES)
+        where, data = str(path), read_yaml(path, MAX_OUTPUT_BYTES)
     if data.get("format") != FORMAT:
         raise ConfigError(f"{where}: is not the best.yaml of a run (format {data.get('format')!r}, not {FORMAT!r})")
     return where, data if design is None else _with_design(where, data, design)
 
 
 def _with_design(where: str, data: Mapping[str, Any], design: str) -> Mapping[str, Any]:
-    """The content with another confirmed design in the pick's place, as if the run had picked it."""
-    name = f"trial {design}" if design.isdecimal() else design
+    """The content with another confirmed design in the pick's place; verdict and scores stay as they are."""
+    name = f"trial {design}" if str(design).isdecimal() else str(design)
     if name == data.get("name"):
         return data
     try:
         others = dict(data.get("confirmed") or {})
         if name not in others:
             known = ", ".join(map(str, (data["name"], *others)))
-            older = "" if others else "; it has the pick alone: `peftsearch run --resume` writes down the others"
-            raise ConfigError(f"{where}: has no confirmed design {one_line(design, 60)!r} (it has {known}{older})")
+            older = "" if "confirmed" in data else "; `peftsearch run --resume --name NAME` writes down the others"
+            raise ConfigError(f"{where}: has no confirmed design {one_line(name, 60)!r} (it has {known}{older})")
         own, budget = others[name], data["budget"]
         architecture = own["architecture"]
         used = int(architecture["n_params"])
@@ -110,7 +108,7 @@ def _with_design(where: str, data: Mapping[str, Any], design: str) -> Mapping[st
             "training": {**data["training"], "learning_rate": own["learning_rate"]},
             "budget": {**budget, "used": used, "share_used": row.get("share"), "changed": row.get("n_changed")},
         }
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise ConfigError(f"{where}: is damaged: {type(error).__name__} {error}") from error
 
 
@@ -135,7 +133,7 @@ def parse_found(where: str, data: Mapping[str, Any]) -> Found:
             task=dict(data.get("task") or {}),
             study=str(data.get("study", "")),
         )
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise ConfigError(f"{where}: is damaged: {type(error).__name__} {error}") from error
     except ConfigError as error:
         raise ConfigError(f"{where}: is damaged: {error}") from error

@@ -8,7 +8,9 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from peftsearch.backbone.anatomy import Backbone
+from peftsearch.baselines import SINGLE_METHODS
 from peftsearch.budget import Budget
+from peftsearch.methods import METHODS
 from peftsearch.options import RunOptions
 from peftsearch.space import Choice, DesignSpace, Dimension
 from peftsearch.storage import without_password
@@ -47,12 +49,19 @@ def study_settings(
         "count_head": options.count_head,
         "space": space.name,
         "dimensions": {d.name: _choices(d) for d in space.dimensions},
+        "rates": _rates(space),
         "strategy": plain(asdict(strategy)),
         "training": plain(asdict(training)),
         "autocast": str(autocast).removeprefix("torch.") if autocast is not None else "none",
         "seed": options.seed,
         "storage": without_password(options.storage),
     }
+
+
+def _rates(space: DesignSpace) -> dict[str, float]:
+    """What the methods multiply the base rate by: with other rates the same design trains otherwise."""
+    named = {*getattr(space, "methods", ()), *SINGLE_METHODS}
+    return {name: METHODS[name].lr_scale for name in METHODS if name in named}
 
 
 def _choices(dimension: Dimension) -> list[Choice] | str:

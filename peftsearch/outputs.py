@@ -41,6 +41,7 @@ def make_best(
 
     pick = next(f for f in finalists if f.name == verdict.pick.name)
     row = next(r for r in rows if r.name == pick.name)
+    trained = {r.name: bool(r.validation.values) for r in rows}
     backbone, suite = setup.backbone, setup.suite
     return {
         "format": "peftsearch-best/1",
@@ -92,7 +93,7 @@ def make_best(
                 "learning_rate": _learning_rate(setup, f),
             }
             for f in finalists
-            if f is not pick
+            if f is not pick and trained[f.name]
         },
         "stages": folder.search.user_attrs.get("stages", []),
         "seed": setup.options.seed,

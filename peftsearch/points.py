@@ -17,7 +17,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from peftsearch.architecture import Design
-from peftsearch.catalog import read_yaml
+from peftsearch.catalog import MAX_OUTPUT_BYTES, read_yaml
 from peftsearch.display import design_line
 from peftsearch.errors import ConfigError, StudyError
 from peftsearch.samplers.context import INTERRUPTED, KIND, score_of
@@ -194,6 +194,6 @@ def _is_number(value: object) -> bool:
 
 def _n_validation(path: Path) -> int | None:
     try:
-        return int(read_yaml(path / "best.yaml", max_bytes=8 * 1024 * 1024)["task"]["n_validation"])
+        return int(read_yaml(path / "best.yaml", MAX_OUTPUT_BYTES)["task"]["n_validation"])
     except (ConfigError, KeyError, TypeError, ValueError):
         return None

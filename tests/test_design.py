@@ -1,6 +1,8 @@
 """`--design NAME`: another confirmed design of a run than its pick goes into show, train, export, inject and refit."""
 
 import json
+import shutil
+import sqlite3
 
 import pytest
 import torch
@@ -8,6 +10,7 @@ import yaml
 
 import peftsearch
 from peftsearch.architecture import Architecture, Design
+from peftsearch.errors import ConfigError
 from peftsearch.found import read_found
 from peftsearch.injection import read_state, state
 from peftsearch.study import state_paths
@@ -48,6 +51,7 @@ def test_it_is_read_in_the_picks_place(best, finished, other):
 def test_show_draws_it(best, finished, other, capsys):
     assert call("show", finished, "--design", other) == 0
     out = " ".join(capsys.readouterr().out.split())
+    assert f"{other} was confirmed; the run picked {best['name']}:" in out
     assert f"{best['confirmed'][other]['architecture']['n_params']:,} trainable parameters" in out
 
 
@@ -61,6 +65,7 @@ def test_estimate_takes_it(best, finished, other, capsys):
 def test_train_takes_it(best, finished, other, tmp_path):
     output = tmp_path / "t"
     assert call("train", finished / "best.yaml", "--design", other, "--output", output, "--steps", "2") == 0
+    assert yaml.safe_load((output / "training.yaml").read_text())["method"] == other
     metrics = json.loads((output / "metrics.json").read_text())
     assert metrics["n_params"] == best["confirmed"][other]["architecture"]["n_params"]
 
@@ -90,7 +95,7 @@ def test_the_api_takes_it(finished, other, place):
     [
         (["train", "RUN", "--design", "trial 999", "--output", "o"], "has no confirmed design 'trial 999' (it has "),
         (["export", "RUN", "--design", "nix", "--format", "merged", "--output", "o"], "has no confirmed design 'nix'"),
-        (["show", "RUN", "--design", "999"], "has no confirmed design '999'"),
+        (["show", "RUN", "--design", "999"], "has no confirmed design 'trial 999'"),
         (["train", "RUN", "--design", "lora", "--method", "lora", "--output", "o"], "--design: is one of a run"),
         (["train", "--design", "lora", "--method", "full", "--output", "o"], "--design: is one of a run"),
     ],
@@ -103,8 +108,47 @@ def test_refused(finished, tmp_path, capsys, argv, message):
 def test_a_file_of_before_has_the_pick_alone(best, tmp_path, capsys):
     old = {key: value for key, value in best.items() if key != "confirmed"}
     (tmp_path / "best.yaml").write_text(yaml.safe_dump(old))
-    assert "`peftsearch run --resume` writes down the others" in refused(capsys, "show", tmp_path, "--design", "nix")
+    assert "`peftsearch run --resume --name NAME` writes down the others" in refused(
+        capsys, "show", tmp_path, "--design", "nix"
+    )
     assert call("show", tmp_path, "--design", best["name"]) == 0
+
+
+def test_a_design_without_a_score_is_none(finished, best, other, tmp_path):
+    """Both trainings of a confirmed design failed: it stands in the table, and is not to be had."""
+    shutil.copytree(finished, tmp_path / "r")
+    with sqlite3.connect(tmp_path / "r" / "study.db") as database:
+        database.execute(
+            "UPDATE trials SET state = 'FAIL' WHERE trial_id IN "
+            "(SELECT trial_id FROM trial_user_attributes WHERE key = 'name' AND value_json = ?) AND study_id = "
+            "(SELECT study_id FROM studies WHERE study_name = 'confirm')",
+            (json.dumps(other),),
+        )
+    assert call("run", "--resume", "--runs", tmp_path, "--name", "r") == 0
+    again = yaml.safe_load((tmp_path / "r" / "best.yaml").read_text())
+    assert other in [row["name"] for row in again["comparison"]]
+    assert other not in again["confirmed"]
+    assert again["confirmed"].keys() < best["confirmed"].keys()
+
+
+def test_an_architecture_is_no_run(finished, place):
+    from transformers import AutoModelForSequenceClassification
+
+    model = AutoModelForSequenceClassification.from_pretrained(place[1])
+    with pytest.raises(ConfigError, match="is one of a run"):
+        peftsearch.inject(model, read_found(finished).architecture, design="lora")
+
+
+@pytest.mark.parametrize("key", ["architecture", "confirmed"])
+def test_an_infinite_number(best, other, tmp_path, capsys, key):
+    content = json.loads(json.dumps(best))
+    (content["architecture"] if key == "architecture" else content["confirmed"][other]["architecture"])["n_params"] = (
+        float("inf")
+    )
+    (tmp_path / "best.yaml").write_text(yaml.safe_dump(content))
+    design = () if key == "architecture" else ("--design", other)
+    for command in ("show", "estimate"):
+        assert "OverflowError" in refused(capsys, command, tmp_path, *design)
 
 
 def test_a_damaged_entry(best, other, tmp_path, capsys):

@@ -56,7 +56,7 @@ METHODS: dict[str, Method] = {
         AdaMix(),
         PHM(),
         Compacter(),
-        Compacter(name="compacter_pp", paper="2106.04647, sec. 4.3", places_in_block=("ffn",)),
+        Compacter(name="compacter_pp", paper="2106.04647, sec. 4.3", places_in_block=("ffn",), lr_scale=3.0),
         SparseAdapter(),
         ParallelAdapter(),
         KronARes(),

@@ -80,7 +80,7 @@ class Compacter(Adapter):
 
     name: str = "compacter"
     paper: str = "2106.04647, eq. 6"
-    lr_scale: float = 3.0
+    lr_scale: float = 1.0
 
     def obstacle(self, block: Block) -> str | None:
         """Its maps are cut into n x n parts."""

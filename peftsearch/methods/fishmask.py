@@ -32,10 +32,8 @@ UNITS = 8192
 class MaskedMap(ProbedMap):
     """The chosen weights of one map; values and positions are its block's."""
 
-    def __init__(self, projection: Projection, owner: ChosenWeights, number: int, start: int) -> None:
+    def __init__(self, projection: Projection, owner: ChosenWeights, start: int) -> None:
         super().__init__(projection)
-        self.number = number
-        """Of the map, among those of the block."""
         self.start = start
         """Position of the map's first weight when all maps are laid end to end."""
         self.__dict__["owner"] = owner  # past nn.Module's bookkeeping: the owner holds this module already
@@ -43,9 +41,10 @@ class MaskedMap(ProbedMap):
     def delta(self) -> torch.Tensor:
         """Zero but for the chosen weights, `(d_out, d_in)`."""
         owner: ChosenWeights = self.__dict__["owner"]
-        low, high = owner.choice.bounds(owner.index)[self.number : self.number + 2]
-        inside = owner.index[low:high] - self.start
-        flat = owner.values.new_zeros(self.shape[0] * self.shape[1]).index_put((inside,), owner.values[low:high])
+        n = self.shape[0] * self.shape[1]
+        inside = (owner.index >= self.start) & (owner.index < self.start + n)  # a mask: its size is no question
+        places = torch.where(inside, owner.index - self.start, 0)
+        flat = owner.values.new_zeros(n).scatter_add(0, places, torch.where(inside, owner.values, 0))
         return flat.view(self.shape)
 
     def forward(self, module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
@@ -67,9 +66,9 @@ class ChosenWeights(nn.Module):
         starts = [0]
         for p in projections.values():
             starts.append(starts[-1] + p.d_in * p.d_out)
-        self.choice = Choice("fishmask", starts)
+        self.choice = Choice("fishmask")
         self.maps = nn.ModuleDict(
-            {name: MaskedMap(p, self, i, starts[i]) for i, (name, p) in enumerate(projections.items())}
+            {name: MaskedMap(p, self, start) for (name, p), start in zip(projections.items(), starts, strict=False)}
         )
         self.scores: torch.Tensor | None = None
         """Sum of squared gradients of all weights, while gradients are looked at."""

@@ -7,7 +7,6 @@ too, and the backbone's own parameters stay out of it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -19,27 +18,24 @@ from peftsearch.methods.projections import add_delta, fold_weight, slice_margins
 
 
 class Choice:
-    """What the host knows of chosen positions, a sorted tensor `(k,)` that holds -1 until they are chosen.
+    """Whether positions are chosen, as the host knows it: a tensor that holds -1 until they are.
 
-    It is read again only where it was changed (`choose`, a snapshot, a move): reading waits for an accelerator.
+    That they are is read again only where the tensor was written to (`_version`) or moved: reading waits for an
+    accelerator. That they are not is read every time, since another process's broadcast writes past the version.
     """
 
-    def __init__(self, name: str, starts: Sequence[int] = ()) -> None:
+    def __init__(self, name: str) -> None:
         self._name = name
-        self._starts = list(starts)
-        self._read: tuple[int, int] | None = None
-        self._is_made = False
-        self._bounds: list[int] = []
+        self._made: tuple[int, int] | None = None
 
     def is_made(self, index: torch.Tensor) -> bool:
         """Whether the positions are chosen."""
-        self._look(index)
-        return self._is_made
-
-    def bounds(self, index: torch.Tensor) -> list[int]:
-        """For each start the number of positions before it."""
-        self._look(index)
-        return self._bounds
+        now = None if index.is_inference() else (index.data_ptr(), index._version)
+        if now is not None and now == self._made:
+            return True
+        made = bool(index[0] >= 0)
+        self._made = now if made else None
+        return made
 
     def require(self, index: torch.Tensor, module: nn.Module, probe: torch.Tensor | None) -> None:
         """Refuse to train what has not been chosen yet.
@@ -51,13 +47,6 @@ class Choice:
             raise MethodError(
                 f"{self._name}: chooses what it trains by data: call peftsearch.prime(model, batches) first"
             )
-
-    def _look(self, index: torch.Tensor) -> None:
-        now = None if index.is_inference() else (index.data_ptr(), index._version)
-        if now is None or now != self._read:
-            self._read = now
-            self._is_made = bool(index[0] >= 0)
-            self._bounds = torch.searchsorted(index, index.new_tensor(self._starts)).tolist()
 
 
 class ProbedMap(nn.Module, ABC):

@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import URL, make_url
 
 from peftsearch.architecture import Design
-from peftsearch.catalog import read_yaml
+from peftsearch.catalog import MAX_OUTPUT_BYTES, read_yaml
 from peftsearch.display import design_line
 from peftsearch.errors import ConfigError, StudyError, one_line
 from peftsearch.references import REFERENCES
@@ -186,7 +186,7 @@ def _read_best(path: Path) -> Mapping[str, Any] | None:
     if not (path / "best.yaml").exists():
         return None
     try:
-        return read_yaml(path / "best.yaml", max_bytes=8 * 1024 * 1024)
+        return read_yaml(path / "best.yaml", MAX_OUTPUT_BYTES)
     except ConfigError as error:
         raise StudyError(f"the result of the run is damaged: {error}") from error
 

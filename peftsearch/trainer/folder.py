@@ -15,7 +15,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from peftsearch.catalog import read_yaml
+from peftsearch.catalog import MAX_OUTPUT_BYTES, read_yaml
 from peftsearch.errors import CheckpointError, one_line
 from peftsearch.study import to_yaml, write_atomically
 
@@ -29,7 +29,6 @@ _STALE = (
     "curve.*",
 )  # fmt: skip
 """What an overwritten training would leave beside the new one."""
-MAX_BYTES = 8 * 1024 * 1024
 
 
 def check_output(path: Path, overwrite: bool, resume: bool) -> None:
@@ -118,7 +117,7 @@ def read_training(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{path}: holds no training (no {TRAINING}); give the folder of `peftsearch train --output`"
         )
-    settings = read_yaml(path / TRAINING, MAX_BYTES)
+    settings = read_yaml(path / TRAINING, MAX_OUTPUT_BYTES)
     if settings.get("format") != FORMAT:
         raise CheckpointError(f"{path / TRAINING}: format is {settings.get('format')!r}, this version reads {FORMAT!r}")
     if not (path / METRICS).is_file():
@@ -145,7 +144,7 @@ def read_metrics(path: Path) -> dict[str, Any]:
 
 
 def _require_equal(path: Path, settings: Mapping[str, Any]) -> None:
-    stored = _flat(read_yaml(path / TRAINING, MAX_BYTES))
+    stored = _flat(read_yaml(path / TRAINING, MAX_OUTPUT_BYTES))
     own = _flat(settings)
     for key in dict.fromkeys([*stored, *own]):
         if stored.get(key) != own.get(key):

@@ -132,7 +132,7 @@ def prepare(options: TrainOptions) -> Plan:
     objective = Objective(task)
     settings = {
         "format": FORMAT,
-        "method": options.method or "found",
+        "method": options.method or (run.found.name if run is not None else ""),
         "model": _model_facts(loaded, quantize),
         "task": _task_facts(encoded, objective, data),
         "n_params": architecture.n_params,

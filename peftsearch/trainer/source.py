@@ -61,7 +61,7 @@ def read_run(path: Path, design: str | None = None) -> Run:
             training=dict(best["training"]),
             seed=int(best["seed"]),
         )
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise ConfigError(f"{found.where}: is damaged: {type(error).__name__} {error}") from error
 
 
