@@ -18,13 +18,9 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._%-]{0,99}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RunOptions:
-    """What `peftsearch run` was asked for; one field for each option of the command line."""
+class InputOptions:
+    """Model, data and machine, as every command takes them that trains; `train` takes from the run what is None."""
 
-    budget: str
-    """`0.1%`, `22_700`, `22.7k`."""
-    count_head: bool = False
-    """Whether the budget includes the task head."""
     model: str | None = None
     """Hub id or folder; None is the embedded MiniLM."""
     revision: str | None = None
@@ -52,6 +48,28 @@ class RunOptions:
     """Name of the score; None takes the task's own."""
     max_train: int | None = None
     """Most training examples; None takes all."""
+    learning_rate: float | None = None
+    """Base rate, which methods scale."""
+    batch_size: int | None = None
+    """Examples of an optimizer step."""
+    max_length: int | None = None
+    """Tokens after which a text is cut."""
+    seed: int = 0
+    device: str | None = None
+    dtype: str | None = None
+    """`auto`, `fp32` or `bf16`."""
+    quantize: str | None = None
+    """`nf4` or `int8` packs the frozen linear maps."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunOptions(InputOptions):
+    """What `peftsearch run` was asked for; one field for each option of the command line."""
+
+    budget: str
+    """`0.1%`, `22_700`, `22.7k`."""
+    count_head: bool = False
+    """Whether the budget includes the task head."""
     space: str = "s4"
     strategy: str = "s4"
     trials: int | None = None
@@ -72,14 +90,6 @@ class RunOptions:
     """Most peak memory of a training step: `8GB`."""
     max_latency_overhead: str | None = None
     """Most latency over the backbone's: `10%`."""
-    learning_rate: float | None = None
-    batch_size: int | None = None
-    max_length: int | None = None
-    seed: int = 0
-    device: str | None = None
-    dtype: str | None = None
-    quantize: str | None = None
-    """`nf4` or `int8` packs the frozen linear maps; None packs nothing."""
     name: str | None = None
     """Folder of the study below `runs`; None makes one from the settings."""
     runs: Path = Path("runs")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
-from typing import Literal
 
 from peftsearch.errors import ConfigError, unknown_name
 from peftsearch.memory import PLAIN
 from peftsearch.methods import METHODS
+from peftsearch.options import InputOptions
 from peftsearch.references import FULL, is_in_place
 
 MAX_SEED = 2**31 - 1
@@ -18,8 +18,11 @@ HEAD = "head"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TrainOptions:
-    """What `peftsearch train` was asked for; one field for each option of the command line."""
+class TrainOptions(InputOptions):
+    """What `peftsearch train` was asked for; one field for each option of the command line.
+
+    `quantize` may also be `none`, which packs nothing; `batch_size` is over all processes.
+    """
 
     best: Path | None = None
     """`best.yaml` of a run, or its folder; None trains a reference of `method`."""
@@ -35,48 +38,18 @@ class TrainOptions:
     """Reference in place of the found design: one method on all blocks, `head`, `full`, or `top-2` blocks."""
     budget: str | None = None
     """Budget of a reference, or of the design on another model; None takes the run's."""
-    model: str | None = None
-    """Hub id or folder; None takes the run's."""
-    revision: str | None = None
-    trust_remote_code: bool = False
-    anatomy: Path | None = None
-    task: str | None = None
-    """Embedded task or hub data set; None without `train` takes the run's."""
-    train: Path | None = None
-    validation: Path | None = None
-    test: Path | None = None
-    text_column: str | None = None
-    pair_column: str | None = None
-    label_column: str | None = None
-    prompt_column: str | None = None
-    completion_column: str | None = None
-    template: str | None = None
-    """How prompt and completion are put together; None takes the run's, or a line each."""
-    kind: Literal["classification", "regression", "image", "generation"] | None = None
-    metric: str | None = None
-    max_train: int | None = None
     epochs: float | None = None
     """Passes over the training split; None takes three."""
     steps: int | None = None
     """Optimizer steps, instead of epochs."""
     seeds: int = 1
     """Trainings, with the seeds from `seed` on."""
-    seed: int = 0
     eval_every: int | None = None
     """Steps between evaluations; None gives ten of them."""
-    learning_rate: float | None = None
-    """Base rate, which methods scale; None takes the run's."""
-    batch_size: int | None = None
-    """Examples of an optimizer step, over all processes; None takes the run's."""
-    max_length: int | None = None
     accumulate: int = 1
     """Parts that a process cuts its share of a batch into; the result is the same up to rounding."""
     gradient_checkpointing: bool = False
     """Whether blocks are computed again in the backward pass instead of kept."""
-    quantize: str | None = None
-    """`nf4` or `int8` packs the frozen linear maps, `none` packs nothing; None takes the run's."""
-    device: str | None = None
-    dtype: str | None = None
 
 
 def check_train_options(options: TrainOptions) -> None:
