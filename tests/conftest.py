@@ -45,6 +45,22 @@ def finished(place):
     return folder / "whole" / "r"
 
 
+@pytest.fixture(scope="session")
+def pairs(tmp_path_factory):
+    """Prompts and completions in a training and a validation file."""
+    from tests.generators import save_pairs
+
+    return save_pairs(tmp_path_factory.mktemp("pairs"))
+
+
+@pytest.fixture(scope="session")
+def llama(tmp_path_factory):
+    """A tiny generator in a folder."""
+    from tests.generators import save_generator
+
+    return save_generator(tmp_path_factory.mktemp("models") / "llama", "llama")
+
+
 @pytest.fixture
 def args(place, tmp_path):
     from tests.runs import arguments

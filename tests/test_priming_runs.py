@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.generators import generate_arguments, save_generator, save_pairs
+from tests.generators import generate_arguments
 from tests.runs import arguments, call, study
 
 CHOOSING = ("fishmask", "far", "adapter_sparse")
@@ -45,9 +45,8 @@ def test_a_regression(place, space, numbers, tmp_path):
     assert len(searched(tmp_path / "r")) == 3
 
 
-def test_a_generation(space, tmp_path):
-    model = save_generator(tmp_path / "llama", "llama")
-    argv = generate_arguments(model, save_pairs(tmp_path), tmp_path / "runs", "--space", str(space), *SHORT)
+def test_a_generation(space, llama, pairs, tmp_path):
+    argv = generate_arguments(llama, pairs, tmp_path / "runs", "--space", str(space), *SHORT)
     assert call(*argv) == 0
     assert len(searched(tmp_path / "runs" / "r")) == 3
 

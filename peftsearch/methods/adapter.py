@@ -61,7 +61,7 @@ class Adapter:
     paper: str = "1902.00751, sec. 2.1"
     places_in_block: tuple[str, ...] = ("attention", "ffn")
     """After which sub-layers it acts: `attention` (every one of a block), `ffn`."""
-    lr_scale: float = 0.5
+    lr_scale: float = 0.7
     knob: str = "width"
     merges: bool = False
     changes: str = "none (added)"

@@ -24,12 +24,11 @@ from torch.nn import functional
 from peftsearch.backbone.anatomy import Block, Projection
 from peftsearch.methods.method import Attachment
 from peftsearch.methods.projections import (
+    OnTargets,
     add_delta,
-    check_targets,
     fold_weight,
     hook_outputs,
     slice_margins,
-    target_projections,
 )
 
 
@@ -68,32 +67,15 @@ class LowRank(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LoRA:
+class LoRA(OnTargets):
     """LoRA on chosen projections of a block."""
 
     name: str = "lora"
     paper: str = "2106.09685, eq. 3"
-    targets: tuple[str, ...] = ("query", "value")
-    """Which maps it acts on, out of `projections.TARGETS`; `ffn_in` is both maps of a gated feed-forward network."""
     alpha: float = 1.0
     """The delta is scaled by alpha / sqrt(r), as rank-stabilised LoRA does (2312.03732; HF peft's `use_rslora`)."""
     lr_scale: float = 1.0
     knob: str = "rank"
-    merges: bool = True
-    changes: str = "whole matrices"
-    exact_at_init: bool = True
-
-    def __post_init__(self) -> None:
-        check_targets(self.name, self.targets)
-
-    @property
-    def places(self) -> str:
-        """The projections, in words."""
-        return " and ".join(self.targets) + " projections"
-
-    def projections(self, block: Block) -> dict[str, Projection]:
-        """The projections it acts on in this block, by name."""
-        return target_projections(block, self.targets)
 
     def obstacle(self, block: Block) -> str | None:
         """None: every block has linear maps."""
@@ -106,10 +88,6 @@ class LoRA:
     def count(self, block: Block, size: int) -> int:
         """The sum of r (d_in + d_out) over the targets."""
         return size * sum(p.d_in + p.d_out for p in self.projections(block).values())
-
-    def changed(self, block: Block, size: int) -> int:
-        """All of the matrices that it acts on: the product B A is dense."""
-        return sum(p.d_in * p.d_out for p in self.projections(block).values())
 
     def label(self, block: Block, size: int) -> str:
         """The rank: `r=4`."""

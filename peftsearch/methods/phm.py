@@ -62,6 +62,7 @@ class PHM(Adapter):
 
     name: str = "phm"
     paper: str = "2106.04647, sec. 3"
+    lr_scale: float = 0.5
     n: int = 4
     """Kronecker products of a map, and the width and height of their first factors."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -63,6 +64,34 @@ def target_projections(block: Block, targets: Collection[str]) -> dict[str, Proj
         for name, p in name_projections(block).items()
         if name.removeprefix("cross_").rstrip("0123456789") in targets
     }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OnTargets:
+    """What methods share that add a dense product to the weights of chosen projections of a block."""
+
+    name: str
+    targets: tuple[str, ...] = ("query", "value")
+    """Which maps it acts on, out of `TARGETS`; `ffn_in` is both maps of a gated feed-forward network."""
+    merges: bool = True
+    changes: str = "whole matrices"
+    exact_at_init: bool = True
+
+    def __post_init__(self) -> None:
+        check_targets(self.name, self.targets)
+
+    @property
+    def places(self) -> str:
+        """The projections, in words."""
+        return " and ".join(self.targets) + " projections"
+
+    def projections(self, block: Block) -> dict[str, Projection]:
+        """The projections it acts on in this block, by name."""
+        return target_projections(block, self.targets)
+
+    def changed(self, block: Block, size: int) -> int:
+        """All of the matrices that it acts on."""
+        return sum(p.d_in * p.d_out for p in self.projections(block).values())
 
 
 class Margins(NamedTuple):

@@ -13,18 +13,8 @@ from peftsearch.generation import log_likelihoods
 from peftsearch.tasks import resolve_task
 from peftsearch.tasks.encode import encode
 from peftsearch.verdict import Candidate, hits_of, judge, packed_hits
-from tests.generators import SPECIALS, build, generate_arguments, save_generator, save_pairs
+from tests.generators import SPECIALS, build, generate_arguments, save_generator
 from tests.runs import call, refused, save_model, study
-
-
-@pytest.fixture(scope="module")
-def pairs(tmp_path_factory):
-    return save_pairs(tmp_path_factory.mktemp("pairs"))
-
-
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory):
-    return save_generator(tmp_path_factory.mktemp("models") / "llama", "llama")
 
 
 @pytest.fixture(scope="module")

@@ -15,21 +15,11 @@ from peftsearch.generation import generate, score_pairs
 from peftsearch.tasks import resolve_task
 from peftsearch.tasks.encode import encode
 from peftsearch.trainer.command import text_lines
-from tests.generators import generate_arguments, save_generator, save_pairs
+from tests.generators import generate_arguments, save_generator
 from tests.runs import call, refused
 from tests.trainer.test_predict import read
 
 CPU = {"batch_size": 16, "device": torch.device("cpu"), "autocast": None}
-
-
-@pytest.fixture(scope="module")
-def pairs(tmp_path_factory):
-    return save_pairs(tmp_path_factory.mktemp("pairs"))
-
-
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory):
-    return save_generator(tmp_path_factory.mktemp("models") / "llama", "llama")
 
 
 @pytest.fixture(scope="module")
