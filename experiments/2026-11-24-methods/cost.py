@@ -29,6 +29,7 @@ from peftsearch.fitting import fit, smallest_budget
 from peftsearch.injection import inject, param_groups
 from peftsearch.methods import METHODS
 from peftsearch.priming import prime
+from peftsearch.shares import n_changed
 from peftsearch.tasks import load_embedded
 from peftsearch.tasks.encode import batches, encode
 from peftsearch.tasks.suite import Suite
@@ -76,11 +77,10 @@ def main() -> None:
     with a.out.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("method", "n_params", "n_changed", "step_ratio", "step_cpu_s", "peak_memory_mb", "rounds"))
-        blocks = {(block.stack, block.index): block for block in backbone.blocks}
         lora = sized("lora")
         for name in METHODS:
             own = sized(name)
-            changed = sum(METHODS[p.method].changed(blocks[p.stack, p.block], p.size) for p in own.placements)
+            changed = n_changed(own, backbone)
             pairs = [(seconds(lora), seconds(own)) for _ in range(a.rounds)]
             ratio = statistics.median(mine / its for its, mine in pairs)
             memory = engine.run(Job(architecture=own, learning_rate=1e-3, steps=1)).measures["peak_memory_bytes"]
