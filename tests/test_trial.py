@@ -8,6 +8,7 @@ import pytest
 import sqlalchemy
 from optuna.trial import TrialState
 
+from peftsearch.baselines import uniform
 from peftsearch.claims import OWNER, new_owner, release, release_dead
 from peftsearch.engines.job import Outcome
 from peftsearch.errors import StudyError
@@ -70,6 +71,22 @@ def test_a_claimed_trial_has_given_a_sign_of_life(parts):
     with folder._storage.engine.begin() as connection:
         connection.execute(sqlalchemy.text("UPDATE trial_heartbeats SET heartbeat = '2000-01-01 00:00:00'"))
     assert release_dead(folder.search, new_owner()) == 1
+
+
+@pytest.mark.filterwarnings("ignore:Heartbeat of storage")
+def test_a_design_is_not_trained_twice_with_one_seed(parts):
+    """It takes over what was measured of the first."""
+    _, runner, folder, shown = parts
+    design = uniform("lora")
+    first = runner.begin(folder.search, folder.search.ask(), design, "search", "trial 1")
+    measured = replace(outcome(0.7), measures={"params": 8, "latency_s": 0.1})
+    runner.complete(first, measured)
+    assert runner.begin(folder.search, folder.search.ask(), design, "search", "trial 2") is None
+    one, two = folder.search.trials
+    assert (two.user_attrs["reused_from"], two.values) == (one.number, one.values)
+    assert two.user_attrs["measures"] == one.user_attrs["measures"] == measured.measures
+    assert ("reused", "trial 2") in shown.trials
+    assert runner.begin(folder.search, folder.search.ask(), design, "search", "trial 3", seed=1) is not None
 
 
 @pytest.mark.parametrize("end", ["complete", "report", "lose"])

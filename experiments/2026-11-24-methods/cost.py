@@ -1,6 +1,6 @@
 """Processor time of a training step and counted memory of each method at one budget, against LoRA's.
 
-    python cost.py OUT.csv [--budget 0.5%] [--rounds 6]
+    python cost.py OUT.csv [METHOD ...] [--budget 0.5%] [--rounds 6]
 
 MiniLM, the embedded sentiment task, batches of 16. Each round runs three steps of LoRA and three of the method, on the
 same batches, and takes the processor seconds of both (wall time would measure what else the machine does); the figure
@@ -42,6 +42,7 @@ SETTINGS = TrainingSettings()
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("out", type=Path)
+    parser.add_argument("methods", nargs="*")
     parser.add_argument("--budget", default="0.5%")
     parser.add_argument("--rounds", type=int, default=6)
     a = parser.parse_args()
@@ -78,7 +79,7 @@ def main() -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("method", "n_params", "n_changed", "step_ratio", "step_cpu_s", "peak_memory_mb", "rounds"))
         lora = sized("lora")
-        for name in METHODS:
+        for name in a.methods or METHODS:
             own = sized(name)
             changed = n_changed(own, backbone)
             pairs = [(seconds(lora), seconds(own)) for _ in range(a.rounds)]
