@@ -90,6 +90,7 @@ def check_retries(folder: Path) -> int:
     return len(lost)
 
 
+@pytest.mark.slow
 def test_a_worker_dies_then_the_driver_and_the_local_engine_goes_on(place, tmp_path):
     _, model, files = place
     argv = arguments(model, files, tmp_path / "runs", *LONG)
@@ -142,6 +143,7 @@ def test_ctrl_c_is_taken_between_two_steps():
     assert signal.getsignal(signal.SIGINT) is before
 
 
+@pytest.mark.slow
 def test_references_are_trained_by_workers_too(finished, tmp_path):
     """Their scores are those of the local engine."""
     runs = {name: tmp_path / name for name in ("ray", "local")}
@@ -176,6 +178,7 @@ def test_a_score_that_is_no_number_is_its_trials_own_fault(fault, ends_the_study
     assert failed == ([] if ends_the_study else ["ValueError: nan"])
 
 
+@pytest.mark.slow
 def test_a_cluster_loses_a_node(place, tmp_path):
     _, model, files = place
     argv = arguments(model, files, tmp_path / "runs", *LONG, *RAY)

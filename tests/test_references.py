@@ -297,6 +297,7 @@ class TestRun:
         assert not {p.name for p in points} & set(NAMES)
         assert len(points) == len(read_points(finished).points)
 
+    @pytest.mark.slow
     def test_kill_9_and_resume_equal_an_uninterrupted_run(self, again, whole):
         folder, argv = again()
         lines = kill_after(start([*argv, "--baselines", "full,top-2"]), "   full ")
