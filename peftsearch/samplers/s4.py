@@ -89,6 +89,8 @@ class S4Sampler(BaseSampler):
         self._dimensions = context.space.dimensions
         self._fitting_of: dict[tuple[tuple[str, Choice], ...], list[Choice]] = {}
         self._slots_of: dict[tuple[str, tuple[tuple[str, Choice], ...], int], list[_Slot]] = {}
+        self._looked: tuple[int, _Progress] | None = None
+        """How many trials there were when `waiting` was asked last, and how far they had come."""
         stages = sum(len(d.choices) > 1 for d in self._dimensions)
         if context.n_trials < _FEWEST * stages:
             raise ConfigError(
@@ -104,7 +106,10 @@ class S4Sampler(BaseSampler):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """The next open trial of the open stage; nothing when it is over or waits (`exhausted`, `waiting` say so)."""
-        progress = self._replay([t for t in study.get_trials(deepcopy=False) if t.number != trial.number])
+        others = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number]
+        progress = self._replay(others)
+        if not progress.slots and self._looked is not None and self._looked[0] == len(others):
+            progress = self._looked[1]  # a trial has ended since `waiting` said that there is something to propose
         if not progress.slots:
             return {}
         slot = progress.slots[0]
@@ -130,8 +135,13 @@ class S4Sampler(BaseSampler):
         return not self._replay(trials).stage
 
     def waiting(self, trials: Sequence[FrozenTrial]) -> bool:
-        """Whether nothing can be proposed until a running trial ends."""
+        """Whether nothing can be proposed until a running trial ends.
+
+        What can be is proposed next even where one ends in between, in another process: that a stage is over by then
+        takes nothing from it, but nothing would be left to propose.
+        """
         progress = self._replay(trials)
+        self._looked = len(trials), progress
         return bool(progress.stage) and not progress.slots
 
     def decisions(self, trials: Sequence[FrozenTrial]) -> tuple[StageRecord, ...]:

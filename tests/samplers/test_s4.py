@@ -175,6 +175,22 @@ class TestS4:
         record = sampler.decisions(study.trials)[0]
         assert {c.choice: len(c.scores) for c in record.choices}["increasing"] == n_planned // 5 + 1
 
+    def test_what_was_there_to_propose_is_proposed_although_trials_end_in_between(self):
+        """A worker looks and asks under the study's lock; others end their trials without it."""
+        ctx = context(n_trials=60)
+        sampler = make_sampler("s4", ctx, {})
+        study = optuna.create_study(direction="maximize", sampler=sampler)
+        trials = [study.ask(ctx.distributions) for _ in range(plan_of(sampler, ctx)[0].n_trials)]
+        for trial in trials[2:]:
+            study.tell(trial, 0.0)
+        study.ask(ctx.distributions)
+        assert not sampler.waiting(study.trials), "three run: a further one is asked for"
+        for trial in trials[:2]:
+            study.tell(trial, 0.0)
+        further = study.ask(ctx.distributions)
+        assert study.trials[further.number].system_attrs[STAGE] == "grouping"
+        assert sampler.waiting(study.trials)
+
     def test_the_learning_rate_is_decided_last(self):
         ctx = context(n_trials=300, space=load_space("s4-lr"))
         study = run("s4", ctx, score=lambda params, seed: params["learning_rate"] + 1e-6 * value_of(params))
