@@ -114,6 +114,7 @@ def test_a_worker_dies_then_the_driver_and_the_local_engine_goes_on(place, tmp_p
     assert call("show", folder) == 0
 
 
+@pytest.mark.slow
 def test_ctrl_c_is_no_loss(place, tmp_path):
     _, model, files = place
     driver = start(arguments(model, files, tmp_path / "runs", "--search-steps", "150", "--strategy", "random", *RAY))

@@ -142,6 +142,7 @@ class TestResume:
         assert call("run", "--resume", "--runs", folder / "whole") == 0
         assert (story(finished), story(finished, "confirm")) == before
 
+    @pytest.mark.slow
     def test_studies_of_one_storage_do_not_mix(self, args, tmp_path):
         url = f"sqlite:///{tmp_path / 'shared.db'}"
         assert call(*args("--storage", url)) == 0
