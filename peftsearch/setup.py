@@ -94,16 +94,7 @@ def prepare(options: RunOptions, *, like: Setup | None = None) -> Setup:
     from peftsearch.backbone.load import decoder_start
     from peftsearch.tasks.encode import encode
 
-    check_options(options)
-    strategy = strategy_of(options)
-    space = load_space(options.space)
-    for method in getattr(space, "methods", ()):
-        get_method(method)  # a misspelt one is said with the nearest name, before anything is loaded
-    training = training_of(options)
-    objectives = parse_objectives(options.objective)
-    constraints = parse_constraints(options.max_memory, options.max_latency_overhead)
-    require_objectives(strategy.name, strategy.sampler, len(objectives))
-    parse_budget(options.budget, None)  # a budget that is no budget is said before anything is loaded
+    strategy, space, training, objectives, constraints = _read(options)
     device = choose_device(options.device)
     autocast = choose_dtype(device, options.dtype)
     if like is None:
@@ -165,6 +156,23 @@ def prepare(options: RunOptions, *, like: Setup | None = None) -> Setup:
             *notes_on(references, limited=bool(constraints.to_dict())),
         ),
     )
+
+
+def _read(
+    options: RunOptions,
+) -> tuple[Strategy, DesignSpace, TrainingSettings, tuple[Objective, ...], Constraints]:
+    """What the options name and say, checked before anything is loaded."""
+    check_options(options)
+    strategy = strategy_of(options)
+    space = load_space(options.space)
+    for method in getattr(space, "methods", ()):
+        get_method(method)  # a misspelt one is said with the nearest name
+    training = training_of(options)
+    objectives = parse_objectives(options.objective)
+    constraints = parse_constraints(options.max_memory, options.max_latency_overhead)
+    require_objectives(strategy.name, strategy.sampler, len(objectives))
+    parse_budget(options.budget, None)  # one that is none is said here, too
+    return strategy, space, training, objectives, constraints
 
 
 def _suite(options: RunOptions) -> Suite:
