@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from peftsearch.errors import ConfigError
+from peftsearch.errors import MALFORMED, ConfigError
 
 UNTUNED = ("head", "frozen")
 """Names of the baseline without placements: the task head alone, or the frozen model where there is no head."""
@@ -86,7 +86,7 @@ class Design:
                 sizes=tuple((str(name), int(size)) for name, size in data.get("sizes", {}).items()),
                 budget_share=float(data.get("budget_share", 1.0)),
             )
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        except MALFORMED as error:
             raise ConfigError(f"design: {type(error).__name__}: {error}") from error
 
 
@@ -144,7 +144,7 @@ class Architecture:
                 for method, facts in entry["methods"].items()
             )
             stated = int(data["n_params"])
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        except MALFORMED as error:
             raise ConfigError(f"architecture: {type(error).__name__}: {error}") from error
         architecture = cls(placements=placements)
         if architecture.n_params != stated:

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from peftsearch.architecture import Architecture
 from peftsearch.catalog import shipped
-from peftsearch.errors import BudgetError, ConfigError, StudyError
+from peftsearch.errors import MALFORMED, BudgetError, ConfigError, StudyError
 from peftsearch.progress import LiveReporter, PlainReporter, Reporter
 
 if TYPE_CHECKING:
@@ -113,17 +113,12 @@ def show(what: Path, design: str | None) -> int:
     """`peftsearch show`: the picture, the verdict and the stages of a finished run."""
     from peftsearch.found import read_best
 
-    where, best = read_best(what)
-    pick = best.get("name")
-    if design is not None:
-        where, best = read_best(what, design)
-    _print_best(terminal(), best, Path(where), other_than=None if best.get("name") == pick else str(pick))
+    where, best = read_best(what, design)
+    _print_best(terminal(), best, Path(where))
     return 0
 
 
-def _print_best(
-    console: Console, best: Mapping[str, Any], path: Path, stages: bool = True, other_than: str | None = None
-) -> None:
+def _print_best(console: Console, best: Mapping[str, Any], path: Path, stages: bool = True) -> None:
     """The drawing of a design, and what the run came to; of another design than the pick, that it is none."""
     from peftsearch.display import picture
     from peftsearch.schedule import stage_line
@@ -136,12 +131,13 @@ def _print_best(
             for entry in best["architecture"]["blocks"]
             for method, facts in entry["methods"].items()
         }
-        lines = [stage_line(stage) for stage in best["stages"] if stages and other_than is None]
-        if other_than is not None:
-            lines = [f"{best['name']} was confirmed; the run picked {other_than}:"]
+        if "picked" in best:
+            lines = [f"{best['name']} was confirmed; the run picked {best['picked']}:"]
+        else:
+            lines = [stage_line(stage) for stage in best["stages"] if stages]
         statement, settle = str(best["verdict"]["statement"]), str(best["verdict"]["settle"])
         drawn = picture(architecture, blocks, labels, best["budget"].get("changed"))
-    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
+    except MALFORMED as error:
         raise ConfigError(f"{path}: is damaged: {type(error).__name__} {error}") from error
     console.print(drawn)
     for line in lines:

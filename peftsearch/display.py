@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 from rich.text import Text
@@ -80,15 +80,15 @@ def block_keys(backbone: Backbone) -> list[BlockKey]:
     return [(b.stack, b.index) for b in backbone.blocks]
 
 
-def size_labels(architecture: Architecture, backbone: Backbone) -> dict[tuple[str, int, str], str]:
-    """Readable sizes of all placements: `r=4`, `query+ffn_in`."""
+def labelled(architecture: Architecture, backbone: Backbone) -> dict[str, Any]:
+    """The architecture as YAML holds it, with a readable size beside each number: `r=4`, `query+ffn_in`."""
     from peftsearch.methods import METHODS  # brings torch, which a report of a study must not wait for
 
-    blocks = {(b.stack, b.index): b for b in backbone.blocks}
-    return {
-        (p.stack, p.block, p.method): METHODS[p.method].label(blocks[p.stack, p.block], p.size)
-        for p in architecture.placements
-    }
+    blocks, data = {(b.stack, b.index): b for b in backbone.blocks}, architecture.to_dict()
+    for entry in data["blocks"]:
+        for method, facts in entry["methods"].items():
+            facts["label"] = METHODS[method].label(blocks[entry["stack"], entry["block"]], facts["size"])
+    return data
 
 
 def _cell(p: Placement | None, most: int, labels: Mapping[tuple[str, int, str], str]) -> Text:

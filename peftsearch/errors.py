@@ -9,6 +9,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+MALFORMED = (KeyError, TypeError, AttributeError, ValueError, OverflowError)
+"""What reading a mapping of unknown form raises where a field is missing, of another type, or no number."""
+
 
 class PeftSearchError(Exception):
     """A user's fault: the message says where, what was given, what is allowed, and the next step."""

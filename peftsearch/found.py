@@ -11,7 +11,7 @@ from typing import Any
 from peftsearch.architecture import Architecture, Design
 from peftsearch.backbone.anatomy import Backbone
 from peftsearch.catalog import MAX_OUTPUT_BYTES, read_yaml
-from peftsearch.errors import ConfigError, MethodError, one_line
+from peftsearch.errors import MALFORMED, ConfigError, MethodError, one_line
 
 BEST = "best.yaml"
 FORMAT = "peftsearch-best/1"
@@ -86,7 +86,10 @@ def read_best(source: Source, design: str | None = None) -> tuple[str, Mapping[s
 
 
 def _with_design(where: str, data: Mapping[str, Any], design: str) -> Mapping[str, Any]:
-    """The content with another confirmed design in the pick's place; verdict and scores stay as they are."""
+    """The content with another confirmed design in the pick's place, whose name is then under `picked`.
+
+    Verdict and scores stay as they are.
+    """
     name = f"trial {design}" if str(design).isdecimal() else str(design)
     if name == data.get("name"):
         return data
@@ -103,12 +106,13 @@ def _with_design(where: str, data: Mapping[str, Any], design: str) -> Mapping[st
         return {
             **data,
             "name": name,
+            "picked": data["name"],
             "design": own["design"],
             "architecture": architecture,
             "training": {**data["training"], "learning_rate": own["learning_rate"]},
             "budget": {**budget, "used": used, "share_used": row.get("share"), "changed": row.get("n_changed")},
         }
-    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
+    except MALFORMED as error:
         raise ConfigError(f"{where}: is damaged: {type(error).__name__} {error}") from error
 
 
@@ -133,7 +137,7 @@ def parse_found(where: str, data: Mapping[str, Any]) -> Found:
             task=dict(data.get("task") or {}),
             study=str(data.get("study", "")),
         )
-    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
+    except MALFORMED as error:
         raise ConfigError(f"{where}: is damaged: {type(error).__name__} {error}") from error
     except ConfigError as error:
         raise ConfigError(f"{where}: is damaged: {error}") from error

@@ -14,10 +14,8 @@ from typing import Any
 
 from optuna.trial import TrialState
 
-from peftsearch.architecture import Architecture
-from peftsearch.backbone.anatomy import Backbone
 from peftsearch.comparison import Row
-from peftsearch.display import size_labels
+from peftsearch.display import labelled
 from peftsearch.finalists import Finalist
 from peftsearch.identity import plain
 from peftsearch.objectives import MEASURES
@@ -71,7 +69,7 @@ def make_best(
             "count_head": setup.options.count_head,
         },
         "design": plain(pick.design.to_dict()),
-        "architecture": _labelled(pick.architecture, backbone),
+        "architecture": labelled(pick.architecture, backbone),
         "training": {
             **plain(asdict(setup.training)),
             "learning_rate": _learning_rate(setup, pick),
@@ -89,7 +87,7 @@ def make_best(
         "confirmed": {
             f.name: {
                 "design": plain(f.design.to_dict()),
-                "architecture": _labelled(f.architecture, backbone),
+                "architecture": labelled(f.architecture, backbone),
                 "learning_rate": _learning_rate(setup, f),
             }
             for f in finalists
@@ -153,15 +151,6 @@ def _suite(suite: Suite) -> dict[str, Any]:
         "n_test": suite.n_test,
         "tasks": [_task(task) for task in suite.tasks],
     }
-
-
-def _labelled(architecture: Architecture, backbone: Backbone) -> dict[str, Any]:
-    """The architecture with a readable size beside each number."""
-    data, labels = architecture.to_dict(), size_labels(architecture, backbone)
-    for entry in data["blocks"]:
-        for method, facts in entry["methods"].items():
-            facts["label"] = labels[entry["stack"], entry["block"], method]
-    return data
 
 
 def _comparison(row: Row) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from peftsearch.architecture import Architecture, Placement
 from peftsearch.display import BlockKey
-from peftsearch.errors import ConfigError, StudyError
+from peftsearch.errors import MALFORMED, ConfigError, StudyError
 from peftsearch.report.page import PALETTE, Drawing, Item, Section, Text
 from peftsearch.report.record import Record, TrialRecord
 
@@ -31,7 +31,7 @@ def winner(record: Record) -> Section:
         return Section(title="Not finished", items=_so_far(record))
     try:
         return Section(title="What was found", items=_concluded(record, record.best))
-    except (KeyError, TypeError, AttributeError, ValueError, ConfigError) as error:
+    except (*MALFORMED, ConfigError) as error:
         raise StudyError(
             f"{record.path / 'best.yaml'}: is damaged ({type(error).__name__} {error}); `peftsearch run` with the "
             "run's settings writes it anew"

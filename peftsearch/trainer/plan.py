@@ -16,7 +16,7 @@ from peftsearch.backbone.device import choose_dtype
 from peftsearch.backbone.load import LoadedBackbone, decoder_start, load_backbone, n_head_params, reset_head
 from peftsearch.backbone.outline import preview
 from peftsearch.budget import parse_budget
-from peftsearch.display import size_labels
+from peftsearch.display import labelled
 from peftsearch.errors import ConfigError
 from peftsearch.evaluate import Objective
 from peftsearch.fitting import fit
@@ -141,7 +141,7 @@ def prepare(options: TrainOptions) -> Plan:
         else n_changed(architecture, loaded.backbone),
         "budget": budget,
         "design": None if design is None else plain(design.to_dict()),
-        "architecture": None if isinstance(architecture, Reference) else _labelled(architecture, loaded),
+        "architecture": None if isinstance(architecture, Reference) else labelled(architecture, loaded.backbone),
         "training": {
             **plain(asdict(training)),
             "steps": n_steps,
@@ -306,11 +306,3 @@ def _is_same(run: Run, loaded: LoadedBackbone) -> bool:
     own = loaded.backbone
     stacks = {str(stack.name): len(stack.blocks) for stack in own.stacks}
     return (run.found.model_type, run.found.stacks, run.n_params) == (own.model_type, stacks, own.n_params)
-
-
-def _labelled(architecture: Architecture, loaded: LoadedBackbone) -> dict[str, Any]:
-    data, labels = architecture.to_dict(), size_labels(architecture, loaded.backbone)
-    for entry in data["blocks"]:
-        for method, facts in entry["methods"].items():
-            facts["label"] = labels[entry["stack"], entry["block"], method]
-    return data

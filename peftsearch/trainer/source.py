@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from peftsearch.catalog import read_yaml
-from peftsearch.errors import ConfigError, PeftSearchError, TaskError
+from peftsearch.errors import MALFORMED, ConfigError, PeftSearchError, TaskError
 from peftsearch.found import Found, parse_found, read_best
 from peftsearch.study import SETTINGS
 from peftsearch.tasks import EMBEDDED, Task, resolve_task
@@ -61,7 +61,7 @@ def read_run(path: Path, design: str | None = None) -> Run:
             training=dict(best["training"]),
             seed=int(best["seed"]),
         )
-    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
+    except MALFORMED as error:
         raise ConfigError(f"{found.where}: is damaged: {type(error).__name__} {error}") from error
 
 
