@@ -27,8 +27,8 @@ _LAZY = {
     "prime": "peftsearch.priming",
     "extra_loss": "peftsearch.regularising",
     "reduce": "peftsearch.reducing",
-    "save_state": "peftsearch.injection",
-    "load_state": "peftsearch.injection",
+    "save_state": "peftsearch.states",
+    "load_state": "peftsearch.states",
     "PeftSearchError": "peftsearch.errors",
 }
 

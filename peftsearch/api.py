@@ -25,8 +25,9 @@ from peftsearch.checkpoint import (
 )
 from peftsearch.errors import CheckpointError, ConfigError, MethodError
 from peftsearch.found import Source, read_found, require_same_backbone
-from peftsearch.injection import Injection, injection_of, set_state
+from peftsearch.injection import Injection, injection_of
 from peftsearch.output_folder import staged
+from peftsearch.states import set_state
 
 
 def inject(

@@ -22,8 +22,9 @@ from peftsearch.backbone.load import LoadedBackbone, load_backbone
 from peftsearch.backbone.quantised import quantisation_of
 from peftsearch.catalog import MAX_OUTPUT_BYTES, read_yaml
 from peftsearch.errors import CheckpointError, ConfigError, MethodError
-from peftsearch.injection import NAME, Injection, read_state, save_state
+from peftsearch.injection import NAME, Injection
 from peftsearch.shapes import Shapes, fingerprint_shapes, first_mismatch, list_shapes
+from peftsearch.states import read_state, save_state
 
 FACTS = "peftsearch.yaml"
 WEIGHTS = "peftsearch.safetensors"

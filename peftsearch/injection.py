@@ -1,7 +1,8 @@
-"""Putting an architecture into a loaded model, taking it out again, and reading and writing what was trained.
+"""Putting an architecture into a loaded model and taking it out again.
 
-Methods attach by hooks and never touch the backbone's weights (but inside `merged`), so removal is exact: afterwards
-`state_dict`, the `requires_grad` flags, the attention implementation and the head are as they were, bit for bit.
+Methods attach by hooks and never touch the backbone's weights (but inside `merging.merged`), so removal is exact:
+afterwards `state_dict`, the `requires_grad` flags, the attention implementation and the head are as they were, bit for
+bit.
 Everything trainable but the head sits in one submodule, `model.peftsearch`, where optimizers, DistributedDataParallel
 and Trainer find it.
 
@@ -10,17 +11,12 @@ Gradient checkpointing works as on any frozen model: the reentrant kind needs `m
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import nn
 
 from peftsearch.architecture import Architecture, Placement
@@ -30,14 +26,11 @@ from peftsearch.errors import MethodError
 from peftsearch.methods import METHODS, get_method
 from peftsearch.methods.abilities import Mixed, Penalised, Routed, Sharing, count_placed, is_placed
 from peftsearch.methods.method import Method
-from peftsearch.methods.projections import Foldable
 
 NAME = "peftsearch"
 """The submodule of the model that holds the injected parameters."""
 HEAD_LR_SCALE = 1.0
 """The head's learning rate as a multiple of the run's."""
-FORMAT = "peftsearch-1"
-"""Format version in the metadata of saved states."""
 
 
 class Injected(nn.ModuleDict):
@@ -181,160 +174,11 @@ def _parts(method: Method, module: nn.Module) -> Iterator[tuple[str, float, nn.M
         yield method.name, method.lr_scale, module
 
 
-def state(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Copy what is trained: injected parameters (`peftsearch.STACK_BLOCK_METHOD...`) and the head's, by name.
-
-    With them go the injected buffers, such as the positions that a sparse method chose.
-    """
-    return {name: parameter.detach().clone() for name, parameter in _trained(model).items()}
-
-
-def set_state(model: nn.Module, values: Mapping[str, torch.Tensor]) -> None:
-    """Put values from `state` into a model with the same architecture.
-
-    Raises:
-        MethodError: A name or a shape differs; nothing is changed then.
-    """
-    trained = _trained(model)
-    for name in sorted(trained.keys() | values.keys()):
-        if name not in values:
-            raise MethodError(f"state: {name} is missing; the model has it")
-        if name not in trained:
-            raise MethodError(f"state: {name} is not in the model; inject the architecture the state was saved from")
-        if values[name].shape != trained[name].shape:
-            given, needed = tuple(values[name].shape), tuple(trained[name].shape)
-            raise MethodError(f"state: {name} has shape {given}, the model needs {needed}")
-    with torch.no_grad():
-        for name, parameter in trained.items():
-            parameter.copy_(values[name])
-
-
-def packed_state(model: nn.Module) -> bytes:
-    """What is trained, in safetensors' format; `load_state` reads it from a file."""
-    packed: bytes = save({name: value.contiguous() for name, value in state(model).items()}, {"format": FORMAT})
-    return packed
-
-
-def save_state(model: nn.Module, path: Path | str) -> None:
-    """Write what is trained to a safetensors file, whole or not at all.
-
-    Raises:
-        OSError: The disk is full, read-only or forbidden.
-    """
-    write_state(packed_state(model), path)
-
-
-def write_state(packed: bytes, path: Path | str) -> None:
-    """Write a state that is already packed, whole or not at all.
-
-    Raises:
-        OSError: The disk is full, read-only or forbidden.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_bytes(packed)
-    part.replace(path)
-
-
-def load_state(model: nn.Module, path: Path | str) -> None:
-    """Read a file of `save_state` into a model with the same architecture.
-
-    Raises:
-        MethodError: There is no such file, it is not of that form, or it belongs to another architecture.
-    """
-    set_state(model, read_state(path))
-
-
-def read_state(path: Path | str) -> dict[str, torch.Tensor]:
-    """Read a file of `save_state`; `set_state` puts it into a model.
-
-    Raises:
-        MethodError: There is no such file, or it is not of that form.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            version = (file.metadata() or {}).get("format")
-            values = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict: it cannot be iterated
-    except (SafetensorError, OSError) as error:
-        raise MethodError(f"{path}: not a readable safetensors file ({error})") from error
-    if version != FORMAT:
-        raise MethodError(f"{path}: format is {version!r}, this version reads {FORMAT!r}")
-    return values
-
-
-@contextmanager
-def merged(model: nn.Module) -> Iterator[None]:
-    """Fold what can be folded into the backbone's weights while the `with` block lasts.
-
-    Placements of methods that merge become part of the weights and cost nothing at inference; the others, and those on
-    packed weights, stay as they are. A hook behind one that stays is not folded, since hooks act in their order.
-    Afterwards the model is as it was before, bit for bit: the weights before are kept, not recomputed.
-
-    Raises:
-        MethodError: The model carries no architecture.
-    """
-    ours = set(_injected(model).modules())
-    hooks: list[tuple[nn.Module, Any]] = []
-    weights: list[tuple[nn.Parameter, torch.Tensor]] = []
-    try:
-        for module in model.modules():
-            left = OrderedDict(module._forward_hooks)
-            for key, values in _folds(module, ours):
-                for name, value in values.items():
-                    parameter = module.get_parameter(name)
-                    weights.append((parameter, parameter.data))
-                    parameter.data = value
-                del left[key]
-            if len(left) < len(module._forward_hooks):
-                # Another mapping in place of the hooks' own: their handles still find the first, in its order.
-                hooks.append((module, module._forward_hooks))
-                module._forward_hooks = left
-        yield
-    finally:
-        for module, before in hooks:
-            module._forward_hooks = before
-        for parameter, value in reversed(weights):
-            parameter.data = value
-
-
-def _folds(module: nn.Module, ours: set[nn.Module]) -> Iterator[tuple[int, dict[str, torch.Tensor]]]:
-    """The first hooks of a module as long as they are ours and fold: their keys and the parameters they make."""
-    for key, hook in module._forward_hooks.items():
-        owner = getattr(hook, "__self__", None)
-        if owner not in ours or not isinstance(owner, Foldable):
-            return
-        with torch.no_grad():
-            values = owner.fold(module)
-        if values is None:
-            return
-        yield key, values
-
-
 def _injected(model: nn.Module) -> Injected:
     injected = getattr(model, NAME, None)
     if not isinstance(injected, Injected):
         raise MethodError("the model carries no architecture: inject(model, architecture) first")
     return injected
-
-
-def kept_buffers(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The injected buffers that belong to what was trained (chosen positions), by their names in the model.
-
-    Those that a method draws anew from a name, such as the projections of SAID, are not among them.
-    """
-    injected = getattr(model, NAME, None)
-    if injected is None:
-        return {}
-    kept = injected.state_dict(keep_vars=True)
-    return {f"{NAME}.{name}": value for name, value in kept.items() if not isinstance(value, nn.Parameter)}
-
-
-def _trained(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The injected parameters and kept buffers and the head's parameters, by their names in the model."""
-    injected = _injected(model)
-    named: dict[str, torch.Tensor] = dict(model.named_parameters()) | kept_buffers(model)
-    return {name: value for name, value in named.items() if name in injected.head or name.startswith(f"{NAME}.")}
 
 
 def _check(architecture: Architecture, backbone: Backbone) -> list[tuple[Placement, Block]]:

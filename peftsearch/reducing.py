@@ -7,9 +7,10 @@ from dataclasses import replace
 from torch import nn
 
 from peftsearch.architecture import Architecture
-from peftsearch.injection import NAME, inject, injection_of, remove, set_state, state
+from peftsearch.injection import NAME, inject, injection_of, remove
 from peftsearch.methods import METHODS, get_method
 from peftsearch.methods.abilities import Reducible
+from peftsearch.states import set_state, state
 
 
 def reduce(model: nn.Module) -> Architecture:

@@ -12,11 +12,11 @@ from optuna.trial import FrozenTrial, TrialState
 
 from peftsearch.comparison import Row, Scores, make_rows, reference_rows
 from peftsearch.engines.job import Job
-from peftsearch.injection import write_state
 from peftsearch.outputs import BEST, make_best, trials_csv
 from peftsearch.references import references_of
 from peftsearch.samplers.context import score_of
 from peftsearch.setup import Setup
+from peftsearch.states import write_state
 from peftsearch.study import StudyFolder, state_paths, to_yaml, write_atomically
 from peftsearch.verdict import Candidate, Verdict, hits_of, judge, packed_hits
 

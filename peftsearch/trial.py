@@ -19,12 +19,12 @@ from peftsearch.engines.job import Job, Outcome
 from peftsearch.engines.local import LocalEngine
 from peftsearch.errors import BudgetError, MethodError, StudyError, one_line
 from peftsearch.fitting import fit
-from peftsearch.injection import write_state
 from peftsearch.objectives import values_of
 from peftsearch.progress import Reporter, TrialLine
 from peftsearch.references import FULL_LEARNING_RATE, Reference
 from peftsearch.samplers.context import CONSTRAINTS, REPLICATE, STAGE, score_of
 from peftsearch.setup import Setup
+from peftsearch.states import write_state
 from peftsearch.study import StudyFolder, state_paths
 from peftsearch.verdict import packed_hits
 

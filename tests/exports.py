@@ -12,9 +12,10 @@ import yaml
 from peftsearch.architecture import Architecture, Placement
 from peftsearch.backbone.anatomy import Backbone
 from peftsearch.backbone.load import load_backbone
-from peftsearch.injection import inject, save_state
+from peftsearch.injection import inject
 from peftsearch.methods import METHODS
 from peftsearch.methods.abilities import count_placed, is_placed
+from peftsearch.states import save_state
 from tests import runs
 from tests.found import best_of
 from tests.generators import save_generator

@@ -16,7 +16,7 @@ from peftsearch.backbone.detect import detect
 from peftsearch.budget import parse_budget
 from peftsearch.errors import CheckpointError, ConfigError, MethodError
 from peftsearch.fitting import fit
-from peftsearch.injection import state
+from peftsearch.states import state
 from tests.found import best_of
 from tests.methods import available, disturb, make, place
 from tests.tiny import FAMILIES, tiny_input

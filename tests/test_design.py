@@ -12,7 +12,7 @@ import peftsearch
 from peftsearch.architecture import Architecture, Design
 from peftsearch.errors import ConfigError
 from peftsearch.found import read_found
-from peftsearch.injection import read_state, state
+from peftsearch.states import read_state, state
 from peftsearch.study import state_paths
 from tests.runs import call, refused
 

@@ -36,7 +36,7 @@ LAYERS = {
         "in_place",
     }
     | {"regularising", "advice", "shares", "memory", "claims", "storage", "study", "found"}
-    | {"refitting", "output_folder", "shapes"},
+    | {"refitting", "output_folder", "shapes", "states", "merging"},
     3: {"tasks", "training", "priming", "evaluate", "measure", "sensitivity", "verdict", "checkpoint", "api", "export"}
     | {"generation"}
     | {"points", "axis", "front", "front_text", "report"},
@@ -72,7 +72,7 @@ LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names}
 TORCH = {
     "methods", "backbone", "injection", "tasks", "training", "evaluate", "measure", "sensitivity", "engines", "trial",
     "priming", "reducing", "regularising", "checkpoint", "api", "export", "refitting", "trainer", "generation",
-    "in_place",
+    "in_place", "states", "merging",
 }  # fmt: skip
 """Parts that may import torch; `backbone/anatomy.py` may not, since counting and fitting stand on it."""
 

@@ -13,9 +13,10 @@ from peftsearch.backbone.detect import detect
 from peftsearch.backbone.load import load_backbone
 from peftsearch.engines.job import Job
 from peftsearch.engines.local import LocalEngine
-from peftsearch.injection import inject, state
+from peftsearch.injection import inject
 from peftsearch.measure import Meter, SavedActivations, reference_batch
 from peftsearch.objectives import MEASURES
+from peftsearch.states import state
 from peftsearch.tasks import resolve_task
 from peftsearch.tasks.encode import EncodedTexts, encode
 from peftsearch.tasks.suite import Suite

@@ -16,7 +16,8 @@ from peftsearch.backbone.load import load_backbone
 from peftsearch.budget import parse_budget
 from peftsearch.fitting import fit
 from peftsearch.generation import generate, log_likelihoods
-from peftsearch.injection import inject, read_state, set_state
+from peftsearch.injection import inject
+from peftsearch.states import read_state, set_state
 from peftsearch.study import confirmed_seeds, state_paths
 from peftsearch.tasks import resolve_task
 from peftsearch.tasks.encode import encode

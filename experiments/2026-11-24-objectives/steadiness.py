@@ -16,8 +16,9 @@ from peftsearch.architecture import Design
 from peftsearch.backbone.load import load_backbone
 from peftsearch.budget import parse_budget
 from peftsearch.fitting import fit
-from peftsearch.injection import inject, merged
+from peftsearch.injection import inject
 from peftsearch.measure import ROUNDS, Meter
+from peftsearch.merging import merged
 from peftsearch.tasks import load_embedded
 from peftsearch.tasks.encode import encode
 

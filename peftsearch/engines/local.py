@@ -18,11 +18,12 @@ from peftsearch.backbone.load import LoadedBackbone, n_head_params, reset_head
 from peftsearch.engines.job import Job, Outcome
 from peftsearch.evaluate import Objective
 from peftsearch.in_place import in_place, in_place_groups
-from peftsearch.injection import inject, load_state, packed_state, param_groups
+from peftsearch.injection import inject, param_groups
 from peftsearch.measure import Meter
 from peftsearch.priming import N_BATCHES as PRIMING_BATCHES
 from peftsearch.priming import needs_priming, prime
 from peftsearch.references import Reference
+from peftsearch.states import load_state, packed_state
 from peftsearch.tasks.encode import EncodedSplit, EncodedTask, batches
 from peftsearch.tasks.suite import Suite
 from peftsearch.training import TrainingLog, TrainingSettings, train

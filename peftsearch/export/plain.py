@@ -20,9 +20,11 @@ from peftsearch.export.check import probe, require_equal
 from peftsearch.export.formats import name_blocks
 from peftsearch.export.packed import unpack
 from peftsearch.export.source import Exportable
-from peftsearch.injection import NAME, Injection, inject, merged, set_state, state
+from peftsearch.injection import NAME, Injection, inject
+from peftsearch.merging import merged
 from peftsearch.methods import METHODS
 from peftsearch.methods.projections import Foldable
+from peftsearch.states import set_state, state
 
 BESIDE = "adapter"
 """Folder of what does not merge, in the model's own."""

@@ -14,7 +14,8 @@ from peftsearch.backbone.load import LoadedBackbone, load_backbone
 from peftsearch.checkpoint import FACTS, Checkpoint, labels_of, load_base, read_checkpoint, read_tensors
 from peftsearch.errors import CheckpointError, MethodError
 from peftsearch.found import Found, read_found, require_same_backbone
-from peftsearch.injection import Injection, inject, read_state, set_state
+from peftsearch.injection import Injection, inject
+from peftsearch.states import read_state, set_state
 from peftsearch.study import confirmed_seeds, state_paths
 
 

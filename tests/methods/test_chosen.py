@@ -11,7 +11,8 @@ from torch.nn import functional
 
 from peftsearch.backbone.detect import detect
 from peftsearch.errors import MethodError
-from peftsearch.injection import inject, load_state, merged, remove, save_state, state
+from peftsearch.injection import inject, remove
+from peftsearch.merging import merged
 from peftsearch.methods import METHODS
 from peftsearch.methods.adapter_sparse import SparseBottleneck
 from peftsearch.methods.far import Nodes
@@ -19,6 +20,7 @@ from peftsearch.methods.fishmask import ChosenWeights
 from peftsearch.methods.probing import Choice, ProbedMap
 from peftsearch.methods.projections import name_projections
 from peftsearch.priming import needs_priming
+from peftsearch.states import load_state, save_state, state
 from tests.methods import disturb, make, place, settle
 from tests.tiny import tiny_input
 

@@ -10,7 +10,8 @@ from torch import nn
 from torch.nn import functional
 
 from peftsearch.backbone.detect import detect
-from peftsearch.injection import inject, merged, param_groups, remove
+from peftsearch.injection import inject, param_groups, remove
+from peftsearch.merging import merged
 from peftsearch.methods import METHODS
 from peftsearch.methods.adamix import N_ADAPTERS, Mixture
 from peftsearch.methods.diffpruning import PENALTY, Differences
