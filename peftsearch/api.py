@@ -24,9 +24,9 @@ from peftsearch.checkpoint import (
     write_checkpoint,
 )
 from peftsearch.errors import CheckpointError, ConfigError, MethodError
+from peftsearch.files import staged
 from peftsearch.found import Source, read_found, require_same_backbone
 from peftsearch.injection import Injection, injection_of
-from peftsearch.output_folder import staged
 from peftsearch.states import set_state
 
 

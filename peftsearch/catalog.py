@@ -13,68 +13,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from peftsearch.errors import ConfigError, one_line, unknown_name
-
-MAX_BYTES = 64 * 1024
-"""Of what a user writes."""
-MAX_OUTPUT_BYTES = 8 * 1024 * 1024
-"""Of what peftsearch wrote itself: a `best.yaml` holds every confirmed design."""
-_MAX_DEPTH = 20
-_OPENING = (
-    yaml.FlowSequenceStartToken,
-    yaml.FlowMappingStartToken,
-    yaml.BlockSequenceStartToken,
-    yaml.BlockMappingStartToken,
-)
-_CLOSING = (yaml.FlowSequenceEndToken, yaml.FlowMappingEndToken, yaml.BlockEndToken)
-
-
-def read_yaml(path: Path, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
-    """Read a small YAML mapping of at most `max_bytes`.
-
-    Raises:
-        ConfigError: The file is missing, too large, no valid YAML, uses anchors, or is not a mapping with text keys.
-    """
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror or error}") from error
-    return parse_yaml(raw, str(path), max_bytes)
-
-
-def parse_yaml(raw: bytes, where: str, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
-    """Parse a small YAML mapping; `where` names it in messages.
-
-    Raises:
-        ConfigError: As `read_yaml`.
-    """
-    if len(raw) > max_bytes:
-        raise ConfigError(f"{where}: {len(raw):,} bytes; a configuration has at most {max_bytes:,}")
-    try:
-        text = raw.decode("utf-8-sig")
-        _refuse_bombs(text, where)
-        data = yaml.safe_load(text)
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{where}: not UTF-8 text (byte {error.start}); save it as UTF-8") from error
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise ConfigError(f"{where}: not valid YAML: {one_line(error)}") from error
-    if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
-        raise ConfigError(f"{where}: expected a mapping of names to values, got {type(data).__name__}")
-    return data
-
-
-def _refuse_bombs(text: str, where: str) -> None:
-    """Refuse what makes a small text large or slow: anchors, aliases, deep nesting."""
-    depth = 0
-    for token in yaml.scan(text, yaml.SafeLoader):
-        if isinstance(token, (yaml.AnchorToken, yaml.AliasToken)):
-            raise ConfigError(f"{where}: YAML anchors and aliases are not allowed; write the values out")
-        depth += isinstance(token, _OPENING)
-        depth -= isinstance(token, _CLOSING)
-        if depth > _MAX_DEPTH:
-            raise ConfigError(f"{where}: not valid YAML here: nested deeper than {_MAX_DEPTH} levels")
+from peftsearch.files import parse_yaml, read_yaml
 
 
 def shipped(kind: str) -> dict[str, Any]:

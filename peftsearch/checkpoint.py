@@ -20,8 +20,8 @@ from peftsearch.architecture import Architecture
 from peftsearch.backbone.anatomy import Backbone
 from peftsearch.backbone.load import LoadedBackbone, load_backbone
 from peftsearch.backbone.quantised import quantisation_of
-from peftsearch.catalog import MAX_OUTPUT_BYTES, read_yaml
 from peftsearch.errors import CheckpointError, ConfigError, MethodError
+from peftsearch.files import MAX_OUTPUT_BYTES, read_yaml
 from peftsearch.injection import NAME, Injection
 from peftsearch.shapes import Shapes, fingerprint_shapes, first_mismatch, list_shapes
 from peftsearch.states import read_state, save_state

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 def run(arguments: argparse.Namespace) -> int:
     """`peftsearch run`: prepare, search, conclude, print."""
     from peftsearch.comparison import comparison_table, design_lines
+    from peftsearch.errors import AllTrialsFailed
     from peftsearch.options import RunOptions
-    from peftsearch.schedule import AllTrialsFailed
     from peftsearch.session import run_study
 
     given = {f.name: getattr(arguments, f.name) for f in fields(RunOptions)}
@@ -85,7 +85,7 @@ def _refuse_stored(arguments: argparse.Namespace) -> None:
 
 def worker(arguments: argparse.Namespace) -> int:
     """`peftsearch worker`: take part in a study that another process began."""
-    from peftsearch.schedule import AllTrialsFailed
+    from peftsearch.errors import AllTrialsFailed
     from peftsearch.session import join_study
 
     try:

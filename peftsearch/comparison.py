@@ -17,6 +17,7 @@ from peftsearch.display import design_line
 from peftsearch.finalists import Finalist, not_interrupted
 from peftsearch.references import Reference
 from peftsearch.samplers.context import INTERRUPTED, KIND, score_of
+from peftsearch.units import short_count
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -197,7 +198,7 @@ def _table(rows: Sequence[Row], pick: str, metric: str, short: bool, left_out: S
     n_seeds = sorted({len(r.validation.values) for r in rows if r.validation.values})
     over = f"{n_seeds[0]} to {n_seeds[-1]} " if len(n_seeds) > 1 else f"{n_seeds[0]} " if n_seeds else ""
     table = Table(title=f"validation {metric}, mean ± standard deviation over {over}seeds", title_justify="left")
-    count = _short_count if short else "{:,}".format
+    count = short_count if short else "{:,}".format
     columns: dict[str, Callable[[Row], str]] = {
         "parameters": lambda row: "" if row.n_params is None else count(row.n_params),
         "of budget": lambda row: "" if row.share is None else f"{100 * row.share:.1f}%",
@@ -224,14 +225,6 @@ def _table(rows: Sequence[Row], pick: str, metric: str, short: bool, left_out: S
 
 def _task_mean(task: str, row: Row) -> str:
     return f"{mean(row.tasks[task].values):.4f}" if task in row.tasks else ""
-
-
-def _short_count(n: int) -> str:
-    """`22.7k`, `1.8M`."""
-    for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
-        if n >= size:
-            return f"{n / size:.1f}{unit}"
-    return str(n)
 
 
 def design_lines(rows: Sequence[Row]) -> list[str]:

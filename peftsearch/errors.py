@@ -78,3 +78,11 @@ def unknown_name(kind: str, name: object, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return f"unknown {kind} {one_line(name, 80)!r}{hint} (known: {', '.join(names)})"
+
+
+class AllTrialsFailed(Exception):
+    """Not one trial has a score, or none keeps the limits; the message gives the reasons."""
+
+
+class Diverged(Exception):
+    """The loss is no longer a number; the trial is recorded as failed with this reason."""

@@ -16,16 +16,16 @@ from peftsearch.backbone.anatomy import Backbone
 from peftsearch.backbone.outline import Outline, read_outline
 from peftsearch.baselines import S4_PAPER, uniform
 from peftsearch.budget import parse_budget
-from peftsearch.catalog import read_yaml
 from peftsearch.commands import terminal
 from peftsearch.errors import BudgetError, ConfigError, unknown_name
+from peftsearch.files import read_yaml
 from peftsearch.fitting import fit
 from peftsearch.found import read_best
 from peftsearch.memory import FLOATS, PACKINGS, PLAIN, Memory, Step, blocks_passed, estimate, hidden_state_bytes
 from peftsearch.methods import get_method
 from peftsearch.methods.abilities import count_placed
-from peftsearch.objectives import show_bytes
 from peftsearch.shares import n_changed
+from peftsearch.units import show_bytes
 
 MOST = {"--batch": 1_000_000, "--seq": 10_000_000}
 """Above these a number is a slip of the keyboard."""

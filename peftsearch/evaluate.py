@@ -7,12 +7,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from peftsearch.errors import Diverged
 from peftsearch.generation import score_pairs
 from peftsearch.tasks.encode import EncodedSplit, eval_batches
 from peftsearch.tasks.metrics import score
 from peftsearch.tasks.pairs import EncodedPairs
 from peftsearch.tasks.task import Task
-from peftsearch.training import Diverged, forward
+from peftsearch.training import forward
 
 
 class Objective:

@@ -11,8 +11,8 @@ from peftsearch.budget import Budget
 from peftsearch.errors import BudgetError, MethodError
 from peftsearch.fitting import fit, smallest_budget
 from peftsearch.memory import MemoryLimit
-from peftsearch.objectives import show_bytes
 from peftsearch.space import Choice, DesignSpace
+from peftsearch.units import show_bytes
 
 
 def feasibility(backbone: Backbone, budget: Budget, memory: MemoryLimit | None = None) -> Callable[[Design], bool]:

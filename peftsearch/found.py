@@ -10,8 +10,8 @@ from typing import Any
 
 from peftsearch.architecture import Architecture, Design
 from peftsearch.backbone.anatomy import Backbone
-from peftsearch.catalog import MAX_OUTPUT_BYTES, read_yaml
 from peftsearch.errors import MALFORMED, ConfigError, MethodError, one_line
+from peftsearch.files import MAX_OUTPUT_BYTES, read_yaml
 
 BEST = "best.yaml"
 FORMAT = "peftsearch-best/1"

@@ -14,11 +14,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from peftsearch.errors import Diverged
 from peftsearch.tasks.encode import eval_batches
 from peftsearch.tasks.metrics import METRICS
 from peftsearch.tasks.pairs import IGNORED, EncodedPairs
 from peftsearch.tasks.text_metrics import PACKAGES, is_installed, rouge_l_each
-from peftsearch.training import Diverged, forward
+from peftsearch.training import forward
 
 
 def score_pairs(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from peftsearch.backbone.anatomy import Backbone
 from peftsearch.baselines import SINGLE_METHODS
 from peftsearch.budget import Budget
+from peftsearch.files import plain
 from peftsearch.methods import METHODS
 from peftsearch.options import RunOptions
 from peftsearch.space import Choice, DesignSpace, Dimension
@@ -76,12 +77,3 @@ def _digest(backbone: Backbone) -> str:
     """Tells anatomies apart: the same model may be described by hand in several ways."""
     text = json.dumps(asdict(backbone)["stacks"], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def plain(value: Any) -> Any:
-    """A value as YAML gives it back: tuples become lists."""
-    if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    return value

@@ -27,7 +27,7 @@ from typing import Literal
 
 from peftsearch.architecture import Architecture
 from peftsearch.backbone.anatomy import Backbone, Block, Weights
-from peftsearch.objectives import show_bytes
+from peftsearch.units import show_bytes
 
 CONTEXT_BYTES = 10**9
 """CUDA and cuDNN themselves, about."""

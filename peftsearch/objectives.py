@@ -12,10 +12,10 @@ from decimal import Decimal
 from typing import Literal
 
 from peftsearch.errors import ConfigError, one_line, unknown_name
+from peftsearch.units import _DECIMAL, show_bytes, show_flops, show_seconds
 
 SCORE = "score"
 """The objective that every search has."""
-_DECIMAL = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _BINARY = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 _UNITS = {unit.lower(): factor for unit, factor in (_DECIMAL | _BINARY).items()}
 _NUMBER = re.compile(r"(\d{1,15}(?:\.\d{1,15})?)\s*([a-z%]*)", re.IGNORECASE | re.ASCII)
@@ -37,25 +37,6 @@ class Objective:
     """One line."""
     show: Callable[[float], str]
     """A value with its unit, as a person reads it."""
-
-
-def show_bytes(value: float) -> str:
-    """A size in the decimal unit that suits it: `1.5 MB`."""
-    unit = next((u for u in reversed(_DECIMAL) if value >= _DECIMAL[u]), "B")
-    return f"{value / _DECIMAL[unit]:.3g} {unit}"
-
-
-def show_flops(value: float) -> str:
-    """A number of operations: `5.37 GFLOP`."""
-    for prefix, factor in (("P", 10**15), ("T", 10**12), ("G", 10**9), ("M", 10**6), ("k", 10**3)):
-        if value >= factor:
-            return f"{value / factor:.3g} {prefix}FLOP"
-    return f"{value:.0f} FLOP"
-
-
-def show_seconds(value: float) -> str:
-    """A short time: `12.3 ms`."""
-    return f"{1000 * value:.3g} ms"
 
 
 def _cost(name: str, measure: str, unit: str, description: str, show: Callable[[float], str]) -> Objective:

@@ -16,8 +16,8 @@ from optuna.trial import TrialState
 
 from peftsearch.comparison import Row
 from peftsearch.display import labelled
+from peftsearch.files import plain
 from peftsearch.finalists import Finalist
-from peftsearch.identity import plain
 from peftsearch.objectives import MEASURES
 from peftsearch.samplers.context import INTERRUPTED, KIND, STAGE, score_of
 from peftsearch.setup import Setup

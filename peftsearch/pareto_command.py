@@ -41,7 +41,7 @@ def pareto(arguments: argparse.Namespace) -> int:
     if arguments.out is not None:
         _require_folder(arguments.out)
     if arguments.budgets:
-        from peftsearch.schedule import AllTrialsFailed
+        from peftsearch.errors import AllTrialsFailed
 
         try:
             paths, out = _sweep(arguments)

@@ -17,9 +17,9 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from peftsearch.architecture import Design
-from peftsearch.catalog import MAX_OUTPUT_BYTES, read_yaml
 from peftsearch.display import design_line
 from peftsearch.errors import ConfigError, StudyError
+from peftsearch.files import MAX_OUTPUT_BYTES, read_yaml
 from peftsearch.samplers.context import INTERRUPTED, KIND, score_of
 from peftsearch.storage import open_storage, own_url, quiet_optuna, storage_faults, study_prefix
 from peftsearch.study import read_settings

@@ -11,6 +11,8 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
+from peftsearch.units import format_seconds
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrialLine:
@@ -200,11 +202,3 @@ def format_line(line: TrialLine) -> str:
     n_params = "" if line.n_params is None else f"{line.n_params:,}"
     state = "" if line.state == "complete" else f" ({line.state})"
     return f"{line.name:<12} {score:>7} {n_params:>9}{state} {line.detail}".rstrip()
-
-
-def format_seconds(seconds: float) -> str:
-    """`45 s`, `3 min 20 s`, `2 h 5 min`."""
-    s = round(seconds)
-    if s < 60:
-        return f"{s} s"
-    return f"{s // 60} min {s % 60} s" if s < 3600 else f"{s // 3600} h {s % 3600 // 60} min"

@@ -12,12 +12,13 @@ from optuna.trial import FrozenTrial, TrialState
 
 from peftsearch.comparison import Row, Scores, make_rows, reference_rows
 from peftsearch.engines.job import Job
+from peftsearch.files import to_yaml, write_atomically
 from peftsearch.outputs import BEST, make_best, trials_csv
 from peftsearch.references import references_of
 from peftsearch.samplers.context import score_of
 from peftsearch.setup import Setup
 from peftsearch.states import write_state
-from peftsearch.study import StudyFolder, state_paths, to_yaml, write_atomically
+from peftsearch.study import StudyFolder, state_paths
 from peftsearch.verdict import Candidate, Verdict, hits_of, judge, packed_hits
 
 if TYPE_CHECKING:

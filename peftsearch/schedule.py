@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from peftsearch.baselines import Baseline, baselines_of
 from peftsearch.claims import OWNER
-from peftsearch.errors import one_line
+from peftsearch.errors import AllTrialsFailed, one_line
 from peftsearch.finalists import Finalist, choose_finalists, not_interrupted
 from peftsearch.progress import Reporter
 from peftsearch.references import Reference, references_of
@@ -43,10 +43,6 @@ class Pause(Enum):
 
 
 PAUSE = Pause.PAUSE
-
-
-class AllTrialsFailed(Exception):
-    """Not one trial has a score, or none keeps the limits; the message gives the reasons."""
 
 
 class Schedule:

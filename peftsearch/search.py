@@ -15,12 +15,13 @@ from peftsearch.architecture import Design
 from peftsearch.engines.local import LocalEngine
 from peftsearch.errors import one_line
 from peftsearch.finalists import Finalist, n_of_front
-from peftsearch.progress import Reporter, format_seconds
+from peftsearch.progress import Reporter
 from peftsearch.samplers import plan_of
 from peftsearch.schedule import Pause, Schedule
 from peftsearch.setup import Setup
 from peftsearch.study import StudyFolder
 from peftsearch.trial import TrialRunner
+from peftsearch.units import format_seconds
 
 _PAUSE_S = 0.5
 """Seconds between two looks for work while other processes' trials have to end first."""

@@ -10,7 +10,6 @@ for work in it, marks it as failed and interrupted (`claims.py`): it counts for 
 
 from __future__ import annotations
 
-import os
 import re
 import uuid
 from collections.abc import Iterator, Mapping
@@ -19,14 +18,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import optuna
-import yaml
 from filelock import FileLock, Timeout
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 
-from peftsearch.catalog import read_yaml
 from peftsearch.claims import new_owner, release_dead
 from peftsearch.errors import ConfigError, StudyError, one_line
+from peftsearch.files import read_yaml, to_yaml, write_atomically
 from peftsearch.storage import (
     claim_lock,
     open_storage,
@@ -223,27 +221,6 @@ def confirmed_seeds(folder: Path, name: str) -> list[int]:
 
 def _file_name(name: str) -> str:
     return "".join(c if c.isalnum() or c in "-._" else "-" for c in name)
-
-
-def to_yaml(data: Mapping[str, Any]) -> str:
-    """A mapping as YAML in its own order, wide lines, no anchors."""
-    dumper = yaml.SafeDumper
-    text: str = yaml.dump(dict(data), Dumper=_plain(dumper), sort_keys=False, width=120, allow_unicode=True)
-    return text
-
-
-def _plain(dumper: type[yaml.SafeDumper]) -> type[yaml.SafeDumper]:
-    return type("PlainDumper", (dumper,), {"ignore_aliases": lambda self, data: True})
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file so that a kill leaves the old one or the new one whole."""
-    part = path.with_name(f".{path.name}.part")
-    with part.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
 
 
 def _brief(value: object) -> str:

@@ -12,10 +12,9 @@ from itertools import pairwise
 from pathlib import Path
 
 from peftsearch.budget import parse_budget
-from peftsearch.errors import BudgetError, ConfigError, one_line
+from peftsearch.errors import AllTrialsFailed, BudgetError, ConfigError, one_line
 from peftsearch.options import RunOptions
 from peftsearch.progress import Reporter
-from peftsearch.schedule import AllTrialsFailed
 from peftsearch.session import run_study
 from peftsearch.setup import Setup, default_name, prepare
 from peftsearch.storage import storage_faults

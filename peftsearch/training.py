@@ -15,15 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from peftsearch.errors import Diverged
 from peftsearch.fields import Fields, above, at_least
 from peftsearch.regularising import extra_loss
 
 N_WATCHED = 3
 """Batches whose loss is taken where nothing is trained, as in the frozen model of a generation."""
-
-
-class Diverged(Exception):
-    """The loss is no longer a number; the trial is recorded as failed with this reason."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

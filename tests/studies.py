@@ -12,13 +12,12 @@ from optuna.distributions import CategoricalDistribution
 from optuna.trial import TrialState, create_trial
 
 from peftsearch.architecture import Architecture, Design, Placement
+from peftsearch.files import plain, to_yaml
 from peftsearch.grouping import group_of_blocks
-from peftsearch.identity import plain
 from peftsearch.options import RunOptions
 from peftsearch.samplers.stages import ChoiceRecord, StageRecord
 from peftsearch.space import load_space
 from peftsearch.strategy import load_strategy
-from peftsearch.study import to_yaml
 from peftsearch.training import TrainingSettings
 
 METHODS = ("adapter", "prefix", "bitfit", "lora")

@@ -1,8 +1,9 @@
 import pytest
 import yaml
 
-from peftsearch.catalog import load_entry, parse_yaml, read_yaml, shipped
+from peftsearch.catalog import load_entry, shipped
 from peftsearch.errors import ConfigError
+from peftsearch.files import parse_yaml, read_yaml
 from peftsearch.space import load_space
 from peftsearch.strategy import load_strategy
 

@@ -15,11 +15,9 @@ from peftsearch.objectives import (
     parse_memory,
     parse_objectives,
     parse_overhead,
-    show_bytes,
-    show_flops,
-    show_seconds,
     values_of,
 )
+from peftsearch.units import show_bytes, show_flops, show_seconds
 
 COSTS = sorted(set(OBJECTIVES) - {"score"})
 FACTORS = {

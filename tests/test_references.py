@@ -15,7 +15,7 @@ from peftsearch.backbone.detect import detect
 from peftsearch.backbone.load import LoadedBackbone, load_backbone, reset_head
 from peftsearch.engines.job import Job
 from peftsearch.engines.local import LocalEngine
-from peftsearch.errors import ConfigError
+from peftsearch.errors import ConfigError, Diverged
 from peftsearch.in_place import in_place
 from peftsearch.objectives import MEASURES
 from peftsearch.points import read_points
@@ -27,7 +27,7 @@ from peftsearch.tasks import resolve_task
 from peftsearch.tasks.encode import batches, encode
 from peftsearch.tasks.suite import Suite
 from peftsearch.tasks.task import Split, Task
-from peftsearch.training import Diverged, TrainingSettings, rate_factor
+from peftsearch.training import TrainingSettings, rate_factor
 from tests.generators import save_generator, save_pairs
 from tests.runs import arguments, call, kill_after, refused, save_task, start, story, study
 from tests.tiny import FAMILIES, tiny_input

@@ -10,8 +10,8 @@ from optuna.trial import TrialState
 
 from peftsearch.architecture import Architecture, Design
 from peftsearch.engines.local import LocalEngine
+from peftsearch.errors import Diverged
 from peftsearch.objectives import MEASURES
-from peftsearch.training import Diverged
 from tests.runs import arguments, call, kill_after, refused, save_model, start, story, study
 
 

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from peftsearch.schedule import AllTrialsFailed
+from peftsearch.errors import AllTrialsFailed
 from tests.fronts import save_study
 from tests.runs import call, refused, story
 

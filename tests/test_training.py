@@ -12,14 +12,14 @@ from peftsearch.baselines import baselines_of
 from peftsearch.budget import Budget
 from peftsearch.engines.job import Job
 from peftsearch.engines.local import LocalEngine, evaluation_steps
-from peftsearch.errors import ConfigError
+from peftsearch.errors import ConfigError, Diverged
 from peftsearch.evaluate import Objective
 from peftsearch.fitting import fit
 from peftsearch.space import load_space
 from peftsearch.tasks import resolve_task
 from peftsearch.tasks.encode import encode
 from peftsearch.tasks.suite import Suite
-from peftsearch.training import Diverged, TrainingSettings, rate_factor, train
+from peftsearch.training import TrainingSettings, rate_factor, train
 from tests.runs import save_model, save_task
 
 CPU = torch.device("cpu")

@@ -25,7 +25,7 @@ from peftsearch.baselines import uniform
 from peftsearch.budget import parse_budget
 from peftsearch.engines.job import Job
 from peftsearch.engines.local import LocalEngine
-from peftsearch.errors import PeftSearchError
+from peftsearch.errors import Diverged, PeftSearchError
 from peftsearch.fitting import fit
 from peftsearch.methods import METHODS
 from peftsearch.references import FULL_LEARNING_RATE, make_reference
@@ -33,7 +33,7 @@ from peftsearch.shares import n_changed
 from peftsearch.tasks import resolve_task
 from peftsearch.tasks.encode import encode
 from peftsearch.tasks.suite import Suite
-from peftsearch.training import Diverged, TrainingSettings
+from peftsearch.training import TrainingSettings
 
 KEY = ("task", "method", "budget", "scale", "seed", "steps")
 FIELDS = (*KEY, "n_params", "n_changed", "score", "loss", "train_cpu_s", "reason")

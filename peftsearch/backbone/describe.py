@@ -52,7 +52,7 @@ def describe(
     """
     where = "anatomy"
     if not isinstance(description, Mapping):
-        from peftsearch.catalog import read_yaml
+        from peftsearch.files import read_yaml
 
         where = str(description)
         description = read_yaml(Path(description))

@@ -11,7 +11,7 @@ from typing import Any
 from peftsearch.errors import CheckpointError
 from peftsearch.export.formats import FORMATS, require_format
 from peftsearch.export.source import Exportable, Options, read_source
-from peftsearch.output_folder import check_output, staged
+from peftsearch.files import check_output, staged
 
 
 def export_arguments(arguments: argparse.Namespace) -> int:

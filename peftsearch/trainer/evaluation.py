@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from peftsearch.errors import ConfigError, PeftSearchError, TaskError, one_line
+from peftsearch.errors import ConfigError, Diverged, PeftSearchError, TaskError, one_line
 from peftsearch.evaluate import predictions_of
 from peftsearch.tasks import resolve_task
 from peftsearch.tasks.build import labelled_split
@@ -20,7 +20,6 @@ from peftsearch.tasks.read import read_table
 from peftsearch.tasks.task import Split
 from peftsearch.trainer.texts import evaluate_texts
 from peftsearch.trainer.trained import Trained, load_trained
-from peftsearch.training import Diverged
 
 
 def evaluate(arguments: argparse.Namespace) -> int:

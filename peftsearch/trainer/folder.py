@@ -15,9 +15,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from peftsearch.catalog import MAX_OUTPUT_BYTES, read_yaml
 from peftsearch.errors import CheckpointError, one_line
-from peftsearch.study import to_yaml, write_atomically
+from peftsearch.files import MAX_OUTPUT_BYTES, read_yaml, to_yaml, write_atomically
 
 TRAINING = "training.yaml"
 METRICS = "metrics.json"

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from peftsearch.errors import Diverged
 from peftsearch.evaluate import logits_of, predictions_of
 from peftsearch.generation import score_pairs
 from peftsearch.regularising import extra_loss
@@ -25,7 +26,7 @@ from peftsearch.tasks.metrics import score
 from peftsearch.tasks.pairs import EncodedPairs
 from peftsearch.trainer.plan import Plan
 from peftsearch.trainer.snapshot import Course, State, copied, read_course, restore, trained, write_snapshot
-from peftsearch.training import Diverged, clip, forward, rate_factor
+from peftsearch.training import clip, forward, rate_factor
 
 _SEED_STRIDE = 1_000_003
 """A prime above all step numbers that matter, so that steps of near seeds do not share their generators."""

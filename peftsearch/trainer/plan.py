@@ -19,9 +19,9 @@ from peftsearch.budget import parse_budget
 from peftsearch.display import labelled
 from peftsearch.errors import ConfigError
 from peftsearch.evaluate import Objective
+from peftsearch.files import plain
 from peftsearch.fitting import fit
 from peftsearch.found import require_same_backbone
-from peftsearch.identity import plain
 from peftsearch.in_place import in_place, in_place_groups
 from peftsearch.injection import inject, param_groups
 from peftsearch.memory import PLAIN

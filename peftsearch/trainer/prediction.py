@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from peftsearch.errors import ConfigError, TaskError
+from peftsearch.errors import ConfigError, Diverged, TaskError
 from peftsearch.evaluate import predictions_of
 from peftsearch.tasks.build import text_split
 from peftsearch.tasks.columns import choose_texts
@@ -23,7 +23,6 @@ from peftsearch.tasks.read import read_table
 from peftsearch.tasks.task import Split
 from peftsearch.trainer.texts import written_texts
 from peftsearch.trainer.trained import Trained, load_trained
-from peftsearch.training import Diverged
 
 LABEL, SCORE, TEXT = "predicted_label", "predicted_score", "predicted_text"
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from peftsearch.catalog import read_yaml
 from peftsearch.errors import MALFORMED, ConfigError, PeftSearchError, TaskError
+from peftsearch.files import read_yaml
 from peftsearch.found import Found, parse_found, read_best
 from peftsearch.study import SETTINGS
 from peftsearch.tasks import EMBEDDED, Task, resolve_task

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from peftsearch.errors import ConfigError, PeftSearchError, TaskError
+from peftsearch.errors import ConfigError, Diverged, PeftSearchError, TaskError
 from peftsearch.generation import generate, score_pairs, score_texts
 from peftsearch.tasks import resolve_task
 from peftsearch.tasks.columns import Columns
@@ -15,7 +15,6 @@ from peftsearch.tasks.read import Table, read_table
 from peftsearch.tasks.task import Split
 from peftsearch.trainer.outcome import as_told
 from peftsearch.trainer.trained import Trained
-from peftsearch.training import Diverged
 
 
 def evaluate_texts(trained: Trained, arguments: argparse.Namespace) -> int:

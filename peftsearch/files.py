@@ -1,0 +1,171 @@
+"""Writing a folder whole or not at all, and never over something that is not asked for."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from peftsearch.errors import CheckpointError, ConfigError, one_line
+
+WEIGHTS = ("model*.safetensors", "model.safetensors.index.json", "adapter_model.*", "peftsearch.safetensors")
+"""Files of an earlier content that would be read beside, or in place of, the new ones."""
+
+
+def check_output(directory: Path, overwrite: bool) -> None:
+    """Refuse an output that exists; called before anything is loaded, so that nobody waits for a refusal.
+
+    Raises:
+        CheckpointError: It is a file, or a folder that is not empty and may not be overwritten.
+    """
+    if directory.exists() and not directory.is_dir():
+        raise CheckpointError(f"{directory}: is a file; give a folder")
+    if directory.is_dir() and not overwrite and any(directory.iterdir()):
+        raise CheckpointError(f"{directory}: exists and is not empty; give another, or --overwrite (overwrite=True)")
+
+
+@contextmanager
+def staged(directory: Path, overwrite: bool) -> Iterator[Path]:
+    """Give an empty folder beside the output; what is in it at the end becomes the output's content.
+
+    An error inside leaves the output as it was. Of what an overwritten folder holds, files of the same names are
+    replaced and weights that would be mistaken for the new ones removed; everything else stays.
+
+    Raises:
+        CheckpointError: The output exists, or cannot be written.
+    """
+    check_output(directory, overwrite)
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        stage = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
+    except OSError as error:
+        raise CheckpointError(f"{directory}: cannot be written: {error.strerror or error}") from error
+    try:
+        yield stage
+        _move(stage, directory)
+    except OSError as error:
+        raise CheckpointError(f"{directory}: cannot be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+def _move(stage: Path, directory: Path) -> None:
+    if not directory.exists():
+        stage.chmod(0o755)  # mkdtemp's own is for its user alone
+        stage.rename(directory)
+        return
+    new = {path.name for path in stage.iterdir()}
+    for path in sorted(stage.iterdir()):
+        target = directory / path.name
+        if path.is_dir() and target.is_dir():
+            _move(path, target)
+        else:
+            path.replace(target)
+    for pattern in WEIGHTS:
+        for path in directory.glob(pattern):
+            if path.name not in new:
+                path.unlink()
+
+
+MAX_BYTES = 64 * 1024
+"""Of what a user writes."""
+
+
+MAX_OUTPUT_BYTES = 8 * 1024 * 1024
+"""Of what peftsearch wrote itself: a `best.yaml` holds every confirmed design."""
+
+
+_MAX_DEPTH = 20
+
+
+_OPENING = (
+    yaml.FlowSequenceStartToken,
+    yaml.FlowMappingStartToken,
+    yaml.BlockSequenceStartToken,
+    yaml.BlockMappingStartToken,
+)
+
+
+_CLOSING = (yaml.FlowSequenceEndToken, yaml.FlowMappingEndToken, yaml.BlockEndToken)
+
+
+def read_yaml(path: Path, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
+    """Read a small YAML mapping of at most `max_bytes`.
+
+    Raises:
+        ConfigError: The file is missing, too large, no valid YAML, uses anchors, or is not a mapping with text keys.
+    """
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from error
+    return parse_yaml(raw, str(path), max_bytes)
+
+
+def parse_yaml(raw: bytes, where: str, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
+    """Parse a small YAML mapping; `where` names it in messages.
+
+    Raises:
+        ConfigError: As `read_yaml`.
+    """
+    if len(raw) > max_bytes:
+        raise ConfigError(f"{where}: {len(raw):,} bytes; a configuration has at most {max_bytes:,}")
+    try:
+        text = raw.decode("utf-8-sig")
+        _refuse_bombs(text, where)
+        data = yaml.safe_load(text)
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{where}: not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise ConfigError(f"{where}: not valid YAML: {one_line(error)}") from error
+    if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
+        raise ConfigError(f"{where}: expected a mapping of names to values, got {type(data).__name__}")
+    return data
+
+
+def _refuse_bombs(text: str, where: str) -> None:
+    """Refuse what makes a small text large or slow: anchors, aliases, deep nesting."""
+    depth = 0
+    for token in yaml.scan(text, yaml.SafeLoader):
+        if isinstance(token, (yaml.AnchorToken, yaml.AliasToken)):
+            raise ConfigError(f"{where}: YAML anchors and aliases are not allowed; write the values out")
+        depth += isinstance(token, _OPENING)
+        depth -= isinstance(token, _CLOSING)
+        if depth > _MAX_DEPTH:
+            raise ConfigError(f"{where}: not valid YAML here: nested deeper than {_MAX_DEPTH} levels")
+
+
+def to_yaml(data: Mapping[str, Any]) -> str:
+    """A mapping as YAML in its own order, wide lines, no anchors."""
+    dumper = yaml.SafeDumper
+    text: str = yaml.dump(dict(data), Dumper=_plain(dumper), sort_keys=False, width=120, allow_unicode=True)
+    return text
+
+
+def _plain(dumper: type[yaml.SafeDumper]) -> type[yaml.SafeDumper]:
+    return type("PlainDumper", (dumper,), {"ignore_aliases": lambda self, data: True})
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file so that a kill leaves the old one or the new one whole."""
+    part = path.with_name(f".{path.name}.part")
+    with part.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+def plain(value: Any) -> Any:
+    """A value as YAML gives it back: tuples become lists."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value

@@ -1,0 +1,70 @@
+"""The order of rooms: who may import whom, over every import, lazy ones and those for type checkers included."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import peftsearch
+
+ROOT = Path(peftsearch.__file__).parent
+ORDER = (
+    "errors", "units", "files", "fields", "catalog", "tasks", "backbone", "methods", "design", "injection", "study",
+    "samplers", "engine", "exporter", "trainer", "searcher", "report",
+)  # fmt: skip
+"""From the ground up: a room imports from those before it alone."""
+BESIDE = {"__init__", "__main__"}
+"""Entries that stand above all rooms."""
+
+
+def module_of(path):
+    parts = path.relative_to(ROOT.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_of(path): path for path in ROOT.rglob("*.py")}
+
+
+def room_of(module):
+    return module.split(".")[1] if "." in module else "__init__"
+
+
+def imports(module):
+    """Modules of the package that a module imports, wherever in the file."""
+    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: imports are absolute"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            target = name if name in MODULES else name.rpartition(".")[0]
+            if target in MODULES and target != module:
+                yield target
+
+
+def test_no_room_imports_from_above():
+    floors = {room: floor for floor, room in enumerate(ORDER)}
+    upward = [
+        f"{module} imports {target}"
+        for module in MODULES
+        for target in imports(module)
+        if floors.get(room_of(target), 0) > floors.get(room_of(module), len(ORDER))
+    ]
+    assert upward == []
+
+
+def test_the_command_line_imports_nothing_heavy():
+    code = (
+        "import sys; from peftsearch.cli import parser; parser().format_help(); "
+        "print([m for m in ('torch', 'transformers', 'optuna', 'rich', 'pandas', 'yaml') if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.strip() == "[]"
+
+
+def test_public_names_load():
+    for name in peftsearch.__all__:
+        assert getattr(peftsearch, name) is not None
