@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from peftsearch.errors import Diverged
 from peftsearch.generation import score_pairs
-from peftsearch.tasks.encode import EncodedSplit, eval_batches
+from peftsearch.tasks.encoding.batches import eval_batches
+from peftsearch.tasks.encoding.encoded import EncodedSplit
+from peftsearch.tasks.encoding.pairs import EncodedPairs
 from peftsearch.tasks.metrics import score
-from peftsearch.tasks.pairs import EncodedPairs
 from peftsearch.tasks.task import Task
 from peftsearch.training import forward
 

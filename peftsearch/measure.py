@@ -34,7 +34,7 @@ from peftsearch.references import Reference
 from peftsearch.regularising import extra_loss
 from peftsearch.shares import n_changed
 from peftsearch.states import FORMAT, state
-from peftsearch.tasks.encode import EncodedSplit
+from peftsearch.tasks.encoding.encoded import EncodedSplit
 from peftsearch.training import forward
 
 ROUNDS = 5, 30

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
     from peftsearch.backbone.load import LoadedBackbone
-    from peftsearch.tasks.encode import EncodedTask
+    from peftsearch.tasks.encoding.encoded import EncodedTask
     from peftsearch.tasks.suite import Suite
     from peftsearch.tasks.task import Task
 
@@ -92,7 +92,7 @@ def prepare(options: RunOptions, *, like: Setup | None = None) -> Setup:
     """
     from peftsearch.backbone.device import choose_device, choose_dtype
     from peftsearch.backbone.load import decoder_start
-    from peftsearch.tasks.encode import encode
+    from peftsearch.tasks.encoding.encode import encode
 
     strategy, space, training, objectives, constraints = _read(options)
     device = choose_device(options.device)
@@ -273,7 +273,7 @@ def _sensitivity(
     from peftsearch.backbone.heads import make_heads, wearing
     from peftsearch.evaluate import Objective
     from peftsearch.sensitivity import N_BATCHES, measure
-    from peftsearch.tasks.encode import batches
+    from peftsearch.tasks.encoding.batches import batches
 
     heads = make_heads(loaded, [task.num_labels for task in suite.tasks])
     total: dict[tuple[str, int, str], float] = {}

@@ -18,7 +18,8 @@ from peftsearch.measure import Meter, SavedActivations, reference_batch
 from peftsearch.objectives import MEASURES
 from peftsearch.states import state
 from peftsearch.tasks import resolve_task
-from peftsearch.tasks.encode import EncodedTexts, encode
+from peftsearch.tasks.encoding.encode import encode
+from peftsearch.tasks.encoding.encoded import EncodedTexts
 from peftsearch.tasks.suite import Suite
 from peftsearch.training import TrainingSettings
 from tests.methods import available, disturb, make, place

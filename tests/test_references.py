@@ -24,7 +24,8 @@ from peftsearch.report.comparison import confirmed
 from peftsearch.report.provenance import command
 from peftsearch.report.record import read_record
 from peftsearch.tasks import resolve_task
-from peftsearch.tasks.encode import batches, encode
+from peftsearch.tasks.encoding.batches import batches
+from peftsearch.tasks.encoding.encode import encode
 from peftsearch.tasks.suite import Suite
 from peftsearch.tasks.task import Split, Task
 from peftsearch.training import TrainingSettings, rate_factor

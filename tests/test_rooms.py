@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import peftsearch
@@ -68,3 +69,9 @@ def test_the_command_line_imports_nothing_heavy():
 def test_public_names_load():
     for name in peftsearch.__all__:
         assert getattr(peftsearch, name) is not None
+
+
+def test_every_package_is_in_the_wheel():
+    tool = tomllib.loads((ROOT.parent / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    made = {module for module, path in MODULES.items() if path.name == "__init__.py"}
+    assert set(tool["packages"]) == made | set(tool["package-dir"])

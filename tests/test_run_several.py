@@ -14,7 +14,7 @@ from peftsearch.engines.job import Job
 from peftsearch.engines.local import LocalEngine
 from peftsearch.fitting import fit
 from peftsearch.space import load_space
-from peftsearch.tasks.encode import encode
+from peftsearch.tasks.encoding.encode import encode
 from peftsearch.tasks.suite import Suite
 from peftsearch.tasks.task import Split, Task
 from peftsearch.training import TrainingSettings

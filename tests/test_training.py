@@ -17,7 +17,7 @@ from peftsearch.evaluate import Objective
 from peftsearch.fitting import fit
 from peftsearch.space import load_space
 from peftsearch.tasks import resolve_task
-from peftsearch.tasks.encode import encode
+from peftsearch.tasks.encoding.encode import encode
 from peftsearch.tasks.suite import Suite
 from peftsearch.training import TrainingSettings, rate_factor, train
 from tests.runs import save_model, save_task

@@ -20,7 +20,7 @@ from peftsearch.injection import inject
 from peftsearch.states import read_state, set_state
 from peftsearch.study import confirmed_seeds, state_paths
 from peftsearch.tasks import resolve_task
-from peftsearch.tasks.encode import encode
+from peftsearch.tasks.encoding.encode import encode
 from peftsearch.tasks.text_metrics import bleu, log_likelihood, rouge_l
 
 OPTIONS = {"batch_size": 16, "device": torch.device("cpu"), "autocast": None}

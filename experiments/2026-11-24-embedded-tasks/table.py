@@ -23,7 +23,7 @@ from peftsearch.engines.local import LocalEngine
 from peftsearch.fitting import fit
 from peftsearch.space import load_space
 from peftsearch.tasks import load_embedded
-from peftsearch.tasks.encode import encode
+from peftsearch.tasks.encoding.encode import encode
 from peftsearch.tasks.suite import Suite
 from peftsearch.training import TrainingSettings
 

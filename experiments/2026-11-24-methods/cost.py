@@ -31,7 +31,8 @@ from peftsearch.methods import METHODS
 from peftsearch.priming import prime
 from peftsearch.shares import n_changed
 from peftsearch.tasks import load_embedded
-from peftsearch.tasks.encode import batches, encode
+from peftsearch.tasks.encoding.batches import batches
+from peftsearch.tasks.encoding.encode import encode
 from peftsearch.tasks.suite import Suite
 from peftsearch.training import TrainingSettings, train
 

@@ -31,7 +31,7 @@ from peftsearch.methods import METHODS
 from peftsearch.references import FULL_LEARNING_RATE, make_reference
 from peftsearch.shares import n_changed
 from peftsearch.tasks import resolve_task
-from peftsearch.tasks.encode import encode
+from peftsearch.tasks.encoding.encode import encode
 from peftsearch.tasks.suite import Suite
 from peftsearch.training import TrainingSettings
 

@@ -20,7 +20,7 @@ from peftsearch.injection import inject
 from peftsearch.measure import ROUNDS, Meter
 from peftsearch.merging import merged
 from peftsearch.tasks import load_embedded
-from peftsearch.tasks.encode import encode
+from peftsearch.tasks.encoding.encode import encode
 
 LORA = Design(grouping="uniform", allocation=(1.0,), methods=(("lora",),))
 FIGURES = {

@@ -13,7 +13,7 @@ from peftsearch.engines.job import Job
 from peftsearch.engines.local import LocalEngine
 from peftsearch.methods import METHODS
 from peftsearch.tasks import resolve_task
-from peftsearch.tasks.encode import encode
+from peftsearch.tasks.encoding.encode import encode
 from peftsearch.tasks.suite import Suite
 from peftsearch.training import TrainingSettings
 

@@ -36,7 +36,7 @@ from peftsearch.fitting import fit
 from peftsearch.injection import inject, param_groups, remove
 from peftsearch.methods import get_method
 from peftsearch.tasks import Task, load_embedded, resolve_task
-from peftsearch.tasks.encode import encode
+from peftsearch.tasks.encoding.encode import encode
 from peftsearch.tasks.suite import Suite
 from peftsearch.training import TrainingSettings, _step, train
 

@@ -24,7 +24,8 @@ from peftsearch.priming import N_BATCHES as PRIMING_BATCHES
 from peftsearch.priming import needs_priming, prime
 from peftsearch.references import Reference
 from peftsearch.states import load_state, packed_state
-from peftsearch.tasks.encode import EncodedSplit, EncodedTask, batches
+from peftsearch.tasks.encoding.batches import batches
+from peftsearch.tasks.encoding.encoded import EncodedSplit, EncodedTask
 from peftsearch.tasks.suite import Suite
 from peftsearch.training import TrainingLog, TrainingSettings, train
 

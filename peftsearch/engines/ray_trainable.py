@@ -13,7 +13,7 @@ from peftsearch.engines.job import Job, Outcome
 from peftsearch.engines.local import LocalEngine
 from peftsearch.errors import one_line
 from peftsearch.setup import Setup
-from peftsearch.tasks.encode import EncodedTask
+from peftsearch.tasks.encoding.encoded import EncodedTask
 from peftsearch.tasks.suite import Suite
 from peftsearch.training import TrainingSettings
 

@@ -12,7 +12,8 @@ from typing import TypedDict
 
 from peftsearch.errors import TaskError, unknown_name
 from peftsearch.tasks.embedded import EMBEDDED, load_embedded
-from peftsearch.tasks.task import Asked, Kind, Split, Task
+from peftsearch.tasks.kinds import Asked, Kind
+from peftsearch.tasks.task import Split, Task
 
 DEFAULT_TASK = "sentiment"
 
@@ -73,7 +74,7 @@ def resolve_task(
     Raises:
         TaskError: There is no such task, the arguments contradict each other, or the data cannot be used.
     """
-    from peftsearch.tasks.build import limit_train
+    from peftsearch.tasks.reading.build import limit_train
 
     if train is None and (validation is not None or test is not None):
         raise TaskError("task: a validation or test file is given without a training file; add --train FILE")
@@ -83,18 +84,18 @@ def resolve_task(
     of_pairs = OfPairs(prompt_column=prompt_column, completion_column=completion_column, template=template)
     if kind == "generation" or any(value is not None for value in of_pairs.values()):
         _check_generation(train, kind, columns, of_pairs)
-        from peftsearch.tasks.generation import load_pairs
+        from peftsearch.tasks.reading.pairs import load_pairs
 
         assert train is not None, "a generation has files"
         return limit_train(load_pairs(train, validation, test, **of_pairs, metric=metric, seed=seed), max_train, seed)
     if kind == "image":
         _check_images(name, train, columns)
     if kind == "image" and train is not None:
-        from peftsearch.tasks.images import load_image_folders
+        from peftsearch.tasks.reading.images import load_image_folders
 
         return limit_train(load_image_folders(train, validation, test, metric=metric, seed=seed), max_train, seed)
     if train is not None:
-        from peftsearch.tasks.files import load_files
+        from peftsearch.tasks.reading.files import load_files
 
         assert kind != "image", "images are in folders"
         task = load_files(train, validation, test, **columns, kind=kind, metric=metric, seed=seed)
@@ -108,7 +109,7 @@ def resolve_task(
         raise TaskError(
             f"{unknown_name('task', name, EMBEDDED)}; a dataset of the hub is org/name, a file goes to --train"
         )
-    from peftsearch.tasks.hub import load_hub
+    from peftsearch.tasks.reading.hub import load_hub
 
     return limit_train(load_hub(name, **columns, kind=kind, metric=metric, seed=seed), max_train, seed)
 

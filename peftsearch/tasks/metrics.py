@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from peftsearch.errors import TaskError, unknown_name
-from peftsearch.tasks.task import Kind
+from peftsearch.tasks.kinds import Kind
 from peftsearch.tasks.text_metrics import bleu, log_likelihood, require_extra, rouge_l
 
 Numbers = Sequence[int] | Sequence[float]

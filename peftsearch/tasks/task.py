@@ -7,13 +7,9 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
-from peftsearch.tasks.columns import Columns
-
-Kind = Literal["classification", "regression", "generation"]
-Asked = Literal["classification", "regression", "generation", "image"]
-"""What a user may ask for; `image` is a classification of images."""
+from peftsearch.tasks.kinds import Kind
+from peftsearch.tasks.reading.columns import Columns
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

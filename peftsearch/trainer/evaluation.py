@@ -11,12 +11,12 @@ from typing import Any
 from peftsearch.errors import ConfigError, Diverged, PeftSearchError, TaskError, one_line
 from peftsearch.evaluate import predictions_of
 from peftsearch.tasks import resolve_task
-from peftsearch.tasks.build import labelled_split
-from peftsearch.tasks.columns import choose_columns
-from peftsearch.tasks.encode import require_inputs
-from peftsearch.tasks.images import IN_FOLDERS, read_class_folders, require_known, require_pillow
+from peftsearch.tasks.encoding.encode import require_inputs
 from peftsearch.tasks.metrics import choose_metric, score
-from peftsearch.tasks.read import read_table
+from peftsearch.tasks.reading.build import labelled_split
+from peftsearch.tasks.reading.columns import choose_columns
+from peftsearch.tasks.reading.images import IN_FOLDERS, read_class_folders, require_known, require_pillow
+from peftsearch.tasks.reading.table import read_table
 from peftsearch.tasks.task import Split
 from peftsearch.trainer.texts import evaluate_texts
 from peftsearch.trainer.trained import Trained, load_trained

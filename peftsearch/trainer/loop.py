@@ -21,9 +21,10 @@ from peftsearch.errors import Diverged
 from peftsearch.evaluate import logits_of, predictions_of
 from peftsearch.generation import score_pairs
 from peftsearch.regularising import extra_loss
-from peftsearch.tasks.encode import EncodedSplit, index_batches
+from peftsearch.tasks.encoding.batches import index_batches
+from peftsearch.tasks.encoding.encoded import EncodedSplit
+from peftsearch.tasks.encoding.pairs import EncodedPairs
 from peftsearch.tasks.metrics import score
-from peftsearch.tasks.pairs import EncodedPairs
 from peftsearch.trainer.plan import Plan
 from peftsearch.trainer.snapshot import Course, State, copied, read_course, restore, trained, write_snapshot
 from peftsearch.training import clip, forward, rate_factor

@@ -18,7 +18,7 @@ from peftsearch.generation import score_texts
 from peftsearch.injection import remove
 from peftsearch.reducing import reduce
 from peftsearch.references import Reference
-from peftsearch.tasks.pairs import EncodedPairs
+from peftsearch.tasks.encoding.pairs import EncodedPairs
 from peftsearch.trainer.card import model_card
 from peftsearch.trainer.curve import curve_csv, curve_png
 from peftsearch.trainer.folder import finish, snapshot_path

@@ -33,8 +33,10 @@ from peftsearch.refitting import refit
 from peftsearch.setup import within_positions
 from peftsearch.shares import n_changed
 from peftsearch.tasks import Task
-from peftsearch.tasks.encode import EncodedTask, batches, encode
-from peftsearch.tasks.pairs import EncodedPairs
+from peftsearch.tasks.encoding.batches import batches
+from peftsearch.tasks.encoding.encode import encode
+from peftsearch.tasks.encoding.encoded import EncodedTask
+from peftsearch.tasks.encoding.pairs import EncodedPairs
 from peftsearch.trainer.folder import FORMAT
 from peftsearch.trainer.options import HEAD, TrainOptions, check_train_options
 from peftsearch.trainer.processes import Processes

@@ -15,11 +15,11 @@ import torch
 
 from peftsearch.errors import ConfigError, Diverged, TaskError
 from peftsearch.evaluate import predictions_of
-from peftsearch.tasks.build import text_split
-from peftsearch.tasks.columns import choose_texts
-from peftsearch.tasks.encode import require_inputs
-from peftsearch.tasks.images import IMAGE, read_images
-from peftsearch.tasks.read import read_table
+from peftsearch.tasks.encoding.encode import require_inputs
+from peftsearch.tasks.reading.build import text_split
+from peftsearch.tasks.reading.columns import choose_texts
+from peftsearch.tasks.reading.images import IMAGE, read_images
+from peftsearch.tasks.reading.table import read_table
 from peftsearch.tasks.task import Split
 from peftsearch.trainer.texts import written_texts
 from peftsearch.trainer.trained import Trained, load_trained

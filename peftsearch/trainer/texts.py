@@ -8,10 +8,10 @@ import json
 from peftsearch.errors import ConfigError, Diverged, PeftSearchError, TaskError
 from peftsearch.generation import generate, score_pairs, score_texts
 from peftsearch.tasks import resolve_task
-from peftsearch.tasks.columns import Columns
-from peftsearch.tasks.generation import pairs_of, prompts_of
 from peftsearch.tasks.metrics import choose_metric
-from peftsearch.tasks.read import Table, read_table
+from peftsearch.tasks.reading.columns import Columns
+from peftsearch.tasks.reading.pairs import pairs_of, prompts_of
+from peftsearch.tasks.reading.table import Table, read_table
 from peftsearch.tasks.task import Split
 from peftsearch.trainer.outcome import as_told
 from peftsearch.trainer.trained import Trained

@@ -18,9 +18,9 @@ from peftsearch.backbone.load import LoadedBackbone, decoder_start, load_backbon
 from peftsearch.errors import BackboneError, CheckpointError, ConfigError
 from peftsearch.evaluate import logits_of
 from peftsearch.references import is_in_place
-from peftsearch.tasks.columns import Columns
-from peftsearch.tasks.encode import encode_any
-from peftsearch.tasks.pairs import EncodedPairs, encode_pair_split
+from peftsearch.tasks.encoding.encode import encode_any
+from peftsearch.tasks.encoding.pairs import EncodedPairs, encode_pair_split
+from peftsearch.tasks.reading.columns import Columns
 from peftsearch.tasks.task import Split
 from peftsearch.trainer.folder import read_training
 

@@ -8,7 +8,7 @@ from peftsearch.backbone.detect import detect
 from peftsearch.generation import generate, log_likelihoods
 from peftsearch.injection import inject
 from peftsearch.methods import METHODS
-from peftsearch.tasks.pairs import encode_pairs
+from peftsearch.tasks.encoding.pairs import encode_pairs
 from peftsearch.tasks.task import Split, Task
 from tests.generators import CONFIGS, END, build, word_tokenizer
 

@@ -7,9 +7,9 @@ import torch
 
 from peftsearch.errors import TaskError
 from peftsearch.tasks import resolve_task
-from peftsearch.tasks.encode import encode
-from peftsearch.tasks.generation import Template
-from peftsearch.tasks.pairs import IGNORED
+from peftsearch.tasks.encoding.encode import encode
+from peftsearch.tasks.encoding.pairs import IGNORED
+from peftsearch.tasks.reading.pairs import Template
 from tests.generators import END, PAD, START, save_pairs, word_tokenizer
 
 ROWS = [

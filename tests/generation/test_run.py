@@ -11,7 +11,7 @@ from peftsearch.architecture import Architecture
 from peftsearch.backbone.load import load_backbone
 from peftsearch.generation import log_likelihoods
 from peftsearch.tasks import resolve_task
-from peftsearch.tasks.encode import encode
+from peftsearch.tasks.encoding.encode import encode
 from peftsearch.verdict import Candidate, hits_of, judge, packed_hits
 from tests.generators import SPECIALS, build, generate_arguments, save_generator
 from tests.runs import call, refused, save_model, study

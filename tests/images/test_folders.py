@@ -8,7 +8,7 @@ from datasets import ClassLabel, Features, Image, Value
 
 from peftsearch.errors import TaskError
 from peftsearch.tasks import resolve_task
-from peftsearch.tasks.images import choose_image_columns, read_images
+from peftsearch.tasks.reading.images import choose_image_columns, read_images
 from tests.images import save_images
 
 
@@ -138,7 +138,7 @@ class TestRefused:
             resolve_task("sentiment", kind="image")
 
     def test_no_pillow(self, gallery, monkeypatch):
-        monkeypatch.setattr("peftsearch.tasks.images.find_spec", lambda name: None)
+        monkeypatch.setattr("peftsearch.tasks.reading.images.find_spec", lambda name: None)
         with pytest.raises(TaskError, match=r"needs Pillow: pip install 'peftsearch\[images\]'"):
             load(gallery)
 

@@ -12,8 +12,9 @@ from transformers import AutoImageProcessor, ViTImageProcessorPil
 from peftsearch.backbone import load_backbone
 from peftsearch.errors import BackboneError, TaskError
 from peftsearch.tasks import resolve_task
-from peftsearch.tasks.encode import batches, encode, eval_batches
-from peftsearch.tasks.pixels import decode, encode_image_split
+from peftsearch.tasks.encoding.batches import batches, eval_batches
+from peftsearch.tasks.encoding.encode import encode
+from peftsearch.tasks.encoding.images import decode, encode_image_split
 from peftsearch.tasks.task import ImageSplit
 from tests.images import save_vit
 

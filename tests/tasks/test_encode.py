@@ -14,7 +14,9 @@ from transformers import BertTokenizerFast
 
 from peftsearch.errors import TaskError
 from peftsearch.tasks.embedded import load_embedded
-from peftsearch.tasks.encode import EncodedTexts, batches, encode, encode_split, epoch, eval_batches
+from peftsearch.tasks.encoding.batches import batches, epoch, eval_batches
+from peftsearch.tasks.encoding.encode import encode, encode_split
+from peftsearch.tasks.encoding.encoded import EncodedTexts
 from peftsearch.tasks.task import Split, Task
 
 

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from peftsearch.errors import TaskError
-from peftsearch.tasks.build import class_name, natural_key, split_off
-from peftsearch.tasks.files import load_files
+from peftsearch.tasks.reading.build import class_name, natural_key, split_off
+from peftsearch.tasks.reading.files import load_files
 from peftsearch.tasks.task import Split
 
 Write = Callable[[str, str | bytes], Path]

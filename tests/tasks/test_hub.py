@@ -13,8 +13,8 @@ import pytest
 os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
 
 from peftsearch.errors import TaskError
-from peftsearch.tasks import hub
-from peftsearch.tasks.hub import Address, load_hub, parse_address
+from peftsearch.tasks.reading import hub
+from peftsearch.tasks.reading.hub import Address, load_hub, parse_address
 
 CARD = """---
 configs:

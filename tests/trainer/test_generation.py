@@ -13,7 +13,7 @@ import peftsearch
 from peftsearch.backbone.load import load_backbone
 from peftsearch.generation import generate, score_pairs
 from peftsearch.tasks import resolve_task
-from peftsearch.tasks.encode import encode
+from peftsearch.tasks.encoding.encode import encode
 from peftsearch.trainer.command import text_lines
 from tests.generators import generate_arguments, save_generator
 from tests.runs import call, refused

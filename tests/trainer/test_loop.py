@@ -18,7 +18,8 @@ from peftsearch.injection import inject, param_groups
 from peftsearch.methods import METHODS
 from peftsearch.methods.support import find_obstacle
 from peftsearch.tasks import resolve_task
-from peftsearch.tasks.encode import batches, encode
+from peftsearch.tasks.encoding.batches import batches
+from peftsearch.tasks.encoding.encode import encode
 from peftsearch.trainer.loop import checkpointing, shares
 from peftsearch.training import TrainingSettings
 from peftsearch.training import train as train_plainly

@@ -6,7 +6,7 @@ import difflib
 from dataclasses import dataclass
 
 from peftsearch.errors import TaskError
-from peftsearch.tasks.read import Table
+from peftsearch.tasks.reading.table import Table
 
 TEXTS = (
     "text",

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from peftsearch.errors import TaskError
-from peftsearch.tasks.encode import CHUNK, EncodedTask, EncodedTexts
+from peftsearch.tasks.encoding.encoded import CHUNK, EncodedTask, EncodedTexts
 from peftsearch.tasks.task import Split, Task
 
 IGNORED = -100

@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from peftsearch.errors import TaskError, one_line
-from peftsearch.tasks.build import VALIDATION_SHARE, Tables, Wishes, build_task
-from peftsearch.tasks.columns import Columns, choose_columns
 from peftsearch.tasks.embedded import EMBEDDED
-from peftsearch.tasks.images import choose_image_columns, require_pillow, undecoded
-from peftsearch.tasks.read import Table
-from peftsearch.tasks.task import Asked, Kind, Task
+from peftsearch.tasks.kinds import Asked, Kind
+from peftsearch.tasks.reading.build import VALIDATION_SHARE, Tables, Wishes, build_task
+from peftsearch.tasks.reading.columns import Columns, choose_columns
+from peftsearch.tasks.reading.images import choose_image_columns, require_pillow, undecoded
+from peftsearch.tasks.reading.table import Table
+from peftsearch.tasks.task import Task
 
 BENCHMARKS = {"glue": "nyu-mll/glue", "super_glue": "aps/super_glue"}
 METRIC_OF = {"cola": "matthews", "mrpc": "f1", "qqp": "f1", "stsb": "pearson"}

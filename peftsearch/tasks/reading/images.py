@@ -12,9 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from peftsearch.errors import TaskError, one_line
-from peftsearch.tasks.build import VALIDATION_SHARE, Tables, Wishes, build_task, class_name, natural_key
-from peftsearch.tasks.columns import LABELS, Columns, missing_column
-from peftsearch.tasks.read import Table
+from peftsearch.tasks.reading.build import (
+    VALIDATION_SHARE,
+    Tables,
+    Wishes,
+    build_task,
+    class_name,
+    natural_key,
+    read_image,
+)
+from peftsearch.tasks.reading.columns import LABELS, Columns, missing_column
+from peftsearch.tasks.reading.table import Table
 from peftsearch.tasks.task import ImageSplit, Task
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
@@ -111,25 +119,9 @@ def read_images(path: str | Path) -> ImageSplit:
     files = [file for file in sorted(folder.rglob("*")) if _is_image(file)]
     if not files:
         raise TaskError(f"{folder}: holds no images ({' '.join(SUFFIXES)}); give a folder of images")
-    images = [_read(file) for file in files]
+    images = [read_image(file) for file in files]
     names = [str(file.relative_to(folder)) for file in files]
     return ImageSplit(texts=names, pairs=None, labels=[0] * len(files), images=images)
-
-
-def image_split(table: Table, column: str, labels: list[int] | list[float]) -> ImageSplit:
-    """The images of a column: mappings with `bytes` or else a `path`, as `datasets` has them undecoded.
-
-    Raises:
-        TaskError: One is missing or cannot be read.
-    """
-    names, images = [], []
-    for i, value in enumerate(table.columns[column]):
-        content, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (None, None)
-        if content is None and not path:
-            raise TaskError(f"{table.at(i)}: no image in column {column!r}; fill the row or leave it out")
-        images.append(_read(Path(str(path))) if content is None else bytes(content))
-        names.append(str(path) if content is None else table.at(i))
-    return ImageSplit(texts=names, pairs=None, labels=labels, images=images)
 
 
 def choose_image_columns(where: str, features: Any, label: str | None) -> Columns | None:
@@ -220,10 +212,3 @@ def _is_image(file: Path) -> bool:
 def _is_hidden(path: Path) -> bool:
     """Whether a file is of the system's making, as the `._x.png` that macOS leaves beside `x.png`."""
     return path.name.startswith(".")
-
-
-def _read(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise TaskError(f"{file}: cannot be read: {error.strerror or error}") from error

@@ -7,13 +7,15 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from random import Random
 
 from peftsearch.errors import TaskError, one_line
-from peftsearch.tasks.columns import Columns
+from peftsearch.tasks.kinds import Kind
 from peftsearch.tasks.metrics import choose_metric
-from peftsearch.tasks.read import Table
-from peftsearch.tasks.task import ImageSplit, Kind, Split, Task
+from peftsearch.tasks.reading.columns import Columns
+from peftsearch.tasks.reading.table import Table
+from peftsearch.tasks.task import ImageSplit, Split, Task
 
 MANY_VALUES = 10
 """More different fractional labels than this are targets of a regression."""
@@ -221,7 +223,7 @@ def _classes(train: Table, column: str, given: Sequence[str] | None) -> tuple[st
 def _split(table: Table, columns: Columns, classes: tuple[str, ...], images: bool = False) -> Split:
     labels = _class_indices(table, columns.label, classes) if classes else _targets(table, columns.label)
     if images:
-        from peftsearch.tasks.images import image_split  # which stands on this module
+        pass
 
         return image_split(table, columns.text, labels)
     pairs = None if columns.pair is None else read_texts(table, columns.pair)
@@ -340,3 +342,31 @@ def limit_train(task: Task, max_train: int | None, seed: int) -> Task:
     if task.kind == "classification" and len(Counter(kept.labels)) < 2:
         raise TaskError(f"task {task.name!r}: max_train {max_train} leaves one class only; raise it")
     return limited
+
+
+def image_split(table: Table, column: str, labels: list[int] | list[float]) -> ImageSplit:
+    """The images of a column: mappings with `bytes` or else a `path`, as `datasets` has them undecoded.
+
+    Raises:
+        TaskError: One is missing or cannot be read.
+    """
+    names, images = [], []
+    for i, value in enumerate(table.columns[column]):
+        content, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (None, None)
+        if content is None and not path:
+            raise TaskError(f"{table.at(i)}: no image in column {column!r}; fill the row or leave it out")
+        images.append(read_image(Path(str(path))) if content is None else bytes(content))
+        names.append(str(path) if content is None else table.at(i))
+    return ImageSplit(texts=names, pairs=None, labels=labels, images=images)
+
+
+def read_image(file: Path) -> bytes:
+    """Read an image file as it is.
+
+    Raises:
+        TaskError: It cannot be read.
+    """
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise TaskError(f"{file}: cannot be read: {error.strerror or error}") from error

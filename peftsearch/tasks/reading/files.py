@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from peftsearch.tasks.build import VALIDATION_SHARE, Tables, Wishes, build_task
-from peftsearch.tasks.columns import choose_columns
-from peftsearch.tasks.read import read_table
-from peftsearch.tasks.task import Kind, Task
+from peftsearch.tasks.kinds import Kind
+from peftsearch.tasks.reading.build import VALIDATION_SHARE, Tables, Wishes, build_task
+from peftsearch.tasks.reading.columns import choose_columns
+from peftsearch.tasks.reading.table import read_table
+from peftsearch.tasks.task import Task
 
 
 def load_files(

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from peftsearch.errors import TaskError, one_line
-from peftsearch.tasks.encode import EncodedTask, collate_labels
+from peftsearch.tasks.encoding.encoded import EncodedTask, collate_labels
 from peftsearch.tasks.task import ImageSplit, Task
 
 CHUNK = 64

@@ -11,10 +11,10 @@ from pathlib import Path
 from random import Random
 
 from peftsearch.errors import TaskError, one_line
-from peftsearch.tasks.build import VALIDATION_SHARE, read_texts
-from peftsearch.tasks.columns import Columns, missing_column
 from peftsearch.tasks.metrics import choose_metric
-from peftsearch.tasks.read import Table, read_table
+from peftsearch.tasks.reading.build import VALIDATION_SHARE, read_texts
+from peftsearch.tasks.reading.columns import Columns, missing_column
+from peftsearch.tasks.reading.table import Table, read_table
 from peftsearch.tasks.task import Split, Task
 
 DEFAULT_TEMPLATE = "{prompt}\n{completion}"

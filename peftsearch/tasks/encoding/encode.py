@@ -1,0 +1,109 @@
+"""Encode a task once per study: texts by the tokenizer, images by the image processor.
+
+Texts become lists of token ids without padding.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from peftsearch.errors import TaskError
+from peftsearch.tasks.encoding.encoded import CHUNK, EncodedSplit, EncodedTask, EncodedTexts
+from peftsearch.tasks.encoding.images import encode_image_split, encode_images
+from peftsearch.tasks.encoding.pairs import encode_pairs
+from peftsearch.tasks.task import ImageSplit, Split, Task
+
+
+def encode(task: Task, tokenizer: Any, max_length: int = 128, start_id: int | None = None) -> EncodedTask:
+    """Tokenise every split, or put it through an image processor.
+
+    Args:
+        task: What to encode.
+        tokenizer: A transformers tokenizer; for a task on images an image processor.
+        max_length: Number of tokens, special ones included, that a text is cut to.
+        start_id: What the decoder of a seq2seq model starts with, for a generation; None for other models.
+
+    Raises:
+        TaskError: The tokenizer has no token to pad with, `max_length` is too small, an image cannot be read, or the
+            task is on images and the model on texts, or the reverse.
+    """
+    if require_inputs(f"task {task.name!r}", task.train, tokenizer):
+        return encode_images(task, tokenizer)
+    if task.kind == "generation":
+        return encode_pairs(task, tokenizer, max_length, start_id)
+    least = tokenizer.num_special_tokens_to_add(pair=task.train.pairs is not None) + 1
+    if max_length < least:
+        raise TaskError(f"task {task.name!r}: max_length is {max_length}; this tokenizer needs at least {least}")
+    train = encode_split(task.train, tokenizer, max_length)
+    validation = encode_split(task.validation, tokenizer, max_length)
+    test = None if task.test is None else encode_split(task.test, tokenizer, max_length)
+    splits = {"train": train, "validation": validation, "test": test}
+    notes = [
+        f"{split.n_truncated} of {len(split)} texts of {name} are longer than {max_length} tokens and were cut"
+        for name, split in splits.items()
+        if split is not None and split.n_truncated
+    ]
+    return EncodedTask(task=task, train=train, validation=validation, test=test, notes=tuple(notes))
+
+
+def require_inputs(where: str, split: Split, tokenizer: Any) -> bool:
+    """Whether a split is of images; refuse one that a model cannot read.
+
+    Args:
+        where: How the message names it.
+        split: What is to be read.
+        tokenizer: What the model came with, see `LoadedBackbone`.
+
+    Raises:
+        TaskError: One has images and the other texts.
+    """
+    has_images, reads_images = isinstance(split, ImageSplit), "pixel_values" in tokenizer.model_input_names
+    if has_images != reads_images:
+        words = ("texts", "images")
+        more = "; a folder of images goes with --kind image" if reads_images else ""
+        raise TaskError(
+            f"{where}: has {words[has_images]}, and the model reads {words[reads_images]}; name another with "
+            f"--model, or other data{more}"
+        )
+    return has_images
+
+
+def encode_any(split: Split, tokenizer: Any, max_length: int) -> EncodedSplit:
+    """Tokenise one split of texts, or put one of images through an image processor."""
+    if isinstance(split, ImageSplit):
+        return encode_image_split(split, tokenizer)
+    return encode_split(split, tokenizer, max_length)
+
+
+def encode_split(split: Split, tokenizer: Any, max_length: int) -> EncodedTexts:
+    """Tokenise one split; a pair is cut at the end of its longer text."""
+    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    if pad_id is None:
+        raise TaskError("tokenizer: it has neither a pad token nor an end token; set tokenizer.pad_token first")
+    ids: list[list[int]] = []
+    segments: list[list[int]] = []
+    n_truncated = 0
+    for start in range(0, len(split), CHUNK):
+        texts = split.texts[start : start + CHUNK]
+        pairs = None if split.pairs is None else split.pairs[start : start + CHUNK]
+        if pairs is not None and not _separates_pairs(tokenizer):
+            texts, pairs = [f"{text}\n{pair}" for text, pair in zip(texts, pairs, strict=True)], None
+        whole = tokenizer(texts, pairs, truncation=False, padding=False, verbose=False)
+        over = [i for i, row in enumerate(whole["input_ids"]) if len(row) > max_length]
+        n_truncated += len(over)
+        made = tokenizer(texts, pairs, truncation=True, max_length=max_length) if over else whole
+        ids.extend(made["input_ids"])
+        segments.extend(made.get("token_type_ids") or [])
+    return EncodedTexts(
+        input_ids=ids,
+        token_type_ids=segments or None,
+        labels=split.labels,
+        pad_id=pad_id,
+        n_truncated=n_truncated,
+    )
+
+
+def _separates_pairs(tokenizer: Any) -> bool:
+    """Whether the tokenizer puts something between two texts; those of GPT-2 and Qwen run them into each other."""
+    more: int = tokenizer.num_special_tokens_to_add(pair=True) - tokenizer.num_special_tokens_to_add(pair=False)
+    return more > 0

@@ -1,0 +1,1 @@
+"""Read tasks from files, hub data sets and folders of images."""
