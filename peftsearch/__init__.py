@@ -11,13 +11,13 @@ from typing import Any
 __version__ = "0.1.0"
 
 _LAZY = {
-    "Architecture": "peftsearch.architecture",
-    "Design": "peftsearch.architecture",
-    "Budget": "peftsearch.budget",
-    "parse_budget": "peftsearch.budget",
+    "Architecture": "peftsearch.design.architecture",
+    "Design": "peftsearch.design.design",
+    "Budget": "peftsearch.design.budget",
+    "parse_budget": "peftsearch.design.budget",
     "detect": "peftsearch.backbone",
     "describe": "peftsearch.backbone",
-    "fit": "peftsearch.fitting",
+    "fit": "peftsearch.design.fitting",
     "inject": "peftsearch.api",
     "save": "peftsearch.api",
     "load": "peftsearch.api",

@@ -7,12 +7,12 @@ import json
 from dataclasses import replace
 from typing import Any
 
-from peftsearch.advice import SOURCE, Advice, command_to_test
-from peftsearch.advice import advise as apply_rule
-from peftsearch.baselines import uniform, usable_methods
-from peftsearch.budget import parse_budget
 from peftsearch.commands import terminal
-from peftsearch.fitting import smallest_budget
+from peftsearch.design.advice import SOURCE, Advice, command_to_test
+from peftsearch.design.advice import advise as apply_rule
+from peftsearch.design.baselines import uniform, usable_methods
+from peftsearch.design.budget import parse_budget
+from peftsearch.design.fitting import smallest_budget
 from peftsearch.methods import METHODS
 
 

@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from peftsearch import injection
-from peftsearch.architecture import Architecture
 from peftsearch.backbone.anatomy import Backbone
 from peftsearch.backbone.detect import detect
 from peftsearch.checkpoint import (
@@ -23,6 +22,7 @@ from peftsearch.checkpoint import (
     require_same_model,
     write_checkpoint,
 )
+from peftsearch.design.architecture import Architecture
 from peftsearch.errors import CheckpointError, ConfigError, MethodError
 from peftsearch.files import staged
 from peftsearch.found import Source, read_found, require_same_backbone

@@ -16,10 +16,10 @@ import torch
 import yaml
 from torch import nn
 
-from peftsearch.architecture import Architecture
 from peftsearch.backbone.anatomy import Backbone
 from peftsearch.backbone.load import LoadedBackbone, load_backbone
 from peftsearch.backbone.quantised import quantisation_of
+from peftsearch.design.architecture import Architecture
 from peftsearch.errors import CheckpointError, ConfigError, MethodError
 from peftsearch.files import MAX_OUTPUT_BYTES, read_yaml
 from peftsearch.injection import NAME, Injection

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from peftsearch.architecture import Architecture
 from peftsearch.catalog import shipped
+from peftsearch.design.architecture import Architecture
 from peftsearch.errors import MALFORMED, BudgetError, ConfigError, StudyError
 from peftsearch.progress import LiveReporter, PlainReporter, Reporter
 
@@ -120,7 +120,7 @@ def show(what: Path, design: str | None) -> int:
 
 def _print_best(console: Console, best: Mapping[str, Any], path: Path, stages: bool = True) -> None:
     """The drawing of a design, and what the run came to; of another design than the pick, that it is none."""
-    from peftsearch.display import picture
+    from peftsearch.design.text import picture
     from peftsearch.schedule import stage_line
 
     try:
@@ -181,7 +181,7 @@ def print_rows(rows: list[dict[str, Any]], as_json: bool) -> None:
 
 
 def _spaces() -> list[dict[str, Any]]:
-    from peftsearch.space import load_space
+    from peftsearch.design.space import load_space
 
     found = {name: load_space(name) for name in shipped("search_spaces")}
     return [{"name": name, "designs": s.n_designs, "what": getattr(s, "description", "")} for name, s in found.items()]

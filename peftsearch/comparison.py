@@ -13,9 +13,9 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from rich.table import Table
 
-from peftsearch.display import design_line
+from peftsearch.design.references import Reference
+from peftsearch.design.text import design_line
 from peftsearch.finalists import Finalist, not_interrupted
-from peftsearch.references import Reference
 from peftsearch.samplers.context import INTERRUPTED, KIND, score_of
 from peftsearch.units import short_count
 

@@ -11,20 +11,21 @@ from typing import Any
 
 from rich.table import Table
 
-from peftsearch.architecture import Architecture, Design
 from peftsearch.backbone.anatomy import Backbone
 from peftsearch.backbone.outline import Outline, read_outline
-from peftsearch.baselines import S4_PAPER, uniform
-from peftsearch.budget import parse_budget
 from peftsearch.commands import terminal
+from peftsearch.design.architecture import Architecture
+from peftsearch.design.baselines import S4_PAPER, uniform
+from peftsearch.design.budget import parse_budget
+from peftsearch.design.design import Design
+from peftsearch.design.fitting import fit
+from peftsearch.design.memory import FLOATS, PACKINGS, PLAIN, Memory, Step, blocks_passed, estimate, hidden_state_bytes
+from peftsearch.design.shares import n_changed
 from peftsearch.errors import BudgetError, ConfigError, unknown_name
 from peftsearch.files import read_yaml
-from peftsearch.fitting import fit
 from peftsearch.found import read_best
-from peftsearch.memory import FLOATS, PACKINGS, PLAIN, Memory, Step, blocks_passed, estimate, hidden_state_bytes
 from peftsearch.methods import get_method
 from peftsearch.methods.abilities import count_placed
-from peftsearch.shares import n_changed
 from peftsearch.units import show_bytes
 
 MOST = {"--batch": 1_000_000, "--seq": 10_000_000}

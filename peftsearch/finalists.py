@@ -9,7 +9,8 @@ from statistics import mean
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from peftsearch.architecture import Architecture, Design
+from peftsearch.design.architecture import Architecture
+from peftsearch.design.design import Design
 from peftsearch.samplers.context import INTERRUPTED, KIND, score_of
 from peftsearch.setup import Setup
 

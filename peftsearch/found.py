@@ -8,8 +8,9 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from peftsearch.architecture import Architecture, Design
 from peftsearch.backbone.anatomy import Backbone
+from peftsearch.design.architecture import Architecture
+from peftsearch.design.design import Design
 from peftsearch.errors import MALFORMED, ConfigError, MethodError, one_line
 from peftsearch.files import MAX_OUTPUT_BYTES, read_yaml
 

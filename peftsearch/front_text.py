@@ -6,8 +6,8 @@ from typing import Any
 
 from rich.table import Table
 
-from peftsearch.architecture import UNTUNED
 from peftsearch.axis import AXES, Axis
+from peftsearch.design.design import UNTUNED
 from peftsearch.front import Front, all_objectives_front
 from peftsearch.points import Point
 

@@ -8,12 +8,12 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from peftsearch.backbone.anatomy import Backbone
-from peftsearch.baselines import SINGLE_METHODS
-from peftsearch.budget import Budget
+from peftsearch.design.baselines import SINGLE_METHODS
+from peftsearch.design.budget import Budget
+from peftsearch.design.space import Choice, DesignSpace, Dimension
 from peftsearch.files import plain
 from peftsearch.methods import METHODS
 from peftsearch.options import RunOptions
-from peftsearch.space import Choice, DesignSpace, Dimension
 from peftsearch.storage import without_password
 from peftsearch.strategy import Strategy
 from peftsearch.training import TrainingSettings

@@ -19,9 +19,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from peftsearch.architecture import Architecture, Placement
 from peftsearch.backbone.anatomy import Backbone, Block
 from peftsearch.backbone.detect import detect
+from peftsearch.design.architecture import Architecture, Placement
 from peftsearch.errors import MethodError
 from peftsearch.methods import METHODS, get_method
 from peftsearch.methods.abilities import Mixed, Penalised, Routed, Sharing, count_placed, is_placed

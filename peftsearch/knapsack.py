@@ -10,10 +10,11 @@ from __future__ import annotations
 import heapq
 from collections.abc import Mapping
 
-from peftsearch.architecture import Architecture, Design
 from peftsearch.backbone.anatomy import Backbone
-from peftsearch.budget import Budget
-from peftsearch.fitting import fit
+from peftsearch.design.architecture import Architecture
+from peftsearch.design.budget import Budget
+from peftsearch.design.design import Design
+from peftsearch.design.fitting import fit
 from peftsearch.methods import get_method
 
 Scores = Mapping[tuple[str, int, str], float]

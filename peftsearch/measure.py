@@ -24,15 +24,15 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-from peftsearch.architecture import Architecture
 from peftsearch.backbone.quantised import keeping_inputs, packing_states, packing_tensors, product_flops
+from peftsearch.design.architecture import Architecture
+from peftsearch.design.memory import ADAM_STATES
+from peftsearch.design.references import Reference
+from peftsearch.design.shares import n_changed
 from peftsearch.injection import NAME, injection_of
-from peftsearch.memory import ADAM_STATES
 from peftsearch.merging import merged
 from peftsearch.methods import METHODS
-from peftsearch.references import Reference
 from peftsearch.regularising import extra_loss
-from peftsearch.shares import n_changed
 from peftsearch.states import FORMAT, state
 from peftsearch.tasks.encoding.encoded import EncodedSplit
 from peftsearch.training import forward

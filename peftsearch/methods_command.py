@@ -7,11 +7,11 @@ import sys
 from typing import Any
 
 from peftsearch.backbone.anatomy import Backbone
-from peftsearch.budget import Budget, parse_budget
 from peftsearch.commands import print_rows
+from peftsearch.design.budget import Budget, parse_budget
+from peftsearch.design.shares import shares
 from peftsearch.errors import BackboneError, MethodError
 from peftsearch.methods import METHODS
-from peftsearch.shares import shares
 
 BUDGET = "0.1%"
 """What sizes are fitted to where no budget is given."""

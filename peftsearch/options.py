@@ -8,8 +8,8 @@ from math import inf
 from pathlib import Path
 from typing import Literal
 
+from peftsearch.design.references import parse_references
 from peftsearch.errors import ConfigError, one_line, unknown_name
-from peftsearch.references import parse_references
 from peftsearch.strategy import Strategy, load_strategy
 from peftsearch.training import TrainingSettings
 

@@ -15,13 +15,13 @@ from typing import Any
 from optuna.trial import TrialState
 
 from peftsearch.comparison import Row
-from peftsearch.display import labelled
+from peftsearch.design.shares import n_changed
+from peftsearch.design.text import labelled
 from peftsearch.files import plain
 from peftsearch.finalists import Finalist
 from peftsearch.objectives import MEASURES
 from peftsearch.samplers.context import INTERRUPTED, KIND, STAGE, score_of
 from peftsearch.setup import Setup
-from peftsearch.shares import n_changed
 from peftsearch.study import StudyFolder
 from peftsearch.tasks.suite import Suite
 from peftsearch.tasks.task import Task

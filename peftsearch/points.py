@@ -16,8 +16,8 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from peftsearch.architecture import Design
-from peftsearch.display import design_line
+from peftsearch.design.design import Design
+from peftsearch.design.text import design_line
 from peftsearch.errors import ConfigError, StudyError
 from peftsearch.files import MAX_OUTPUT_BYTES, read_yaml
 from peftsearch.samplers.context import INTERRUPTED, KIND, score_of

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from torch import nn
 
-from peftsearch.architecture import Architecture
+from peftsearch.design.architecture import Architecture
 from peftsearch.injection import NAME, inject, injection_of, remove
 from peftsearch.methods import METHODS, get_method
 from peftsearch.methods.abilities import Reducible

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from peftsearch.architecture import Architecture, Design
 from peftsearch.backbone.anatomy import Backbone
-from peftsearch.budget import Budget, parse_budget
+from peftsearch.design.architecture import Architecture
+from peftsearch.design.budget import Budget, parse_budget
+from peftsearch.design.design import Design
+from peftsearch.design.fitting import fit
 from peftsearch.errors import ConfigError
-from peftsearch.fitting import fit
 from peftsearch.found import Source, read_found
 
 if TYPE_CHECKING:

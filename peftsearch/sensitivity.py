@@ -22,9 +22,9 @@ from statistics import mean
 import torch
 from torch import Tensor, nn
 
-from peftsearch.architecture import Architecture, Placement
 from peftsearch.backbone.anatomy import Backbone
 from peftsearch.backbone.load import LoadedBackbone, reset_head
+from peftsearch.design.architecture import Architecture, Placement
 from peftsearch.injection import Injection, inject
 from peftsearch.methods import METHODS
 from peftsearch.methods.abilities import count_placed, is_placed

@@ -8,22 +8,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peftsearch.backbone.anatomy import Backbone
-from peftsearch.baselines import usable_methods
-from peftsearch.budget import Budget, parse_budget
-from peftsearch.display import space_notes
+from peftsearch.design.baselines import usable_methods
+from peftsearch.design.budget import Budget, parse_budget
+from peftsearch.design.feasibility import feasibility, require_a_fit
+from peftsearch.design.fitting import fit
+from peftsearch.design.memory import MemoryLimit
+from peftsearch.design.references import Reference, make_reference, notes_on, parse_references, require_blocks
+from peftsearch.design.space import DesignSpace, SearchSpace, load_space
+from peftsearch.design.text import space_notes
 from peftsearch.errors import BudgetError, ConfigError
-from peftsearch.feasibility import feasibility, require_a_fit
-from peftsearch.fitting import fit
 from peftsearch.identity import study_settings
-from peftsearch.memory import MemoryLimit
 from peftsearch.methods import get_method
 from peftsearch.methods.support import require_methods
 from peftsearch.objectives import Constraints, Objective, parse_constraints, parse_objectives
 from peftsearch.options import RunOptions, check_options, strategy_of, training_of
 from peftsearch.pruners import make_pruner
-from peftsearch.references import Reference, make_reference, notes_on, parse_references, require_blocks
 from peftsearch.samplers import SamplerContext, make_sampler, require_objectives
-from peftsearch.space import DesignSpace, SearchSpace, load_space
 from peftsearch.strategy import Strategy
 from peftsearch.training import TrainingSettings
 

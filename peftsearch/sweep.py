@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
-from peftsearch.budget import parse_budget
+from peftsearch.design.budget import parse_budget
 from peftsearch.errors import AllTrialsFailed, BudgetError, ConfigError, one_line
 from peftsearch.options import RunOptions
 from peftsearch.progress import Reporter

@@ -12,16 +12,17 @@ import torch
 from optuna.storages._heartbeat import get_heartbeat_thread
 from optuna.trial import FrozenTrial, TrialState
 
-from peftsearch.architecture import Architecture, Design
 from peftsearch.claims import OWNER, release
-from peftsearch.display import design_line
+from peftsearch.design.architecture import Architecture
+from peftsearch.design.design import Design
+from peftsearch.design.fitting import fit
+from peftsearch.design.references import FULL_LEARNING_RATE, Reference
+from peftsearch.design.text import design_line
 from peftsearch.engines.job import Job, Outcome
 from peftsearch.engines.local import LocalEngine
 from peftsearch.errors import BudgetError, MethodError, StudyError, one_line
-from peftsearch.fitting import fit
 from peftsearch.objectives import values_of
 from peftsearch.progress import Reporter, TrialLine
-from peftsearch.references import FULL_LEARNING_RATE, Reference
 from peftsearch.samplers.context import CONSTRAINTS, REPLICATE, STAGE, score_of
 from peftsearch.setup import Setup
 from peftsearch.states import write_state

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 import yaml
 
-from peftsearch.architecture import Architecture, Placement
 from peftsearch.backbone.anatomy import Backbone
 from peftsearch.backbone.load import load_backbone
+from peftsearch.design.architecture import Architecture, Placement
 from peftsearch.injection import inject
 from peftsearch.methods import METHODS
 from peftsearch.methods.abilities import count_placed, is_placed

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from peftsearch.architecture import Design
 from peftsearch.backbone.anatomy import Backbone
+from peftsearch.design.design import Design
 from tests.methods import place
 
 

@@ -11,12 +11,13 @@ import yaml
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import TrialState, create_trial
 
-from peftsearch.architecture import Architecture, Design, Placement
+from peftsearch.design.architecture import Architecture, Placement
+from peftsearch.design.design import Design
+from peftsearch.design.grouping import group_of_blocks
+from peftsearch.design.space import load_space
 from peftsearch.files import plain, to_yaml
-from peftsearch.grouping import group_of_blocks
 from peftsearch.options import RunOptions
 from peftsearch.samplers.stages import ChoiceRecord, StageRecord
-from peftsearch.space import load_space
 from peftsearch.strategy import load_strategy
 from peftsearch.training import TrainingSettings
 

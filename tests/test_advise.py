@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from peftsearch.advice import MOST_EXAMPLES, RULES, advise, command_to_test
 from peftsearch.advise_command import _lines
 from peftsearch.cli import parser
+from peftsearch.design.advice import MOST_EXAMPLES, RULES, advise, command_to_test
 from peftsearch.methods import METHODS
 from peftsearch.options import RunOptions
 from peftsearch.setup import prepare

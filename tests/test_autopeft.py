@@ -8,14 +8,14 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peftsearch.architecture import Design
-from peftsearch.autopeft import AutoPeftSpace
-from peftsearch.budget import Budget
+from peftsearch.design.autopeft_space import AutoPeftSpace
+from peftsearch.design.budget import Budget
+from peftsearch.design.design import Design
+from peftsearch.design.feasibility import feasibility, require_a_fit
+from peftsearch.design.fitting import fit, smallest_budget
+from peftsearch.design.space import load_space
 from peftsearch.errors import BudgetError, ConfigError, MethodError
-from peftsearch.feasibility import feasibility, require_a_fit
-from peftsearch.fitting import fit, smallest_budget
 from peftsearch.samplers import SAMPLERS, SamplerContext, make_sampler
-from peftsearch.space import load_space
 from tests.anatomies import bert_like
 
 TINY = AutoPeftSpace.from_dict(

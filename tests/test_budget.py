@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peftsearch.budget import parse_budget
+from peftsearch.design.budget import parse_budget
 from peftsearch.errors import BudgetError
 
 MINILM = 22_713_216

@@ -2,9 +2,9 @@ import pytest
 import yaml
 
 from peftsearch.catalog import load_entry, shipped
+from peftsearch.design.space import load_space
 from peftsearch.errors import ConfigError
 from peftsearch.files import parse_yaml, read_yaml
-from peftsearch.space import load_space
 from peftsearch.strategy import load_strategy
 
 BOMB = b"a: &a [x,x]\nb: &b [*a,*a]\nc: [*b,*b]\n"
@@ -55,13 +55,13 @@ def test_a_users_own_yaml_and_object(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump({"allocations": ["uniform"], "methods": ["lora"], "groups": 1}))
     assert load_space(str(path)).name == "mine"
-    assert load_entry("search_spaces", "space", "peftsearch.grouping:GROUPINGS")[1]
+    assert load_entry("search_spaces", "space", "peftsearch.design.grouping:GROUPINGS")[1]
     with pytest.raises(ConfigError, match="cannot be imported"):
         load_space("no.such.module:Thing")
     with pytest.raises(ConfigError, match="the object lacks dimensions"):
-        load_space("peftsearch.grouping:GROUPINGS")
+        load_space("peftsearch.design.grouping:GROUPINGS")
     with pytest.raises(ConfigError, match="expected a peftsearch Strategy"):
-        load_strategy("peftsearch.grouping:GROUPINGS")
+        load_strategy("peftsearch.design.grouping:GROUPINGS")
 
 
 @pytest.mark.parametrize(

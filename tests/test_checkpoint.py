@@ -11,11 +11,11 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 import peftsearch
-from peftsearch.architecture import Design
 from peftsearch.backbone.detect import detect
-from peftsearch.budget import parse_budget
+from peftsearch.design.budget import parse_budget
+from peftsearch.design.design import Design
+from peftsearch.design.fitting import fit
 from peftsearch.errors import CheckpointError, ConfigError, MethodError
-from peftsearch.fitting import fit
 from peftsearch.states import state
 from tests.found import best_of
 from tests.methods import available, disturb, make, place

@@ -9,7 +9,8 @@ import torch
 import yaml
 
 import peftsearch
-from peftsearch.architecture import Architecture, Design
+from peftsearch.design.architecture import Architecture
+from peftsearch.design.design import Design
 from peftsearch.errors import ConfigError
 from peftsearch.found import read_found
 from peftsearch.states import read_state, state

@@ -7,9 +7,9 @@ import pytest
 import yaml
 
 from peftsearch.backbone.detect import detect
-from peftsearch.baselines import uniform
-from peftsearch.budget import parse_budget
-from peftsearch.fitting import fit
+from peftsearch.design.baselines import uniform
+from peftsearch.design.budget import parse_budget
+from peftsearch.design.fitting import fit
 from tests.runs import call, refused
 from tests.tiny import FAMILIES
 

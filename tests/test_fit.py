@@ -6,15 +6,16 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from peftsearch.architecture import Architecture, Design
-from peftsearch.baselines import S4_PAPER, baselines_of
-from peftsearch.budget import Budget, parse_budget
-from peftsearch.display import design_line
+from peftsearch.design.architecture import Architecture
+from peftsearch.design.baselines import S4_PAPER, baselines_of
+from peftsearch.design.budget import Budget, parse_budget
+from peftsearch.design.design import Design
+from peftsearch.design.fitting import fit, smallest_budget
+from peftsearch.design.grouping import GROUPINGS, group_of_blocks, group_sizes
+from peftsearch.design.space import ALLOCATIONS, allocation_weights, load_space
+from peftsearch.design.text import design_line
 from peftsearch.errors import BudgetError, ConfigError, MethodError
-from peftsearch.fitting import fit, smallest_budget
-from peftsearch.grouping import GROUPINGS, group_of_blocks, group_sizes
 from peftsearch.methods import METHODS
-from peftsearch.space import ALLOCATIONS, allocation_weights, load_space
 from tests.anatomies import bert_like
 from tests.tiny import outline
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from peftsearch.design.grouping import GROUPINGS, distinct_groupings, group_of_blocks, group_sizes
 from peftsearch.errors import ConfigError
-from peftsearch.grouping import GROUPINGS, distinct_groupings, group_of_blocks, group_sizes
 
 # arXiv 2301.01821, sec. 3.1, for four groups
 PAPER = {

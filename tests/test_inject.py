@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import nn
 
-from peftsearch.architecture import Architecture, Placement
 from peftsearch.backbone.detect import detect
+from peftsearch.design.architecture import Architecture, Placement
 from peftsearch.errors import MethodError
 from peftsearch.injection import inject, param_groups, remove
 from peftsearch.methods import METHODS

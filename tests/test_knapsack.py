@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from peftsearch.architecture import Architecture, Placement
-from peftsearch.baselines import S4_PAPER
-from peftsearch.budget import Budget, parse_budget
+from peftsearch.design.architecture import Architecture, Placement
+from peftsearch.design.baselines import S4_PAPER
+from peftsearch.design.budget import Budget, parse_budget
+from peftsearch.design.fitting import fit
 from peftsearch.errors import BudgetError
-from peftsearch.fitting import fit
 from peftsearch.knapsack import fill, predict, worth
 from peftsearch.methods import METHODS
 from tests.anatomies import bert_like

@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from peftsearch.architecture import Architecture
 from peftsearch.backbone.detect import detect
 from peftsearch.backbone.load import load_backbone
+from peftsearch.design.architecture import Architecture
 from peftsearch.engines.job import Job
 from peftsearch.engines.local import LocalEngine
 from peftsearch.injection import inject

@@ -7,15 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from peftsearch.architecture import Architecture, Placement
 from peftsearch.backbone.anatomy import Weights
 from peftsearch.backbone.detect import detect
 from peftsearch.backbone.outline import read_outline
 from peftsearch.backbone.quantised import packing_tensors
+from peftsearch.design.architecture import Architecture, Placement
+from peftsearch.design.memory import FLOATS, PACKINGS, MemoryLimit, Step, blocks_passed, estimate, hidden_state_bytes
+from peftsearch.design.memory import weight_bytes as bytes_of
 from peftsearch.injection import inject
 from peftsearch.measure import stored_bytes
-from peftsearch.memory import FLOATS, PACKINGS, MemoryLimit, Step, blocks_passed, estimate, hidden_state_bytes
-from peftsearch.memory import weight_bytes as bytes_of
 from tests import quantised
 from tests.anatomies import bert_like
 from tests.methods import available, make, place

@@ -2,12 +2,12 @@
 
 import re
 
-from peftsearch.architecture import Design
 from peftsearch.backbone.load import load_backbone, n_head_params
-from peftsearch.budget import parse_budget
-from peftsearch.fitting import fit
+from peftsearch.design.budget import parse_budget
+from peftsearch.design.design import Design
+from peftsearch.design.fitting import fit
+from peftsearch.design.memory import MemoryLimit
 from peftsearch.measure import stored_bytes
-from peftsearch.memory import MemoryLimit
 from tests.runs import call, refused, study
 
 

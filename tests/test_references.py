@@ -13,13 +13,13 @@ from torch.nn.functional import cross_entropy
 
 from peftsearch.backbone.detect import detect
 from peftsearch.backbone.load import LoadedBackbone, load_backbone, reset_head
+from peftsearch.design.references import FULL_LEARNING_RATE, make_reference, parse_references
 from peftsearch.engines.job import Job
 from peftsearch.engines.local import LocalEngine
 from peftsearch.errors import ConfigError, Diverged
 from peftsearch.in_place import in_place
 from peftsearch.objectives import MEASURES
 from peftsearch.points import read_points
-from peftsearch.references import FULL_LEARNING_RATE, make_reference, parse_references
 from peftsearch.report.comparison import confirmed
 from peftsearch.report.provenance import command
 from peftsearch.report.record import read_record

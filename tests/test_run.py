@@ -8,7 +8,8 @@ import pytest
 import yaml
 from optuna.trial import TrialState
 
-from peftsearch.architecture import Architecture, Design
+from peftsearch.design.architecture import Architecture
+from peftsearch.design.design import Design
 from peftsearch.engines.local import LocalEngine
 from peftsearch.errors import Diverged
 from peftsearch.objectives import MEASURES

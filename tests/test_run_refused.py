@@ -23,7 +23,7 @@ class TestBadInput:
             (["--storage", "sqlite://"], "names no database"),
             (["--storage", "mysql://nobody@localhost/x"], "cannot be opened"),
             (["--storage", "sqlite:////no/such/folder/x.db"], "storage cannot be used"),
-            (["--space", "peftsearch.space:SearchSpace"], "is a class"),
+            (["--space", "peftsearch.design.space:SearchSpace"], "is a class"),
             (["--budget", "200%"], "at most 100%"),
             (["--budget", "nonsense"], "is not a budget"),
             (["--budget", "10"], "holds no design of space s4"),

@@ -5,15 +5,15 @@ import pytest
 import torch
 import yaml
 
-from peftsearch.architecture import Architecture
 from peftsearch.backbone import load_backbone
 from peftsearch.backbone.heads import make_heads, wearing
-from peftsearch.baselines import baselines_of
-from peftsearch.budget import Budget
+from peftsearch.design.architecture import Architecture
+from peftsearch.design.baselines import baselines_of
+from peftsearch.design.budget import Budget
+from peftsearch.design.fitting import fit
+from peftsearch.design.space import load_space
 from peftsearch.engines.job import Job
 from peftsearch.engines.local import LocalEngine
-from peftsearch.fitting import fit
-from peftsearch.space import load_space
 from peftsearch.tasks.encoding.encode import encode
 from peftsearch.tasks.suite import Suite
 from peftsearch.tasks.task import Split, Task

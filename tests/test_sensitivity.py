@@ -6,7 +6,7 @@ from torch.nn import functional
 
 from peftsearch.backbone.detect import detect
 from peftsearch.backbone.load import LoadedBackbone, reset_head
-from peftsearch.baselines import usable_methods
+from peftsearch.design.baselines import usable_methods
 from peftsearch.methods import METHODS
 from peftsearch.methods.abilities import is_placed
 from peftsearch.sensitivity import measure

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from peftsearch.architecture import Design
-from peftsearch.baselines import S4_PAPER
 from peftsearch.catalog import shipped
+from peftsearch.design.baselines import S4_PAPER
+from peftsearch.design.design import Design
+from peftsearch.design.space import Dimension, SearchSpace, load_space
 from peftsearch.errors import ConfigError
 from peftsearch.methods import METHODS
-from peftsearch.space import Dimension, SearchSpace, load_space
 
 
 def all_designs(space):

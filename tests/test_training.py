@@ -8,14 +8,14 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from peftsearch.backbone import load_backbone
-from peftsearch.baselines import baselines_of
-from peftsearch.budget import Budget
+from peftsearch.design.baselines import baselines_of
+from peftsearch.design.budget import Budget
+from peftsearch.design.fitting import fit
+from peftsearch.design.space import load_space
 from peftsearch.engines.job import Job
 from peftsearch.engines.local import LocalEngine, evaluation_steps
 from peftsearch.errors import ConfigError, Diverged
 from peftsearch.evaluate import Objective
-from peftsearch.fitting import fit
-from peftsearch.space import load_space
 from peftsearch.tasks import resolve_task
 from peftsearch.tasks.encoding.encode import encode
 from peftsearch.tasks.suite import Suite

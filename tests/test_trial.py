@@ -8,8 +8,8 @@ import pytest
 import sqlalchemy
 from optuna.trial import TrialState
 
-from peftsearch.baselines import uniform
 from peftsearch.claims import OWNER, new_owner, release, release_dead
+from peftsearch.design.baselines import uniform
 from peftsearch.engines.job import Outcome
 from peftsearch.errors import StudyError
 from peftsearch.finalists import choose_finalists

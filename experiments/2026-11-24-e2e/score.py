@@ -11,10 +11,10 @@ from pathlib import Path
 import optuna
 import torch
 
-from peftsearch.architecture import Design
 from peftsearch.backbone.load import load_backbone
-from peftsearch.budget import parse_budget
-from peftsearch.fitting import fit
+from peftsearch.design.budget import parse_budget
+from peftsearch.design.design import Design
+from peftsearch.design.fitting import fit
 from peftsearch.generation import generate, log_likelihoods
 from peftsearch.injection import inject
 from peftsearch.states import read_state, set_state

@@ -16,12 +16,12 @@ from pathlib import Path
 
 import torch
 
-from peftsearch.baselines import baselines_of
-from peftsearch.budget import parse_budget
+from peftsearch.design.baselines import baselines_of
+from peftsearch.design.budget import parse_budget
+from peftsearch.design.fitting import fit
+from peftsearch.design.space import load_space
 from peftsearch.engines.job import Job
 from peftsearch.engines.local import LocalEngine
-from peftsearch.fitting import fit
-from peftsearch.space import load_space
 from peftsearch.tasks import load_embedded
 from peftsearch.tasks.encoding.encode import encode
 from peftsearch.tasks.suite import Suite

@@ -21,9 +21,9 @@ from roundtrip import inputs, read
 from torch.nn import functional
 
 import peftsearch
-from peftsearch.architecture import Architecture, Placement
 from peftsearch.backbone import load_backbone
 from peftsearch.cli import main
+from peftsearch.design.architecture import Architecture, Placement
 from peftsearch.methods import METHODS
 from peftsearch.methods.abilities import ModelWide, count_placed
 from peftsearch.priming import prime

@@ -17,9 +17,9 @@ from pathlib import Path
 import torch
 
 import peftsearch
-from peftsearch.architecture import Architecture, Placement
 from peftsearch.backbone import load_backbone
 from peftsearch.cli import main
+from peftsearch.design.architecture import Architecture, Placement
 from peftsearch.methods import METHODS
 
 SIZES = {

@@ -42,12 +42,12 @@ def measure(setting: dict) -> dict:
 
     from peftsearch.backbone.load import load_backbone
     from peftsearch.backbone.outline import weights_of
-    from peftsearch.baselines import uniform
-    from peftsearch.budget import parse_budget
-    from peftsearch.fitting import fit
+    from peftsearch.design.baselines import uniform
+    from peftsearch.design.budget import parse_budget
+    from peftsearch.design.fitting import fit
+    from peftsearch.design.memory import ADAM_STATES, Step, blocks_passed, estimate
     from peftsearch.injection import inject
     from peftsearch.measure import SavedActivations, stored_bytes
-    from peftsearch.memory import ADAM_STATES, Step, blocks_passed, estimate
 
     torch.set_num_threads(1)
     loaded = load_backbone(None, num_labels=LABELS)
@@ -120,7 +120,7 @@ def packed_weights(name: str) -> dict:
     from peftsearch.backbone.load import load_backbone
     from peftsearch.backbone.outline import read_outline
     from peftsearch.backbone.quantised import packing_tensors
-    from peftsearch.memory import weight_bytes
+    from peftsearch.design.memory import weight_bytes
 
     model = load_backbone(None, num_labels=LABELS, quantize=name).model
     stored = sum({t.data_ptr(): t.nbytes for t in (*model.parameters(), *packing_tensors(model))}.values())

@@ -19,17 +19,17 @@ from pathlib import Path
 import torch
 
 from peftsearch.backbone.load import load_backbone, reset_head
-from peftsearch.baselines import uniform
-from peftsearch.budget import parse_budget
+from peftsearch.design.baselines import uniform
+from peftsearch.design.budget import parse_budget
+from peftsearch.design.fitting import fit, smallest_budget
+from peftsearch.design.shares import n_changed
 from peftsearch.engines.job import Job
 from peftsearch.engines.local import LocalEngine
 from peftsearch.errors import PeftSearchError
 from peftsearch.evaluate import Objective
-from peftsearch.fitting import fit, smallest_budget
 from peftsearch.injection import inject, param_groups
 from peftsearch.methods import METHODS
 from peftsearch.priming import prime
-from peftsearch.shares import n_changed
 from peftsearch.tasks import load_embedded
 from peftsearch.tasks.encoding.batches import batches
 from peftsearch.tasks.encoding.encode import encode

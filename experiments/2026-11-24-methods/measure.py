@@ -19,17 +19,17 @@ from pathlib import Path
 
 import torch
 
-from peftsearch.architecture import Architecture
 from peftsearch.backbone.load import LoadedBackbone, load_backbone
-from peftsearch.baselines import uniform
-from peftsearch.budget import parse_budget
+from peftsearch.design.architecture import Architecture
+from peftsearch.design.baselines import uniform
+from peftsearch.design.budget import parse_budget
+from peftsearch.design.fitting import fit
+from peftsearch.design.references import FULL_LEARNING_RATE, make_reference
+from peftsearch.design.shares import n_changed
 from peftsearch.engines.job import Job
 from peftsearch.engines.local import LocalEngine
 from peftsearch.errors import Diverged, PeftSearchError
-from peftsearch.fitting import fit
 from peftsearch.methods import METHODS
-from peftsearch.references import FULL_LEARNING_RATE, make_reference
-from peftsearch.shares import n_changed
 from peftsearch.tasks import resolve_task
 from peftsearch.tasks.encoding.encode import encode
 from peftsearch.tasks.suite import Suite

@@ -15,14 +15,14 @@ from statistics import median
 
 import torch
 
-from peftsearch.architecture import Design
 from peftsearch.backbone.device import hardware
 from peftsearch.backbone.load import load_backbone
-from peftsearch.baselines import S4_PAPER
-from peftsearch.budget import parse_budget
+from peftsearch.design.baselines import S4_PAPER
+from peftsearch.design.budget import parse_budget
+from peftsearch.design.design import Design
+from peftsearch.design.fitting import fit
 from peftsearch.engines.job import Job
 from peftsearch.engines.local import LocalEngine
-from peftsearch.fitting import fit
 from peftsearch.tasks import load_embedded
 from peftsearch.tasks.encoding.encode import encode
 from peftsearch.tasks.suite import Suite

@@ -12,10 +12,10 @@ from statistics import mean, median, stdev
 
 import torch
 
-from peftsearch.architecture import Design
 from peftsearch.backbone.load import load_backbone
-from peftsearch.budget import parse_budget
-from peftsearch.fitting import fit
+from peftsearch.design.budget import parse_budget
+from peftsearch.design.design import Design
+from peftsearch.design.fitting import fit
 from peftsearch.injection import inject
 from peftsearch.measure import ROUNDS, Meter
 from peftsearch.merging import merged

@@ -6,9 +6,9 @@ from statistics import mean, median
 
 import torch
 
-from peftsearch.architecture import Architecture, Placement
 from peftsearch.backbone.load import load_backbone
 from peftsearch.backbone.quantised import packing_tensors
+from peftsearch.design.architecture import Architecture, Placement
 from peftsearch.engines.job import Job
 from peftsearch.engines.local import LocalEngine
 from peftsearch.methods import METHODS

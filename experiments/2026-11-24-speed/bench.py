@@ -24,15 +24,16 @@ import torch
 import transformers
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trainer, TrainingArguments
 
-from peftsearch.architecture import Architecture, Design, Placement
 from peftsearch.backbone.device import hardware
 from peftsearch.backbone.folder import demo_folder
 from peftsearch.backbone.load import LoadedBackbone, load_backbone
-from peftsearch.baselines import S4_PAPER
-from peftsearch.budget import parse_budget
+from peftsearch.design.architecture import Architecture, Placement
+from peftsearch.design.baselines import S4_PAPER
+from peftsearch.design.budget import parse_budget
+from peftsearch.design.design import Design
+from peftsearch.design.fitting import fit
 from peftsearch.engines.job import Job
 from peftsearch.engines.local import LocalEngine
-from peftsearch.fitting import fit
 from peftsearch.injection import inject, param_groups, remove
 from peftsearch.methods import get_method
 from peftsearch.tasks import Task, load_embedded, resolve_task

@@ -20,9 +20,9 @@ from pathlib import Path
 import torch
 from table_space import SPACE
 
+from peftsearch.design.fitting import fit
 from peftsearch.engines.job import Job
 from peftsearch.engines.local import LocalEngine
-from peftsearch.fitting import fit
 from peftsearch.options import RunOptions
 from peftsearch.setup import prepare
 

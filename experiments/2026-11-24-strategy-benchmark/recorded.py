@@ -14,10 +14,10 @@ import pandas as pd
 from scipy.stats import spearmanr
 from table_space import SPACE
 
-from peftsearch.architecture import Architecture
 from peftsearch.backbone.anatomy import Backbone
-from peftsearch.budget import Budget
-from peftsearch.fitting import fit
+from peftsearch.design.architecture import Architecture
+from peftsearch.design.budget import Budget
+from peftsearch.design.fitting import fit
 
 HERE = Path(__file__).parent
 TASKS = ("trec", "sst2")

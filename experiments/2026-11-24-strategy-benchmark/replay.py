@@ -35,8 +35,8 @@ import pandas as pd
 from recorded import FULL, HERE, LOW, TASKS, Measured, Table, load_measured, load_table
 from table_space import SPACE
 
-from peftsearch.architecture import Architecture
 from peftsearch.catalog import shipped
+from peftsearch.design.architecture import Architecture
 from peftsearch.pruners import make_pruner
 from peftsearch.samplers import SamplerContext, make_sampler
 from peftsearch.samplers.context import PLACE, REPLICATE, derived_seed

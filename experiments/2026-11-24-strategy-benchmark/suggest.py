@@ -23,13 +23,13 @@ import optuna
 from optuna.samplers import BaseSampler
 from recorded import HERE, TASKS, load_measured
 
-from peftsearch.feasibility import feasibility
-from peftsearch.fitting import fit
+from peftsearch.design.feasibility import feasibility
+from peftsearch.design.fitting import fit
+from peftsearch.design.space import load_space
 from peftsearch.samplers import SAMPLERS, SamplerContext, make_sampler
 from peftsearch.samplers.context import REPLICATE, STAGE
 from peftsearch.samplers.nsga2 import NSGA2Sampler
 from peftsearch.samplers.stages import SLOT
-from peftsearch.space import load_space
 
 LIMIT_S = 60
 """Processor seconds of a cell, its history apart."""

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from itertools import product
 from typing import Any
 
-from peftsearch.architecture import Design
-from peftsearch.space import Choice, Dimension, load_space
+from peftsearch.design.design import Design
+from peftsearch.design.space import Choice, Dimension, load_space
 
 CHOICES: dict[str, tuple[Choice, ...]] = {
     "grouping": ("increasing", "bottleneck"),

@@ -6,10 +6,10 @@ from pathlib import Path
 import optuna
 import yaml
 
-from peftsearch.architecture import Design
 from peftsearch.backbone.outline import read_outline
-from peftsearch.budget import parse_budget
-from peftsearch.fitting import fit
+from peftsearch.design.budget import parse_budget
+from peftsearch.design.design import Design
+from peftsearch.design.fitting import fit
 
 run, name, out = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
 best = yaml.safe_load((run / "best.yaml").read_text())

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from peftsearch.architecture import Architecture
-from peftsearch.references import Reference
+from peftsearch.design.architecture import Architecture
+from peftsearch.design.references import Reference
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,9 +12,10 @@ from typing import Any
 
 import torch
 
-from peftsearch.architecture import Architecture
 from peftsearch.backbone.heads import Head, make_heads, wearing
 from peftsearch.backbone.load import LoadedBackbone, n_head_params, reset_head
+from peftsearch.design.architecture import Architecture
+from peftsearch.design.references import Reference
 from peftsearch.engines.job import Job, Outcome
 from peftsearch.evaluate import Objective
 from peftsearch.in_place import in_place, in_place_groups
@@ -22,7 +23,6 @@ from peftsearch.injection import inject, param_groups
 from peftsearch.measure import Meter
 from peftsearch.priming import N_BATCHES as PRIMING_BATCHES
 from peftsearch.priming import needs_priming, prime
-from peftsearch.references import Reference
 from peftsearch.states import load_state, packed_state
 from peftsearch.tasks.encoding.batches import batches
 from peftsearch.tasks.encoding.encoded import EncodedSplit, EncodedTask

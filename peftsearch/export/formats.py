@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from peftsearch.architecture import Architecture, Placement
+from peftsearch.design.architecture import Architecture, Placement
 from peftsearch.errors import CheckpointError
 from peftsearch.methods import METHODS
 from peftsearch.methods.abilities import Reducible

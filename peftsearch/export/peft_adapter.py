@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from peftsearch.architecture import Placement
+from peftsearch.design.architecture import Placement
 from peftsearch.injection import Injection
 
 PREFIX = "base_model.model."

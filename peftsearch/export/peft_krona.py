@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from peftsearch.architecture import Placement
+from peftsearch.design.architecture import Placement
 from peftsearch.export.formats import refusal
 from peftsearch.export.peft_adapter import PREFIX, PeftAdapter, hooks_of, placement_of
 from peftsearch.injection import Injection

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from peftsearch.api import load, save
-from peftsearch.architecture import Architecture
 from peftsearch.backbone.load import quiet
+from peftsearch.design.architecture import Architecture
 from peftsearch.errors import CheckpointError
 from peftsearch.export.check import probe, require_equal
 from peftsearch.export.formats import name_blocks

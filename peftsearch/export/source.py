@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from peftsearch.api import put
-from peftsearch.architecture import Architecture
 from peftsearch.backbone.anatomy import Backbone
 from peftsearch.backbone.load import LoadedBackbone, load_backbone
 from peftsearch.checkpoint import FACTS, Checkpoint, labels_of, load_base, read_checkpoint, read_tensors
+from peftsearch.design.architecture import Architecture
 from peftsearch.errors import CheckpointError, MethodError
 from peftsearch.found import Found, read_found, require_same_backbone
 from peftsearch.injection import Injection, inject

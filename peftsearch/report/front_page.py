@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from peftsearch.architecture import UNTUNED
 from peftsearch.axis import Axis
+from peftsearch.design.design import UNTUNED
 from peftsearch.front import Front, Level, Series
 from peftsearch.front_text import called, conclusions, rows_of, score_text
 from peftsearch.points import Point

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
-from peftsearch.architecture import UNTUNED
 from peftsearch.axis import Axis
+from peftsearch.design.design import UNTUNED
 from peftsearch.errors import ReportError
 from peftsearch.front import Front, Level, Series
 from peftsearch.points import Point

@@ -13,11 +13,11 @@ import sqlalchemy.exc
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import URL, make_url
 
-from peftsearch.architecture import Design
-from peftsearch.display import design_line
+from peftsearch.design.design import Design
+from peftsearch.design.references import REFERENCES
+from peftsearch.design.text import design_line
 from peftsearch.errors import ConfigError, StudyError, one_line
 from peftsearch.files import MAX_OUTPUT_BYTES, read_yaml
-from peftsearch.references import REFERENCES
 from peftsearch.samplers.context import INTERRUPTED, KIND, STAGE
 from peftsearch.storage import storage_faults
 from peftsearch.study import read_settings

@@ -7,8 +7,8 @@ from html import escape
 from math import sqrt
 from typing import Any
 
-from peftsearch.architecture import Architecture, Placement
-from peftsearch.display import BlockKey
+from peftsearch.design.architecture import Architecture, Placement
+from peftsearch.design.text import BlockKey
 from peftsearch.errors import MALFORMED, ConfigError, StudyError
 from peftsearch.report.page import PALETTE, Drawing, Item, Section, Text
 from peftsearch.report.record import Record, TrialRecord

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from peftsearch.architecture import Design
-from peftsearch.space import DesignSpace
+from peftsearch.design.design import Design
+from peftsearch.design.space import DesignSpace
 
 if TYPE_CHECKING:  # the backbone brings torch, which a report of a study must not wait for
     from peftsearch.backbone.anatomy import Backbone
-    from peftsearch.budget import Budget
+    from peftsearch.design.budget import Budget
 
 REPLICATE = "peftsearch:replicate"
 """System attribute of a trial: trials with equal numbers share their training seed (absent means 0)."""

@@ -22,9 +22,9 @@ from optuna.study import Study, StudyDirection
 from optuna.study._multi_objective import _fast_non_domination_rank
 from optuna.trial import FrozenTrial, TrialState
 
+from peftsearch.design.space import Choice
 from peftsearch.samplers.context import SamplerContext
 from peftsearch.samplers.per_trial import PerTrialSampler, require_whole
-from peftsearch.space import Choice
 
 
 def make(

@@ -35,10 +35,10 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from peftsearch.design.space import Choice, Dimension
 from peftsearch.errors import ConfigError
 from peftsearch.samplers.context import REPLICATE, STAGE, SamplerContext, StagePlan, counted, derived_seed
 from peftsearch.samplers.stages import SLOT, StageRecord, best, record, unopposed
-from peftsearch.space import Choice, Dimension
 
 _DRAWS = 200
 """Completions drawn in search of one that fits."""

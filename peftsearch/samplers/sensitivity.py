@@ -17,14 +17,14 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from peftsearch.architecture import Architecture
+from peftsearch.design.architecture import Architecture
+from peftsearch.design.fitting import fit
+from peftsearch.design.space import Choice
 from peftsearch.errors import ConfigError
-from peftsearch.fitting import fit
 from peftsearch.knapsack import Scores, fill, worth
 from peftsearch.samplers import evolution, tpe
 from peftsearch.samplers.context import INTERRUPTED, KIND, SamplerContext, derived_seed
 from peftsearch.samplers.per_trial import PerTrialSampler, require_whole
-from peftsearch.space import Choice
 
 STORED = "sensitivity"
 """User attribute of a study: `scores`, a list of [stack, block, method, score], and `designs`, their points."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from peftsearch.space import Choice, Dimension
+from peftsearch.design.space import Choice, Dimension
 
 SLOT = "peftsearch:s4"
 """System attribute of a trial: the stage, choice and repeat that it was asked for."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from peftsearch.backbone.load import DEMO
-from peftsearch.references import is_in_place, n_top
+from peftsearch.design.references import is_in_place, n_top
 from peftsearch.tasks.reading.hub import parse_address
 from peftsearch.tasks.text_metrics import PACKAGES
 

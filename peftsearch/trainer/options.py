@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 
+from peftsearch.design.memory import PLAIN
+from peftsearch.design.references import FULL, is_in_place
 from peftsearch.errors import ConfigError, unknown_name
-from peftsearch.memory import PLAIN
 from peftsearch.methods import METHODS
 from peftsearch.options import InputOptions
-from peftsearch.references import FULL, is_in_place
 
 MAX_SEED = 2**31 - 1
 HEAD = "head"

@@ -11,27 +11,28 @@ from typing import Any
 import torch
 from torch import nn
 
-from peftsearch.architecture import Architecture, Design
 from peftsearch.backbone.device import choose_dtype
 from peftsearch.backbone.load import LoadedBackbone, decoder_start, load_backbone, n_head_params, reset_head
 from peftsearch.backbone.outline import preview
-from peftsearch.budget import parse_budget
-from peftsearch.display import labelled
+from peftsearch.design.architecture import Architecture
+from peftsearch.design.budget import parse_budget
+from peftsearch.design.design import Design
+from peftsearch.design.fitting import fit
+from peftsearch.design.memory import PLAIN
+from peftsearch.design.references import FULL_LEARNING_RATE, Reference, is_in_place, make_reference
+from peftsearch.design.shares import n_changed
+from peftsearch.design.text import labelled
 from peftsearch.errors import ConfigError
 from peftsearch.evaluate import Objective
 from peftsearch.files import plain
-from peftsearch.fitting import fit
 from peftsearch.found import require_same_backbone
 from peftsearch.in_place import in_place, in_place_groups
 from peftsearch.injection import inject, param_groups
-from peftsearch.memory import PLAIN
 from peftsearch.methods.support import require_methods
 from peftsearch.priming import N_BATCHES as PRIMING_BATCHES
 from peftsearch.priming import needs_priming, prime
-from peftsearch.references import FULL_LEARNING_RATE, Reference, is_in_place, make_reference
 from peftsearch.refitting import refit
 from peftsearch.setup import within_positions
-from peftsearch.shares import n_changed
 from peftsearch.tasks import Task
 from peftsearch.tasks.encoding.batches import batches
 from peftsearch.tasks.encoding.encode import encode

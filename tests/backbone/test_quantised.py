@@ -19,7 +19,7 @@ from peftsearch.backbone.quantised import (
     quantisation_of,
     quantised_maps,
 )
-from peftsearch.budget import parse_budget
+from peftsearch.design.budget import parse_budget
 from peftsearch.errors import BackboneError, ConfigError
 from tests.quantised import CONFIGS, evaluate, folder, load, step
 from tests.runs import save_model, save_tokenizer

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from peftsearch.architecture import Architecture, Placement
 from peftsearch.backbone.detect import detect
+from peftsearch.design.architecture import Architecture, Placement
 from peftsearch.generation import generate, log_likelihoods
 from peftsearch.injection import inject
 from peftsearch.methods import METHODS

@@ -7,8 +7,8 @@ import torch
 import transformers
 import yaml
 
-from peftsearch.architecture import Architecture
 from peftsearch.backbone.load import load_backbone
+from peftsearch.design.architecture import Architecture
 from peftsearch.generation import log_likelihoods
 from peftsearch.tasks import resolve_task
 from peftsearch.tasks.encoding.encode import encode

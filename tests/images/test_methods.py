@@ -6,10 +6,10 @@ from torch.nn.functional import cross_entropy
 
 from peftsearch.backbone import load_backbone
 from peftsearch.backbone.detect import detect
-from peftsearch.baselines import uniform, usable_methods
-from peftsearch.budget import Budget, parse_budget
+from peftsearch.design.baselines import uniform, usable_methods
+from peftsearch.design.budget import Budget, parse_budget
+from peftsearch.design.fitting import fit
 from peftsearch.errors import MethodError
-from peftsearch.fitting import fit
 from peftsearch.injection import inject
 from peftsearch.methods import METHODS
 from peftsearch.priming import needs_priming, prime

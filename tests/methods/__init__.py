@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from peftsearch.architecture import Architecture, Placement
 from peftsearch.backbone.anatomy import Backbone
+from peftsearch.design.architecture import Architecture, Placement
 from peftsearch.methods import METHODS
 from peftsearch.methods.abilities import count_placed, is_placed
 from peftsearch.priming import prime

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from peftsearch.architecture import Architecture, Placement
 from peftsearch.backbone.detect import detect
+from peftsearch.design.architecture import Architecture, Placement
 from peftsearch.errors import MethodError
 from peftsearch.injection import inject
 from peftsearch.methods import METHODS

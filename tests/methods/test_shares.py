@@ -10,12 +10,12 @@ import sys
 import pytest
 import transformers
 
-from peftsearch.architecture import Architecture, Placement
 from peftsearch.backbone.outline import read_outline
-from peftsearch.budget import Budget
+from peftsearch.design.architecture import Architecture, Placement
+from peftsearch.design.budget import Budget
+from peftsearch.design.shares import n_changed, shares
 from peftsearch.errors import MethodError
 from peftsearch.methods import METHODS
-from peftsearch.shares import n_changed, shares
 from tests.runs import call, refused
 
 SURVEY = {

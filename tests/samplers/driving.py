@@ -6,11 +6,11 @@ from functools import cache
 import optuna
 from optuna.trial import TrialState
 
-from peftsearch.baselines import usable_methods
-from peftsearch.budget import parse_budget
+from peftsearch.design.baselines import usable_methods
+from peftsearch.design.budget import parse_budget
+from peftsearch.design.space import load_space
 from peftsearch.samplers import SamplerContext, make_sampler
 from peftsearch.samplers.context import INTERRUPTED, REPLICATE
-from peftsearch.space import load_space
 from tests.anatomies import bert_like
 
 SPACE = load_space("s4")

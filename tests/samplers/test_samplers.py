@@ -7,15 +7,15 @@ import optuna
 import pytest
 from optuna.study import StudyDirection
 
-from peftsearch.baselines import S4_PAPER
+from peftsearch.design.baselines import S4_PAPER
+from peftsearch.design.fitting import fit
+from peftsearch.design.space import load_space
 from peftsearch.errors import ConfigError
-from peftsearch.fitting import fit
 from peftsearch.knapsack import worth
 from peftsearch.samplers import SAMPLERS, make_sampler, require_objectives, supports_objectives
 from peftsearch.samplers.context import CONSTRAINTS, KIND
 from peftsearch.samplers.evolution import ranked
 from peftsearch.samplers.sensitivity import STORED
-from peftsearch.space import load_space
 from tests.samplers.driving import (
     BACKBONE,
     BUDGET,

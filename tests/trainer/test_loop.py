@@ -7,12 +7,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peftsearch.architecture import Design
 from peftsearch.backbone.detect import detect
 from peftsearch.backbone.load import load_backbone, reset_head
-from peftsearch.budget import parse_budget
+from peftsearch.design.budget import parse_budget
+from peftsearch.design.design import Design
+from peftsearch.design.fitting import fit
 from peftsearch.evaluate import Objective
-from peftsearch.fitting import fit
 from peftsearch.in_place import in_place
 from peftsearch.injection import inject, param_groups
 from peftsearch.methods import METHODS

@@ -18,16 +18,16 @@ from itertools import product
 from math import comb, gcd
 from typing import Any, Protocol
 
-from peftsearch.architecture import Design
 from peftsearch.catalog import load_entry, load_object
+from peftsearch.design.design import Design
+from peftsearch.design.grouping import GROUPINGS, distinct_groupings
+from peftsearch.design.neighbours import next_values, subsets, toggled
 from peftsearch.errors import ConfigError, one_line, unknown_name
 from peftsearch.fields import Fields, above, at_least, list_of, one_of
-from peftsearch.grouping import GROUPINGS, distinct_groupings
-from peftsearch.neighbours import next_values, subsets, toggled
 
 Choice = str | float
 ALLOCATIONS = ("increasing", "uniform", "decreasing")
-KINDS = {"groups": "peftsearch.space:SearchSpace", "autopeft": "peftsearch.autopeft:AutoPeftSpace"}
+KINDS = {"groups": "peftsearch.design.space:SearchSpace", "autopeft": "peftsearch.design.autopeft_space:AutoPeftSpace"}
 """Classes of spaces by the `kind` of their YAML; one without a kind is of `groups`."""
 _MOST_SUBSETS = 4095
 """Sets of methods that a group may choose from: those of 12 methods."""

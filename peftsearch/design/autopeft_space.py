@@ -16,10 +16,10 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
-from peftsearch.architecture import Design
+from peftsearch.design.design import Design
+from peftsearch.design.space import Choice, Dimension
 from peftsearch.errors import ConfigError
 from peftsearch.fields import Fields, at_least, list_of
-from peftsearch.space import Choice, Dimension
 
 _MOST_BLOCKS = 1000
 

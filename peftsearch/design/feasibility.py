@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import lru_cache
 
-from peftsearch.architecture import Design
 from peftsearch.backbone.anatomy import Backbone
-from peftsearch.budget import Budget
+from peftsearch.design.budget import Budget
+from peftsearch.design.design import Design
+from peftsearch.design.fitting import fit, smallest_budget
+from peftsearch.design.memory import MemoryLimit
+from peftsearch.design.space import Choice, DesignSpace
 from peftsearch.errors import BudgetError, MethodError
-from peftsearch.fitting import fit, smallest_budget
-from peftsearch.memory import MemoryLimit
-from peftsearch.space import Choice, DesignSpace
 from peftsearch.units import show_bytes
 
 

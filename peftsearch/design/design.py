@@ -1,4 +1,4 @@
-"""A design, and the architecture that it becomes on one backbone under one budget. Plain data, no torch."""
+"""Describe a point of the search space."""
 
 from __future__ import annotations
 
@@ -88,65 +88,3 @@ class Design:
             )
         except MALFORMED as error:
             raise ConfigError(f"design: {type(error).__name__}: {error}") from error
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Placement:
-    """One method of one size on one block."""
-
-    stack: str
-    """Stack of the block: `encoder` or `decoder`."""
-    block: int
-    """Position of the block in its stack, from 0."""
-    method: str
-    size: int
-    """The method's size knob: rank, width, length or index of a named subset, from 1."""
-    n_params: int
-    """Trainable parameters of this placement."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Architecture:
-    """A design made concrete: exact sizes for each block. Without placements it is the head alone, if there is one."""
-
-    placements: tuple[Placement, ...]
-
-    @property
-    def n_params(self) -> int:
-        """Trainable parameters, the task head apart."""
-        return sum(placement.n_params for placement in self.placements)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The architecture as YAML holds it: a list of blocks, each with its methods and sizes."""
-        blocks: dict[tuple[str, int], dict[str, Any]] = {}
-        for p in self.placements:
-            entry = blocks.setdefault((p.stack, p.block), {"stack": p.stack, "block": p.block, "methods": {}})
-            entry["methods"][p.method] = {"size": p.size, "n_params": p.n_params}
-        return {"n_params": self.n_params, "blocks": list(blocks.values())}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Architecture:
-        """Read what `to_dict` wrote.
-
-        Raises:
-            ConfigError: The mapping is not of that form, or its sum differs from its `n_params`.
-        """
-        try:
-            placements = tuple(
-                Placement(
-                    stack=str(entry["stack"]),
-                    block=int(entry["block"]),
-                    method=str(method),
-                    size=int(facts["size"]),
-                    n_params=int(facts["n_params"]),
-                )
-                for entry in data["blocks"]
-                for method, facts in entry["methods"].items()
-            )
-            stated = int(data["n_params"])
-        except MALFORMED as error:
-            raise ConfigError(f"architecture: {type(error).__name__}: {error}") from error
-        architecture = cls(placements=placements)
-        if architecture.n_params != stated:
-            raise ConfigError(f"architecture: n_params says {stated}, its blocks sum to {architecture.n_params}")
-        return architecture

@@ -25,8 +25,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from peftsearch.architecture import Architecture
 from peftsearch.backbone.anatomy import Backbone, Block, Weights
+from peftsearch.design.architecture import Architecture
 from peftsearch.units import show_bytes
 
 CONTEXT_BYTES = 10**9

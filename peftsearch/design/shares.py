@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from peftsearch.architecture import Architecture, Placement
 from peftsearch.backbone.anatomy import Backbone, Block
-from peftsearch.baselines import uniform
-from peftsearch.budget import Budget
+from peftsearch.design.architecture import Architecture, Placement
+from peftsearch.design.baselines import uniform
+from peftsearch.design.budget import Budget
+from peftsearch.design.fitting import fit
 from peftsearch.errors import BudgetError, MethodError
-from peftsearch.fitting import fit
 from peftsearch.methods import METHODS, get_method
 from peftsearch.methods.abilities import Sharing, count_placed, is_placed
 from peftsearch.methods.method import Method

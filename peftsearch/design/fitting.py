@@ -26,11 +26,12 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from math import ceil, floor
 
-from peftsearch.architecture import Architecture, Design, Placement
 from peftsearch.backbone.anatomy import Backbone, Block
-from peftsearch.budget import Budget
+from peftsearch.design.architecture import Architecture, Placement
+from peftsearch.design.budget import Budget
+from peftsearch.design.design import Design
+from peftsearch.design.grouping import group_of_blocks
 from peftsearch.errors import BudgetError, ConfigError, MethodError
-from peftsearch.grouping import group_of_blocks
 from peftsearch.methods import METHODS, get_method
 from peftsearch.methods.abilities import ModelWide, Sharing
 from peftsearch.methods.method import Method

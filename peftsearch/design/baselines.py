@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from itertools import product
 
-from peftsearch.architecture import UNTUNED, Design
 from peftsearch.backbone.anatomy import Backbone
-from peftsearch.grouping import group_sizes
+from peftsearch.design.design import UNTUNED, Design
+from peftsearch.design.grouping import group_sizes
+from peftsearch.design.space import DesignSpace
 from peftsearch.methods import METHODS
 from peftsearch.methods.support import find_obstacle
-from peftsearch.space import DesignSpace
 
 SINGLE_METHODS = ("lora", "adapter", "bitfit", "prefix")
 """Methods that are tried alone, uniformly over all blocks, at the same budget."""

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
-from peftsearch.architecture import Architecture, Design, Placement
-from peftsearch.space import ALLOCATIONS, DesignSpace, allocation_weights
+from peftsearch.design.architecture import Architecture, Placement
+from peftsearch.design.design import Design
+from peftsearch.design.space import ALLOCATIONS, DesignSpace, allocation_weights
 
 if TYPE_CHECKING:
     from peftsearch.backbone.anatomy import Backbone

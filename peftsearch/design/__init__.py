@@ -1,0 +1,1 @@
+"""What is trained: designs, search spaces, budgets, and architectures with exact sizes. No torch."""
