@@ -169,3 +169,16 @@ def plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
     return value
+
+
+def write_state(packed: bytes, path: Path | str) -> None:
+    """Write a state that is already packed, whole or not at all.
+
+    Raises:
+        OSError: The disk is full, read-only or forbidden.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    part.write_bytes(packed)
+    part.replace(path)

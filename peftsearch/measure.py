@@ -29,11 +29,11 @@ from peftsearch.design.architecture import Architecture
 from peftsearch.design.memory import ADAM_STATES
 from peftsearch.design.references import Reference
 from peftsearch.design.shares import n_changed
-from peftsearch.injection import NAME, injection_of
-from peftsearch.merging import merged
+from peftsearch.injection.extra_loss import extra_loss
+from peftsearch.injection.inject import NAME, injection_of
+from peftsearch.injection.merging import merged
+from peftsearch.injection.states import FORMAT, state
 from peftsearch.methods import METHODS
-from peftsearch.regularising import extra_loss
-from peftsearch.states import FORMAT, state
 from peftsearch.tasks.encoding.encoded import EncodedSplit
 from peftsearch.training import forward
 

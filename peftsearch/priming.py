@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from peftsearch.errors import Diverged, MethodError
-from peftsearch.injection import NAME, injection_of
+from peftsearch.injection.inject import NAME, injection_of
 from peftsearch.methods.abilities import Primed
 from peftsearch.training import forward
 

@@ -13,11 +13,10 @@ from optuna.trial import FrozenTrial, TrialState
 from peftsearch.comparison import Row, Scores, make_rows, reference_rows
 from peftsearch.design.references import references_of
 from peftsearch.engines.job import Job
-from peftsearch.files import to_yaml, write_atomically
+from peftsearch.files import to_yaml, write_atomically, write_state
 from peftsearch.outputs import BEST, make_best, trials_csv
 from peftsearch.samplers.context import score_of
 from peftsearch.setup import Setup
-from peftsearch.states import write_state
 from peftsearch.study import StudyFolder, state_paths
 from peftsearch.verdict import Candidate, Verdict, hits_of, judge, packed_hits
 

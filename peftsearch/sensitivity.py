@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from peftsearch.backbone.anatomy import Backbone
 from peftsearch.backbone.load import LoadedBackbone, reset_head
 from peftsearch.design.architecture import Architecture, Placement
-from peftsearch.injection import Injection, inject
+from peftsearch.injection.inject import Injection, inject
 from peftsearch.methods import METHODS
 from peftsearch.methods.abilities import count_placed, is_placed
 from peftsearch.priming import prime

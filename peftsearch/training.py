@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from peftsearch.errors import Diverged
 from peftsearch.fields import Fields, above, at_least
-from peftsearch.regularising import extra_loss
+from peftsearch.injection.extra_loss import extra_loss
 
 N_WATCHED = 3
 """Batches whose loss is taken where nothing is trained, as in the frozen model of a generation."""

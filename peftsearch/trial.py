@@ -21,11 +21,11 @@ from peftsearch.design.text import design_line
 from peftsearch.engines.job import Job, Outcome
 from peftsearch.engines.local import LocalEngine
 from peftsearch.errors import BudgetError, MethodError, StudyError, one_line
+from peftsearch.files import write_state
 from peftsearch.objectives import values_of
 from peftsearch.progress import Reporter, TrialLine
 from peftsearch.samplers.context import CONSTRAINTS, REPLICATE, STAGE, score_of
 from peftsearch.setup import Setup
-from peftsearch.states import write_state
 from peftsearch.study import StudyFolder, state_paths
 from peftsearch.verdict import packed_hits
 

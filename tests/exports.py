@@ -12,10 +12,10 @@ import yaml
 from peftsearch.backbone.anatomy import Backbone
 from peftsearch.backbone.load import load_backbone
 from peftsearch.design.architecture import Architecture, Placement
-from peftsearch.injection import inject
+from peftsearch.injection.inject import inject
+from peftsearch.injection.states import save_state
 from peftsearch.methods import METHODS
 from peftsearch.methods.abilities import count_placed, is_placed
-from peftsearch.states import save_state
 from tests import runs
 from tests.found import best_of
 from tests.generators import save_generator

@@ -16,7 +16,7 @@ from peftsearch.design.budget import parse_budget
 from peftsearch.design.design import Design
 from peftsearch.design.fitting import fit
 from peftsearch.errors import CheckpointError, ConfigError, MethodError
-from peftsearch.states import state
+from peftsearch.injection.states import state
 from tests.found import best_of
 from tests.methods import available, disturb, make, place
 from tests.tiny import FAMILIES, tiny_input

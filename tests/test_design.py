@@ -13,7 +13,7 @@ from peftsearch.design.architecture import Architecture
 from peftsearch.design.design import Design
 from peftsearch.errors import ConfigError
 from peftsearch.found import read_found
-from peftsearch.states import read_state, state
+from peftsearch.injection.states import read_state, state
 from peftsearch.study import state_paths
 from tests.runs import call, refused
 

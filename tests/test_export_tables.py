@@ -6,10 +6,10 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
 import peftsearch
+from peftsearch.injection.states import state
 from peftsearch.methods import METHODS
 from peftsearch.methods.abilities import ModelWide
 from peftsearch.methods.support import find_obstacle
-from peftsearch.states import state
 from tests.exports import Run, close, logits
 from tests.tiny import outline
 

@@ -18,11 +18,11 @@ from torch import nn
 from peftsearch.backbone.detect import detect
 from peftsearch.design.architecture import Architecture, Placement
 from peftsearch.errors import MethodError
-from peftsearch.injection import inject, param_groups, remove
+from peftsearch.injection.inject import inject, param_groups, remove
+from peftsearch.injection.states import load_state, save_state, set_state, state
 from peftsearch.methods import METHODS
 from peftsearch.methods.abilities import count_placed, is_placed
 from peftsearch.methods.lora import LoRA
-from peftsearch.states import load_state, save_state, set_state, state
 from tests.methods import available, disturb, make, place
 from tests.tiny import FAMILIES, tiny_input
 

@@ -13,10 +13,10 @@ from peftsearch.backbone.load import load_backbone
 from peftsearch.design.architecture import Architecture
 from peftsearch.engines.job import Job
 from peftsearch.engines.local import LocalEngine
-from peftsearch.injection import inject
+from peftsearch.injection.inject import inject
+from peftsearch.injection.states import state
 from peftsearch.measure import Meter, SavedActivations, reference_batch
 from peftsearch.objectives import MEASURES
-from peftsearch.states import state
 from peftsearch.tasks import resolve_task
 from peftsearch.tasks.encoding.encode import encode
 from peftsearch.tasks.encoding.encoded import EncodedTexts

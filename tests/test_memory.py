@@ -14,7 +14,7 @@ from peftsearch.backbone.quantised import packing_tensors
 from peftsearch.design.architecture import Architecture, Placement
 from peftsearch.design.memory import FLOATS, PACKINGS, MemoryLimit, Step, blocks_passed, estimate, hidden_state_bytes
 from peftsearch.design.memory import weight_bytes as bytes_of
-from peftsearch.injection import inject
+from peftsearch.injection.inject import inject
 from peftsearch.measure import stored_bytes
 from tests import quantised
 from tests.anatomies import bert_like

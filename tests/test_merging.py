@@ -9,8 +9,8 @@ from torch import nn
 
 from peftsearch.backbone.detect import detect
 from peftsearch.errors import MethodError
-from peftsearch.injection import inject, remove
-from peftsearch.merging import merged
+from peftsearch.injection.inject import inject, remove
+from peftsearch.injection.merging import merged
 from peftsearch.methods import METHODS
 from peftsearch.methods.projections import Foldable
 from tests.methods import available, disturb, make, place

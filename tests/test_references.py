@@ -17,7 +17,7 @@ from peftsearch.design.references import FULL_LEARNING_RATE, make_reference, par
 from peftsearch.engines.job import Job
 from peftsearch.engines.local import LocalEngine
 from peftsearch.errors import ConfigError, Diverged
-from peftsearch.in_place import in_place
+from peftsearch.injection.in_place import in_place
 from peftsearch.objectives import MEASURES
 from peftsearch.points import read_points
 from peftsearch.report.comparison import confirmed

@@ -11,7 +11,7 @@ import peftsearch
 ROOT = Path(peftsearch.__file__).parent
 ORDER = (
     "errors", "units", "files", "fields", "catalog", "tasks", "backbone", "methods", "design", "injection", "study",
-    "samplers", "engine", "exporter", "trainer", "searcher", "report",
+    "samplers", "engine", "exporter", "trainer", "searcher", "report", "api",
 )  # fmt: skip
 """From the ground up: a room imports from those before it alone."""
 BESIDE = {"__init__", "__main__"}

@@ -8,7 +8,7 @@ from transformers import AutoModelForSequenceClassification, Trainer, TrainingAr
 
 import peftsearch
 from peftsearch.backbone.detect import detect
-from peftsearch.states import state
+from peftsearch.injection.states import state
 from tests.methods import make, place
 
 ALL = {"lora": 2, "bitfit": 3, "adapter": 2, "prefix": 2}

@@ -16,8 +16,8 @@ from peftsearch.design.budget import parse_budget
 from peftsearch.design.design import Design
 from peftsearch.design.fitting import fit
 from peftsearch.generation import generate, log_likelihoods
-from peftsearch.injection import inject
-from peftsearch.states import read_state, set_state
+from peftsearch.injection.inject import inject
+from peftsearch.injection.states import read_state, set_state
 from peftsearch.study import confirmed_seeds, state_paths
 from peftsearch.tasks import resolve_task
 from peftsearch.tasks.encoding.encode import encode

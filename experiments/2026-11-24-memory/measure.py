@@ -46,7 +46,7 @@ def measure(setting: dict) -> dict:
     from peftsearch.design.budget import parse_budget
     from peftsearch.design.fitting import fit
     from peftsearch.design.memory import ADAM_STATES, Step, blocks_passed, estimate
-    from peftsearch.injection import inject
+    from peftsearch.injection.inject import inject
     from peftsearch.measure import SavedActivations, stored_bytes
 
     torch.set_num_threads(1)

@@ -27,7 +27,7 @@ from peftsearch.engines.job import Job
 from peftsearch.engines.local import LocalEngine
 from peftsearch.errors import PeftSearchError
 from peftsearch.evaluate import Objective
-from peftsearch.injection import inject, param_groups
+from peftsearch.injection.inject import inject, param_groups
 from peftsearch.methods import METHODS
 from peftsearch.priming import prime
 from peftsearch.tasks import load_embedded

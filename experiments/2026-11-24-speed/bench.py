@@ -34,7 +34,7 @@ from peftsearch.design.design import Design
 from peftsearch.design.fitting import fit
 from peftsearch.engines.job import Job
 from peftsearch.engines.local import LocalEngine
-from peftsearch.injection import inject, param_groups, remove
+from peftsearch.injection.inject import inject, param_groups, remove
 from peftsearch.methods import get_method
 from peftsearch.tasks import Task, load_embedded, resolve_task
 from peftsearch.tasks.encoding.encode import encode

@@ -18,12 +18,12 @@ from peftsearch.design.architecture import Architecture
 from peftsearch.design.references import Reference
 from peftsearch.engines.job import Job, Outcome
 from peftsearch.evaluate import Objective
-from peftsearch.in_place import in_place, in_place_groups
-from peftsearch.injection import inject, param_groups
+from peftsearch.injection.in_place import in_place, in_place_groups
+from peftsearch.injection.inject import inject, param_groups
+from peftsearch.injection.states import load_state, packed_state
 from peftsearch.measure import Meter
 from peftsearch.priming import N_BATCHES as PRIMING_BATCHES
 from peftsearch.priming import needs_priming, prime
-from peftsearch.states import load_state, packed_state
 from peftsearch.tasks.encoding.batches import batches
 from peftsearch.tasks.encoding.encoded import EncodedSplit, EncodedTask
 from peftsearch.tasks.suite import Suite

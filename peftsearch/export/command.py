@@ -74,7 +74,7 @@ def _writer(form: str) -> Callable[[Exportable, Path], list[str]]:
 
 
 def _write_own(source: Exportable, directory: Path) -> list[str]:
-    from peftsearch.checkpoint import write_checkpoint
+    from peftsearch.injection.checkpoint import write_checkpoint
 
     write_checkpoint(source.injection, directory, source.injection.injected.task)
     return ["peftsearch: peftsearch.load(None, DIR) loads model and parameters, peftsearch.load(model, DIR) into yours"]

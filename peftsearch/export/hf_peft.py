@@ -24,8 +24,8 @@ from peftsearch.export.peft_lora import read_lora
 from peftsearch.export.peft_prompt import read_prompt
 from peftsearch.export.peft_scales import read_ia3, read_layernorm, read_norms
 from peftsearch.export.source import Exportable
-from peftsearch.injection import Injection, injection_of
-from peftsearch.reducing import reduce
+from peftsearch.injection.inject import Injection, injection_of
+from peftsearch.injection.reducing import reduce
 
 WEIGHTS = "adapter_model.safetensors"
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from peftsearch.design.architecture import Placement
-from peftsearch.injection import Injection
+from peftsearch.injection.inject import Injection
 
 PREFIX = "base_model.model."
 """In front of a module's path in HF peft's files."""

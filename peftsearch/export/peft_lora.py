@@ -18,8 +18,8 @@ import torch
 from torch import nn
 
 from peftsearch.export.peft_adapter import PREFIX, PeftAdapter, are_conv1d, hooks_of
-from peftsearch.injection import Injection
-from peftsearch.merging import merged
+from peftsearch.injection.inject import Injection
+from peftsearch.injection.merging import merged
 from peftsearch.methods.bitfit import BiasDelta
 from peftsearch.methods.dora import Decomposed, read_weight
 from peftsearch.methods.lora import LowRank

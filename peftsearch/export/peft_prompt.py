@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from peftsearch.export.formats import refusal
 from peftsearch.export.peft_adapter import PeftAdapter
-from peftsearch.injection import Injection
+from peftsearch.injection.inject import Injection
 
 
 def read_prompt(injection: Injection) -> PeftAdapter:

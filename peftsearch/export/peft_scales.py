@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch
 
 from peftsearch.export.peft_adapter import PREFIX, PeftAdapter, are_conv1d, hooks_of
-from peftsearch.injection import Injection
-from peftsearch.merging import merged
+from peftsearch.injection.inject import Injection
+from peftsearch.injection.merging import merged
 from peftsearch.methods.ia3 import InputScale, OutputScale
 from peftsearch.methods.layernorm import NormDelta
 from peftsearch.methods.projections import widen

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from peftsearch.api import load, save
 from peftsearch.backbone.load import quiet
 from peftsearch.design.architecture import Architecture
 from peftsearch.errors import CheckpointError
@@ -20,11 +19,12 @@ from peftsearch.export.check import probe, require_equal
 from peftsearch.export.formats import name_blocks
 from peftsearch.export.packed import unpack
 from peftsearch.export.source import Exportable
-from peftsearch.injection import NAME, Injection, inject
-from peftsearch.merging import merged
+from peftsearch.injection.checkpoint import load, save
+from peftsearch.injection.inject import NAME, Injection, inject
+from peftsearch.injection.merging import merged
+from peftsearch.injection.states import set_state, state
 from peftsearch.methods import METHODS
 from peftsearch.methods.projections import Foldable
-from peftsearch.states import set_state, state
 
 BESIDE = "adapter"
 """Folder of what does not merge, in the model's own."""

@@ -7,15 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from peftsearch.api import put
 from peftsearch.backbone.anatomy import Backbone
 from peftsearch.backbone.load import LoadedBackbone, load_backbone
-from peftsearch.checkpoint import FACTS, Checkpoint, labels_of, load_base, read_checkpoint, read_tensors
 from peftsearch.design.architecture import Architecture
 from peftsearch.errors import CheckpointError, MethodError
 from peftsearch.found import Found, read_found, require_same_backbone
-from peftsearch.injection import Injection, inject
-from peftsearch.states import read_state, set_state
+from peftsearch.injection.checkpoint import FACTS, Checkpoint, labels_of, load_base, put, read_checkpoint, read_tensors
+from peftsearch.injection.inject import Injection, inject
+from peftsearch.injection.states import read_state, set_state
 from peftsearch.study import confirmed_seeds, state_paths
 
 

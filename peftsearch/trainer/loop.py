@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from peftsearch.errors import Diverged
 from peftsearch.evaluate import logits_of, predictions_of
 from peftsearch.generation import score_pairs
-from peftsearch.regularising import extra_loss
+from peftsearch.injection.extra_loss import extra_loss
 from peftsearch.tasks.encoding.batches import index_batches
 from peftsearch.tasks.encoding.encoded import EncodedSplit
 from peftsearch.tasks.encoding.pairs import EncodedPairs

@@ -11,13 +11,13 @@ from typing import Any
 
 from torch import nn
 
-from peftsearch.api import save
 from peftsearch.backbone.load import quiet
 from peftsearch.design.references import Reference
 from peftsearch.files import write_atomically
 from peftsearch.generation import score_texts
-from peftsearch.injection import remove
-from peftsearch.reducing import reduce
+from peftsearch.injection.checkpoint import save
+from peftsearch.injection.inject import remove
+from peftsearch.injection.reducing import reduce
 from peftsearch.tasks.encoding.pairs import EncodedPairs
 from peftsearch.trainer.card import model_card
 from peftsearch.trainer.curve import curve_csv, curve_png

@@ -26,8 +26,8 @@ from peftsearch.errors import ConfigError
 from peftsearch.evaluate import Objective
 from peftsearch.files import plain
 from peftsearch.found import require_same_backbone
-from peftsearch.in_place import in_place, in_place_groups
-from peftsearch.injection import inject, param_groups
+from peftsearch.injection.in_place import in_place, in_place_groups
+from peftsearch.injection.inject import inject, param_groups
 from peftsearch.methods.support import require_methods
 from peftsearch.priming import N_BATCHES as PRIMING_BATCHES
 from peftsearch.priming import needs_priming, prime

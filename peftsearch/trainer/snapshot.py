@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from peftsearch.errors import StudyError, one_line
-from peftsearch.states import kept_buffers
+from peftsearch.injection.states import kept_buffers
 
 FORMAT = "peftsearch-snapshot/1"
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")

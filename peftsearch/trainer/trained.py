@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from peftsearch import checkpoint
-from peftsearch.api import put
 from peftsearch.backbone.device import choose_device, choose_dtype
 from peftsearch.backbone.load import LoadedBackbone, decoder_start, load_backbone
 from peftsearch.design.references import is_in_place
 from peftsearch.errors import BackboneError, CheckpointError, ConfigError
 from peftsearch.evaluate import logits_of
+from peftsearch.injection import checkpoint
+from peftsearch.injection.checkpoint import put
 from peftsearch.tasks.encoding.encode import encode_any
 from peftsearch.tasks.encoding.pairs import EncodedPairs, encode_pair_split
 from peftsearch.tasks.reading.columns import Columns

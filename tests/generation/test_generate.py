@@ -6,7 +6,7 @@ import torch
 from peftsearch.backbone.detect import detect
 from peftsearch.design.architecture import Architecture, Placement
 from peftsearch.generation import generate, log_likelihoods
-from peftsearch.injection import inject
+from peftsearch.injection.inject import inject
 from peftsearch.methods import METHODS
 from peftsearch.tasks.encoding.pairs import encode_pairs
 from peftsearch.tasks.task import Split, Task

@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from peftsearch.backbone.detect import detect
-from peftsearch.injection import inject
+from peftsearch.injection.inject import inject
 from peftsearch.methods import METHODS
 from peftsearch.methods.adapter_parallel import ParallelBottleneck
 from tests.methods import disturb, make, place

@@ -8,7 +8,7 @@ import torch
 from peftsearch.backbone.detect import detect
 from peftsearch.design.architecture import Architecture, Placement
 from peftsearch.errors import MethodError
-from peftsearch.injection import inject
+from peftsearch.injection.inject import inject
 from peftsearch.methods import METHODS
 from peftsearch.methods.bitfit import subsets
 from tests.methods import indices, make, place

@@ -11,8 +11,9 @@ from torch.nn import functional
 
 from peftsearch.backbone.detect import detect
 from peftsearch.errors import MethodError
-from peftsearch.injection import inject, remove
-from peftsearch.merging import merged
+from peftsearch.injection.inject import inject, remove
+from peftsearch.injection.merging import merged
+from peftsearch.injection.states import load_state, save_state, state
 from peftsearch.methods import METHODS
 from peftsearch.methods.adapter_sparse import SparseBottleneck
 from peftsearch.methods.far import Nodes
@@ -20,7 +21,6 @@ from peftsearch.methods.fishmask import ChosenWeights
 from peftsearch.methods.probing import Choice, ProbedMap
 from peftsearch.methods.projections import name_projections
 from peftsearch.priming import needs_priming
-from peftsearch.states import load_state, save_state, state
 from tests.methods import disturb, make, place, settle
 from tests.tiny import tiny_input
 

@@ -6,10 +6,10 @@ import torch
 from torch import nn
 
 from peftsearch.backbone.detect import detect
-from peftsearch.injection import inject, param_groups
+from peftsearch.injection.inject import inject, param_groups
+from peftsearch.injection.states import state
 from peftsearch.methods import METHODS
 from peftsearch.methods.compacter import Compact, Compacter, LowRankKronecker
-from peftsearch.states import state
 from tests.methods import disturb, make, place
 from tests.tiny import tiny_input
 

@@ -12,8 +12,8 @@ from torch import nn
 from peftsearch.backbone.detect import detect
 from peftsearch.backbone.quantised import dequantise
 from peftsearch.errors import MethodError
-from peftsearch.injection import inject
-from peftsearch.merging import merged
+from peftsearch.injection.inject import inject
+from peftsearch.injection.merging import merged
 from peftsearch.methods import METHODS
 from peftsearch.methods.dora import Decomposed, DoRA
 from tests.methods import available, disturb, make, place

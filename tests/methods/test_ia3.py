@@ -10,8 +10,8 @@ from torch import nn
 
 from peftsearch.backbone.detect import detect
 from peftsearch.backbone.quantised import dequantise
-from peftsearch.injection import inject
-from peftsearch.merging import merged
+from peftsearch.injection.inject import inject
+from peftsearch.injection.merging import merged
 from peftsearch.methods import METHODS
 from tests import generators
 from tests.methods import disturb, make, place

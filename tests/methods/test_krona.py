@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from peftsearch.backbone.detect import detect
 from peftsearch.errors import MethodError
-from peftsearch.injection import inject
-from peftsearch.merging import merged
+from peftsearch.injection.inject import inject
+from peftsearch.injection.merging import merged
 from peftsearch.methods import METHODS
 from peftsearch.methods.krona import KronA, factorisations, multiply
 from tests.methods import disturb, make, place

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from peftsearch.backbone.detect import detect
-from peftsearch.injection import inject
+from peftsearch.injection.inject import inject
 from peftsearch.methods import METHODS
 from tests.methods import disturb, make, place
 from tests.tiny import FAMILIES, tiny_input

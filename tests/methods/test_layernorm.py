@@ -11,8 +11,8 @@ import transformers
 from torch import nn
 
 from peftsearch.backbone.detect import detect
-from peftsearch.injection import inject
-from peftsearch.merging import merged
+from peftsearch.injection.inject import inject
+from peftsearch.injection.merging import merged
 from peftsearch.methods import METHODS
 from peftsearch.methods.layernorm import unit_weight
 from tests import generators

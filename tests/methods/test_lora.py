@@ -8,7 +8,7 @@ import torch
 
 from peftsearch.backbone.detect import detect
 from peftsearch.errors import MethodError
-from peftsearch.injection import inject
+from peftsearch.injection.inject import inject
 from peftsearch.methods.lora import LoRA, LowRank
 from tests.methods import disturb, indices, make, place
 from tests.tiny import tiny_input

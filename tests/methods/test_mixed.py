@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from peftsearch.backbone.detect import detect
-from peftsearch.injection import inject, param_groups
+from peftsearch.injection.inject import inject, param_groups
 from peftsearch.methods import METHODS
 from peftsearch.methods.said import Fastfood, Subspace, hadamard
 from peftsearch.methods.unipelt import Gate, GatedBottleneck, GatedLowRank

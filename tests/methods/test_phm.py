@@ -9,7 +9,7 @@ from torch import nn
 
 from peftsearch.backbone.detect import detect
 from peftsearch.errors import MethodError
-from peftsearch.injection import inject
+from peftsearch.injection.inject import inject
 from peftsearch.methods import METHODS
 from peftsearch.methods.phm import PHM, KroneckerBottleneck, KroneckerSum
 from tests.methods import make, place

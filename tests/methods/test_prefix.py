@@ -13,7 +13,7 @@ from transformers.modeling_utils import PreTrainedModel
 
 from peftsearch.backbone.detect import detect
 from peftsearch.errors import MethodError
-from peftsearch.injection import inject, remove
+from peftsearch.injection.inject import inject, remove
 from peftsearch.methods.prefix import Prefix, PrefixVectors, extend_mask
 from peftsearch.methods.support import find_obstacle
 from tests.methods import disturb, make, place

@@ -10,10 +10,10 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM
 
 from peftsearch.backbone.detect import detect
-from peftsearch.injection import inject, remove
+from peftsearch.injection.inject import inject, remove
+from peftsearch.injection.reducing import reduce
 from peftsearch.methods import METHODS
 from peftsearch.methods.prompt import PromptVectors
-from peftsearch.reducing import reduce
 from tests.generators import CONFIGS, build
 from tests.methods import disturb, make, place
 from tests.tiny import tiny_input

@@ -10,14 +10,14 @@ from torch import nn
 from torch.nn import functional
 
 from peftsearch.backbone.detect import detect
-from peftsearch.injection import inject, param_groups, remove
-from peftsearch.merging import merged
+from peftsearch.injection.extra_loss import consistency, extra_loss
+from peftsearch.injection.inject import inject, param_groups, remove
+from peftsearch.injection.merging import merged
+from peftsearch.injection.reducing import reduce
 from peftsearch.methods import METHODS
 from peftsearch.methods.adamix import N_ADAPTERS, Mixture
 from peftsearch.methods.diffpruning import PENALTY, Differences
 from peftsearch.methods.ladder import Side
-from peftsearch.reducing import reduce
-from peftsearch.regularising import consistency, extra_loss
 from peftsearch.training import TrainingSettings, train
 from tests.methods import disturb, make, place
 from tests.tiny import tiny_input

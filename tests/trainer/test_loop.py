@@ -13,8 +13,8 @@ from peftsearch.design.budget import parse_budget
 from peftsearch.design.design import Design
 from peftsearch.design.fitting import fit
 from peftsearch.evaluate import Objective
-from peftsearch.in_place import in_place
-from peftsearch.injection import inject, param_groups
+from peftsearch.injection.in_place import in_place
+from peftsearch.injection.inject import inject, param_groups
 from peftsearch.methods import METHODS
 from peftsearch.methods.support import find_obstacle
 from peftsearch.tasks import resolve_task

@@ -11,8 +11,8 @@ from transformers import AutoModelForSequenceClassification, BitsAndBytesConfig
 import peftsearch
 from peftsearch.backbone.load import load_backbone
 from peftsearch.backbone.quantised import dequantise, quantisation_of
-from peftsearch.injection import inject
-from peftsearch.states import save_state
+from peftsearch.injection.inject import inject
+from peftsearch.injection.states import save_state
 from tests.found import best_of
 from tests.methods import disturb
 from tests.quantised import evaluate, save

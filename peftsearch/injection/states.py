@@ -11,7 +11,8 @@ from safetensors.torch import save
 from torch import nn
 
 from peftsearch.errors import MethodError
-from peftsearch.injection import NAME, injection_of
+from peftsearch.files import write_state
+from peftsearch.injection.inject import NAME, injection_of
 
 FORMAT = "peftsearch-1"
 """Format version in the metadata of saved states."""
@@ -58,19 +59,6 @@ def save_state(model: nn.Module, path: Path | str) -> None:
         OSError: The disk is full, read-only or forbidden.
     """
     write_state(packed_state(model), path)
-
-
-def write_state(packed: bytes, path: Path | str) -> None:
-    """Write a state that is already packed, whole or not at all.
-
-    Raises:
-        OSError: The disk is full, read-only or forbidden.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_bytes(packed)
-    part.replace(path)
 
 
 def load_state(model: nn.Module, path: Path | str) -> None:

@@ -7,10 +7,10 @@ from dataclasses import replace
 from torch import nn
 
 from peftsearch.design.architecture import Architecture
-from peftsearch.injection import NAME, inject, injection_of, remove
+from peftsearch.injection.inject import NAME, inject, injection_of, remove
+from peftsearch.injection.states import set_state, state
 from peftsearch.methods import METHODS, get_method
 from peftsearch.methods.abilities import Reducible
-from peftsearch.states import set_state, state
 
 
 def reduce(model: nn.Module) -> Architecture:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from peftsearch.injection import injection_of
+from peftsearch.injection.inject import injection_of
 from peftsearch.methods.projections import Foldable
 
 

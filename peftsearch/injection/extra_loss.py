@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from peftsearch.injection import NAME
+from peftsearch.injection.inject import NAME
 
 
 def extra_loss(model: nn.Module, logits: Tensor, again: Callable[[], Tensor]) -> Tensor | None:

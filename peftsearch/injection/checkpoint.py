@@ -17,14 +17,16 @@ import yaml
 from torch import nn
 
 from peftsearch.backbone.anatomy import Backbone
+from peftsearch.backbone.detect import detect
 from peftsearch.backbone.load import LoadedBackbone, load_backbone
 from peftsearch.backbone.quantised import quantisation_of
 from peftsearch.design.architecture import Architecture
 from peftsearch.errors import CheckpointError, ConfigError, MethodError
-from peftsearch.files import MAX_OUTPUT_BYTES, read_yaml
-from peftsearch.injection import NAME, Injection
-from peftsearch.shapes import Shapes, fingerprint_shapes, first_mismatch, list_shapes
-from peftsearch.states import read_state, save_state
+from peftsearch.files import MAX_OUTPUT_BYTES, read_yaml, staged
+
+from peftsearch.injection.inject import NAME, Injection, inject, injection_of, remove
+from peftsearch.injection.shapes import Shapes, fingerprint_shapes, first_mismatch, list_shapes
+from peftsearch.injection.states import read_state, save_state, set_state
 
 FACTS = "peftsearch.yaml"
 WEIGHTS = "peftsearch.safetensors"
@@ -213,3 +215,94 @@ def require_head(
                 f"{checkpoint.where}: the head's {name} has shape {there} there and {here} in this model; load it "
                 f"with num_labels={checkpoint.model.get('num_labels')}"
             )
+
+
+def identify(model: nn.Module) -> Backbone:
+    """Read a model's anatomy, with the name and the commit that transformers keeps in its config."""
+    if hasattr(model, NAME):
+        return injection_of(model).backbone
+    config = getattr(model, "config", None)
+    name, commit = getattr(config, "_name_or_path", ""), getattr(config, "_commit_hash", None)
+    return detect(model, str(name or ""), str(commit or ""))
+
+
+def save(
+    model: nn.Module,
+    directory: str | PathLike[str],
+    *,
+    overwrite: bool = False,
+    task: Mapping[str, Any] | None = None,
+    base: str = "",
+) -> None:
+    """Write what an injected model learned, with all that it takes to put it back; whole or not at all.
+
+    Args:
+        model: A model with an architecture in it.
+        directory: The folder to make.
+        overwrite: Whether an earlier save in it may be replaced.
+        task: What is known of the task (name, kind, labels, metric); None takes what `inject` and `load` know.
+        base: Where the backbone is found; empty for the name that it was loaded by.
+
+    Raises:
+        MethodError: The model carries no architecture.
+        CheckpointError: The folder exists, or cannot be written.
+    """
+    carried = injection_of(model)
+    with staged(Path(directory), overwrite) as stage:
+        write_checkpoint(carried, stage, dict(task or carried.injected.task), base)
+
+
+def load(
+    model: nn.Module | None,
+    directory: str | PathLike[str],
+    *,
+    device: torch.device | str = "cpu",
+    trust_remote_code: bool = False,
+) -> Injection:
+    """Put a saved folder into a model; an error leaves the model as it was.
+
+    Args:
+        model: The backbone that it was saved from, with or without this architecture in it; None loads the backbone
+            by its saved name.
+        directory: A folder of `save`.
+        device: Where a model that is loaded goes.
+        trust_remote_code: Whether code that a hub model brings with it may run.
+
+    Returns:
+        The injection; its `model` is the model.
+
+    Raises:
+        CheckpointError: The folder is not one of `save`, is damaged, or belongs to another model.
+        BackboneError: The backbone cannot be loaded or understood.
+    """
+    checkpoint = read_checkpoint(directory)
+    values = read_tensors(checkpoint)
+    if model is None:
+        loaded = load_base(checkpoint, device=device, trust_remote_code=trust_remote_code)
+        model, backbone = loaded.model, loaded.backbone
+        assert isinstance(model, nn.Module)
+    else:
+        backbone = identify(model)
+    return put(model, backbone, checkpoint, values)
+
+
+def put(model: nn.Module, backbone: Backbone, checkpoint: Checkpoint, values: Mapping[str, torch.Tensor]) -> Injection:
+    """Put what was read from a folder into a model; an error leaves the model as it was.
+
+    Raises:
+        CheckpointError: The folder belongs to another model, or its parts do not belong together.
+    """
+    require_same_model(checkpoint, backbone)
+    require_head(checkpoint, values, model, backbone)
+    fresh = not hasattr(model, NAME)
+    try:
+        done = inject(model, checkpoint.architecture, backbone) if fresh else injection_of(model)
+        if done.architecture != checkpoint.architecture:
+            raise CheckpointError(f"{checkpoint.where}: the model carries another architecture; remove(model) first")
+        set_state(model, values)
+    except MethodError as error:
+        if fresh and hasattr(model, NAME):
+            remove(model)
+        raise CheckpointError(f"{checkpoint.where}: {error}") from error
+    done.injected.task = dict(checkpoint.task)
+    return done
