@@ -21,7 +21,7 @@ _LAZY = {
     "inject": "peftsearch.api",
     "save": "peftsearch.injection.checkpoint",
     "load": "peftsearch.injection.checkpoint",
-    "refit": "peftsearch.refitting",
+    "refit": "peftsearch.study.refitting",
     "remove": "peftsearch.injection.inject",
     "param_groups": "peftsearch.injection.inject",
     "prime": "peftsearch.priming",

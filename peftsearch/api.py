@@ -7,10 +7,10 @@ from torch import nn
 from peftsearch.backbone.anatomy import Backbone
 from peftsearch.design.architecture import Architecture
 from peftsearch.errors import ConfigError
-from peftsearch.found import Source, read_found, require_same_backbone
 from peftsearch.injection.checkpoint import identify
 from peftsearch.injection.inject import Injection
 from peftsearch.injection.inject import inject as inject_architecture
+from peftsearch.study.best import Source, read_found, require_same_backbone
 
 
 def inject(

@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _stored_options(arguments: argparse.Namespace) -> RunOptions:
     """The options of the study that `--resume` without a budget names."""
     from peftsearch.session import read_options
-    from peftsearch.study import SETTINGS
+    from peftsearch.study.folder import SETTINGS
 
     if not arguments.resume:
         raise BudgetError(
@@ -111,7 +111,7 @@ def terminal() -> Console:
 
 def show(what: Path, design: str | None) -> int:
     """`peftsearch show`: the picture, the verdict and the stages of a finished run."""
-    from peftsearch.found import read_best
+    from peftsearch.study.best import read_best
 
     where, best = read_best(what, design)
     _print_best(terminal(), best, Path(where))
@@ -215,7 +215,7 @@ def _tasks() -> list[dict[str, Any]]:
 
 
 def _objectives() -> list[dict[str, Any]]:
-    from peftsearch.objectives import OBJECTIVES
+    from peftsearch.study.objectives import OBJECTIVES
 
     return [
         {"name": o.name, "better": o.direction.removesuffix("imize") + "imum", "unit": o.unit, "what": o.description}

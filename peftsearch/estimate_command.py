@@ -23,9 +23,9 @@ from peftsearch.design.memory import FLOATS, PACKINGS, PLAIN, Memory, Step, bloc
 from peftsearch.design.shares import n_changed
 from peftsearch.errors import BudgetError, ConfigError, unknown_name
 from peftsearch.files import read_yaml
-from peftsearch.found import read_best
 from peftsearch.methods import get_method
 from peftsearch.methods.abilities import count_placed
+from peftsearch.study.best import read_best
 from peftsearch.units import show_bytes
 
 MOST = {"--batch": 1_000_000, "--seq": 10_000_000}

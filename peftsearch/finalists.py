@@ -11,8 +11,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from peftsearch.design.architecture import Architecture
 from peftsearch.design.design import Design
-from peftsearch.samplers.context import INTERRUPTED, KIND, score_of
 from peftsearch.setup import Setup
+from peftsearch.study.trials import INTERRUPTED, KIND, score_of
 
 _FRONT_FACTOR = 3
 """Designs of a front that are confirmed for each one that a search for the score alone would confirm."""

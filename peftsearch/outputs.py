@@ -19,10 +19,10 @@ from peftsearch.design.shares import n_changed
 from peftsearch.design.text import labelled
 from peftsearch.files import plain
 from peftsearch.finalists import Finalist
-from peftsearch.objectives import MEASURES
-from peftsearch.samplers.context import INTERRUPTED, KIND, STAGE, score_of
 from peftsearch.setup import Setup
-from peftsearch.study import StudyFolder
+from peftsearch.study.folder import StudyFolder
+from peftsearch.study.objectives import MEASURES
+from peftsearch.study.trials import INTERRUPTED, KIND, STAGE, score_of
 from peftsearch.tasks.suite import Suite
 from peftsearch.tasks.task import Task
 from peftsearch.verdict import Verdict

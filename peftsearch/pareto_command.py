@@ -22,8 +22,8 @@ from peftsearch.pareto import require_moocore
 from peftsearch.points import read_points
 from peftsearch.report.front_page import front_page
 from peftsearch.report.front_png import front_png
-from peftsearch.storage import storage_faults
-from peftsearch.study import SETTINGS
+from peftsearch.study.folder import SETTINGS
+from peftsearch.study.storage import storage_faults
 
 CSV = "pareto.csv"
 

@@ -22,9 +22,9 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from peftsearch.errors import ConfigError, one_line
-from peftsearch.samplers.context import PLACE, counts
 from peftsearch.samplers.view import StudyView
 from peftsearch.strategy import Strategy
+from peftsearch.study.trials import PLACE, counts
 
 
 def make_pruner(strategy: Strategy) -> BasePruner:

@@ -15,9 +15,9 @@ from peftsearch.design.references import references_of
 from peftsearch.engines.job import Job
 from peftsearch.files import to_yaml, write_atomically, write_state
 from peftsearch.outputs import BEST, make_best, trials_csv
-from peftsearch.samplers.context import score_of
 from peftsearch.setup import Setup
-from peftsearch.study import StudyFolder, state_paths
+from peftsearch.study.folder import StudyFolder, state_paths
+from peftsearch.study.trials import score_of
 from peftsearch.verdict import Candidate, Verdict, hits_of, judge, packed_hits
 
 if TYPE_CHECKING:

@@ -15,15 +15,15 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from peftsearch.claims import OWNER
 from peftsearch.design.baselines import Baseline, baselines_of
 from peftsearch.design.references import Reference, references_of
 from peftsearch.errors import AllTrialsFailed, one_line
 from peftsearch.finalists import Finalist, choose_finalists, not_interrupted
 from peftsearch.progress import Reporter
-from peftsearch.samplers.context import CONSTRAINTS, INTERRUPTED, KIND, PLACE, counted, next_place
 from peftsearch.setup import Setup
-from peftsearch.study import StudyFolder
+from peftsearch.study.claims import OWNER
+from peftsearch.study.folder import StudyFolder
+from peftsearch.study.trials import CONSTRAINTS, INTERRUPTED, KIND, PLACE, counted, next_place
 from peftsearch.trial import TrialRunner, Work
 
 _TRIES_PER_TRIAL = 10

@@ -19,7 +19,7 @@ from peftsearch.progress import Reporter
 from peftsearch.samplers import plan_of
 from peftsearch.schedule import Pause, Schedule
 from peftsearch.setup import Setup
-from peftsearch.study import StudyFolder
+from peftsearch.study.folder import StudyFolder
 from peftsearch.trial import TrialRunner
 from peftsearch.units import format_seconds
 

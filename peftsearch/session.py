@@ -18,8 +18,8 @@ from peftsearch.result import Result, conclude
 from peftsearch.schedule import Schedule
 from peftsearch.search import Driver, LocalDriver, Search
 from peftsearch.setup import Setup, prepare
-from peftsearch.storage import storage_faults
-from peftsearch.study import SETTINGS, StudyFolder, check_settings, fetch_settings, read_settings
+from peftsearch.study.folder import SETTINGS, StudyFolder, check_settings, fetch_settings, read_settings
+from peftsearch.study.storage import storage_faults
 from peftsearch.tasks.suite import Suite
 from peftsearch.trial import TrialRunner
 

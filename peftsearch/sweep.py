@@ -17,8 +17,8 @@ from peftsearch.options import RunOptions
 from peftsearch.progress import Reporter
 from peftsearch.session import run_study
 from peftsearch.setup import Setup, default_name, prepare
-from peftsearch.storage import storage_faults
-from peftsearch.study import check_settings
+from peftsearch.study.folder import check_settings
+from peftsearch.study.storage import storage_faults
 
 _LONGEST_NAME = 80
 """Characters of a made-up name, so that a budget's name fits behind it."""

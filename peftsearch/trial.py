@@ -12,7 +12,6 @@ import torch
 from optuna.storages._heartbeat import get_heartbeat_thread
 from optuna.trial import FrozenTrial, TrialState
 
-from peftsearch.claims import OWNER, release
 from peftsearch.design.architecture import Architecture
 from peftsearch.design.design import Design
 from peftsearch.design.fitting import fit
@@ -22,11 +21,12 @@ from peftsearch.engines.job import Job, Outcome
 from peftsearch.engines.local import LocalEngine
 from peftsearch.errors import BudgetError, MethodError, StudyError, one_line
 from peftsearch.files import write_state
-from peftsearch.objectives import values_of
 from peftsearch.progress import Reporter, TrialLine
-from peftsearch.samplers.context import CONSTRAINTS, REPLICATE, STAGE, score_of
 from peftsearch.setup import Setup
-from peftsearch.study import StudyFolder, state_paths
+from peftsearch.study.claims import OWNER, release
+from peftsearch.study.folder import StudyFolder, state_paths
+from peftsearch.study.objectives import values_of
+from peftsearch.study.trials import CONSTRAINTS, REPLICATE, STAGE, score_of
 from peftsearch.verdict import packed_hits
 
 _COPIED = ("score", "task_scores", "n_head", "loss", "measures", CONSTRAINTS, "violations")

@@ -12,9 +12,9 @@ import peftsearch
 from peftsearch.design.architecture import Architecture
 from peftsearch.design.design import Design
 from peftsearch.errors import ConfigError
-from peftsearch.found import read_found
 from peftsearch.injection.states import read_state, state
-from peftsearch.study import state_paths
+from peftsearch.study.best import read_found
+from peftsearch.study.folder import state_paths
 from tests.runs import call, refused
 
 

@@ -16,7 +16,7 @@ from peftsearch.engines.local import LocalEngine
 from peftsearch.injection.inject import inject
 from peftsearch.injection.states import state
 from peftsearch.measure import Meter, SavedActivations, reference_batch
-from peftsearch.objectives import MEASURES
+from peftsearch.study.objectives import MEASURES
 from peftsearch.tasks import resolve_task
 from peftsearch.tasks.encoding.encode import encode
 from peftsearch.tasks.encoding.encoded import EncodedTexts

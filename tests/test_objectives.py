@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peftsearch.errors import ConfigError
-from peftsearch.objectives import (
+from peftsearch.study.objectives import (
     MEASURES,
     OBJECTIVES,
     Constraints,

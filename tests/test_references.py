@@ -18,11 +18,11 @@ from peftsearch.engines.job import Job
 from peftsearch.engines.local import LocalEngine
 from peftsearch.errors import ConfigError, Diverged
 from peftsearch.injection.in_place import in_place
-from peftsearch.objectives import MEASURES
 from peftsearch.points import read_points
 from peftsearch.report.comparison import confirmed
 from peftsearch.report.provenance import command
 from peftsearch.report.record import read_record
+from peftsearch.study.objectives import MEASURES
 from peftsearch.tasks import resolve_task
 from peftsearch.tasks.encoding.batches import batches
 from peftsearch.tasks.encoding.encode import encode

@@ -173,7 +173,7 @@ class TestBadStudies:
     def test_a_locked_database_is_said(self, place, finished, tmp_path, capsys, monkeypatch):
         """A disk fault in mid-search: one line, exit 2, and what is stored stays."""
         _, model, files = place
-        monkeypatch.setattr("peftsearch.study.open_storage", _broken_storage)
+        monkeypatch.setattr("peftsearch.study.folder.open_storage", _broken_storage)
         assert "disk is full" in refused(capsys, *arguments(model, files, tmp_path / "runs"))
 
     def test_a_full_disk_while_a_state_is_saved(self, args, tmp_path, capsys, monkeypatch):

@@ -10,10 +10,10 @@ import pytest
 import yaml
 from optuna.trial import TrialState
 
-from peftsearch.claims import MAX_LOSSES, OWNER, is_dead, new_owner, release, release_dead
 from peftsearch.errors import StudyError
-from peftsearch.storage import open_storage
-from peftsearch.study import fetch_settings
+from peftsearch.study.claims import MAX_LOSSES, OWNER, is_dead, new_owner, release, release_dead
+from peftsearch.study.folder import fetch_settings
+from peftsearch.study.storage import open_storage
 from tests.runs import arguments, kill_after, refused, start
 
 LONG = ("--search-steps", "60", "--steps", "60")

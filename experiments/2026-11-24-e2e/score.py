@@ -18,7 +18,7 @@ from peftsearch.design.fitting import fit
 from peftsearch.generation import generate, log_likelihoods
 from peftsearch.injection.inject import inject
 from peftsearch.injection.states import read_state, set_state
-from peftsearch.study import confirmed_seeds, state_paths
+from peftsearch.study.folder import confirmed_seeds, state_paths
 from peftsearch.tasks import resolve_task
 from peftsearch.tasks.encoding.encode import encode
 from peftsearch.tasks.text_metrics import bleu, log_likelihood, rouge_l

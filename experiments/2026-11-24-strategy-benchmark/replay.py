@@ -39,8 +39,8 @@ from peftsearch.catalog import shipped
 from peftsearch.design.architecture import Architecture
 from peftsearch.pruners import make_pruner
 from peftsearch.samplers import SamplerContext, make_sampler
-from peftsearch.samplers.context import PLACE, REPLICATE, derived_seed
 from peftsearch.strategy import SearchFidelity, load_strategy
+from peftsearch.study.trials import PLACE, REPLICATE, derived_seed
 
 BUDGETS = (16, 64)
 COLUMNS = ["task", "strategy", "trials", "repetition", "steps", "point", "score"]

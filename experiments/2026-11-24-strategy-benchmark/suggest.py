@@ -27,9 +27,9 @@ from peftsearch.design.feasibility import feasibility
 from peftsearch.design.fitting import fit
 from peftsearch.design.space import load_space
 from peftsearch.samplers import SAMPLERS, SamplerContext, make_sampler
-from peftsearch.samplers.context import REPLICATE, STAGE
 from peftsearch.samplers.nsga2 import NSGA2Sampler
 from peftsearch.samplers.stages import SLOT
+from peftsearch.study.trials import REPLICATE, STAGE
 
 LIMIT_S = 60
 """Processor seconds of a cell, its history apart."""

@@ -11,11 +11,11 @@ from peftsearch.backbone.anatomy import Backbone
 from peftsearch.backbone.load import LoadedBackbone, load_backbone
 from peftsearch.design.architecture import Architecture
 from peftsearch.errors import CheckpointError, MethodError
-from peftsearch.found import Found, read_found, require_same_backbone
 from peftsearch.injection.checkpoint import FACTS, Checkpoint, labels_of, load_base, put, read_checkpoint, read_tensors
 from peftsearch.injection.inject import Injection, inject
 from peftsearch.injection.states import read_state, set_state
-from peftsearch.study import confirmed_seeds, state_paths
+from peftsearch.study.best import Found, read_found, require_same_backbone
+from peftsearch.study.folder import confirmed_seeds, state_paths
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -23,7 +23,6 @@ from peftsearch.backbone.quantised import quantisation_of
 from peftsearch.design.architecture import Architecture
 from peftsearch.errors import CheckpointError, ConfigError, MethodError
 from peftsearch.files import MAX_OUTPUT_BYTES, read_yaml, staged
-
 from peftsearch.injection.inject import NAME, Injection, inject, injection_of, remove
 from peftsearch.injection.shapes import Shapes, fingerprint_shapes, first_mismatch, list_shapes
 from peftsearch.injection.states import read_state, save_state, set_state

@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, create_trial
 
 from peftsearch.report.page import Chart, Item, Section, Text, label
 from peftsearch.report.record import Record, TrialRecord
-from peftsearch.samplers.context import counted
+from peftsearch.study.trials import counted
 
 MIN_TRIALS = 20
 """Below them the best quarter has fewer than the five trials that Optuna asks for."""

@@ -18,9 +18,9 @@ from peftsearch.design.references import REFERENCES
 from peftsearch.design.text import design_line
 from peftsearch.errors import ConfigError, StudyError, one_line
 from peftsearch.files import MAX_OUTPUT_BYTES, read_yaml
-from peftsearch.samplers.context import INTERRUPTED, KIND, STAGE
-from peftsearch.storage import storage_faults
-from peftsearch.study import read_settings
+from peftsearch.study.folder import read_settings
+from peftsearch.study.storage import storage_faults
+from peftsearch.study.trials import INTERRUPTED, KIND, STAGE
 
 _STATES = {
     TrialState.COMPLETE: "complete",

@@ -20,8 +20,9 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from peftsearch.samplers.context import CONSTRAINTS, INTERRUPTED, KIND, SamplerContext, derived_seed, next_place
+from peftsearch.samplers.context import SamplerContext
 from peftsearch.samplers.view import StudyView
+from peftsearch.study.trials import CONSTRAINTS, INTERRUPTED, KIND, derived_seed, next_place
 
 _LOOKED_AT = 300
 """Designs around a proposal that are looked at for one that will do, and then as many drawn at random."""

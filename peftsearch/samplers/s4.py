@@ -37,8 +37,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from peftsearch.design.space import Choice, Dimension
 from peftsearch.errors import ConfigError
-from peftsearch.samplers.context import REPLICATE, STAGE, SamplerContext, StagePlan, counted, derived_seed
+from peftsearch.samplers.context import SamplerContext, StagePlan
 from peftsearch.samplers.stages import SLOT, StageRecord, best, record, unopposed
+from peftsearch.study.trials import REPLICATE, STAGE, counted, derived_seed
 
 _DRAWS = 200
 """Completions drawn in search of one that fits."""

@@ -23,8 +23,9 @@ from peftsearch.design.space import Choice
 from peftsearch.errors import ConfigError
 from peftsearch.knapsack import Scores, fill, worth
 from peftsearch.samplers import evolution, tpe
-from peftsearch.samplers.context import INTERRUPTED, KIND, SamplerContext, derived_seed
+from peftsearch.samplers.context import SamplerContext
 from peftsearch.samplers.per_trial import PerTrialSampler, require_whole
+from peftsearch.study.trials import INTERRUPTED, KIND, derived_seed
 
 STORED = "sensitivity"
 """User attribute of a study: `scores`, a list of [stack, block, method, score], and `designs`, their points."""

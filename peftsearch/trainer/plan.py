@@ -25,14 +25,14 @@ from peftsearch.design.text import labelled
 from peftsearch.errors import ConfigError
 from peftsearch.evaluate import Objective
 from peftsearch.files import plain
-from peftsearch.found import require_same_backbone
 from peftsearch.injection.in_place import in_place, in_place_groups
 from peftsearch.injection.inject import inject, param_groups
 from peftsearch.methods.support import require_methods
 from peftsearch.priming import N_BATCHES as PRIMING_BATCHES
 from peftsearch.priming import needs_priming, prime
-from peftsearch.refitting import refit
 from peftsearch.setup import within_positions
+from peftsearch.study.best import require_same_backbone
+from peftsearch.study.refitting import refit
 from peftsearch.tasks import Task
 from peftsearch.tasks.encoding.batches import batches
 from peftsearch.tasks.encoding.encode import encode

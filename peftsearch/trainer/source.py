@@ -9,8 +9,8 @@ from typing import Any
 
 from peftsearch.errors import MALFORMED, ConfigError, PeftSearchError, TaskError
 from peftsearch.files import read_yaml
-from peftsearch.found import Found, parse_found, read_best
-from peftsearch.study import SETTINGS
+from peftsearch.study.best import Found, parse_found, read_best
+from peftsearch.study.folder import SETTINGS
 from peftsearch.tasks import EMBEDDED, Task, resolve_task
 from peftsearch.trainer.options import TrainOptions
 

@@ -10,7 +10,7 @@ from peftsearch.design.baselines import usable_methods
 from peftsearch.design.budget import parse_budget
 from peftsearch.design.space import load_space
 from peftsearch.samplers import SamplerContext, make_sampler
-from peftsearch.samplers.context import INTERRUPTED, REPLICATE
+from peftsearch.study.trials import INTERRUPTED, REPLICATE
 from tests.anatomies import bert_like
 
 SPACE = load_space("s4")

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from peftsearch.design.space import load_space
 from peftsearch.errors import ConfigError
 from peftsearch.samplers import make_sampler, plan_of
-from peftsearch.samplers.context import REPLICATE, STAGE
 from peftsearch.samplers.s4 import apportion
+from peftsearch.study.trials import REPLICATE, STAGE
 from tests.samplers.driving import SPACE, asked, context, interrupt, run, value_of
 
 

@@ -13,9 +13,9 @@ from peftsearch.design.space import load_space
 from peftsearch.errors import ConfigError
 from peftsearch.knapsack import worth
 from peftsearch.samplers import SAMPLERS, make_sampler, require_objectives, supports_objectives
-from peftsearch.samplers.context import CONSTRAINTS, KIND
 from peftsearch.samplers.evolution import ranked
 from peftsearch.samplers.sensitivity import STORED
+from peftsearch.study.trials import CONSTRAINTS, KIND
 from tests.samplers.driving import (
     BACKBONE,
     BUDGET,

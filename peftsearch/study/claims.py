@@ -20,7 +20,7 @@ import optuna
 import psutil
 from optuna.trial import FrozenTrial, TrialState
 
-from peftsearch.samplers.context import INTERRUPTED
+from peftsearch.study.trials import INTERRUPTED
 
 OWNER = "owner"
 """User attribute of a trial: who runs it."""

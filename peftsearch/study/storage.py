@@ -18,8 +18,8 @@ from filelock import FileLock
 from sqlalchemy import text
 from sqlalchemy.engine import URL, Engine, make_url
 
-from peftsearch.claims import GRACE_S, HEARTBEAT_S
 from peftsearch.errors import ConfigError, StudyError, one_line
+from peftsearch.study.claims import GRACE_S, HEARTBEAT_S
 
 _SQLITE_WAIT_S = 60
 """Seconds that a process waits for another one's write."""

@@ -22,10 +22,10 @@ from filelock import FileLock, Timeout
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 
-from peftsearch.claims import new_owner, release_dead
 from peftsearch.errors import ConfigError, StudyError, one_line
 from peftsearch.files import read_yaml, to_yaml, write_atomically
-from peftsearch.storage import (
+from peftsearch.study.claims import new_owner, release_dead
+from peftsearch.study.storage import (
     claim_lock,
     open_storage,
     own_url,

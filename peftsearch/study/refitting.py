@@ -11,7 +11,7 @@ from peftsearch.design.budget import Budget, parse_budget
 from peftsearch.design.design import Design
 from peftsearch.design.fitting import fit
 from peftsearch.errors import ConfigError
-from peftsearch.found import Source, read_found
+from peftsearch.study.best import Source, read_found
 
 if TYPE_CHECKING:
     from torch import nn
