@@ -121,7 +121,7 @@ def show(what: Path, design: str | None) -> int:
 def _print_best(console: Console, best: Mapping[str, Any], path: Path, stages: bool = True) -> None:
     """The drawing of a design, and what the run came to; of another design than the pick, that it is none."""
     from peftsearch.design.text import picture
-    from peftsearch.schedule import stage_line
+    from peftsearch.samplers.stages import stage_line
 
     try:
         architecture = Architecture.from_dict(best["architecture"])
@@ -188,7 +188,7 @@ def _spaces() -> list[dict[str, Any]]:
 
 
 def _strategies() -> list[dict[str, Any]]:
-    from peftsearch.strategy import load_strategy
+    from peftsearch.samplers.strategy import load_strategy
 
     found = {name: load_strategy(name) for name in shipped("strategies")}
     return [

@@ -14,7 +14,7 @@ from peftsearch.design.space import Choice, DesignSpace, Dimension
 from peftsearch.files import plain
 from peftsearch.methods import METHODS
 from peftsearch.options import RunOptions
-from peftsearch.strategy import Strategy
+from peftsearch.samplers.strategy import Strategy
 from peftsearch.study.storage import without_password
 from peftsearch.training import TrainingSettings
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 from peftsearch.design.references import parse_references
 from peftsearch.errors import ConfigError, one_line, unknown_name
-from peftsearch.strategy import Strategy, load_strategy
+from peftsearch.samplers.strategy import Strategy, load_strategy
 from peftsearch.training import TrainingSettings
 
 ENGINES = ("local", "ray")

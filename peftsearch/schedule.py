@@ -20,6 +20,7 @@ from peftsearch.design.references import Reference, references_of
 from peftsearch.errors import AllTrialsFailed, one_line
 from peftsearch.finalists import Finalist, choose_finalists, not_interrupted
 from peftsearch.progress import Reporter
+from peftsearch.samplers.stages import stage_line
 from peftsearch.setup import Setup
 from peftsearch.study.claims import OWNER
 from peftsearch.study.folder import StudyFolder
@@ -234,20 +235,6 @@ def require_scores(study: optuna.Study, folder: StudyFolder) -> None:
 def _excess(trial: FrozenTrial) -> float:
     """How far a trial is beyond the limits."""
     return float(sum(max(0.0, value) for value in trial.user_attrs[CONSTRAINTS]))
-
-
-def stage_line(stage: dict[str, Any]) -> str:
-    """A closed stage in one line."""
-    tried = [c for c in stage["choices"] if c["n"]]
-    scores = ", ".join(
-        f"{c['choice']} {c['mean']:.4f}" + (f" ± {c['standard_error']:.4f}" if c["standard_error"] is not None else "")
-        for c in sorted(tried, key=lambda c: -c["mean"])
-    )
-    if not tried:
-        return f"{stage['stage']}: {stage['why']}"
-    least, most = min(c["n"] for c in tried), max(c["n"] for c in tried)
-    n = f" (n={most} each: {scores})" if least == most else f" (n={least} to {most}: {scores})"
-    return f"{stage['stage']}: {stage['chosen']}, {stage['why']}{n}"
 
 
 def _running(study: optuna.Study) -> bool:

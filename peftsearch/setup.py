@@ -21,9 +21,9 @@ from peftsearch.identity import study_settings
 from peftsearch.methods import get_method
 from peftsearch.methods.support import require_methods
 from peftsearch.options import RunOptions, check_options, strategy_of, training_of
-from peftsearch.pruners import make_pruner
 from peftsearch.samplers import SamplerContext, make_sampler, require_objectives
-from peftsearch.strategy import Strategy
+from peftsearch.samplers.pruners import make_pruner
+from peftsearch.samplers.strategy import Strategy
 from peftsearch.study.objectives import Constraints, Objective, parse_constraints, parse_objectives
 from peftsearch.training import TrainingSettings
 

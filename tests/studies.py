@@ -18,7 +18,7 @@ from peftsearch.design.space import load_space
 from peftsearch.files import plain, to_yaml
 from peftsearch.options import RunOptions
 from peftsearch.samplers.stages import ChoiceRecord, StageRecord
-from peftsearch.strategy import load_strategy
+from peftsearch.samplers.strategy import load_strategy
 from peftsearch.training import TrainingSettings
 
 METHODS = ("adapter", "prefix", "bitfit", "lora")

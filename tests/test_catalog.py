@@ -5,7 +5,7 @@ from peftsearch.catalog import load_entry, shipped
 from peftsearch.design.space import load_space
 from peftsearch.errors import ConfigError
 from peftsearch.files import parse_yaml, read_yaml
-from peftsearch.strategy import load_strategy
+from peftsearch.samplers.strategy import load_strategy
 
 BOMB = b"a: &a [x,x]\nb: &b [*a,*a]\nc: [*b,*b]\n"
 

@@ -11,8 +11,8 @@ from peftsearch.design.baselines import S4_PAPER
 from peftsearch.design.budget import Budget, parse_budget
 from peftsearch.design.fitting import fit
 from peftsearch.errors import BudgetError
-from peftsearch.knapsack import fill, predict, worth
 from peftsearch.methods import METHODS
+from peftsearch.samplers.knapsack import fill, predict, worth
 from tests.anatomies import bert_like
 
 TINY = bert_like(n_blocks=2, d=24, d_ff=48, n_params=10_000)

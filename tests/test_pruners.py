@@ -8,8 +8,8 @@ from optuna.trial import TrialState
 
 from peftsearch.engines.local import evaluation_steps
 from peftsearch.errors import ConfigError
-from peftsearch.pruners import Hyperband, make_pruner
-from peftsearch.strategy import PRUNERS, Strategy, load_strategy
+from peftsearch.samplers.pruners import Hyperband, make_pruner
+from peftsearch.samplers.strategy import PRUNERS, Strategy, load_strategy
 from peftsearch.study.trials import INTERRUPTED, KIND
 
 STEPS = evaluation_steps(50, 4)[:-1]

@@ -12,10 +12,10 @@ from peftsearch.design.baselines import uniform
 from peftsearch.engines.job import Outcome
 from peftsearch.errors import StudyError
 from peftsearch.finalists import choose_finalists
-from peftsearch.pruners import make_pruner
 from peftsearch.samplers import make_sampler
+from peftsearch.samplers.pruners import make_pruner
+from peftsearch.samplers.strategy import load_strategy
 from peftsearch.schedule import Pause, Schedule, _again
-from peftsearch.strategy import load_strategy
 from peftsearch.study.claims import OWNER, new_owner, release, release_dead
 from peftsearch.study.folder import StudyFolder, fetch_settings
 from peftsearch.study.objectives import Constraints, parse_objectives

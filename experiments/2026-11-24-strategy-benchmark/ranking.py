@@ -17,7 +17,7 @@ import pandas as pd
 from recorded import HERE, TASKS, Measured, Table, load_measured, load_table
 from scipy.stats import spearmanr
 
-from peftsearch.knapsack import worth
+from peftsearch.samplers.knapsack import worth
 
 SEEN = 68
 """The form of the sensitivity score was chosen on so many designs at most, the first of the drawn order."""

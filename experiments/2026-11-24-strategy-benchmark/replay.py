@@ -37,9 +37,9 @@ from table_space import SPACE
 
 from peftsearch.catalog import shipped
 from peftsearch.design.architecture import Architecture
-from peftsearch.pruners import make_pruner
 from peftsearch.samplers import SamplerContext, make_sampler
-from peftsearch.strategy import SearchFidelity, load_strategy
+from peftsearch.samplers.pruners import make_pruner
+from peftsearch.samplers.strategy import SearchFidelity, load_strategy
 from peftsearch.study.trials import PLACE, REPLICATE, derived_seed
 
 BUDGETS = (16, 64)

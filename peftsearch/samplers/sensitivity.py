@@ -21,9 +21,9 @@ from peftsearch.design.architecture import Architecture
 from peftsearch.design.fitting import fit
 from peftsearch.design.space import Choice
 from peftsearch.errors import ConfigError
-from peftsearch.knapsack import Scores, fill, worth
 from peftsearch.samplers import evolution, tpe
 from peftsearch.samplers.context import SamplerContext
+from peftsearch.samplers.knapsack import Scores, fill, worth
 from peftsearch.samplers.per_trial import PerTrialSampler, require_whole
 from peftsearch.study.trials import INTERRUPTED, KIND, derived_seed
 

@@ -99,3 +99,17 @@ def best(record: StageRecord) -> Choice:
         return drawn[0].choice
     fewest = min(c.n_failed for c in scored)
     return max((c for c in scored if c.n_failed == fewest), key=lambda c: c.mean or 0.0).choice
+
+
+def stage_line(stage: dict[str, Any]) -> str:
+    """A closed stage in one line."""
+    tried = [c for c in stage["choices"] if c["n"]]
+    scores = ", ".join(
+        f"{c['choice']} {c['mean']:.4f}" + (f" ± {c['standard_error']:.4f}" if c["standard_error"] is not None else "")
+        for c in sorted(tried, key=lambda c: -c["mean"])
+    )
+    if not tried:
+        return f"{stage['stage']}: {stage['why']}"
+    least, most = min(c["n"] for c in tried), max(c["n"] for c in tried)
+    n = f" (n={most} each: {scores})" if least == most else f" (n={least} to {most}: {scores})"
+    return f"{stage['stage']}: {stage['chosen']}, {stage['why']}{n}"

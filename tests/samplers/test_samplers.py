@@ -11,9 +11,9 @@ from peftsearch.design.baselines import S4_PAPER
 from peftsearch.design.fitting import fit
 from peftsearch.design.space import load_space
 from peftsearch.errors import ConfigError
-from peftsearch.knapsack import worth
 from peftsearch.samplers import SAMPLERS, make_sampler, require_objectives, supports_objectives
 from peftsearch.samplers.evolution import ranked
+from peftsearch.samplers.knapsack import worth
 from peftsearch.samplers.sensitivity import STORED
 from peftsearch.study.trials import CONSTRAINTS, KIND
 from tests.samplers.driving import (

@@ -22,8 +22,8 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from peftsearch.errors import ConfigError, one_line
+from peftsearch.samplers.strategy import Strategy
 from peftsearch.samplers.view import StudyView
-from peftsearch.strategy import Strategy
 from peftsearch.study.trials import PLACE, counts
 
 

@@ -49,7 +49,7 @@ class Strategy:
     sampler_settings: Mapping[str, Any] = field(default_factory=dict)
     """Keyword arguments of the sampler."""
     pruner: str = "none"
-    """One of `PRUNERS`; what they do is in `peftsearch.pruners`."""
+    """One of `PRUNERS`; what they do is in `peftsearch.samplers.pruners`."""
     pruner_settings: Mapping[str, Any] = field(default_factory=dict)
     """Keyword arguments of the pruner."""
     trials: int = 16
