@@ -24,7 +24,7 @@ _LAZY = {
     "refit": "peftsearch.study.refitting",
     "remove": "peftsearch.injection.inject",
     "param_groups": "peftsearch.injection.inject",
-    "prime": "peftsearch.priming",
+    "prime": "peftsearch.engine.priming",
     "extra_loss": "peftsearch.injection.extra_loss",
     "reduce": "peftsearch.injection.reducing",
     "save_state": "peftsearch.injection.states",

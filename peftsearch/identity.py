@@ -11,12 +11,12 @@ from peftsearch.backbone.anatomy import Backbone
 from peftsearch.design.baselines import SINGLE_METHODS
 from peftsearch.design.budget import Budget
 from peftsearch.design.space import Choice, DesignSpace, Dimension
+from peftsearch.engine.settings import TrainingSettings
 from peftsearch.files import plain
 from peftsearch.methods import METHODS
 from peftsearch.options import RunOptions
 from peftsearch.samplers.strategy import Strategy
 from peftsearch.study.storage import without_password
-from peftsearch.training import TrainingSettings
 
 if TYPE_CHECKING:
     from peftsearch.tasks.suite import Suite

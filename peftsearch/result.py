@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from peftsearch.comparison import Row, Scores, make_rows, reference_rows
 from peftsearch.design.references import references_of
-from peftsearch.engines.job import Job
+from peftsearch.engine.job import Job
 from peftsearch.files import to_yaml, write_atomically, write_state
 from peftsearch.outputs import BEST, make_best, trials_csv
 from peftsearch.setup import Setup
@@ -21,7 +21,7 @@ from peftsearch.study.trials import score_of
 from peftsearch.verdict import Candidate, Verdict, hits_of, judge, packed_hits
 
 if TYPE_CHECKING:
-    from peftsearch.engines.local import LocalEngine
+    from peftsearch.engine.local import LocalEngine
     from peftsearch.finalists import Finalist
 
 

@@ -12,7 +12,7 @@ from typing import Protocol
 from optuna.trial import TrialState
 
 from peftsearch.design.design import Design
-from peftsearch.engines.local import LocalEngine
+from peftsearch.engine.local import LocalEngine
 from peftsearch.errors import one_line
 from peftsearch.finalists import Finalist, n_of_front
 from peftsearch.progress import Reporter

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from peftsearch.engines.local import LocalEngine
+from peftsearch.engine.local import LocalEngine
 from peftsearch.errors import ConfigError, StudyError
 from peftsearch.options import RunOptions
 from peftsearch.outputs import BEST

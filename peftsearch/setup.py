@@ -16,6 +16,7 @@ from peftsearch.design.memory import MemoryLimit
 from peftsearch.design.references import Reference, make_reference, notes_on, parse_references, require_blocks
 from peftsearch.design.space import DesignSpace, SearchSpace, load_space
 from peftsearch.design.text import space_notes
+from peftsearch.engine.settings import TrainingSettings
 from peftsearch.errors import BudgetError, ConfigError
 from peftsearch.identity import study_settings
 from peftsearch.methods import get_method
@@ -25,7 +26,6 @@ from peftsearch.samplers import SamplerContext, make_sampler, require_objectives
 from peftsearch.samplers.pruners import make_pruner
 from peftsearch.samplers.strategy import Strategy
 from peftsearch.study.objectives import Constraints, Objective, parse_constraints, parse_objectives
-from peftsearch.training import TrainingSettings
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
@@ -242,7 +242,7 @@ def _budget(options: RunOptions, loaded: LoadedBackbone) -> Budget:
 
 def _memory_limit(constraints: Constraints, loaded: LoadedBackbone) -> MemoryLimit | None:
     from peftsearch.backbone.load import n_head_params
-    from peftsearch.measure import stored_bytes
+    from peftsearch.engine.measure import stored_bytes
 
     if constraints.max_memory_bytes is None:
         return None
@@ -271,8 +271,8 @@ def _sensitivity(
 ) -> dict[tuple[str, int, str], float]:
     """Scores of all usable methods on all blocks, from a few training batches of each task; means over the tasks."""
     from peftsearch.backbone.heads import make_heads, wearing
-    from peftsearch.evaluate import Objective
-    from peftsearch.sensitivity import N_BATCHES, measure
+    from peftsearch.engine.saliency import N_BATCHES, measure
+    from peftsearch.engine.scoring import Scorer
     from peftsearch.tasks.encoding.batches import batches
 
     heads = make_heads(loaded, [task.num_labels for task in suite.tasks])
@@ -283,7 +283,7 @@ def _sensitivity(
                 loaded,
                 usable_methods(loaded.backbone),
                 list(batches(data.train, training.batch_size, seed=options.seed, steps=N_BATCHES)),
-                loss_of=Objective(task).loss,
+                loss_of=Scorer(task).loss,
                 seed=options.seed,
                 device=device,
                 autocast=autocast,

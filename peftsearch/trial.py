@@ -17,8 +17,8 @@ from peftsearch.design.design import Design
 from peftsearch.design.fitting import fit
 from peftsearch.design.references import FULL_LEARNING_RATE, Reference
 from peftsearch.design.text import design_line
-from peftsearch.engines.job import Job, Outcome
-from peftsearch.engines.local import LocalEngine
+from peftsearch.engine.job import Job, Outcome
+from peftsearch.engine.local import LocalEngine
 from peftsearch.errors import BudgetError, MethodError, StudyError, one_line
 from peftsearch.files import write_state
 from peftsearch.progress import Reporter, TrialLine

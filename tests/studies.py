@@ -15,11 +15,11 @@ from peftsearch.design.architecture import Architecture, Placement
 from peftsearch.design.design import Design
 from peftsearch.design.grouping import group_of_blocks
 from peftsearch.design.space import load_space
+from peftsearch.engine.settings import TrainingSettings
 from peftsearch.files import plain, to_yaml
 from peftsearch.options import RunOptions
 from peftsearch.samplers.stages import ChoiceRecord, StageRecord
 from peftsearch.samplers.strategy import load_strategy
-from peftsearch.training import TrainingSettings
 
 METHODS = ("adapter", "prefix", "bitfit", "lora")
 N_BLOCKS = 6

@@ -11,17 +11,17 @@ from torch import nn
 from peftsearch.backbone.detect import detect
 from peftsearch.backbone.load import load_backbone
 from peftsearch.design.architecture import Architecture
-from peftsearch.engines.job import Job
-from peftsearch.engines.local import LocalEngine
+from peftsearch.engine.job import Job
+from peftsearch.engine.local import LocalEngine
+from peftsearch.engine.measure import Meter, SavedActivations, reference_batch
+from peftsearch.engine.settings import TrainingSettings
 from peftsearch.injection.inject import inject
 from peftsearch.injection.states import state
-from peftsearch.measure import Meter, SavedActivations, reference_batch
 from peftsearch.study.objectives import MEASURES
 from peftsearch.tasks import resolve_task
 from peftsearch.tasks.encoding.encode import encode
 from peftsearch.tasks.encoding.encoded import EncodedTexts
 from peftsearch.tasks.suite import Suite
-from peftsearch.training import TrainingSettings
 from tests.methods import available, disturb, make, place
 from tests.tiny import TEXT_FAMILIES, outline
 

@@ -14,8 +14,8 @@ from peftsearch.backbone.quantised import packing_tensors
 from peftsearch.design.architecture import Architecture, Placement
 from peftsearch.design.memory import FLOATS, PACKINGS, MemoryLimit, Step, blocks_passed, estimate, hidden_state_bytes
 from peftsearch.design.memory import weight_bytes as bytes_of
+from peftsearch.engine.measure import stored_bytes
 from peftsearch.injection.inject import inject
-from peftsearch.measure import stored_bytes
 from tests import quantised
 from tests.anatomies import bert_like
 from tests.methods import available, make, place

@@ -7,7 +7,7 @@ from peftsearch.design.budget import parse_budget
 from peftsearch.design.design import Design
 from peftsearch.design.fitting import fit
 from peftsearch.design.memory import MemoryLimit
-from peftsearch.measure import stored_bytes
+from peftsearch.engine.measure import stored_bytes
 from tests.runs import call, refused, study
 
 

@@ -6,7 +6,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from peftsearch.engines.local import evaluation_steps
+from peftsearch.engine.local import evaluation_steps
 from peftsearch.errors import ConfigError
 from peftsearch.samplers.pruners import Hyperband, make_pruner
 from peftsearch.samplers.strategy import PRUNERS, Strategy, load_strategy

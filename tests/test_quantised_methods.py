@@ -11,9 +11,9 @@ import torch
 import yaml
 
 from peftsearch.backbone.quantised import dequantise, packing_tensors, quantised_maps
+from peftsearch.engine.measure import SavedActivations
 from peftsearch.injection.inject import inject, param_groups, remove
 from peftsearch.injection.merging import merged
-from peftsearch.measure import SavedActivations
 from peftsearch.methods import METHODS
 from tests.methods import available, disturb, place, settle
 from tests.quantised import CONFIGS, evaluate, load, save, step

@@ -14,8 +14,10 @@ from torch.nn.functional import cross_entropy
 from peftsearch.backbone.detect import detect
 from peftsearch.backbone.load import LoadedBackbone, load_backbone, reset_head
 from peftsearch.design.references import FULL_LEARNING_RATE, make_reference, parse_references
-from peftsearch.engines.job import Job
-from peftsearch.engines.local import LocalEngine
+from peftsearch.engine.job import Job
+from peftsearch.engine.local import LocalEngine
+from peftsearch.engine.loop import rate_factor
+from peftsearch.engine.settings import TrainingSettings
 from peftsearch.errors import ConfigError, Diverged
 from peftsearch.injection.in_place import in_place
 from peftsearch.points import read_points
@@ -28,7 +30,6 @@ from peftsearch.tasks.encoding.batches import batches
 from peftsearch.tasks.encoding.encode import encode
 from peftsearch.tasks.suite import Suite
 from peftsearch.tasks.task import Split, Task
-from peftsearch.training import TrainingSettings, rate_factor
 from tests.generators import save_generator, save_pairs
 from tests.runs import arguments, call, kill_after, refused, save_task, start, story, study
 from tests.tiny import FAMILIES, tiny_input

@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 
 from peftsearch.design.architecture import Architecture
 from peftsearch.design.design import Design
-from peftsearch.engines.local import LocalEngine
+from peftsearch.engine.local import LocalEngine
 from peftsearch.errors import Diverged
 from peftsearch.study.objectives import MEASURES
 from tests.runs import arguments, call, kill_after, refused, save_model, start, story, study

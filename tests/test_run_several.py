@@ -12,12 +12,12 @@ from peftsearch.design.baselines import baselines_of
 from peftsearch.design.budget import Budget
 from peftsearch.design.fitting import fit
 from peftsearch.design.space import load_space
-from peftsearch.engines.job import Job
-from peftsearch.engines.local import LocalEngine
+from peftsearch.engine.job import Job
+from peftsearch.engine.local import LocalEngine
+from peftsearch.engine.settings import TrainingSettings
 from peftsearch.tasks.encoding.encode import encode
 from peftsearch.tasks.suite import Suite
 from peftsearch.tasks.task import Split, Task
-from peftsearch.training import TrainingSettings
 from peftsearch.verdict import hits_of, packed_hits
 from tests.runs import arguments, call, refused, story, study
 

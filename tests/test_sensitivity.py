@@ -7,9 +7,9 @@ from torch.nn import functional
 from peftsearch.backbone.detect import detect
 from peftsearch.backbone.load import LoadedBackbone, reset_head
 from peftsearch.design.baselines import usable_methods
+from peftsearch.engine.saliency import measure
 from peftsearch.methods import METHODS
 from peftsearch.methods.abilities import is_placed
-from peftsearch.sensitivity import measure
 from tests.tiny import FAMILIES, tiny_input
 
 CPU = torch.device("cpu")

@@ -12,14 +12,15 @@ from peftsearch.design.baselines import baselines_of
 from peftsearch.design.budget import Budget
 from peftsearch.design.fitting import fit
 from peftsearch.design.space import load_space
-from peftsearch.engines.job import Job
-from peftsearch.engines.local import LocalEngine, evaluation_steps
+from peftsearch.engine.job import Job
+from peftsearch.engine.local import LocalEngine, evaluation_steps
+from peftsearch.engine.loop import rate_factor, train
+from peftsearch.engine.scoring import Scorer
+from peftsearch.engine.settings import TrainingSettings
 from peftsearch.errors import ConfigError, Diverged
-from peftsearch.evaluate import Objective
 from peftsearch.tasks import resolve_task
 from peftsearch.tasks.encoding.encode import encode
 from peftsearch.tasks.suite import Suite
-from peftsearch.training import TrainingSettings, rate_factor, train
 from tests.runs import save_model, save_task
 
 CPU = torch.device("cpu")
@@ -206,7 +207,7 @@ def test_regression_standardises_its_target(tmp_path):
     lines = [f"w{i % 30} film w{i % 7},{1.7e9 + 50 * (i % 30)}" for i in range(120)]  # an offset that float32 loses
     (tmp_path / "t.csv").write_text("text,score\n" + "\n".join(lines) + "\n")
     task = resolve_task(train=tmp_path / "t.csv", kind="regression")
-    objective = Objective(task)
+    objective = Scorer(task)
     targets = encode(task, _Words()).train.collate(list(range(len(task.train))))["labels"]
     standardised = ((targets - targets.mean()) / targets.std(correction=0)).float()
     assert float(objective.loss(standardised[:, None], targets)) == pytest.approx(0, abs=1e-9)

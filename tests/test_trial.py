@@ -9,7 +9,7 @@ import sqlalchemy
 from optuna.trial import TrialState
 
 from peftsearch.design.baselines import uniform
-from peftsearch.engines.job import Outcome
+from peftsearch.engine.job import Outcome
 from peftsearch.errors import StudyError
 from peftsearch.finalists import choose_finalists
 from peftsearch.samplers import make_sampler

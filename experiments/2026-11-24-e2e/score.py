@@ -15,7 +15,7 @@ from peftsearch.backbone.load import load_backbone
 from peftsearch.design.budget import parse_budget
 from peftsearch.design.design import Design
 from peftsearch.design.fitting import fit
-from peftsearch.generation import generate, log_likelihoods
+from peftsearch.engine.generation import generate, log_likelihoods
 from peftsearch.injection.inject import inject
 from peftsearch.injection.states import read_state, set_state
 from peftsearch.study.folder import confirmed_seeds, state_paths

@@ -20,12 +20,12 @@ from peftsearch.design.baselines import baselines_of
 from peftsearch.design.budget import parse_budget
 from peftsearch.design.fitting import fit
 from peftsearch.design.space import load_space
-from peftsearch.engines.job import Job
-from peftsearch.engines.local import LocalEngine
+from peftsearch.engine.job import Job
+from peftsearch.engine.local import LocalEngine
+from peftsearch.engine.settings import TrainingSettings
 from peftsearch.tasks import load_embedded
 from peftsearch.tasks.encoding.encode import encode
 from peftsearch.tasks.suite import Suite
-from peftsearch.training import TrainingSettings
 
 BUDGET = "0.1%"
 STEPS = {"sentiment": 120, "acceptability": 300, "entailment": 200}

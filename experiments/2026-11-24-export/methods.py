@@ -24,9 +24,9 @@ import peftsearch
 from peftsearch.backbone import load_backbone
 from peftsearch.cli import main
 from peftsearch.design.architecture import Architecture, Placement
+from peftsearch.engine.priming import prime
 from peftsearch.methods import METHODS
 from peftsearch.methods.abilities import ModelWide, count_placed
-from peftsearch.priming import prime
 
 HYBRIDS = {
     "krona of square factors": {"krona": 3},

@@ -46,8 +46,8 @@ def measure(setting: dict) -> dict:
     from peftsearch.design.budget import parse_budget
     from peftsearch.design.fitting import fit
     from peftsearch.design.memory import ADAM_STATES, Step, blocks_passed, estimate
+    from peftsearch.engine.measure import SavedActivations, stored_bytes
     from peftsearch.injection.inject import inject
-    from peftsearch.measure import SavedActivations, stored_bytes
 
     torch.set_num_threads(1)
     loaded = load_backbone(None, num_labels=LABELS)

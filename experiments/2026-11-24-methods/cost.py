@@ -23,18 +23,19 @@ from peftsearch.design.baselines import uniform
 from peftsearch.design.budget import parse_budget
 from peftsearch.design.fitting import fit, smallest_budget
 from peftsearch.design.shares import n_changed
-from peftsearch.engines.job import Job
-from peftsearch.engines.local import LocalEngine
+from peftsearch.engine.job import Job
+from peftsearch.engine.local import LocalEngine
+from peftsearch.engine.loop import train
+from peftsearch.engine.priming import prime
+from peftsearch.engine.scoring import Scorer
+from peftsearch.engine.settings import TrainingSettings
 from peftsearch.errors import PeftSearchError
-from peftsearch.evaluate import Objective
 from peftsearch.injection.inject import inject, param_groups
 from peftsearch.methods import METHODS
-from peftsearch.priming import prime
 from peftsearch.tasks import load_embedded
 from peftsearch.tasks.encoding.batches import batches
 from peftsearch.tasks.encoding.encode import encode
 from peftsearch.tasks.suite import Suite
-from peftsearch.training import TrainingSettings, train
 
 CPU = torch.device("cpu")
 SETTINGS = TrainingSettings()
@@ -51,7 +52,7 @@ def main() -> None:
     loaded = load_backbone("demo", num_labels=task.num_labels, device=CPU)
     data = encode(task, loaded.tokenizer, SETTINGS.max_length)
     engine = LocalEngine(loaded, Suite(tasks=(task,)), [data], SETTINGS, CPU, None)
-    backbone, loss_of = loaded.backbone, Objective(task).loss
+    backbone, loss_of = loaded.backbone, Scorer(task).loss
 
     def sized(name):
         budget = parse_budget(a.budget, backbone.n_params)

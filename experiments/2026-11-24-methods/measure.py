@@ -26,14 +26,14 @@ from peftsearch.design.budget import parse_budget
 from peftsearch.design.fitting import fit
 from peftsearch.design.references import FULL_LEARNING_RATE, make_reference
 from peftsearch.design.shares import n_changed
-from peftsearch.engines.job import Job
-from peftsearch.engines.local import LocalEngine
+from peftsearch.engine.job import Job
+from peftsearch.engine.local import LocalEngine
+from peftsearch.engine.settings import TrainingSettings
 from peftsearch.errors import Diverged, PeftSearchError
 from peftsearch.methods import METHODS
 from peftsearch.tasks import resolve_task
 from peftsearch.tasks.encoding.encode import encode
 from peftsearch.tasks.suite import Suite
-from peftsearch.training import TrainingSettings
 
 KEY = ("task", "method", "budget", "scale", "seed", "steps")
 FIELDS = (*KEY, "n_params", "n_changed", "score", "loss", "train_cpu_s", "reason")

@@ -21,12 +21,12 @@ from peftsearch.design.baselines import S4_PAPER
 from peftsearch.design.budget import parse_budget
 from peftsearch.design.design import Design
 from peftsearch.design.fitting import fit
-from peftsearch.engines.job import Job
-from peftsearch.engines.local import LocalEngine
+from peftsearch.engine.job import Job
+from peftsearch.engine.local import LocalEngine
+from peftsearch.engine.settings import TrainingSettings
 from peftsearch.tasks import load_embedded
 from peftsearch.tasks.encoding.encode import encode
 from peftsearch.tasks.suite import Suite
-from peftsearch.training import TrainingSettings
 
 STEPS = 50
 LORA = Design(grouping="uniform", allocation=(1.0,), methods=(("lora",),))

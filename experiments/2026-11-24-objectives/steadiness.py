@@ -16,9 +16,9 @@ from peftsearch.backbone.load import load_backbone
 from peftsearch.design.budget import parse_budget
 from peftsearch.design.design import Design
 from peftsearch.design.fitting import fit
+from peftsearch.engine.measure import ROUNDS, Meter
 from peftsearch.injection.inject import inject
 from peftsearch.injection.merging import merged
-from peftsearch.measure import ROUNDS, Meter
 from peftsearch.tasks import load_embedded
 from peftsearch.tasks.encoding.encode import encode
 

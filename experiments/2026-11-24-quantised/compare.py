@@ -9,13 +9,13 @@ import torch
 from peftsearch.backbone.load import load_backbone
 from peftsearch.backbone.quantised import packing_tensors
 from peftsearch.design.architecture import Architecture, Placement
-from peftsearch.engines.job import Job
-from peftsearch.engines.local import LocalEngine
+from peftsearch.engine.job import Job
+from peftsearch.engine.local import LocalEngine
+from peftsearch.engine.settings import TrainingSettings
 from peftsearch.methods import METHODS
 from peftsearch.tasks import resolve_task
 from peftsearch.tasks.encoding.encode import encode
 from peftsearch.tasks.suite import Suite
-from peftsearch.training import TrainingSettings
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--steps", type=int, default=100)

@@ -32,14 +32,15 @@ from peftsearch.design.baselines import S4_PAPER
 from peftsearch.design.budget import parse_budget
 from peftsearch.design.design import Design
 from peftsearch.design.fitting import fit
-from peftsearch.engines.job import Job
-from peftsearch.engines.local import LocalEngine
+from peftsearch.engine.job import Job
+from peftsearch.engine.local import LocalEngine
+from peftsearch.engine.loop import _step, train
+from peftsearch.engine.settings import TrainingSettings
 from peftsearch.injection.inject import inject, param_groups, remove
 from peftsearch.methods import get_method
 from peftsearch.tasks import Task, load_embedded, resolve_task
 from peftsearch.tasks.encoding.encode import encode
 from peftsearch.tasks.suite import Suite
-from peftsearch.training import TrainingSettings, _step, train
 
 CPU = torch.device("cpu")
 SETTINGS = TrainingSettings()
@@ -183,7 +184,7 @@ def fitted(design: Design, loaded: LoadedBackbone) -> Architecture:
 
 
 def stepper(model: torch.nn.Module, groups: list[dict], batch: dict[str, torch.Tensor]) -> Callable[[], None]:
-    """A training step with an AdamW of its own: the body of the loop of `peftsearch.training.train`, for both sides."""
+    """A training step with an AdamW of its own, as `peftsearch.engine.loop.train` takes it, for both sides."""
     optimizer = torch.optim.AdamW(groups, lr=1e-3, weight_decay=0.0)
     params = [p for group in optimizer.param_groups for p in group["params"]]
     model.train()

@@ -21,8 +21,8 @@ import torch
 from table_space import SPACE
 
 from peftsearch.design.fitting import fit
-from peftsearch.engines.job import Job
-from peftsearch.engines.local import LocalEngine
+from peftsearch.engine.job import Job
+from peftsearch.engine.local import LocalEngine
 from peftsearch.options import RunOptions
 from peftsearch.setup import prepare
 

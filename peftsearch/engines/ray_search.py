@@ -10,7 +10,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
-from peftsearch.engines.job import Outcome
+from peftsearch.engine.job import Outcome
 from peftsearch.errors import StudyError, one_line
 from peftsearch.schedule import Pause, Schedule
 from peftsearch.trial import TrialRunner, Work, pruned_at

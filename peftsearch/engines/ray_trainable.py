@@ -9,13 +9,13 @@ import torch
 from ray import tune
 
 from peftsearch.backbone.load import LoadedBackbone
-from peftsearch.engines.job import Job, Outcome
-from peftsearch.engines.local import LocalEngine
+from peftsearch.engine.job import Job, Outcome
+from peftsearch.engine.local import LocalEngine
+from peftsearch.engine.settings import TrainingSettings
 from peftsearch.errors import one_line
 from peftsearch.setup import Setup
 from peftsearch.tasks.encoding.encoded import EncodedTask
 from peftsearch.tasks.suite import Suite
-from peftsearch.training import TrainingSettings
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -33,7 +33,7 @@ class SamplerContext:
     budget: Budget | None = None
     """What designs may spend, for samplers that look at architectures."""
     sensitivity: Callable[[], Mapping[tuple[str, int, str], float]] | None = None
-    """Measures a score for every stack, block and method (`peftsearch.sensitivity`); it takes a few training steps."""
+    """Measure a score for every stack, block and method (`engine.saliency`) in a few training steps."""
 
     @property
     def distributions(self) -> dict[str, BaseDistribution]:

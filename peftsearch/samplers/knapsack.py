@@ -2,7 +2,7 @@
 
 A block whose methods have n_m parameters and scores s_m is worth (sum_m s_m n_m)^(3/4), a design the sum of its blocks.
 Methods of one block are so each other's substitutes, and the first parameters of a block bring more than the last. The
-scores come from `peftsearch.sensitivity`.
+scores come from `peftsearch.engine.saliency`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A training-free warm start: designs by a knapsack over scores of (block, method) pairs, then another sampler.
 
-The scores come from gradients of a few batches (`peftsearch.sensitivity`). First the design of the space whose sizes
+The scores come from gradients of a few batches (`engine.saliency`). First the design of the space whose sizes
 are nearest (fewest parameters elsewhere) to the knapsack's free use of the budget, then those that are worth most by
 the scores, each architecture once. Both are found by climbing along the space's neighbours, from a few random designs.
 The scores and the designs are stored in the study at first use: a resumed search decides from what is stored.

@@ -1,6 +1,6 @@
 """What a search may optimise beside the score, and what it may be held to: names, directions, units, limits.
 
-Everything here works on a trial's `measures` (`peftsearch.measure` says what each is) and needs no torch.
+Everything here works on a trial's `measures` (`peftsearch.engine.measure` says what each is) and needs no torch.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from peftsearch.engine.scoring import predictions_of
 from peftsearch.errors import ConfigError, Diverged, PeftSearchError, TaskError, one_line
-from peftsearch.evaluate import predictions_of
 from peftsearch.tasks import resolve_task
 from peftsearch.tasks.encoding.encode import require_inputs
 from peftsearch.tasks.metrics import choose_metric, score

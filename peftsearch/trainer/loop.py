@@ -17,9 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from peftsearch.engine.generation import score_pairs
+from peftsearch.engine.loop import clip, forward, rate_factor
+from peftsearch.engine.scoring import logits_of, predictions_of
 from peftsearch.errors import Diverged
-from peftsearch.evaluate import logits_of, predictions_of
-from peftsearch.generation import score_pairs
 from peftsearch.injection.extra_loss import extra_loss
 from peftsearch.tasks.encoding.batches import index_batches
 from peftsearch.tasks.encoding.encoded import EncodedSplit
@@ -27,7 +28,6 @@ from peftsearch.tasks.encoding.pairs import EncodedPairs
 from peftsearch.tasks.metrics import score
 from peftsearch.trainer.plan import Plan
 from peftsearch.trainer.snapshot import Course, State, copied, read_course, restore, trained, write_snapshot
-from peftsearch.training import clip, forward, rate_factor
 
 _SEED_STRIDE = 1_000_003
 """A prime above all step numbers that matter, so that steps of near seeds do not share their generators."""

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from peftsearch.design.memory import PLAIN
 from peftsearch.design.references import FULL, is_in_place
+from peftsearch.engine.inputs import InputOptions
 from peftsearch.errors import ConfigError, unknown_name
 from peftsearch.methods import METHODS
-from peftsearch.options import InputOptions
 
 MAX_SEED = 2**31 - 1
 HEAD = "head"

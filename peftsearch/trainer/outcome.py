@@ -13,8 +13,8 @@ from torch import nn
 
 from peftsearch.backbone.load import quiet
 from peftsearch.design.references import Reference
+from peftsearch.engine.generation import score_texts
 from peftsearch.files import write_atomically
-from peftsearch.generation import score_texts
 from peftsearch.injection.checkpoint import save
 from peftsearch.injection.inject import remove
 from peftsearch.injection.reducing import reduce

@@ -22,14 +22,15 @@ from peftsearch.design.memory import PLAIN
 from peftsearch.design.references import FULL_LEARNING_RATE, Reference, is_in_place, make_reference
 from peftsearch.design.shares import n_changed
 from peftsearch.design.text import labelled
+from peftsearch.engine.priming import N_BATCHES as PRIMING_BATCHES
+from peftsearch.engine.priming import needs_priming, prime
+from peftsearch.engine.scoring import Scorer
+from peftsearch.engine.settings import TrainingSettings
 from peftsearch.errors import ConfigError
-from peftsearch.evaluate import Objective
 from peftsearch.files import plain
 from peftsearch.injection.in_place import in_place, in_place_groups
 from peftsearch.injection.inject import inject, param_groups
 from peftsearch.methods.support import require_methods
-from peftsearch.priming import N_BATCHES as PRIMING_BATCHES
-from peftsearch.priming import needs_priming, prime
 from peftsearch.setup import within_positions
 from peftsearch.study.best import require_same_backbone
 from peftsearch.study.refitting import refit
@@ -42,7 +43,6 @@ from peftsearch.trainer.folder import FORMAT
 from peftsearch.trainer.options import HEAD, TrainOptions, check_train_options
 from peftsearch.trainer.processes import Processes
 from peftsearch.trainer.source import Run, find_data, load_data, read_run
-from peftsearch.training import TrainingSettings
 
 EPOCHS = 3.0
 """Passes over the training split where neither epochs nor steps are asked for."""
@@ -57,7 +57,7 @@ class Plan:
     options: TrainOptions
     task: Task
     data: EncodedTask
-    objective: Objective
+    objective: Scorer
     loaded: LoadedBackbone
     architecture: Architecture | Reference
     """What goes in; a reference trains weights of the model itself."""
@@ -132,7 +132,7 @@ def prepare(options: TrainOptions) -> Plan:
     encoded = encode(task, loaded.tokenizer, training.max_length, decoder_start(loaded))
     n_steps = options.steps or ceil((options.epochs or EPOCHS) * ceil(len(task.train) / training.batch_size))
     eval_every = min(n_steps, options.eval_every or ceil(n_steps / EVALUATIONS))
-    objective = Objective(task)
+    objective = Scorer(task)
     settings = {
         "format": FORMAT,
         "method": options.method or (run.found.name if run is not None else ""),
@@ -187,7 +187,7 @@ def _model_facts(loaded: LoadedBackbone, quantize: str | None) -> dict[str, Any]
     }
 
 
-def _task_facts(encoded: EncodedTask, objective: Objective, data: dict[str, Any]) -> dict[str, Any]:
+def _task_facts(encoded: EncodedTask, objective: Scorer, data: dict[str, Any]) -> dict[str, Any]:
     """What evaluating and predicting need of the task; `data` finds it again."""
     task = encoded.task
     columns = task.columns

@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
+from peftsearch.engine.scoring import predictions_of
 from peftsearch.errors import ConfigError, Diverged, TaskError
-from peftsearch.evaluate import predictions_of
 from peftsearch.tasks.encoding.encode import require_inputs
 from peftsearch.tasks.reading.build import text_split
 from peftsearch.tasks.reading.columns import choose_texts

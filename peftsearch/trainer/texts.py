@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 
+from peftsearch.engine.generation import generate, score_pairs, score_texts
 from peftsearch.errors import ConfigError, Diverged, PeftSearchError, TaskError
-from peftsearch.generation import generate, score_pairs, score_texts
 from peftsearch.tasks import resolve_task
 from peftsearch.tasks.metrics import choose_metric
 from peftsearch.tasks.reading.columns import Columns

@@ -14,8 +14,8 @@ from torch import Tensor
 from peftsearch.backbone.device import choose_device, choose_dtype
 from peftsearch.backbone.load import LoadedBackbone, decoder_start, load_backbone
 from peftsearch.design.references import is_in_place
+from peftsearch.engine.scoring import logits_of
 from peftsearch.errors import BackboneError, CheckpointError, ConfigError
-from peftsearch.evaluate import logits_of
 from peftsearch.injection import checkpoint
 from peftsearch.injection.checkpoint import put
 from peftsearch.tasks.encoding.encode import encode_any

@@ -5,7 +5,7 @@ import torch
 
 from peftsearch.backbone.detect import detect
 from peftsearch.design.architecture import Architecture, Placement
-from peftsearch.generation import generate, log_likelihoods
+from peftsearch.engine.generation import generate, log_likelihoods
 from peftsearch.injection.inject import inject
 from peftsearch.methods import METHODS
 from peftsearch.tasks.encoding.pairs import encode_pairs

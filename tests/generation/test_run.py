@@ -9,7 +9,7 @@ import yaml
 
 from peftsearch.backbone.load import load_backbone
 from peftsearch.design.architecture import Architecture
-from peftsearch.generation import log_likelihoods
+from peftsearch.engine.generation import log_likelihoods
 from peftsearch.tasks import resolve_task
 from peftsearch.tasks.encoding.encode import encode
 from peftsearch.verdict import Candidate, hits_of, judge, packed_hits

@@ -9,10 +9,10 @@ from peftsearch.backbone.detect import detect
 from peftsearch.design.baselines import uniform, usable_methods
 from peftsearch.design.budget import Budget, parse_budget
 from peftsearch.design.fitting import fit
+from peftsearch.engine.priming import needs_priming, prime
 from peftsearch.errors import MethodError
 from peftsearch.injection.inject import inject
 from peftsearch.methods import METHODS
-from peftsearch.priming import needs_priming, prime
 from tests.images import vit
 
 USABLE = usable_methods(detect(vit()))

@@ -10,9 +10,9 @@ from torch.nn import functional
 
 from peftsearch.backbone.anatomy import Backbone
 from peftsearch.design.architecture import Architecture, Placement
+from peftsearch.engine.priming import prime
 from peftsearch.methods import METHODS
 from peftsearch.methods.abilities import count_placed, is_placed
-from peftsearch.priming import prime
 from tests.tiny import FAMILIES, tiny_input
 
 

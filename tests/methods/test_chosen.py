@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from peftsearch.backbone.detect import detect
+from peftsearch.engine.priming import needs_priming
 from peftsearch.errors import MethodError
 from peftsearch.injection.inject import inject, remove
 from peftsearch.injection.merging import merged
@@ -20,7 +21,6 @@ from peftsearch.methods.far import Nodes
 from peftsearch.methods.fishmask import ChosenWeights
 from peftsearch.methods.probing import Choice, ProbedMap
 from peftsearch.methods.projections import name_projections
-from peftsearch.priming import needs_priming
 from tests.methods import disturb, make, place, settle
 from tests.tiny import tiny_input
 

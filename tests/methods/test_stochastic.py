@@ -10,6 +10,8 @@ from torch import nn
 from torch.nn import functional
 
 from peftsearch.backbone.detect import detect
+from peftsearch.engine.loop import train
+from peftsearch.engine.settings import TrainingSettings
 from peftsearch.injection.extra_loss import consistency, extra_loss
 from peftsearch.injection.inject import inject, param_groups, remove
 from peftsearch.injection.merging import merged
@@ -18,7 +20,6 @@ from peftsearch.methods import METHODS
 from peftsearch.methods.adamix import N_ADAPTERS, Mixture
 from peftsearch.methods.diffpruning import PENALTY, Differences
 from peftsearch.methods.ladder import Side
-from peftsearch.training import TrainingSettings, train
 from tests.methods import disturb, make, place
 from tests.tiny import tiny_input
 

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 import peftsearch
 from peftsearch.backbone.load import load_backbone
-from peftsearch.generation import generate, score_pairs
+from peftsearch.engine.generation import generate, score_pairs
 from peftsearch.tasks import resolve_task
 from peftsearch.tasks.encoding.encode import encode
 from peftsearch.trainer.command import text_lines
@@ -118,7 +118,7 @@ def test_full_fine_tuning_of_a_seq2seq_model_by_rouge(pairs, tmp_path, capsys):
 
 
 def test_a_metric_whose_package_is_missing_is_left_out_and_named(pairs, llama, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("peftsearch.generation.is_installed", lambda metric: metric != "bleu")
+    monkeypatch.setattr("peftsearch.engine.generation.is_installed", lambda metric: metric != "bleu")
     argv = ["train", "--method", "lora", "--budget", "10%", "--model", llama, "--train", pairs[0], "--validation"]
     argv += [pairs[1], "--kind", "generation", "--steps", "1", "--device", "cpu", "--output", tmp_path / "out"]
     assert call(*argv) == 0

@@ -12,7 +12,9 @@ from peftsearch.backbone.load import load_backbone, reset_head
 from peftsearch.design.budget import parse_budget
 from peftsearch.design.design import Design
 from peftsearch.design.fitting import fit
-from peftsearch.evaluate import Objective
+from peftsearch.engine.loop import train as train_plainly
+from peftsearch.engine.scoring import Scorer
+from peftsearch.engine.settings import TrainingSettings
 from peftsearch.injection.in_place import in_place
 from peftsearch.injection.inject import inject, param_groups
 from peftsearch.methods import METHODS
@@ -21,8 +23,6 @@ from peftsearch.tasks import resolve_task
 from peftsearch.tasks.encoding.batches import batches
 from peftsearch.tasks.encoding.encode import encode
 from peftsearch.trainer.loop import checkpointing, shares
-from peftsearch.training import TrainingSettings
-from peftsearch.training import train as train_plainly
 from tests.methods import place, settle
 from tests.tiny import FAMILIES, tiny_input
 
@@ -64,7 +64,7 @@ def test_the_losses_are_those_of_the_plain_loop(calm, trained):
             batches(encode(task, loaded.tokenizer, 64).train, 16, seed=1, steps=6),
             n_steps=6,
             settings=settings,
-            loss_of=Objective(task).loss,
+            loss_of=Scorer(task).loss,
             device=torch.device("cpu"),
         )
         log = last(steps)

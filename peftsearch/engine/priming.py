@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
+from peftsearch.engine.loop import forward
 from peftsearch.errors import Diverged, MethodError
 from peftsearch.injection.inject import NAME, injection_of
 from peftsearch.methods.abilities import Primed
-from peftsearch.training import forward
 
 N_BATCHES = 8
 """Training batches that priming looks at."""

@@ -29,13 +29,13 @@ from peftsearch.design.architecture import Architecture
 from peftsearch.design.memory import ADAM_STATES
 from peftsearch.design.references import Reference
 from peftsearch.design.shares import n_changed
+from peftsearch.engine.loop import forward
 from peftsearch.injection.extra_loss import extra_loss
 from peftsearch.injection.inject import NAME, injection_of
 from peftsearch.injection.merging import merged
 from peftsearch.injection.states import FORMAT, state
 from peftsearch.methods import METHODS
 from peftsearch.tasks.encoding.encoded import EncodedSplit
-from peftsearch.training import forward
 
 ROUNDS = 5, 30
 """The fewest and the most forward passes of each kind whose median is the latency."""

@@ -25,11 +25,11 @@ from torch import Tensor, nn
 from peftsearch.backbone.anatomy import Backbone
 from peftsearch.backbone.load import LoadedBackbone, reset_head
 from peftsearch.design.architecture import Architecture, Placement
+from peftsearch.engine.loop import forward
+from peftsearch.engine.priming import prime
 from peftsearch.injection.inject import Injection, inject
 from peftsearch.methods import METHODS
 from peftsearch.methods.abilities import count_placed, is_placed
-from peftsearch.priming import prime
-from peftsearch.training import forward
 
 N_BATCHES = 8
 """Training batches that a study spends on its scores."""

@@ -7,17 +7,17 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from peftsearch.engine.generation import score_pairs
+from peftsearch.engine.loop import forward
 from peftsearch.errors import Diverged
-from peftsearch.generation import score_pairs
 from peftsearch.tasks.encoding.batches import eval_batches
 from peftsearch.tasks.encoding.encoded import EncodedSplit
 from peftsearch.tasks.encoding.pairs import EncodedPairs
 from peftsearch.tasks.metrics import score
 from peftsearch.tasks.task import Task
-from peftsearch.training import forward
 
 
-class Objective:
+class Scorer:
     """Loss and score of one task.
 
     Regression targets are standardised with the training split's mean and deviation; the correlations that score

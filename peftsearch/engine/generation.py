@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from peftsearch.engine.loop import forward
 from peftsearch.errors import Diverged
 from peftsearch.tasks.encoding.batches import eval_batches
 from peftsearch.tasks.encoding.pairs import IGNORED, EncodedPairs
 from peftsearch.tasks.metrics import METRICS
 from peftsearch.tasks.text_metrics import PACKAGES, is_installed, rouge_l_each
-from peftsearch.training import forward
 
 
 def score_pairs(

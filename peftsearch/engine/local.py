@@ -16,18 +16,19 @@ from peftsearch.backbone.heads import Head, make_heads, wearing
 from peftsearch.backbone.load import LoadedBackbone, n_head_params, reset_head
 from peftsearch.design.architecture import Architecture
 from peftsearch.design.references import Reference
-from peftsearch.engines.job import Job, Outcome
-from peftsearch.evaluate import Objective
+from peftsearch.engine.job import Job, Outcome
+from peftsearch.engine.loop import TrainingLog, train
+from peftsearch.engine.measure import Meter
+from peftsearch.engine.priming import N_BATCHES as PRIMING_BATCHES
+from peftsearch.engine.priming import needs_priming, prime
+from peftsearch.engine.scoring import Scorer
+from peftsearch.engine.settings import TrainingSettings
 from peftsearch.injection.in_place import in_place, in_place_groups
 from peftsearch.injection.inject import inject, param_groups
 from peftsearch.injection.states import load_state, packed_state
-from peftsearch.measure import Meter
-from peftsearch.priming import N_BATCHES as PRIMING_BATCHES
-from peftsearch.priming import needs_priming, prime
 from peftsearch.tasks.encoding.batches import batches
 from peftsearch.tasks.encoding.encoded import EncodedSplit, EncodedTask
 from peftsearch.tasks.suite import Suite
-from peftsearch.training import TrainingLog, TrainingSettings, train
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,7 +36,7 @@ class _Track:
     """One task as the engine trains it."""
 
     encoded: EncodedTask
-    objective: Objective
+    objective: Scorer
     head: Head
 
 
@@ -77,7 +78,7 @@ class LocalEngine:
         self._loaded = loaded
         heads = make_heads(loaded, [task.num_labels for task in suite.tasks])
         self._tracks = [
-            _Track(encoded=data, objective=Objective(task), head=head)
+            _Track(encoded=data, objective=Scorer(task), head=head)
             for task, data, head in zip(suite.tasks, encoded, heads, strict=True)
         ]
         self._settings = settings

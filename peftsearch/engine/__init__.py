@@ -1,0 +1,1 @@
+"""Train and score one job on the backbone that this process holds."""

@@ -1,0 +1,46 @@
+"""Settings of a training that are equal for all trials of a study."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from peftsearch.fields import Fields, above, at_least
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingSettings:
+    """How every trial trains; equal for all trials of a study."""
+
+    learning_rate: float = 1e-2
+    """Base rate; a method's own scale multiplies it."""
+    batch_size: int = 16
+    """Examples a step."""
+    warmup_share: float = 0.1
+    """Share of the steps over which the rate rises linearly from 0; then it falls linearly to 0."""
+    max_grad_norm: float = 1.0
+    """Global norm to which gradients are clipped."""
+    max_length: int = 128
+    """Tokens after which a text is cut."""
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], where: str = "training settings") -> TrainingSettings:
+        """Read settings; absent fields keep their defaults.
+
+        Raises:
+            ConfigError: With all faults at once.
+        """
+        fields = Fields(where, data)
+        d = cls()
+        settings = cls(
+            learning_rate=fields.take("learning_rate", float, d.learning_rate, above(0)),
+            batch_size=fields.take("batch_size", int, d.batch_size, at_least(1)),
+            warmup_share=fields.take("warmup_share", float, d.warmup_share, at_least(0)),
+            max_grad_norm=fields.take("max_grad_norm", float, d.max_grad_norm, above(0)),
+            max_length=fields.take("max_length", int, d.max_length, at_least(4)),
+        )
+        if settings.warmup_share > 1:
+            fields.fault("'warmup_share' must be at most 1")
+        fields.finish()
+        return settings
