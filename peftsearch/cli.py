@@ -87,7 +87,7 @@ def _dispatch(arguments: argparse.Namespace) -> int:
 
         return predict(arguments)
     if arguments.command == "export":
-        from peftsearch.export.command import export_arguments
+        from peftsearch.exporter.command import export_arguments
 
         return export_arguments(arguments)
     from peftsearch import commands

@@ -16,18 +16,18 @@ from rich.table import Table
 from peftsearch.catalog import shipped
 from peftsearch.design.architecture import Architecture
 from peftsearch.errors import MALFORMED, BudgetError, ConfigError, StudyError
-from peftsearch.progress import LiveReporter, PlainReporter, Reporter
+from peftsearch.searcher.progress import LiveReporter, PlainReporter, Reporter
 
 if TYPE_CHECKING:
-    from peftsearch.options import RunOptions
+    from peftsearch.searcher.options import RunOptions
 
 
 def run(arguments: argparse.Namespace) -> int:
     """`peftsearch run`: prepare, search, conclude, print."""
-    from peftsearch.comparison import comparison_table, design_lines
     from peftsearch.errors import AllTrialsFailed
-    from peftsearch.options import RunOptions
-    from peftsearch.session import run_study
+    from peftsearch.searcher.comparison import comparison_table, design_lines
+    from peftsearch.searcher.options import RunOptions
+    from peftsearch.searcher.run import run_study
 
     given = {f.name: getattr(arguments, f.name) for f in fields(RunOptions)}
     options = RunOptions(**given) if arguments.budget is not None else _stored_options(arguments)
@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _stored_options(arguments: argparse.Namespace) -> RunOptions:
     """The options of the study that `--resume` without a budget names."""
-    from peftsearch.session import read_options
+    from peftsearch.searcher.run import read_options
     from peftsearch.study.folder import SETTINGS
 
     if not arguments.resume:
@@ -71,8 +71,8 @@ def _stored_options(arguments: argparse.Namespace) -> RunOptions:
 
 def _refuse_stored(arguments: argparse.Namespace) -> None:
     """A resumed study keeps the options that it was begun with; others would be passed over."""
-    from peftsearch.options import RunOptions
-    from peftsearch.session import NOT_STORED
+    from peftsearch.searcher.options import RunOptions
+    from peftsearch.searcher.run import NOT_STORED
 
     own = [f for f in fields(RunOptions) if f.name not in NOT_STORED | {"budget", "name"}]
     given = next((f.name for f in own if getattr(arguments, f.name) != f.default), None)
@@ -86,7 +86,7 @@ def _refuse_stored(arguments: argparse.Namespace) -> None:
 def worker(arguments: argparse.Namespace) -> int:
     """`peftsearch worker`: take part in a study that another process began."""
     from peftsearch.errors import AllTrialsFailed
-    from peftsearch.session import join_study
+    from peftsearch.searcher.run import join_study
 
     try:
         statement = join_study(arguments.run, arguments.storage, arguments.device, PlainReporter(sys.stdout))

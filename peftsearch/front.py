@@ -15,7 +15,7 @@ from peftsearch.axis import AXES, Axis, axis_of
 from peftsearch.errors import StudyError, one_line
 from peftsearch.pareto import hypervolume, knee, nondominated, reference_point, smallest_within
 from peftsearch.points import Point, StudyPoints
-from peftsearch.verdict import Candidate, standard_error
+from peftsearch.searcher.verdict import Candidate, standard_error
 
 _DIRECTIONS = (True, False)
 """Of score and cost."""

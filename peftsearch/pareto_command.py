@@ -68,8 +68,8 @@ def pareto(arguments: argparse.Namespace) -> int:
 
 
 def _sweep(arguments: argparse.Namespace) -> tuple[list[Path], Path]:
-    from peftsearch.options import RunOptions
-    from peftsearch.sweep import plan_sweep, run_sweep, split_budgets
+    from peftsearch.searcher.options import RunOptions
+    from peftsearch.searcher.sweep import plan_sweep, run_sweep, split_budgets
 
     budgets = split_budgets(arguments.budgets)
     given = {f.name: getattr(arguments, f.name) for f in fields(RunOptions) if f.name != "budget"}
@@ -92,7 +92,7 @@ def command_of(arguments: argparse.Namespace) -> str:
 
 def _given(arguments: argparse.Namespace) -> dict[str, Any]:
     """The options of a search that differ from their defaults."""
-    from peftsearch.options import RunOptions
+    from peftsearch.searcher.options import RunOptions
 
     kept = [f for f in fields(RunOptions) if f.name not in {"budget", "storage"}]
     return {f.name: getattr(arguments, f.name) for f in kept if getattr(arguments, f.name) != f.default}

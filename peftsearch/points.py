@@ -20,10 +20,10 @@ from peftsearch.design.design import Design
 from peftsearch.design.text import design_line
 from peftsearch.errors import ConfigError, StudyError
 from peftsearch.files import MAX_OUTPUT_BYTES, read_yaml
+from peftsearch.searcher.verdict import hits_of
 from peftsearch.study.folder import read_settings
 from peftsearch.study.storage import open_storage, own_url, quiet_optuna, storage_faults, study_prefix
 from peftsearch.study.trials import INTERRUPTED, KIND, score_of
-from peftsearch.verdict import hits_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

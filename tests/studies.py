@@ -17,9 +17,9 @@ from peftsearch.design.grouping import group_of_blocks
 from peftsearch.design.space import load_space
 from peftsearch.engine.settings import TrainingSettings
 from peftsearch.files import plain, to_yaml
-from peftsearch.options import RunOptions
 from peftsearch.samplers.stages import ChoiceRecord, StageRecord
 from peftsearch.samplers.strategy import load_strategy
+from peftsearch.searcher.options import RunOptions
 
 METHODS = ("adapter", "prefix", "bitfit", "lora")
 N_BLOCKS = 6

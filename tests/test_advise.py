@@ -12,8 +12,8 @@ from peftsearch.advise_command import _lines
 from peftsearch.cli import parser
 from peftsearch.design.advice import MOST_EXAMPLES, RULES, advise, command_to_test
 from peftsearch.methods import METHODS
-from peftsearch.options import RunOptions
-from peftsearch.setup import prepare
+from peftsearch.searcher.options import RunOptions
+from peftsearch.searcher.prepare import prepare
 from tests.runs import call, refused
 from tests.tiny import FAMILIES
 

@@ -5,7 +5,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from peftsearch.comparison import Row, Scores, comparison_table
+from peftsearch.searcher.comparison import Row, Scores, comparison_table
 
 
 def row(name, n_params, n_changed, **more):

@@ -104,7 +104,7 @@ def test_adapters_configuration_names_method_size_and_blocks(tmp_path):
 
 
 def test_a_decoder_that_reads_an_encoder_is_told_to_adapters():
-    from peftsearch.export.adapterhub import _config
+    from peftsearch.exporter.adapterhub import _config
 
     for family, crosses in (("bart", True), ("bert", False)):
         adapter, pfeiffer, prefix = (_config(m, 2, outline(family)) for m in ("adapter", "adapter_pfeiffer", "prefix"))
@@ -113,7 +113,7 @@ def test_a_decoder_that_reads_an_encoder_is_told_to_adapters():
 
 
 def test_a_reduction_factor_gives_every_width_back():
-    from peftsearch.export.adapterhub import _reduction_factor
+    from peftsearch.exporter.adapterhub import _reduction_factor
 
     for hidden in (32, 384, 768, 1023):
         for width in range(1, hidden + 1):

@@ -14,7 +14,7 @@ import yaml
 from optuna.trial import TrialState
 
 from peftsearch.errors import ConfigError
-from peftsearch.options import RunOptions
+from peftsearch.searcher.options import RunOptions
 from tests.runs import arguments, call, kill_after, refused, start, study
 
 pytest.importorskip("ray.tune", reason="needs the extra ray", exc_type=ImportError)
@@ -130,7 +130,7 @@ def test_ctrl_c_is_no_loss(place, tmp_path):
 
 
 def test_ctrl_c_is_taken_between_two_steps():
-    from peftsearch.engines.ray import CtrlC
+    from peftsearch.searcher.ray.driver import CtrlC
 
     ctrl_c, before = CtrlC(), signal.getsignal(signal.SIGINT)
     with ctrl_c.taken():
@@ -165,7 +165,7 @@ def test_references_are_trained_by_workers_too(finished, tmp_path):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("fault", "ends_the_study"), [(ValueError("nan"), False), (OSError("disk full"), True)])
 def test_a_score_that_is_no_number_is_its_trials_own_fault(fault, ends_the_study):
-    from peftsearch.engines.ray_search import StudySearch
+    from peftsearch.searcher.ray.searcher import StudySearch
 
     def complete(work, outcome):
         raise fault
@@ -228,7 +228,7 @@ class TestRefused:
 
     @pytest.mark.filterwarnings("ignore")
     def test_no_node_has_both(self, monkeypatch):
-        from peftsearch.engines import ray as engine
+        from peftsearch.searcher.ray import driver as engine
 
         nodes = [{"CPU": 64.0}, {"CPU": 4.0, "GPU": 1.0}]
         monkeypatch.setattr(engine.ray, "nodes", lambda: [{"Alive": True, "Resources": node} for node in nodes])
@@ -240,7 +240,7 @@ class TestRefused:
 
     def test_a_missing_extra(self, place, tmp_path, capsys, monkeypatch):
         _, model, files = place
-        monkeypatch.setattr("peftsearch.session.find_spec", lambda name: None)
+        monkeypatch.setattr("peftsearch.searcher.run.find_spec", lambda name: None)
         line = refused(capsys, *arguments(model, files, tmp_path / "runs", *RAY))
         assert "pip install 'peftsearch[ray]'" in line
         assert not (tmp_path / "runs").exists()
@@ -248,7 +248,7 @@ class TestRefused:
 
 @pytest.mark.parametrize(("gpus", "device"), [(1.0, "cpu"), (0.5, None)])
 def test_packed_weights_on_gpus_are_refused(gpus, device):
-    from peftsearch.engines.ray import _require_cpu
+    from peftsearch.searcher.ray.driver import _require_cpu
 
     with pytest.raises(ConfigError, match=r"works on CPUs alone.*peftsearch worker RUN"):
         _require_cpu(RunOptions(budget="1%", quantize="nf4", device=device), {"cpu": 1.0, "gpu": gpus})

@@ -180,7 +180,7 @@ class TestBadStudies:
         def full(packed, path):
             raise OSError(28, os.strerror(28), str(path))
 
-        monkeypatch.setattr("peftsearch.trial.write_state", full)
+        monkeypatch.setattr("peftsearch.searcher.runner.write_state", full)
         assert call(*args()) == 2
         assert "No space left on device" in capsys.readouterr().err
         n_done = len([s for s in story(tmp_path / "runs" / "r") if s[-1] == TrialState.COMPLETE])

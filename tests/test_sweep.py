@@ -89,7 +89,7 @@ def test_a_budget_without_scores_does_not_end_the_sweep(place, tmp_path, capsys,
         begun.append(options.name)
         raise AllTrialsFailed("all 8 trials failed: RuntimeError: out of memory")
 
-    monkeypatch.setattr("peftsearch.sweep.run_study", fail)
+    monkeypatch.setattr("peftsearch.searcher.sweep.run_study", fail)
     assert call(*sweep_arguments(place, tmp_path, "10%,20%,30%")) == 1
     assert begun == ["n-10%", "n-20%", "n-30%"]
     assert "fewer than two budgets have scores; budget 10%: all 8 trials failed" in capsys.readouterr().err
@@ -97,8 +97,8 @@ def test_a_budget_without_scores_does_not_end_the_sweep(place, tmp_path, capsys,
 
 def test_a_name_is_made_up_and_kept(place, tmp_path, monkeypatch):
     """Planned alone: what would be trained, and where."""
-    from peftsearch.options import RunOptions
-    from peftsearch.sweep import plan_sweep
+    from peftsearch.searcher.options import RunOptions
+    from peftsearch.searcher.sweep import plan_sweep
 
     _, model, (train, validation) = place
     options = RunOptions(budget="", model=str(model), train=train, validation=validation, runs=tmp_path)

@@ -11,17 +11,17 @@ from optuna.trial import TrialState
 from peftsearch.design.baselines import uniform
 from peftsearch.engine.job import Outcome
 from peftsearch.errors import StudyError
-from peftsearch.finalists import choose_finalists
 from peftsearch.samplers import make_sampler
 from peftsearch.samplers.pruners import make_pruner
 from peftsearch.samplers.strategy import load_strategy
-from peftsearch.schedule import Pause, Schedule, _again
+from peftsearch.searcher.finalists import choose_finalists
+from peftsearch.searcher.runner import TrialRunner
+from peftsearch.searcher.schedule import Pause, Schedule, _again
 from peftsearch.study.claims import OWNER, new_owner, release, release_dead
 from peftsearch.study.folder import StudyFolder, fetch_settings
 from peftsearch.study.objectives import Constraints, parse_objectives
 from peftsearch.study.storage import _ServerLock, open_storage
 from peftsearch.study.trials import INTERRUPTED, STAGE
-from peftsearch.trial import TrialRunner
 from tests.samplers.driving import BACKBONE, BUDGET, SPACE, context, value_of
 
 

@@ -3,7 +3,7 @@ import random
 import pytest
 from scipy.stats import ttest_ind
 
-from peftsearch.verdict import LEVEL, Candidate, judge
+from peftsearch.searcher.verdict import LEVEL, Candidate, judge
 
 
 def candidate(name, scores, n_params=100, baseline=False):

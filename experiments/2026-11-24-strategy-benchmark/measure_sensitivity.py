@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from record import WORDS, options
 
-from peftsearch.setup import prepare
+from peftsearch.searcher.prepare import prepare
 
 
 def main(data: Path) -> None:

@@ -23,8 +23,8 @@ from table_space import SPACE
 from peftsearch.design.fitting import fit
 from peftsearch.engine.job import Job
 from peftsearch.engine.local import LocalEngine
-from peftsearch.options import RunOptions
-from peftsearch.setup import prepare
+from peftsearch.searcher.options import RunOptions
+from peftsearch.searcher.prepare import prepare
 
 WORDS = {"trec": 10, "sst2": 12}
 FIDELITIES = (24, 60)

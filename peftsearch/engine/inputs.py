@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+from peftsearch.engine.settings import TrainingSettings
+from peftsearch.errors import ConfigError
+
+if TYPE_CHECKING:
+    from peftsearch.backbone.load import LoadedBackbone
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,3 +56,35 @@ class InputOptions:
     """`auto`, `fp32` or `bf16`."""
     quantize: str | None = None
     """`nf4` or `int8` packs the frozen linear maps."""
+
+
+def within_positions(
+    training: TrainingSettings, max_length: int | None, loaded: LoadedBackbone
+) -> tuple[TrainingSettings, tuple[str, ...]]:
+    """Hold the length of texts against the positions that the model has.
+
+    Args:
+        training: Settings with a length.
+        max_length: What the user asked for; None where the length is a default, which may be cut.
+        loaded: The model.
+
+    Returns:
+        The settings, and what the user should know.
+
+    Raises:
+        ConfigError: The user asked for more than the model has.
+    """
+    from peftsearch.backbone.load import max_positions
+
+    if loaded.reads_images:
+        if max_length is not None:
+            raise ConfigError(
+                f"--max-length {max_length}: {loaded.backbone.name} reads images, not texts; leave it out"
+            )
+        return training, ()
+    limit = max_positions(loaded)
+    if limit is None or training.max_length <= limit:
+        return training, ()
+    if max_length is not None:
+        raise ConfigError(f"--max-length {max_length}: {loaded.backbone.name} has positions for {limit} tokens")
+    return replace(training, max_length=limit), (f"texts are cut at {limit} tokens, for which the model has positions",)

@@ -44,8 +44,8 @@ def _train(options: TrainOptions, is_first: bool) -> int:
     if is_first:
         check_output(options.output, options.overwrite, options.resume)
     from peftsearch.trainer.card import scores_text
-    from peftsearch.trainer.outcome import train_all
     from peftsearch.trainer.plan import prepare
+    from peftsearch.trainer.results import train_all
 
     plan = prepare(options)
     say = partial(print, flush=True) if is_first else _nothing

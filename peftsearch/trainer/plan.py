@@ -22,6 +22,7 @@ from peftsearch.design.memory import PLAIN
 from peftsearch.design.references import FULL_LEARNING_RATE, Reference, is_in_place, make_reference
 from peftsearch.design.shares import n_changed
 from peftsearch.design.text import labelled
+from peftsearch.engine.inputs import within_positions
 from peftsearch.engine.priming import N_BATCHES as PRIMING_BATCHES
 from peftsearch.engine.priming import needs_priming, prime
 from peftsearch.engine.scoring import Scorer
@@ -31,7 +32,6 @@ from peftsearch.files import plain
 from peftsearch.injection.in_place import in_place, in_place_groups
 from peftsearch.injection.inject import inject, param_groups
 from peftsearch.methods.support import require_methods
-from peftsearch.setup import within_positions
 from peftsearch.study.best import require_same_backbone
 from peftsearch.study.refitting import refit
 from peftsearch.tasks import Task

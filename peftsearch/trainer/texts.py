@@ -13,7 +13,7 @@ from peftsearch.tasks.reading.columns import Columns
 from peftsearch.tasks.reading.pairs import pairs_of, prompts_of
 from peftsearch.tasks.reading.table import Table, read_table
 from peftsearch.tasks.task import Split
-from peftsearch.trainer.outcome import as_told
+from peftsearch.trainer.results import as_told
 from peftsearch.trainer.trained import Trained
 
 

@@ -10,9 +10,9 @@ import yaml
 from peftsearch.backbone.load import load_backbone
 from peftsearch.design.architecture import Architecture
 from peftsearch.engine.generation import log_likelihoods
+from peftsearch.searcher.verdict import Candidate, hits_of, judge, packed_hits
 from peftsearch.tasks import resolve_task
 from peftsearch.tasks.encoding.encode import encode
-from peftsearch.verdict import Candidate, hits_of, judge, packed_hits
 from tests.generators import SPECIALS, build, generate_arguments, save_generator
 from tests.runs import call, refused, save_model, study
 

@@ -23,7 +23,7 @@ from peftsearch.report.front import non_dominated
 from peftsearch.report.importance import importances
 from peftsearch.report.provenance import command
 from peftsearch.report.record import read_record, trial_record
-from peftsearch.setup import RunOptions
+from peftsearch.searcher.prepare import RunOptions
 from tests.report.conftest import IMAGE, SCRIPT, TASKS
 from tests.studies import made_up_trials, read_best, write_study
 

@@ -12,8 +12,8 @@ from ray.tune.search.optuna import OptunaSearch
 
 from peftsearch.engine.job import Outcome
 from peftsearch.errors import StudyError, one_line
-from peftsearch.schedule import Pause, Schedule
-from peftsearch.trial import TrialRunner, Work, pruned_at
+from peftsearch.searcher.runner import TrialRunner, Work, pruned_at
+from peftsearch.searcher.schedule import Pause, Schedule
 
 
 class StudySearch(OptunaSearch):  # type: ignore[misc]  # ray ships no complete types

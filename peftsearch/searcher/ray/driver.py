@@ -27,12 +27,12 @@ import ray
 from ray import tune
 
 from peftsearch.backbone.device import choose_device
-from peftsearch.engines.ray_search import StudyPruner, StudySearch
-from peftsearch.engines.ray_trainable import EngineParts, JobTrainable
 from peftsearch.errors import ConfigError, one_line
-from peftsearch.options import RunOptions
-from peftsearch.schedule import Schedule
-from peftsearch.trial import TrialRunner
+from peftsearch.searcher.options import RunOptions
+from peftsearch.searcher.ray.searcher import StudyPruner, StudySearch
+from peftsearch.searcher.ray.worker import EngineParts, JobTrainable
+from peftsearch.searcher.runner import TrialRunner
+from peftsearch.searcher.schedule import Schedule
 
 _ANSWER_S = 5.0
 """Seconds within which a cluster's address has to answer."""

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from peftsearch.design.references import Reference
 from peftsearch.design.text import design_line
-from peftsearch.finalists import Finalist, not_interrupted
+from peftsearch.searcher.finalists import Finalist, not_interrupted
 from peftsearch.study.trials import INTERRUPTED, KIND, score_of
 from peftsearch.units import short_count
 

@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from peftsearch.errors import CheckpointError
-from peftsearch.export.formats import FORMATS, require_format
-from peftsearch.export.source import Exportable, Options, read_source
+from peftsearch.exporter.formats import FORMATS, require_format
+from peftsearch.exporter.source import Exportable, ExportOptions, read_source
 from peftsearch.files import check_output, staged
 
 
 def export_arguments(arguments: argparse.Namespace) -> int:
     """Run the command with what the command line was given."""
-    options = Options(**{f.name: getattr(arguments, f.name) for f in fields(Options)})
+    options = ExportOptions(**{f.name: getattr(arguments, f.name) for f in fields(ExportOptions)})
     return export(arguments.what, arguments.format, arguments.output, arguments.overwrite, options)
 
 
-def export(what: Path, form: str, output: Path, overwrite: bool, options: Options) -> int:
+def export(what: Path, form: str, output: Path, overwrite: bool, options: ExportOptions) -> int:
     """Write what was found in a format of other tools.
 
     Args:
@@ -58,15 +58,15 @@ def _require_other(output: Path, source: Path) -> None:
 
 def _writer(form: str) -> Callable[[Exportable, Path], list[str]]:
     if form == "peft":
-        from peftsearch.export.hf_peft import write_peft
+        from peftsearch.exporter.hf_peft import write_peft
 
         return write_peft
     if form == "merged":
-        from peftsearch.export.plain import write_merged
+        from peftsearch.exporter.plain import write_merged
 
         return write_merged
     if form == "adapters":
-        from peftsearch.export.adapterhub import write_adapters
+        from peftsearch.exporter.adapterhub import write_adapters
 
         return write_adapters
     assert form in FORMATS, form

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import torch
 
-from peftsearch.export.peft_adapter import PREFIX, PeftAdapter, are_conv1d, hooks_of
+from peftsearch.exporter.peft_adapter import PREFIX, PeftAdapter, are_conv1d, hooks_of
 from peftsearch.injection.inject import Injection
 from peftsearch.injection.merging import merged
 from peftsearch.methods.ia3 import InputScale, OutputScale

@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from peftsearch.comparison import Row, Scores, make_rows, reference_rows
 from peftsearch.design.references import references_of
 from peftsearch.engine.job import Job
 from peftsearch.files import to_yaml, write_atomically, write_state
-from peftsearch.outputs import BEST, make_best, trials_csv
-from peftsearch.setup import Setup
+from peftsearch.searcher.comparison import Row, Scores, make_rows, reference_rows
+from peftsearch.searcher.outputs import BEST, make_best, trials_csv
+from peftsearch.searcher.prepare import Setup
+from peftsearch.searcher.verdict import Candidate, Verdict, hits_of, judge, packed_hits
 from peftsearch.study.folder import StudyFolder, state_paths
 from peftsearch.study.trials import score_of
-from peftsearch.verdict import Candidate, Verdict, hits_of, judge, packed_hits
 
 if TYPE_CHECKING:
     from peftsearch.engine.local import LocalEngine
-    from peftsearch.finalists import Finalist
+    from peftsearch.searcher.finalists import Finalist
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

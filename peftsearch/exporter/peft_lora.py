@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from peftsearch.export.peft_adapter import PREFIX, PeftAdapter, are_conv1d, hooks_of
+from peftsearch.exporter.peft_adapter import PREFIX, PeftAdapter, are_conv1d, hooks_of
 from peftsearch.injection.inject import Injection
 from peftsearch.injection.merging import merged
 from peftsearch.methods.bitfit import BiasDelta

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from peftsearch.design.budget import parse_budget
 from peftsearch.errors import AllTrialsFailed, BudgetError, ConfigError, one_line
-from peftsearch.options import RunOptions
-from peftsearch.progress import Reporter
-from peftsearch.session import run_study
-from peftsearch.setup import Setup, default_name, prepare
+from peftsearch.searcher.options import RunOptions
+from peftsearch.searcher.prepare import Setup, default_name, prepare
+from peftsearch.searcher.progress import Reporter
+from peftsearch.searcher.run import run_study
 from peftsearch.study.folder import check_settings
 from peftsearch.study.storage import storage_faults
 

@@ -13,7 +13,7 @@ from peftsearch.engine.job import Job, Outcome
 from peftsearch.engine.local import LocalEngine
 from peftsearch.engine.settings import TrainingSettings
 from peftsearch.errors import one_line
-from peftsearch.setup import Setup
+from peftsearch.searcher.prepare import Setup
 from peftsearch.tasks.encoding.encoded import EncodedTask
 from peftsearch.tasks.suite import Suite
 

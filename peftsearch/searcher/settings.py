@@ -14,8 +14,8 @@ from peftsearch.design.space import Choice, DesignSpace, Dimension
 from peftsearch.engine.settings import TrainingSettings
 from peftsearch.files import plain
 from peftsearch.methods import METHODS
-from peftsearch.options import RunOptions
 from peftsearch.samplers.strategy import Strategy
+from peftsearch.searcher.options import RunOptions
 from peftsearch.study.storage import without_password
 
 if TYPE_CHECKING:

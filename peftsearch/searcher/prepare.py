@@ -16,15 +16,16 @@ from peftsearch.design.memory import MemoryLimit
 from peftsearch.design.references import Reference, make_reference, notes_on, parse_references, require_blocks
 from peftsearch.design.space import DesignSpace, SearchSpace, load_space
 from peftsearch.design.text import space_notes
+from peftsearch.engine.inputs import within_positions
 from peftsearch.engine.settings import TrainingSettings
 from peftsearch.errors import BudgetError, ConfigError
-from peftsearch.identity import study_settings
 from peftsearch.methods import get_method
 from peftsearch.methods.support import require_methods
-from peftsearch.options import RunOptions, check_options, strategy_of, training_of
 from peftsearch.samplers import SamplerContext, make_sampler, require_objectives
 from peftsearch.samplers.pruners import make_pruner
 from peftsearch.samplers.strategy import Strategy
+from peftsearch.searcher.options import RunOptions, check_options, strategy_of, training_of
+from peftsearch.searcher.settings import study_settings
 from peftsearch.study.objectives import Constraints, Objective, parse_constraints, parse_objectives
 
 if TYPE_CHECKING:
@@ -290,38 +291,6 @@ def _sensitivity(
             )
         total = {place: total.get(place, 0.0) + score / len(suite.tasks) for place, score in scores.items()}
     return total
-
-
-def within_positions(
-    training: TrainingSettings, max_length: int | None, loaded: LoadedBackbone
-) -> tuple[TrainingSettings, tuple[str, ...]]:
-    """Hold the length of texts against the positions that the model has.
-
-    Args:
-        training: Settings with a length.
-        max_length: What the user asked for; None where the length is a default, which may be cut.
-        loaded: The model.
-
-    Returns:
-        The settings, and what the user should know.
-
-    Raises:
-        ConfigError: The user asked for more than the model has.
-    """
-    from peftsearch.backbone.load import max_positions
-
-    if loaded.reads_images:
-        if max_length is not None:
-            raise ConfigError(
-                f"--max-length {max_length}: {loaded.backbone.name} reads images, not texts; leave it out"
-            )
-        return training, ()
-    limit = max_positions(loaded)
-    if limit is None or training.max_length <= limit:
-        return training, ()
-    if max_length is not None:
-        raise ConfigError(f"--max-length {max_length}: {loaded.backbone.name} has positions for {limit} tokens")
-    return replace(training, max_length=limit), (f"texts are cut at {limit} tokens, for which the model has positions",)
 
 
 def _check_model(options: RunOptions, space: DesignSpace, n_objectives: int) -> None:

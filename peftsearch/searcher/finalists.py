@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from peftsearch.design.architecture import Architecture
 from peftsearch.design.design import Design
-from peftsearch.setup import Setup
+from peftsearch.searcher.prepare import Setup
 from peftsearch.study.trials import INTERRUPTED, KIND, score_of
 
 _FRONT_FACTOR = 3

@@ -21,13 +21,13 @@ from peftsearch.engine.job import Job, Outcome
 from peftsearch.engine.local import LocalEngine
 from peftsearch.errors import BudgetError, MethodError, StudyError, one_line
 from peftsearch.files import write_state
-from peftsearch.progress import Reporter, TrialLine
-from peftsearch.setup import Setup
+from peftsearch.searcher.prepare import Setup
+from peftsearch.searcher.progress import Reporter, TrialLine
+from peftsearch.searcher.verdict import packed_hits
 from peftsearch.study.claims import OWNER, release
 from peftsearch.study.folder import StudyFolder, state_paths
 from peftsearch.study.objectives import values_of
 from peftsearch.study.trials import CONSTRAINTS, REPLICATE, STAGE, score_of
-from peftsearch.verdict import packed_hits
 
 _COPIED = ("score", "task_scores", "n_head", "loss", "measures", CONSTRAINTS, "violations")
 """What a trial takes over from an equal one."""

@@ -15,15 +15,15 @@ import torch
 from safetensors.torch import save_file
 
 from peftsearch.errors import CheckpointError
-from peftsearch.export.check import probe, require_equal
-from peftsearch.export.formats import peft_tuner
-from peftsearch.export.packed import unpack
-from peftsearch.export.peft_adapter import PREFIX, PeftAdapter
-from peftsearch.export.peft_krona import read_krona
-from peftsearch.export.peft_lora import read_lora
-from peftsearch.export.peft_prompt import read_prompt
-from peftsearch.export.peft_scales import read_ia3, read_layernorm, read_norms
-from peftsearch.export.source import Exportable
+from peftsearch.exporter.check import probe, require_equal
+from peftsearch.exporter.formats import peft_tuner
+from peftsearch.exporter.packed import unpack
+from peftsearch.exporter.peft_adapter import PREFIX, PeftAdapter
+from peftsearch.exporter.peft_krona import read_krona
+from peftsearch.exporter.peft_lora import read_lora
+from peftsearch.exporter.peft_prompt import read_prompt
+from peftsearch.exporter.peft_scales import read_ia3, read_layernorm, read_norms
+from peftsearch.exporter.source import Exportable
 from peftsearch.injection.inject import Injection, injection_of
 from peftsearch.injection.reducing import reduce
 

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from peftsearch.design.architecture import Placement
-from peftsearch.export.formats import refusal
-from peftsearch.export.peft_adapter import PREFIX, PeftAdapter, hooks_of, placement_of
+from peftsearch.exporter.formats import refusal
+from peftsearch.exporter.peft_adapter import PREFIX, PeftAdapter, hooks_of, placement_of
 from peftsearch.injection.inject import Injection
 from peftsearch.methods.krona import Kronecker
 

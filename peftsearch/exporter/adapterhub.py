@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from peftsearch.backbone.anatomy import Backbone
-from peftsearch.export.source import Exportable
+from peftsearch.exporter.source import Exportable
 from peftsearch.methods import METHODS
 from peftsearch.methods.adapter_parallel import ParallelAdapter
 from peftsearch.methods.lora import LoRA

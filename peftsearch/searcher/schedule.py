@@ -18,14 +18,14 @@ from optuna.trial import FrozenTrial, TrialState
 from peftsearch.design.baselines import Baseline, baselines_of
 from peftsearch.design.references import Reference, references_of
 from peftsearch.errors import AllTrialsFailed, one_line
-from peftsearch.finalists import Finalist, choose_finalists, not_interrupted
-from peftsearch.progress import Reporter
 from peftsearch.samplers.stages import stage_line
-from peftsearch.setup import Setup
+from peftsearch.searcher.finalists import Finalist, choose_finalists, not_interrupted
+from peftsearch.searcher.prepare import Setup
+from peftsearch.searcher.progress import Reporter
+from peftsearch.searcher.runner import TrialRunner, Work
 from peftsearch.study.claims import OWNER
 from peftsearch.study.folder import StudyFolder
 from peftsearch.study.trials import CONSTRAINTS, INTERRUPTED, KIND, PLACE, counted, next_place
-from peftsearch.trial import TrialRunner, Work
 
 _TRIES_PER_TRIAL = 10
 """Designs that may be proposed for each that fits, before the search gives up; the samplers look at many for each."""

@@ -9,19 +9,25 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from optuna.trial import TrialState
+
+from peftsearch.design.design import Design
 from peftsearch.engine.local import LocalEngine
-from peftsearch.errors import ConfigError, StudyError
-from peftsearch.options import RunOptions
-from peftsearch.outputs import BEST
-from peftsearch.progress import Reporter
-from peftsearch.result import Result, conclude
-from peftsearch.schedule import Schedule
-from peftsearch.search import Driver, LocalDriver, Search
-from peftsearch.setup import Setup, prepare
+from peftsearch.errors import ConfigError, StudyError, one_line
+from peftsearch.samplers import plan_of
+from peftsearch.searcher.conclude import Result, conclude
+from peftsearch.searcher.drivers import Driver, LocalDriver
+from peftsearch.searcher.finalists import Finalist, n_of_front
+from peftsearch.searcher.options import RunOptions
+from peftsearch.searcher.outputs import BEST
+from peftsearch.searcher.prepare import Setup, prepare
+from peftsearch.searcher.progress import Reporter
+from peftsearch.searcher.runner import TrialRunner
+from peftsearch.searcher.schedule import Schedule
 from peftsearch.study.folder import SETTINGS, StudyFolder, check_settings, fetch_settings, read_settings
 from peftsearch.study.storage import storage_faults
 from peftsearch.tasks.suite import Suite
-from peftsearch.trial import TrialRunner
+from peftsearch.units import format_seconds
 
 NOT_STORED = {
     "runs", "storage", "engine", "ray_address", "cpus_per_trial", "gpus_per_trial", "max_concurrent", "baselines",
@@ -75,7 +81,7 @@ def driver_of(options: RunOptions, engine: LocalEngine) -> Iterator[Driver]:
     if options.engine == "local":
         yield LocalDriver(engine)
         return
-    from peftsearch.engines.ray import RayDriver
+    from peftsearch.searcher.ray.driver import RayDriver
 
     driver = RayDriver(options)
     try:
@@ -191,3 +197,99 @@ def heading(setup: Setup) -> list[str]:
         f"Study: {setup.path} (the same command again resumes it)",
         *(f"Note: {note}" for note in setup.notes),
     ]
+
+
+class Search:
+    """One run of a study, from the baselines to the confirmation.
+
+    Args:
+        setup: What to search, and with what.
+        folder: Where it is kept; its history is taken up.
+        engine: Measures how long a step takes.
+        driver: Runs the trials.
+        reporter: Is told of everything.
+    """
+
+    def __init__(
+        self, setup: Setup, folder: StudyFolder, engine: LocalEngine, driver: Driver, reporter: Reporter
+    ) -> None:
+        self._setup = setup
+        self._folder = folder
+        self._engine = engine
+        self._driver = driver
+        self._reporter = reporter
+        self._runner = TrialRunner(setup, folder, reporter)
+        self._schedule = Schedule(setup, folder, self._runner, reporter)
+
+    def run(self) -> list[Finalist]:
+        """Run what is left of the study.
+
+        Returns:
+            The confirmed designs; their scores are in the `confirm` study.
+
+        Raises:
+            AllTrialsFailed: No trial has a score.
+            StudyError: The storage cannot be used.
+        """
+        if not self._schedule.is_over():
+            self._announce()
+        try:
+            self._driver.drive(self._schedule, self._runner)
+        finally:
+            self._reporter.close()
+        return self._schedule.finalists()
+
+    def _announce(self) -> None:
+        """Measure a few steps, print the plan and the time that it will take."""
+        setup, strategy, baselines = self._setup, self._setup.strategy, self._schedule.baselines
+        stages = plan_of(setup.sampler, setup.context)
+        n_search = min(strategy.trials, sum(s.n_trials for s in stages))
+        n_baselines = min(strategy.confirm.baselines, len(baselines))
+        those = "baseline" if n_baselines == 1 else f"{n_baselines} baselines"
+        references = self._schedule.references
+        n_confirmed = strategy.confirm.best + n_baselines + n_of_front(setup) + len(references)
+        n_confirm = n_confirmed * strategy.confirm.seeds
+        n_steps = (len(baselines) + n_search) * strategy.search.steps + n_confirm * strategy.confirm.steps
+        fitting = [b.design for b in baselines if setup.context.feasible(b.design)]
+        # What tunes nothing takes no backward pass through the backbone, and no other trial is as fast.
+        design = next((d for d in fitting if d.tunable), baselines[0].design)
+        step_s, score_s = self._calibrate(design)
+        n_scores = (len(baselines) + n_search) * strategy.search.evaluations + n_confirm
+        done = self._steps_done()
+        left_s = ((n_steps - done) * step_s + n_scores * score_s * (1 - done / n_steps)) / self._driver.width
+        of_front = f"up to {n_of_front(setup)} designs of the front, " if n_of_front(setup) else ""
+        note = self._reporter.note
+        note(
+            f"Plan: {len(baselines)} baselines, then {n_search} trials of {strategy.search.steps} steps "
+            f"({strategy.name}, out of {setup.space.n_designs:,} designs of space {setup.space.name}), then "
+            f"{of_front}the best {strategy.confirm.best} and the best {those} with "
+            f"{strategy.confirm.seeds} seeds of {strategy.confirm.steps} steps"
+            + (f", and likewise {' and '.join(r.name for r in references)}." if references else ".")
+        )
+        for s in stages if len(stages) > 1 else ():
+            note(f"   {s.name:<14} {s.compared} of {s.n_choices} choices x {s.repeats} = {s.n_trials} trials")
+        if len(stages) > 1 and any(s.repeats == 1 for s in stages):
+            note("   A choice tried once has no standard error: the stages' decisions are rough at this many trials.")
+        at_once = f", {self._driver.width} trials at a time" if self._driver.width > 1 else ""
+        note(
+            f"   about {format_seconds(left_s)}{at_once} ({1000 * step_s:.0f} ms a step, {score_s:.1f} s a validation)"
+        )
+        self._reporter.start(n_steps - done, left_s / max(1, n_steps - done))
+
+    def _calibrate(self, design: Design) -> tuple[float, float]:
+        """Seconds of a step and of a validation; zeros where the measurement fails, as the trials will tell why."""
+        try:
+            return self._engine.calibrate(self._runner.fit(design))
+        except (RuntimeError, MemoryError) as error:
+            self._reporter.note(f"The time could not be measured: {one_line(error)}")
+            return 0.0, 0.0
+
+    def _steps_done(self) -> int:
+        trials = [*self._folder.search.get_trials(deepcopy=False), *self._folder.confirm.get_trials(deepcopy=False)]
+        done = sum(t.user_attrs.get("steps", 0) for t in trials if t.state == TrialState.COMPLETE)
+        if self._folder.n_interrupted or done:
+            self._reporter.note(
+                f"Resuming {self._folder.path}: {sum(t.state == TrialState.COMPLETE for t in trials)} trials are done, "
+                f"{self._folder.n_interrupted} were interrupted and are run anew."
+            )
+        return int(done)

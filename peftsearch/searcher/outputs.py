@@ -14,18 +14,18 @@ from typing import Any
 
 from optuna.trial import TrialState
 
-from peftsearch.comparison import Row
 from peftsearch.design.shares import n_changed
 from peftsearch.design.text import labelled
 from peftsearch.files import plain
-from peftsearch.finalists import Finalist
-from peftsearch.setup import Setup
+from peftsearch.searcher.comparison import Row
+from peftsearch.searcher.finalists import Finalist
+from peftsearch.searcher.prepare import Setup
+from peftsearch.searcher.verdict import Verdict
 from peftsearch.study.folder import StudyFolder
 from peftsearch.study.objectives import MEASURES
 from peftsearch.study.trials import INTERRUPTED, KIND, STAGE, score_of
 from peftsearch.tasks.suite import Suite
 from peftsearch.tasks.task import Task
-from peftsearch.verdict import Verdict
 
 BEST = "best.yaml"
 _PACKAGES = ("peftsearch", "torch", "transformers", "datasets", "optuna", "accelerate")

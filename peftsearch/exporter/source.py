@@ -19,7 +19,7 @@ from peftsearch.study.folder import confirmed_seeds, state_paths
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Options:
+class ExportOptions:
     """What the user may say about where parameters and backbone come from."""
 
     model: str | None = None
@@ -48,7 +48,7 @@ class ExportSource:
     """What was read of the source; no model is loaded yet."""
 
     architecture: Architecture
-    options: Options
+    options: ExportOptions
     found: Found | None = None
     """Set where it is a run."""
     checkpoint: Checkpoint | None = None
@@ -123,7 +123,7 @@ class ExportSource:
         return loaded
 
 
-def read_source(what: Path, options: Options) -> ExportSource:
+def read_source(what: Path, options: ExportOptions) -> ExportSource:
     """Read what is to be exported.
 
     Args:

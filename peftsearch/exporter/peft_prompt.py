@@ -7,8 +7,8 @@ another input.
 
 from __future__ import annotations
 
-from peftsearch.export.formats import refusal
-from peftsearch.export.peft_adapter import PeftAdapter
+from peftsearch.exporter.formats import refusal
+from peftsearch.exporter.peft_adapter import PeftAdapter
 from peftsearch.injection.inject import Injection
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from peftsearch.backbone.quantised import dequantise, quantisation_of, quantised_maps
-from peftsearch.export.check import probe
+from peftsearch.exporter.check import probe
 
 
 def unpack(model: Any) -> list[str]:

@@ -15,10 +15,10 @@ from torch import nn
 from peftsearch.backbone.load import quiet
 from peftsearch.design.architecture import Architecture
 from peftsearch.errors import CheckpointError
-from peftsearch.export.check import probe, require_equal
-from peftsearch.export.formats import name_blocks
-from peftsearch.export.packed import unpack
-from peftsearch.export.source import Exportable
+from peftsearch.exporter.check import probe, require_equal
+from peftsearch.exporter.formats import name_blocks
+from peftsearch.exporter.packed import unpack
+from peftsearch.exporter.source import Exportable
 from peftsearch.injection.checkpoint import load, save
 from peftsearch.injection.inject import NAME, Injection, inject
 from peftsearch.injection.merging import merged

@@ -1,1 +1,0 @@
-"""Engines: where trials run. `local` runs them one after the other in this process."""

@@ -1,0 +1,1 @@
+"""A search from the user's options to the verdict: baselines, trials, confirmation."""
