@@ -2,7 +2,7 @@
 
 import sys
 
-from peftsearch.cli import main
+from peftsearch.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -12,7 +12,7 @@ import optuna
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from peftsearch.cli import main
+from peftsearch.cli.main import main
 from tests.tiny import FAMILIES
 
 WORDS = [

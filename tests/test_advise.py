@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from peftsearch.advise_command import _lines
-from peftsearch.cli import parser
+from peftsearch.cli.advise import _lines
+from peftsearch.cli.main import parser
 from peftsearch.design.advice import MOST_EXAMPLES, RULES, advise, command_to_test
 from peftsearch.methods import METHODS
 from peftsearch.searcher.options import RunOptions

@@ -5,7 +5,8 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from peftsearch.searcher.comparison import Row, Scores, comparison_table
+from peftsearch.cli.tables import comparison_table
+from peftsearch.searcher.comparison import Row, Scores
 
 
 def row(name, n_params, n_changed, **more):

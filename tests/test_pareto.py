@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from optuna._hypervolume import compute_hypervolume
 from optuna.study._multi_objective import _is_pareto_front
 
-from peftsearch.pareto import hypervolume, knee, nondominated, reference_point, smallest_within
+from peftsearch.report.pareto.arithmetic import hypervolume, knee, nondominated, reference_point, smallest_within
 
 FEW = st.integers(-4, 4)
 

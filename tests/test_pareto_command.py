@@ -15,9 +15,9 @@ import yaml
 from optuna.study._multi_objective import _is_pareto_front
 from optuna.trial import TrialState
 
-from peftsearch.front import analyse
-from peftsearch.front_text import conclusions
-from peftsearch.points import read_points
+from peftsearch.report.pareto.front import analyse
+from peftsearch.report.pareto.points import read_points
+from peftsearch.report.pareto.text import conclusions
 from tests.fronts import confirmations, save_study
 from tests.runs import call, refused
 
@@ -161,7 +161,7 @@ class TestFront:
         assert level.series[0].hypervolume == pytest.approx(expected)
 
     def test_of_several_objectives_agrees_with_optuna(self, multi):
-        from peftsearch.front import all_objectives_front
+        from peftsearch.report.pareto.front import all_objectives_front
         from tests.runs import study
 
         front = front_of([multi])

@@ -20,8 +20,8 @@ from peftsearch.engine.loop import rate_factor
 from peftsearch.engine.settings import TrainingSettings
 from peftsearch.errors import ConfigError, Diverged
 from peftsearch.injection.in_place import in_place
-from peftsearch.points import read_points
 from peftsearch.report.comparison import confirmed
+from peftsearch.report.pareto.points import read_points
 from peftsearch.report.provenance import command
 from peftsearch.report.record import read_record
 from peftsearch.study.objectives import MEASURES

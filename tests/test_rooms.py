@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 import tomllib
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import peftsearch
@@ -11,7 +12,7 @@ import peftsearch
 ROOT = Path(peftsearch.__file__).parent
 ORDER = (
     "errors", "units", "files", "fields", "catalog", "tasks", "backbone", "methods", "design", "injection", "study",
-    "samplers", "engine", "exporter", "trainer", "searcher", "report", "api",
+    "samplers", "engine", "exporter", "trainer", "searcher", "report", "api", "cli",
 )  # fmt: skip
 """From the ground up: a room imports from those before it alone."""
 BESIDE = {"__init__", "__main__"}
@@ -59,7 +60,7 @@ def test_no_room_imports_from_above():
 
 def test_the_command_line_imports_nothing_heavy():
     code = (
-        "import sys; from peftsearch.cli import parser; parser().format_help(); "
+        "import sys; from peftsearch.cli.main import parser; parser().format_help(); "
         "print([m for m in ('torch', 'transformers', 'optuna', 'rich', 'pandas', 'yaml') if m in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
@@ -75,3 +76,13 @@ def test_every_package_is_in_the_wheel():
     tool = tomllib.loads((ROOT.parent / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
     made = {module for module, path in MODULES.items() if path.name == "__init__.py"}
     assert set(tool["packages"]) == made | set(tool["package-dir"])
+
+
+def test_every_entry_of_the_package_is_a_room():
+    entries = {path.stem for path in ROOT.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert entries == {*ORDER, *BESIDE}
+
+
+def test_no_circle_of_modules():
+    graph = {module: set(imports(module)) for module in MODULES}
+    list(TopologicalSorter(graph).static_order())  # raises CycleError, which names the circle

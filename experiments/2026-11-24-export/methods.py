@@ -22,7 +22,7 @@ from torch.nn import functional
 
 import peftsearch
 from peftsearch.backbone import load_backbone
-from peftsearch.cli import main
+from peftsearch.cli.main import main
 from peftsearch.design.architecture import Architecture, Placement
 from peftsearch.engine.priming import prime
 from peftsearch.methods import METHODS

@@ -18,7 +18,7 @@ import torch
 
 import peftsearch
 from peftsearch.backbone import load_backbone
-from peftsearch.cli import main
+from peftsearch.cli.main import main
 from peftsearch.design.architecture import Architecture, Placement
 from peftsearch.methods import METHODS
 

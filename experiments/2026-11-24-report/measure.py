@@ -13,9 +13,9 @@ import time
 from pathlib import Path
 from statistics import median
 
-from peftsearch.report.command import write_up
 from peftsearch.report.importance import importances
 from peftsearch.report.record import read_record
+from peftsearch.report.write_up import write_up
 from tests.studies import write_study
 
 N_REPEATS = 5

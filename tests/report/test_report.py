@@ -15,14 +15,14 @@ import pytest
 import yaml
 from optuna.trial import TrialState
 
-from peftsearch.cli import main, parser
+from peftsearch.cli.main import main, parser
 from peftsearch.errors import StudyError
-from peftsearch.report.command import write_up
 from peftsearch.report.comparison import confirmed
 from peftsearch.report.front import non_dominated
 from peftsearch.report.importance import importances
 from peftsearch.report.provenance import command
 from peftsearch.report.record import read_record, trial_record
+from peftsearch.report.write_up import write_up
 from peftsearch.searcher.prepare import RunOptions
 from tests.report.conftest import IMAGE, SCRIPT, TASKS
 from tests.studies import made_up_trials, read_best, write_study
@@ -53,7 +53,7 @@ def shown(text):
 def test_a_run_is_read_without_a_change_and_without_torch(finished):
     before = digests(finished)
     code = (
-        "import sys; from peftsearch.cli import main; main(['report', *sys.argv[1:]]); "
+        "import sys; from peftsearch.cli.main import main; main(['report', *sys.argv[1:]]); "
         "print([m for m in ('torch', 'transformers') if m in sys.modules])"
     )
     page = finished.parent / "page.html"

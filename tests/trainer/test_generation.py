@@ -11,10 +11,10 @@ from transformers import AutoModelForCausalLM
 
 import peftsearch
 from peftsearch.backbone.load import load_backbone
+from peftsearch.cli.train import text_lines
 from peftsearch.engine.generation import generate, score_pairs
 from peftsearch.tasks import resolve_task
 from peftsearch.tasks.encoding.encode import encode
-from peftsearch.trainer.command import text_lines
 from tests.generators import generate_arguments, save_generator
 from tests.runs import call, refused
 from tests.trainer.test_predict import read

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
-from peftsearch.axis import Axis
 from peftsearch.design.design import UNTUNED
 from peftsearch.errors import ReportError
-from peftsearch.front import Front, Level, Series
-from peftsearch.points import Point
+from peftsearch.report.pareto.axis import Axis
+from peftsearch.report.pareto.front import Front, Level, Series
+from peftsearch.report.pareto.points import Point
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

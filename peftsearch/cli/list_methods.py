@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from peftsearch.backbone.anatomy import Backbone
-from peftsearch.commands import print_rows
+from peftsearch.cli.terminal import print_rows
 from peftsearch.design.budget import Budget, parse_budget
 from peftsearch.design.shares import shares
 from peftsearch.errors import BackboneError, MethodError

@@ -63,19 +63,19 @@ def _join_negative(argv: Sequence[str]) -> list[str]:
 
 def _dispatch(arguments: argparse.Namespace) -> int:
     if arguments.command == "report":
-        from peftsearch.report.command import report
+        from peftsearch.cli.report import report
 
         return report(arguments.run, arguments.output, arguments.storage)
     if arguments.command == "estimate":
-        from peftsearch.estimate_command import report_estimate
+        from peftsearch.cli.estimate import report_estimate
 
         return report_estimate(arguments)
     if arguments.command == "advise":
-        from peftsearch.advise_command import advise
+        from peftsearch.cli.advise import advise
 
         return advise(arguments)
     if arguments.command == "train":
-        from peftsearch.trainer.command import train
+        from peftsearch.cli.train import train
 
         return train(arguments)
     if arguments.command == "evaluate":
@@ -87,22 +87,26 @@ def _dispatch(arguments: argparse.Namespace) -> int:
 
         return predict(arguments)
     if arguments.command == "export":
-        from peftsearch.exporter.command import export_arguments
+        from peftsearch.cli.export import export_arguments
 
         return export_arguments(arguments)
-    from peftsearch import commands
+    from peftsearch.cli import run as commands
 
     if arguments.command == "run":
         return commands.run(arguments)
     if arguments.command == "pareto":
-        from peftsearch.pareto_command import pareto
+        from peftsearch.cli.pareto import pareto
 
         return pareto(arguments)
     if arguments.command == "worker":
         return commands.worker(arguments)
     if arguments.command == "show":
-        return commands.show(arguments.what, arguments.design)
-    return commands.list_catalog(arguments)
+        from peftsearch.cli.show import show
+
+        return show(arguments.what, arguments.design)
+    from peftsearch.cli.list import list_catalog
+
+    return list_catalog(arguments)
 
 
 def parser() -> argparse.ArgumentParser:

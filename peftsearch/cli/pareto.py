@@ -13,15 +13,15 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from peftsearch.axis import Axis, axis_of
-from peftsearch.commands import reporter_of, terminal
+from peftsearch.cli.terminal import reporter_of, terminal
 from peftsearch.errors import ConfigError, ReportError, StudyError, one_line
-from peftsearch.front import Front, analyse
-from peftsearch.front_text import conclusions, front_csv, front_json, front_table
-from peftsearch.pareto import require_moocore
-from peftsearch.points import read_points
-from peftsearch.report.front_page import front_page
-from peftsearch.report.front_png import front_png
+from peftsearch.report.pareto.arithmetic import require_moocore
+from peftsearch.report.pareto.axis import Axis, axis_of
+from peftsearch.report.pareto.front import Front, analyse
+from peftsearch.report.pareto.page import front_page
+from peftsearch.report.pareto.png import front_png
+from peftsearch.report.pareto.points import read_points
+from peftsearch.report.pareto.text import conclusions, front_csv, front_json, front_table
 from peftsearch.study.folder import SETTINGS
 from peftsearch.study.storage import storage_faults
 

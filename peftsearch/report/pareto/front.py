@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from peftsearch.axis import AXES, Axis, axis_of
 from peftsearch.errors import StudyError, one_line
-from peftsearch.pareto import hypervolume, knee, nondominated, reference_point, smallest_within
-from peftsearch.points import Point, StudyPoints
+from peftsearch.report.pareto.arithmetic import hypervolume, knee, nondominated, reference_point, smallest_within
+from peftsearch.report.pareto.axis import AXES, Axis, axis_of
+from peftsearch.report.pareto.points import Point, StudyPoints
 from peftsearch.searcher.verdict import Candidate, standard_error
 
 _DIRECTIONS = (True, False)

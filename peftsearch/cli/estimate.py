@@ -13,7 +13,7 @@ from rich.table import Table
 
 from peftsearch.backbone.anatomy import Backbone
 from peftsearch.backbone.outline import Outline, read_outline
-from peftsearch.commands import terminal
+from peftsearch.cli.terminal import terminal
 from peftsearch.design.architecture import Architecture
 from peftsearch.design.baselines import S4_PAPER, uniform
 from peftsearch.design.budget import parse_budget

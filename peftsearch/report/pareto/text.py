@@ -6,10 +6,10 @@ from typing import Any
 
 from rich.table import Table
 
-from peftsearch.axis import AXES, Axis
 from peftsearch.design.design import UNTUNED
-from peftsearch.front import Front, all_objectives_front
-from peftsearch.points import Point
+from peftsearch.report.pareto.axis import AXES, Axis
+from peftsearch.report.pareto.front import Front, all_objectives_front
+from peftsearch.report.pareto.points import Point
 
 _FORMAT = "peftsearch-pareto/1"
 _COUNTED = ("params", "changed_params")

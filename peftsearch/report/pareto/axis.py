@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from peftsearch.errors import ConfigError, unknown_name
-from peftsearch.points import Point
+from peftsearch.report.pareto.points import Point
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

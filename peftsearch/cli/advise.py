@@ -7,7 +7,7 @@ import json
 from dataclasses import replace
 from typing import Any
 
-from peftsearch.commands import terminal
+from peftsearch.cli.terminal import terminal
 from peftsearch.design.advice import SOURCE, Advice, command_to_test
 from peftsearch.design.advice import advise as apply_rule
 from peftsearch.design.baselines import uniform, usable_methods

@@ -6,13 +6,13 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from peftsearch.axis import Axis
 from peftsearch.design.design import UNTUNED
-from peftsearch.front import Front, Level, Series
-from peftsearch.front_text import called, conclusions, rows_of, score_text
-from peftsearch.points import Point
-from peftsearch.report.front_png import baseline_colours, level_title
 from peftsearch.report.page import PALETTE, Chart, Section, Table, Text, label, page
+from peftsearch.report.pareto.axis import Axis
+from peftsearch.report.pareto.front import Front, Level, Series
+from peftsearch.report.pareto.png import baseline_colours, level_title
+from peftsearch.report.pareto.points import Point
+from peftsearch.report.pareto.text import called, conclusions, rows_of, score_text
 
 _BASELINES = tuple(c for c in PALETTE if c not in {"--blue", "--grey"})
 _MARKS = ("square", "triangle-up", "diamond", "triangle-down", "cross", "x", "star")

@@ -1,0 +1,72 @@
+"""`peftsearch list`: print what there is to choose from."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from peftsearch.catalog import shipped
+from peftsearch.cli.terminal import print_rows
+from peftsearch.errors import ConfigError
+
+
+def list_catalog(arguments: argparse.Namespace) -> int:
+    """`peftsearch list`."""
+    if arguments.what == "methods":
+        from peftsearch.cli.list_methods import list_methods
+
+        return list_methods(arguments)
+    given = [o for o in ("model", "revision", "anatomy", "budget") if getattr(arguments, o) is not None]
+    if given:
+        raise ConfigError(f"--{given[0]}: is for `peftsearch list methods`; leave it out")
+    tables = {
+        "spaces": _spaces,
+        "strategies": _strategies,
+        "tasks": _tasks,
+        "objectives": _objectives,
+    }
+    print_rows(tables[arguments.what](), arguments.json)
+    return 0
+
+
+def _spaces() -> list[dict[str, Any]]:
+    from peftsearch.design.space import load_space
+
+    found = {name: load_space(name) for name in shipped("search_spaces")}
+    return [{"name": name, "designs": s.n_designs, "what": getattr(s, "description", "")} for name, s in found.items()]
+
+
+def _strategies() -> list[dict[str, Any]]:
+    from peftsearch.samplers.strategy import load_strategy
+
+    found = {name: load_strategy(name) for name in shipped("strategies")}
+    return [
+        {
+            "name": name,
+            "sampler": s.sampler,
+            "pruner": s.pruner,
+            "trials": s.trials,
+            "steps (search, confirm x seeds)": f"{s.search.steps}, {s.confirm.steps} x {s.confirm.seeds}",
+            "what": s.description,
+        }
+        for name, s in found.items()
+    ]
+
+
+def _tasks() -> list[dict[str, Any]]:
+    from peftsearch.tasks import EMBEDDED
+
+    rows = [{"name": name, "what": grammar.description} for name, grammar in EMBEDDED.items()]
+    rows.append({"name": "glue/sst2, ...", "what": "any text classification or regression set of the hub"})
+    rows.append({"name": "--train FILE", "what": "CSV, TSV, JSONL or Parquet of your own"})
+    rows.append({"name": "--kind image --train FOLDER", "what": "images of your own, FOLDER/CLASS/*.png"})
+    return rows
+
+
+def _objectives() -> list[dict[str, Any]]:
+    from peftsearch.study.objectives import OBJECTIVES
+
+    return [
+        {"name": o.name, "better": o.direction.removesuffix("imize") + "imum", "unit": o.unit, "what": o.description}
+        for o in OBJECTIVES.values()
+    ]

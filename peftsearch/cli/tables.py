@@ -1,0 +1,75 @@
+"""The table of confirmed designs as a terminal shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from statistics import mean
+
+from rich.console import Console
+from rich.table import Table
+
+from peftsearch.searcher.comparison import Row
+from peftsearch.units import short_count
+
+
+def comparison_table(rows: Sequence[Row], pick: str, metric: str, console: Console) -> Table:
+    """The rows for a terminal: the pick, which is marked, against every baseline; references below a line.
+
+    A terminal that is too narrow gets counts in thousands and millions, and below that fewer columns.
+    """
+    wide = console.options.update(max_width=10_000)
+    for short, left_out in _LAYOUTS:
+        table = _table(rows, pick, metric, short, left_out)
+        if console.measure(table, options=wide).maximum <= console.width:
+            break
+    return table
+
+
+_LAYOUTS: tuple[tuple[bool, tuple[str, ...]], ...] = (
+    (False, ()),
+    (True, ()),
+    (True, ("of budget",)),
+    (True, ("of budget", "one short run")),
+)
+"""From wide to narrow: whether cells are short, and the columns that are left out."""
+
+
+def _table(rows: Sequence[Row], pick: str, metric: str, short: bool, left_out: Sequence[str]) -> Table:
+    has_test = any(r.test.values for r in rows)
+    tasks = list(dict.fromkeys(task for row in rows for task in row.tasks))
+    n_seeds = sorted({len(r.validation.values) for r in rows if r.validation.values})
+    over = f"{n_seeds[0]} to {n_seeds[-1]} " if len(n_seeds) > 1 else f"{n_seeds[0]} " if n_seeds else ""
+    table = Table(title=f"validation {metric}, mean ± standard deviation over {over}seeds", title_justify="left")
+    count = short_count if short else "{:,}".format
+    columns: dict[str, Callable[[Row], str]] = {
+        "parameters": lambda row: "" if row.n_params is None else count(row.n_params),
+        "of budget": lambda row: "" if row.share is None else f"{100 * row.share:.1f}%",
+        "changed": lambda row: "" if row.n_changed is None else count(row.n_changed),
+        "one short run": lambda row: "" if row.search_score is None else f"{row.search_score:.4f}",
+        "confirmed": lambda row: row.validation.short if short else str(row.validation),
+        **{task: partial(_task_mean, task) for task in tasks},
+        **({"test": lambda row: row.test.short if short else str(row.test)} if has_test else {}),
+    }
+    names = {"parameters": "trained", "of budget": "share", "one short run": "short run"} if short else {}
+    columns = {name: cell for name, cell in columns.items() if name not in left_out}
+    table.add_column("design", no_wrap=True)
+    for name in columns:
+        table.add_column(names.get(name, name), justify="right", no_wrap=True)
+    for row, above in zip(rows, (None, *rows), strict=False):
+        if row.reference and above is not None and not above.reference:
+            table.add_section()
+        picked = row.name == pick
+        kind = " (baseline)" if row.baseline else " (reference)" if row.reference else ""
+        name = f"{'→' if picked else ' '} {row.name}{kind}"
+        table.add_row(name, *(cell(row) for cell in columns.values()), style="bold" if picked else None)
+    return table
+
+
+def _task_mean(task: str, row: Row) -> str:
+    return f"{mean(row.tasks[task].values):.4f}" if task in row.tasks else ""
+
+
+def design_lines(rows: Sequence[Row]) -> list[str]:
+    """What the found designs and the references are, and why a baseline has no score."""
+    return [f"  {r.name}: {r.detail}" for r in rows if r.detail and (not r.baseline or r.search_score is None)]

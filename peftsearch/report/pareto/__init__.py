@@ -1,0 +1,1 @@
+"""The front of score against cost, over one study or several budgets."""
