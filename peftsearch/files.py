@@ -8,12 +8,13 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
 from peftsearch.errors import CheckpointError, ConfigError, one_line
 
+Record = TypeVar("Record")
 WEIGHTS = ("model*.safetensors", "model.safetensors.index.json", "adapter_model.*", "peftsearch.safetensors")
 """Files of an earlier content that would be read beside, or in place of, the new ones."""
 
@@ -182,3 +183,31 @@ def write_state(packed: bytes, path: Path | str) -> None:
     part = path.with_name(f".{path.name}.part")
     part.write_bytes(packed)
     part.replace(path)
+
+
+def to_plain(record: object) -> dict[str, Any]:
+    """Turn a dataclass into plain YAML and JSON values, nested dataclasses too."""
+    from pydantic import TypeAdapter
+
+    values: dict[str, Any] = TypeAdapter(type(record)).dump_python(record, mode="json")
+    return values
+
+
+def from_plain(cls: type[Record], data: object, where: str) -> Record:
+    """Read a dataclass back from what `to_plain` gave.
+
+    Args:
+        cls: The dataclass.
+        data: Plain values, as YAML and JSON hold them.
+        where: Names the values in messages.
+
+    Raises:
+        ConfigError: With all faults at once, each with its place.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(cls).validate_python(data)
+    except ValidationError as error:
+        faults = [f"{'.'.join(map(str, fault['loc'])) or 'content'}: {fault['msg']}" for fault in error.errors()]
+        raise ConfigError(f"{where}: is damaged: {one_line('; '.join(faults))}") from error

@@ -12,7 +12,7 @@ import optuna
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from peftsearch.cli.main import main
+from peftsearch.cli.main import app, main
 from tests.tiny import FAMILIES
 
 WORDS = [
@@ -148,3 +148,9 @@ def refused(capsys, *argv):
     assert len(lines) == 1, captured.err
     assert "Traceback" not in captured.err
     return lines[0]
+
+
+def options_of(words):
+    """The options that the command line makes of some words."""
+    _, bound, _ = app().parse_args(words, exit_on_error=False, print_error=False)
+    return bound.arguments["options"]

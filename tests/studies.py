@@ -16,10 +16,10 @@ from peftsearch.design.design import Design
 from peftsearch.design.grouping import group_of_blocks
 from peftsearch.design.space import load_space
 from peftsearch.engine.settings import TrainingSettings
-from peftsearch.files import plain, to_yaml
+from peftsearch.files import plain, to_plain, to_yaml
 from peftsearch.samplers.stages import ChoiceRecord, StageRecord
 from peftsearch.samplers.strategy import load_strategy
-from peftsearch.searcher.options import RunOptions
+from peftsearch.searcher.options import NOT_STORED, RunOptions, SearchOptions
 
 METHODS = ("adapter", "prefix", "bitfit", "lora")
 N_BLOCKS = 6
@@ -117,8 +117,8 @@ def _open(storage, name, directions):
 
 
 def _settings(folder, n_trials, seed, objectives):
-    options = asdict(RunOptions(budget="0.1%", trials=n_trials, seed=seed, name=folder.name))
-    kept = {k: v for k, v in options.items() if k not in {"runs", "storage"}}
+    options = RunOptions(budget="0.1%", search=SearchOptions(trials=n_trials), seed=seed)
+    kept = {k: v for k, v in to_plain(options).items() if k not in NOT_STORED}
     space = load_space("s4")
     return {
         "format": "peftsearch-study/1", "model": "minilm", "revision": "sha256:53aa51172d142c89",

@@ -2,19 +2,16 @@
 
 import json
 import shlex
-from dataclasses import fields
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from peftsearch.cli.advise import _lines
-from peftsearch.cli.main import parser
 from peftsearch.design.advice import MOST_EXAMPLES, RULES, advise, command_to_test
 from peftsearch.methods import METHODS
-from peftsearch.searcher.options import RunOptions
 from peftsearch.searcher.prepare import prepare
-from tests.runs import call, refused
+from tests.runs import call, options_of, refused
 from tests.tiny import FAMILIES
 
 TENS, HUNDREDS, MORE = RULES
@@ -62,9 +59,9 @@ def test_methods_that_cannot_act_on_the_model():
 def test_the_command_parses(n_examples):
     advice = advise(n_examples, METHODS, METHODS)
     program, *words = shlex.split(command_to_test(advice, n_examples, "./my model"))
-    parsed = parser().parse_args(words)
-    assert (program, parsed.command, parsed.max_train) == ("peftsearch", "run", n_examples)
-    assert (parsed.budget, parsed.model) == (advice.budget, "./my model")
+    parsed = options_of(words)
+    assert (program, words[0], parsed.task.max_train) == ("peftsearch", "run", n_examples)
+    assert (parsed.budget, parsed.model.name) == (advice.budget, "./my model")
 
 
 @pytest.mark.parametrize("n_examples", [80, 800])
@@ -74,8 +71,7 @@ def test_the_command_is_one_that_run_takes(place, monkeypatch, capsys, n_example
     monkeypatch.chdir(folder)
     assert call("advise", "--examples", n_examples, "--model", model, "--json") == 0
     command = json.loads(capsys.readouterr().out)["command"]
-    parsed = parser().parse_args(shlex.split(command)[1:])
-    setup = prepare(RunOptions(**{f.name: getattr(parsed, f.name) for f in fields(RunOptions)}))
+    setup = prepare(options_of(shlex.split(command)[1:]))
     assert len(setup.suite.tasks[0].train) == min(n_examples, 96)
     assert setup.strategy.confirm.baselines == 6
 

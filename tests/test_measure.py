@@ -18,11 +18,11 @@ from peftsearch.engine.settings import TrainingSettings
 from peftsearch.injection.inject import inject
 from peftsearch.injection.states import state
 from peftsearch.study.objectives import MEASURES
-from peftsearch.tasks import resolve_task
 from peftsearch.tasks.encoding.encode import encode
 from peftsearch.tasks.encoding.encoded import EncodedTexts
 from peftsearch.tasks.suite import Suite
 from tests.methods import available, disturb, make, place
+from tests.tasks import resolve_task
 from tests.tiny import TEXT_FAMILIES, outline
 
 B, S, D, FF, HEADS = 4, 6, 32, 64, 4

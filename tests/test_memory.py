@@ -16,6 +16,7 @@ from peftsearch.design.memory import FLOATS, PACKINGS, MemoryLimit, Step, blocks
 from peftsearch.design.memory import weight_bytes as bytes_of
 from peftsearch.engine.measure import stored_bytes
 from peftsearch.injection.inject import inject
+from peftsearch.options import ModelOptions
 from tests import quantised
 from tests.anatomies import bert_like
 from tests.methods import available, make, place
@@ -35,7 +36,7 @@ OPT = {
 def opt(tmp_path_factory):
     folder = tmp_path_factory.mktemp("opt-1.3b")
     (folder / "config.json").write_text(json.dumps(OPT))
-    return read_outline(folder)
+    return read_outline(ModelOptions(name=str(folder)))
 
 
 class TestPrintedTable:
@@ -105,7 +106,9 @@ class TestParts:
         """The sizes are of storages, and a map's weight and its state may stand on the same one."""
         model = quantised.load(family, how).model
         held = {t.data_ptr(): t.nbytes for t in (*model.parameters(), *packing_tensors(model))}
-        assert bytes_of(read_outline(quantised.folder(family).name).weights, 4, how) == sum(held.values())
+        assert bytes_of(read_outline(ModelOptions(name=quantised.folder(family).name)).weights, 4, how) == sum(
+            held.values()
+        )
 
     @pytest.mark.parametrize(("tuned", "passed"), [([], 0), ([5], 1), ([2, 4], 4), ([0], 6)])
     def test_gradients_pass_from_the_first_tuned_block_on(self, tuned, passed):

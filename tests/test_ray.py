@@ -14,7 +14,8 @@ import yaml
 from optuna.trial import TrialState
 
 from peftsearch.errors import ConfigError
-from peftsearch.searcher.options import RunOptions
+from peftsearch.options import MachineOptions
+from peftsearch.searcher.options import EngineOptions, RunOptions
 from tests.runs import arguments, call, kill_after, refused, start, study
 
 pytest.importorskip("ray.tune", reason="needs the extra ray", exc_type=ImportError)
@@ -233,9 +234,9 @@ class TestRefused:
         nodes = [{"CPU": 64.0}, {"CPU": 4.0, "GPU": 1.0}]
         monkeypatch.setattr(engine.ray, "nodes", lambda: [{"Alive": True, "Resources": node} for node in nodes])
         monkeypatch.setattr(engine.ray, "cluster_resources", lambda: {"CPU": 68.0, "GPU": 1.0})
-        assert engine._resources_of(RunOptions(budget="1%", cpus_per_trial=4)) == {"cpu": 4, "gpu": 1}
+        assert engine._resources_of(EngineOptions(cpus_per_trial=4)) == {"cpu": 4, "gpu": 1}
         with pytest.raises(ConfigError, match="no node of the cluster has both"):
-            engine._resources_of(RunOptions(budget="1%", cpus_per_trial=8))
+            engine._resources_of(EngineOptions(cpus_per_trial=8))
         assert engine._n_at_once({"cpu": 3, "gpu": 0}) == 21 + 1, "a trial is not spread over nodes"
 
     def test_a_missing_extra(self, place, tmp_path, capsys, monkeypatch):
@@ -250,6 +251,13 @@ class TestRefused:
 def test_packed_weights_on_gpus_are_refused(gpus, device):
     from peftsearch.searcher.ray.driver import _require_cpu
 
+    def packed(device):
+        return RunOptions(budget="1%", quantize="nf4", machine=MachineOptions(device=device))
+
     with pytest.raises(ConfigError, match=r"works on CPUs alone.*peftsearch worker RUN"):
-        _require_cpu(RunOptions(budget="1%", quantize="nf4", device=device), {"cpu": 1.0, "gpu": gpus})
-    _require_cpu(RunOptions(budget="1%", quantize="nf4", device="cpu"), {"cpu": 1.0, "gpu": 0.0})
+        _require_cpu(
+            RunOptions(budget="1%", quantize="nf4", machine=MachineOptions(device=device)), {"cpu": 1.0, "gpu": gpus}
+        )
+    _require_cpu(
+        RunOptions(budget="1%", quantize="nf4", machine=MachineOptions(device="cpu")), {"cpu": 1.0, "gpu": 0.0}
+    )

@@ -86,7 +86,7 @@ def test_a_budget_without_scores_does_not_end_the_sweep(place, tmp_path, capsys,
     begun = []
 
     def fail(options, reporter, *, like):
-        begun.append(options.name)
+        begun.append(options.study.name)
         raise AllTrialsFailed("all 8 trials failed: RuntimeError: out of memory")
 
     monkeypatch.setattr("peftsearch.searcher.sweep.run_study", fail)
@@ -97,12 +97,17 @@ def test_a_budget_without_scores_does_not_end_the_sweep(place, tmp_path, capsys,
 
 def test_a_name_is_made_up_and_kept(place, tmp_path, monkeypatch):
     """Planned alone: what would be trained, and where."""
-    from peftsearch.searcher.options import RunOptions
+    from peftsearch.options import ModelOptions, TaskOptions
+    from peftsearch.searcher.options import StudyOptions, SweepOptions
     from peftsearch.searcher.sweep import plan_sweep
 
     _, model, (train, validation) = place
-    options = RunOptions(budget="", model=str(model), train=train, validation=validation, runs=tmp_path)
+    options = SweepOptions(
+        model=ModelOptions(name=str(model)),
+        task=TaskOptions(train=train, validation=validation),
+        study=StudyOptions(runs=tmp_path),
+    )
     plan = plan_sweep(options, ["10%", "+2_0%"])
-    assert plan.out.name == f"{plan.options[0].name.removesuffix('-10%')}-pareto"
-    assert [o.name.rsplit("-", 1)[1] for o in plan.options] == ["10%", "2_0%"]
+    assert plan.out.name == f"{plan.options[0].study.name.removesuffix('-10%')}-pareto"
+    assert [o.study.name.rsplit("-", 1)[1] for o in plan.options] == ["10%", "2_0%"]
     assert [o.budget for o in plan.options] == ["10%", "+2_0%"]

@@ -18,10 +18,10 @@ from peftsearch.engine.loop import rate_factor, train
 from peftsearch.engine.scoring import Scorer
 from peftsearch.engine.settings import TrainingSettings
 from peftsearch.errors import ConfigError, Diverged
-from peftsearch.tasks import resolve_task
 from peftsearch.tasks.encoding.encode import encode
 from peftsearch.tasks.suite import Suite
 from tests.runs import save_model, save_task
+from tests.tasks import resolve_task
 
 CPU = torch.device("cpu")
 

@@ -18,6 +18,7 @@ from peftsearch.design.fitting import fit
 from peftsearch.engine.generation import generate, log_likelihoods
 from peftsearch.injection.inject import inject
 from peftsearch.injection.states import read_state, set_state
+from peftsearch.options import TaskOptions
 from peftsearch.study.folder import confirmed_seeds, state_paths
 from peftsearch.tasks import resolve_task
 from peftsearch.tasks.encoding.encode import encode
@@ -49,7 +50,7 @@ def main():
     torch.set_num_threads(1)
     model, data, out, *run = sys.argv[1:]
     files = {"train": f"{data}/train.jsonl", "validation": f"{out}/validation.jsonl", "test": f"{out}/references.jsonl"}
-    task = resolve_task(**files, kind="generation", max_train=400)
+    task = resolve_task(TaskOptions(**files, kind="generation", max_train=400))
     loaded = load_backbone(model, num_labels=0, problem_type="generation")
     split = encode(task, loaded.tokenizer, 128).test
     if not run:

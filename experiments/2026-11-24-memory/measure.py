@@ -121,10 +121,15 @@ def packed_weights(name: str) -> dict:
     from peftsearch.backbone.outline import read_outline
     from peftsearch.backbone.quantised import packing_tensors
     from peftsearch.design.memory import weight_bytes
+    from peftsearch.options import ModelOptions
 
     model = load_backbone(None, num_labels=LABELS, quantize=name).model
     stored = sum({t.data_ptr(): t.nbytes for t in (*model.parameters(), *packing_tensors(model))}.values())
-    return {"quantize": name, "predicted": weight_bytes(read_outline(None).weights, 4, name), "stored": stored}
+    return {
+        "quantize": name,
+        "predicted": weight_bytes(read_outline(ModelOptions()).weights, 4, name),
+        "stored": stored,
+    }
 
 
 def main() -> None:

@@ -31,6 +31,7 @@ from peftsearch.engine.local import LocalEngine
 from peftsearch.engine.settings import TrainingSettings
 from peftsearch.errors import Diverged, PeftSearchError
 from peftsearch.methods import METHODS
+from peftsearch.options import TaskOptions
 from peftsearch.tasks import resolve_task
 from peftsearch.tasks.encoding.encode import encode
 from peftsearch.tasks.suite import Suite
@@ -50,7 +51,7 @@ def main() -> None:
     parser.add_argument("--scales", type=float, nargs="+", default=[1.0])
     a = parser.parse_args()
     folder = Path(os.environ["DATA"]) / a.task
-    task = resolve_task(None, train=str(folder / "train.jsonl"), validation=str(folder / "validation.jsonl"), seed=0)
+    task = resolve_task(TaskOptions(train=folder / "train.jsonl", validation=folder / "validation.jsonl"))
     settings = TrainingSettings(max_length=64)
     loaded = load_backbone("demo", num_labels=task.num_labels, device=torch.device("cpu"))
     encoded = encode(task, loaded.tokenizer, settings.max_length)

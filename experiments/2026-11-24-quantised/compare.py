@@ -13,6 +13,7 @@ from peftsearch.engine.job import Job
 from peftsearch.engine.local import LocalEngine
 from peftsearch.engine.settings import TrainingSettings
 from peftsearch.methods import METHODS
+from peftsearch.options import TaskOptions
 from peftsearch.tasks import resolve_task
 from peftsearch.tasks.encoding.encode import encode
 from peftsearch.tasks.suite import Suite
@@ -23,7 +24,7 @@ parser.add_argument("--seeds", type=int, default=3)
 parser.add_argument("--rank", type=int, default=2)
 arguments = parser.parse_args()
 torch.set_num_threads(1)
-suite = Suite(tasks=(resolve_task(None, seed=0),))
+suite = Suite(tasks=(resolve_task(TaskOptions()),))
 settings = TrainingSettings()
 lora = METHODS["lora"]
 

@@ -38,6 +38,7 @@ from peftsearch.engine.loop import _step, train
 from peftsearch.engine.settings import TrainingSettings
 from peftsearch.injection.inject import inject, param_groups, remove
 from peftsearch.methods import get_method
+from peftsearch.options import TaskOptions
 from peftsearch.tasks import Task, load_embedded, resolve_task
 from peftsearch.tasks.encoding.encode import encode
 from peftsearch.tasks.suite import Suite
@@ -100,7 +101,9 @@ def bench_step(repeats: int) -> None:
 
 def bench_trial(repeats: int) -> None:
     """A trial of a study against the same training by hand; our first trial, with loading, comes before."""
-    task = resolve_task(train=FILES[0], validation=FILES[1]) if FILES else load_embedded("sentiment", seed=0)
+    task = (
+        resolve_task(TaskOptions(train=FILES[0], validation=FILES[1])) if FILES else load_embedded("sentiment", seed=0)
+    )
     engines: list[LocalEngine] = []
     jobs: list[Job] = []
 

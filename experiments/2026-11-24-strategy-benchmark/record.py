@@ -23,6 +23,7 @@ from table_space import SPACE
 from peftsearch.design.fitting import fit
 from peftsearch.engine.job import Job
 from peftsearch.engine.local import LocalEngine
+from peftsearch.options import TaskOptions, TrainingOptions
 from peftsearch.searcher.options import RunOptions
 from peftsearch.searcher.prepare import prepare
 
@@ -47,7 +48,11 @@ def options(data: Path, task: str, folder: Path) -> RunOptions:
     n_words = WORDS[task]
     train = short(data / task / "train.jsonl", folder / "train.jsonl", n_words, None)
     validation = short(data / task / "validation.jsonl", folder / "validation.jsonl", n_words, 300)
-    return RunOptions(budget="0.2%", train=train, validation=validation, batch_size=8, max_length=32)
+    return RunOptions(
+        budget="0.2%",
+        task=TaskOptions(train=train, validation=validation),
+        training=TrainingOptions(batch_size=8, max_length=32),
+    )
 
 
 def jobs() -> list[tuple[int, int, int]]:

@@ -5,9 +5,7 @@ Left out: what only the files tell, such as a dtype or a quantisation that the w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from os import PathLike
 from typing import Any
 
 import torch
@@ -22,6 +20,7 @@ from peftsearch.backbone.load import DEMO, _explain, _is_hub_reachable, n_positi
 from peftsearch.backbone.maps import count_params, widths
 from peftsearch.backbone.quantised import maps_to_pack
 from peftsearch.errors import BackboneError
+from peftsearch.options import ModelOptions
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,34 +40,27 @@ class Outline:
     """Implementation of attention that transformers chooses for it: `sdpa`, `eager`."""
 
 
-def read_outline(
-    name_or_path: str | PathLike[str] | None,
-    *,
-    revision: str | None = None,
-    trust_remote_code: bool = False,
-    anatomy: Mapping[str, Any] | str | PathLike[str] | None = None,
-) -> Outline:
+def read_outline(options: ModelOptions) -> Outline:
     """Read the outline of a model; of a folder nothing but `config.json` is needed.
 
     Args:
-        name_or_path: A hub id or a folder; None, `demo` or `minilm` for the embedded MiniLM-L6.
-        revision: Branch, tag or commit of a hub model.
-        trust_remote_code: Whether code that the model brings with it may run.
-        anatomy: A description by hand, see `describe`; None detects.
+        options: Name, revision and description of the model; without a name, or with `demo` or `minilm`, it is the
+            embedded MiniLM-L6.
 
     Raises:
         BackboneError: There is no config, it describes no model, or the model cannot be read.
         ConfigError: The description by hand is not of the right form.
     """
-    name = DEMO if name_or_path in (None, "demo") else str(name_or_path)
+    name = DEMO if options.name in (None, "demo") else str(options.name)
     folder = demo_folder() if name == DEMO else find_folder(name)
-    options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+    loading: dict[str, Any] = {"trust_remote_code": options.trust_remote_code}
     if folder is None:
-        options |= {"revision": revision, "local_files_only": not _is_hub_reachable()}
+        loading |= {"revision": options.revision, "local_files_only": not _is_hub_reachable()}
     elif not (folder / "config.json").is_file():
         raise BackboneError(f"model {name!r}: the folder has no config.json; an estimate needs that file and no other")
-    model = _build(name, str(folder or name), options)
-    backbone = detect(model, name) if anatomy is None else describe(model, anatomy, name)
+    model = _build(name, str(folder or name), loading)
+    by_hand = options.anatomy
+    backbone = detect(model, name) if by_hand is None else describe(model, by_hand, name)
     return Outline(
         backbone=backbone,
         weights=weights_of(model),
@@ -79,21 +71,13 @@ def read_outline(
     )
 
 
-def preview(
-    name_or_path: str | PathLike[str] | None,
-    *,
-    revision: str | None = None,
-    trust_remote_code: bool = False,
-    anatomy: Mapping[str, Any] | str | PathLike[str] | None = None,
-) -> Backbone | None:
+def preview(options: ModelOptions) -> Backbone | None:
     """A model's anatomy before it is loaded; None where its config alone does not tell it (a GGUF file, a fault).
 
-    Takes what `read_outline` takes. What is wrong with a model, loading it says with more to go by.
+    Loading the model says what is wrong with it, with more to go by.
     """
     try:
-        return read_outline(
-            name_or_path, revision=revision, trust_remote_code=trust_remote_code, anatomy=anatomy
-        ).backbone
+        return read_outline(options).backbone
     except BackboneError:
         return None
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
-import json
+import json as json_text
 from dataclasses import replace
 from typing import Any
 
@@ -14,32 +13,38 @@ from peftsearch.design.baselines import uniform, usable_methods
 from peftsearch.design.budget import parse_budget
 from peftsearch.design.fitting import smallest_budget
 from peftsearch.methods import METHODS
+from peftsearch.options import ModelOptions
 
 
-def advise(arguments: argparse.Namespace) -> int:
-    """Run the command.
+def advise(*, examples: int, model: str | None = None, json: bool = False) -> int:
+    """Name methods and a budget to start from, as a rule of thumb, and the command that tests it.
+
+    Args:
+        examples: Training examples that you have.
+        model: Hub id or folder of a model, for the command that tests the advice.
+        json: Print JSON.
 
     Raises:
         PeftSearchError: The number is out of range, or the model has no config that can be read.
     """
     share = ""
-    advice = apply_rule(arguments.examples, METHODS, METHODS)
-    if arguments.model is not None:
+    advice = apply_rule(examples, METHODS, METHODS)
+    if model is not None:
         from peftsearch.backbone.outline import read_outline
 
-        backbone = read_outline(arguments.model).backbone
-        advice = apply_rule(arguments.examples, METHODS, usable_methods(backbone))
+        backbone = read_outline(ModelOptions(name=model)).backbone
+        advice = apply_rule(examples, METHODS, usable_methods(backbone))
         budget = parse_budget(advice.budget, backbone.n_params)
         needed = min((smallest_budget(uniform(m), backbone) for m in advice.methods), default=0)
         if needed > budget.n_params:  # on a small model not even the cheapest fits the share
             budget = parse_budget(str(needed), backbone.n_params)
             advice = replace(advice, budget=budget.text)
         share = f" ({budget.n_params:,} of {backbone.name}'s {backbone.n_params:,} parameters)"
-    command = command_to_test(advice, arguments.examples, arguments.model)
-    if arguments.json:
-        print(json.dumps(_json(advice, arguments.examples, command), ensure_ascii=False))
+    command = command_to_test(advice, examples, model)
+    if json:
+        print(json_text.dumps(_json(advice, examples, command), ensure_ascii=False))
         return 0
-    for line in _lines(advice, arguments.examples, share, command):
+    for line in _lines(advice, examples, share, command):
         terminal().print(line, highlight=False, markup=False, soft_wrap=True)
     return 0
 

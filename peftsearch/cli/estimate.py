@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
-import json
+import json as json_text
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from cyclopts import Parameter
 from rich.table import Table
 
 from peftsearch.backbone.anatomy import Backbone
@@ -16,15 +16,17 @@ from peftsearch.backbone.outline import Outline, read_outline
 from peftsearch.cli.terminal import terminal
 from peftsearch.design.architecture import Architecture
 from peftsearch.design.baselines import S4_PAPER, uniform
-from peftsearch.design.budget import parse_budget
+from peftsearch.design.budget import check_budget, parse_budget
 from peftsearch.design.design import Design
 from peftsearch.design.fitting import fit
-from peftsearch.design.memory import FLOATS, PACKINGS, PLAIN, Memory, Step, blocks_passed, estimate, hidden_state_bytes
+from peftsearch.design.memory import FLOATS, PACKINGS, PLAIN, Memory, Step, blocks_passed, hidden_state_bytes
+from peftsearch.design.memory import estimate as estimate_memory
 from peftsearch.design.shares import n_changed
 from peftsearch.errors import BudgetError, ConfigError, unknown_name
 from peftsearch.files import read_yaml
 from peftsearch.methods import get_method
 from peftsearch.methods.abilities import count_placed
+from peftsearch.options import HYPHEN, ModelOptions, OptionGroup, group
 from peftsearch.study.best import read_best
 from peftsearch.units import show_bytes
 
@@ -44,75 +46,104 @@ PARTS = {
 }
 
 
-def report_estimate(arguments: argparse.Namespace) -> int:
-    """Run the command: read the config, estimate, print.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EstimateOptions(OptionGroup):
+    """What to estimate."""
+
+    what: Annotated[Path | None, Parameter(parse=False)] = None
+    """A found architecture (best.yaml), or the folder of its run."""
+    budget: Annotated[str | None, HYPHEN] = None
+    """Trainable parameters, excluding the task head: 0.1%, 22.7k, 1M."""
+    design: str | None = None
+    """lora, adapter+prefix, s4-paper or a YAML file (default: lora); for a run the name of a confirmed design."""
+    batch: int = 16
+    """Examples per step."""
+    seq: int | None = None
+    """Tokens of each example (default: 128, or the model's positions)."""
+    dtype: str = "fp32"
+    """fp32, bf16 or fp16, for everything."""
+    quantize: str | None = None
+    """Packed frozen weights: nf4, int8 or none (default: the run's)."""
+    full: bool = False
+    """Full fine-tuning too, or alone without a budget."""
+    model: Annotated[ModelOptions, group("Model (default: that of the run, or the embedded MiniLM-L6)")] = field(
+        default_factory=ModelOptions
+    )
+
+
+def estimate(
+    what: Path | None = None,
+    /,
+    options: Annotated[EstimateOptions | None, Parameter(name="*")] = None,
+    *,
+    json: bool = False,
+) -> int:
+    """Estimate the memory of a training step, part by part, from a model's config alone.
+
+    Args:
+        what: A found architecture (best.yaml), or the folder of its run.
+        options: The model, the architecture and the step.
+        json: Print JSON, in bytes.
 
     Raises:
         PeftSearchError: What is wrong with the options, the model, the budget or the `best.yaml`.
     """
-    _check_numbers(arguments)
-    if arguments.quantize not in (None, PLAIN, *PACKINGS):
-        raise ConfigError(f"--quantize: {unknown_name('quantization', arguments.quantize, (*PACKINGS, PLAIN))}")
-    _require_one_source(arguments)
-    best = _read_best(arguments.what, arguments.design) if arguments.what is not None else None
-    if arguments.quantize is None and best is not None:
-        arguments.quantize = best["model"].get("quantize")
-    elif arguments.quantize == PLAIN:
-        arguments.quantize = None
-    outline = read_outline(
-        arguments.model if best is None or arguments.model else str(best["model"]["name"]),
-        revision=arguments.revision,
-        trust_remote_code=arguments.trust_remote_code,
-        anatomy=arguments.anatomy,
-    )
-    step = _step(arguments, outline)
-    architecture, name = _architecture(arguments, best, outline.backbone)
+    options = replace(options or EstimateOptions(), what=what)
+    _check(options)
+    best = None if what is None else _read_best(what, options.design)
+    if options.quantize is None and best is not None:
+        options = replace(options, quantize=best["model"].get("quantize"))
+    elif options.quantize == PLAIN:
+        options = replace(options, quantize=None)
+    found_on = None if best is None else str(best["model"]["name"])
+    outline = read_outline(replace(options.model, name=options.model.name or found_on))
+    step = _step(options, outline)
+    architecture, name = _architecture(options, best, outline.backbone)
     columns: dict[str, Memory] = {}
     if architecture is not None:
-        columns[name] = _of_architecture(outline, architecture, step, arguments.quantize)
-    if arguments.full:
+        columns[name] = _of_architecture(outline, architecture, step, options.quantize)
+    if options.full:
         n_params = outline.weights.n_params
-        columns[FULL] = estimate(outline.weights, outline.backbone.blocks, step, n_trained=n_params)
-    notes = _notes(arguments, outline, architecture, step)
-    if arguments.json:
-        print(json.dumps(_json(arguments, outline, architecture, step, columns, notes), ensure_ascii=False))
+        columns[FULL] = estimate_memory(outline.weights, outline.backbone.blocks, step, n_trained=n_params)
+    notes = _notes(options, outline, architecture, step)
+    if json:
+        print(json_text.dumps(_json(options, outline, architecture, step, columns, notes), ensure_ascii=False))
         return 0
-    _print(arguments, outline, step, columns, notes)
+    _print(options, outline, step, columns, notes)
     return 0
 
 
-def _check_numbers(arguments: argparse.Namespace) -> None:
+def _check(options: EstimateOptions) -> None:
+    """Check what needs no model: numbers, names, and that there is one source of an architecture."""
     for option, most in MOST.items():
-        value = getattr(arguments, option.removeprefix("--"))
+        value = getattr(options, option.removeprefix("--"))
         if value is not None and not 1 <= value <= most:
             raise ConfigError(f"{option} must be from 1 to {most:,}, got {value:,}")
-    if arguments.dtype not in FLOATS:
-        raise ConfigError(f"--dtype: {unknown_name('dtype', arguments.dtype, FLOATS)}")
-
-
-def _step(arguments: argparse.Namespace, outline: Outline) -> Step:
-    """The step that is asked for; without a length that of `run`, an image's, or what the model has positions for."""
-    most = outline.n_positions if outline.n_positions is not None else MOST["--seq"]
-    if arguments.seq is not None and arguments.seq > most:
-        raise ConfigError(f"--seq {arguments.seq}: {outline.backbone.name} has positions for {most} tokens")
-    return Step(
-        batch=arguments.batch,
-        seq=arguments.seq or (outline.n_positions if outline.reads_images else None) or min(SEQ, most),
-        float_bytes=FLOATS[arguments.dtype],
-        attention="eager" if outline.attention == "eager" else "documented",
-    )
-
-
-def _require_one_source(arguments: argparse.Namespace) -> None:
-    """An architecture comes from a best.yaml, or from a design and a budget."""
-    if arguments.what is not None and arguments.budget is not None:
-        raise ConfigError(f"--budget: {arguments.what} fixes all sizes already; give one or the other")
-    if arguments.budget is not None:
-        parse_budget(arguments.budget, None)  # a budget that is none is said before a config is asked for
-    elif arguments.what is None and (arguments.design is not None or not arguments.full):
+    if options.dtype not in FLOATS:
+        raise ConfigError(f"--dtype: {unknown_name('dtype', options.dtype, FLOATS)}")
+    if options.quantize not in (None, PLAIN, *PACKINGS):
+        raise ConfigError(f"--quantize: {unknown_name('quantization', options.quantize, (*PACKINGS, PLAIN))}")
+    if options.what is not None and options.budget is not None:
+        raise ConfigError(f"--budget: {options.what} fixes all sizes already; give one or the other")
+    if options.budget is not None:
+        check_budget(options.budget)
+    elif options.what is None and (options.design is not None or not options.full):
         raise BudgetError(
             "estimate needs --budget, such as --budget 0.1%; or a best.yaml; or --full alone for full fine-tuning"
         )
+
+
+def _step(options: EstimateOptions, outline: Outline) -> Step:
+    """The step that is asked for; without a length that of `run`, an image's, or what the model has positions for."""
+    most = outline.n_positions if outline.n_positions is not None else MOST["--seq"]
+    if options.seq is not None and options.seq > most:
+        raise ConfigError(f"--seq {options.seq}: {outline.backbone.name} has positions for {most} tokens")
+    return Step(
+        batch=options.batch,
+        seq=options.seq or (outline.n_positions if outline.reads_images else None) or min(SEQ, most),
+        float_bytes=FLOATS[options.dtype],
+        attention="eager" if outline.attention == "eager" else "documented",
+    )
 
 
 def _read_best(path: Path, design: str | None) -> Mapping[str, Any]:
@@ -124,17 +155,17 @@ def _read_best(path: Path, design: str | None) -> Mapping[str, Any]:
 
 
 def _architecture(
-    arguments: argparse.Namespace, best: Mapping[str, Any] | None, backbone: Backbone
+    options: EstimateOptions, best: Mapping[str, Any] | None, backbone: Backbone
 ) -> tuple[Architecture | None, str]:
     """The architecture to estimate and what to call it; None where full fine-tuning alone is asked for."""
-    if best is not None:
+    if best is not None and options.what is not None:
         architecture = Architecture.from_dict(best.get("architecture", {}))
-        _require_same_model(arguments.what, best["model"], architecture, backbone)
-        return architecture, str(best.get("name", arguments.what))
-    if arguments.budget is None:
+        _require_same_model(options.what, best["model"], architecture, backbone)
+        return architecture, str(best.get("name", options.what))
+    if options.budget is None:
         return None, ""
-    budget = parse_budget(arguments.budget, backbone.n_params)
-    design, name = _design(arguments.design or "lora")
+    budget = parse_budget(options.budget, backbone.n_params)
+    design, name = _design(options.design or "lora")
     return fit(design, backbone, budget), f"{name}, {budget.text}"
 
 
@@ -173,11 +204,11 @@ def _require_same_model(path: Path, model: Mapping[str, Any], architecture: Arch
         is_first = p.method not in seen
         seen.add(p.method)
         if not 1 <= p.size <= method.max_size(block) or count_placed(method, block, p.size, is_first) != p.n_params:
-            raise ConfigError(f"{where}: {method.knob} {p.size} with {p.n_params} parameters is none on {block.path}")
+            raise ConfigError(f"{where}: {method.knob} {p.size} does not have {p.n_params} parameters on {block.path}")
 
 
 def _of_architecture(outline: Outline, architecture: Architecture, step: Step, quantize: str | None) -> Memory:
-    return estimate(
+    return estimate_memory(
         outline.weights,
         blocks_passed(architecture, outline.backbone),
         step,
@@ -187,7 +218,7 @@ def _of_architecture(outline: Outline, architecture: Architecture, step: Step, q
     )
 
 
-def _notes(arguments: argparse.Namespace, outline: Outline, architecture: Architecture | None, step: Step) -> list[str]:
+def _notes(options: EstimateOptions, outline: Outline, architecture: Architecture | None, step: Step) -> list[str]:
     """What the figures leave out, with figures."""
     blocks = outline.backbone.blocks if architecture is None else blocks_passed(architecture, outline.backbone)
     none, one, heads = (
@@ -222,8 +253,8 @@ def _notes(arguments: argparse.Namespace, outline: Outline, architecture: Archit
                 f"peftsearch keeps what it injects in fp32: gradients, optimizer states and parameters are up to "
                 f"{show_bytes((4 - step.float_bytes) * 4 * n_trained)} more."
             )
-    if arguments.quantize is not None and arguments.full:
-        notes.append(f"Full fine-tuning is shown without {arguments.quantize}: packed weights cannot be trained.")
+    if options.quantize is not None and options.full:
+        notes.append(f"Full fine-tuning is shown without {options.quantize}: packed weights cannot be trained.")
     if any(block.cross_attention is not None for block in outline.backbone.blocks):
         notes.append("The decoder's second attention is not counted.")
     notes.append("Left out: hidden states outside the blocks, kernels' temporaries, what the allocator rounds up.")
@@ -231,7 +262,7 @@ def _notes(arguments: argparse.Namespace, outline: Outline, architecture: Archit
 
 
 def _json(
-    arguments: argparse.Namespace,
+    options: EstimateOptions,
     outline: Outline,
     architecture: Architecture | None,
     step: Step,
@@ -244,8 +275,8 @@ def _json(
         "n_head": outline.n_head,
         "batch": step.batch,
         "seq": step.seq,
-        "dtype": arguments.dtype,
-        "quantize": arguments.quantize,
+        "dtype": options.dtype,
+        "quantize": options.quantize,
         "attention": outline.attention,
         "architecture": None if architecture is None else architecture.to_dict(),
         "n_changed": None if architecture is None else n_changed(architecture, outline.backbone),
@@ -255,12 +286,12 @@ def _json(
 
 
 def _print(
-    arguments: argparse.Namespace, outline: Outline, step: Step, columns: Mapping[str, Memory], notes: list[str]
+    options: EstimateOptions, outline: Outline, step: Step, columns: Mapping[str, Memory], notes: list[str]
 ) -> None:
-    packed = f", {arguments.quantize} weights" if arguments.quantize else ""
+    packed = f", {options.quantize} weights" if options.quantize else ""
     table = Table(
         title=f"{outline.backbone.name}: {outline.backbone.n_params:,} parameters, a training step of {step.batch} x "
-        f"{step.seq} tokens, {arguments.dtype}{packed}",
+        f"{step.seq} tokens, {options.dtype}{packed}",
         title_justify="left",
     )
     table.add_column("memory")

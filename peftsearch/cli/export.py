@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
 
 from peftsearch.errors import CheckpointError
 from peftsearch.exporter.formats import FORMATS, require_format
@@ -14,37 +14,36 @@ from peftsearch.exporter.source import Exportable, ExportOptions, read_source
 from peftsearch.files import check_output, staged
 
 
-def export_arguments(arguments: argparse.Namespace) -> int:
-    """Run the command with what the command line was given."""
-    options = ExportOptions(**{f.name: getattr(arguments, f.name) for f in fields(ExportOptions)})
-    return export(arguments.what, arguments.format, arguments.output, arguments.overwrite, options)
-
-
-def export(what: Path, form: str, output: Path, overwrite: bool, options: ExportOptions) -> int:
-    """Write what was found in a format of other tools.
+def export(
+    what: Path,
+    /,
+    *,
+    format: Literal["peft", "adapters", "merged", "peftsearch"],
+    output: Path,
+    overwrite: bool = False,
+    options: Annotated[ExportOptions | None, Parameter(name="*")] = None,
+) -> int:
+    """Hand what was found to other tools.
 
     Args:
-        what: A run's folder, its `best.yaml`, or a folder of `peftsearch.save`.
-        form: One of `FORMATS`.
-        output: The folder to make.
-        overwrite: Whether it may exist.
-        options: Where parameters and backbone come from.
-
-    Returns:
-        The exit status, 0.
+        what: A run's folder, its best.yaml, or a folder made by peftsearch.save.
+        format: Format to write.
+        output: Folder to make.
+        overwrite: Replace what is in it.
+        options: Which parameters to export, and where the backbone is.
 
     Raises:
         PeftSearchError: What is wrong with the source, the format or the output; nothing is written then.
     """
     check_output(output, overwrite)
-    source = read_source(what, options)
+    source = read_source(what, options or ExportOptions())
     _require_other(output, what)
-    require_format(form, source.architecture)
-    exportable = source.open(weights=form != "adapters")
+    require_format(format, source.architecture)
+    exportable = source.open(weights=format != "adapters")
     model: Any = exportable.injection.model
     _require_other(output, Path(str(model.config._name_or_path or ".")))
     with staged(output, overwrite) as stage:
-        lines = _writer(form)(exportable, stage)
+        lines = _writer(format)(exportable, stage)
     for line in [*lines, f"Parameters of: {exportable.origin}", f"Folder: {output}"]:
         print(line)
     return 0

@@ -2,30 +2,45 @@
 
 from __future__ import annotations
 
-import argparse
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from peftsearch.catalog import shipped
 from peftsearch.cli.terminal import print_rows
 from peftsearch.errors import ConfigError
+from peftsearch.options import HYPHEN, ModelOptions, changed_options, group
 
 
-def list_catalog(arguments: argparse.Namespace) -> int:
-    """`peftsearch list`."""
-    if arguments.what == "methods":
+def list_catalog(
+    what: Literal["spaces", "strategies", "methods", "tasks", "objectives"],
+    /,
+    *,
+    model: Annotated[ModelOptions | None, group("Model, for `list methods` (default: the embedded MiniLM-L6)")] = None,
+    budget: Annotated[str | None, HYPHEN] = None,
+    json: bool = False,
+) -> int:
+    """List what there is to choose from.
+
+    Args:
+        what: The kind of thing to list.
+        model: The model that sizes are fitted to.
+        budget: Budget that the sizes of `list methods` are fitted to (default: 0.1%).
+        json: Print JSON.
+    """
+    model = model or ModelOptions()
+    if what == "methods":
         from peftsearch.cli.list_methods import list_methods
 
-        return list_methods(arguments)
-    given = [o for o in ("model", "revision", "anatomy", "budget") if getattr(arguments, o) is not None]
-    if given:
-        raise ConfigError(f"--{given[0]}: is for `peftsearch list methods`; leave it out")
+        return list_methods(model, budget, json)
+    refused = [*changed_options(model), *([] if budget is None else ["--budget"])]
+    if refused:
+        raise ConfigError(f"{refused[0]}: is for `peftsearch list methods`; leave it out")
     tables = {
         "spaces": _spaces,
         "strategies": _strategies,
         "tasks": _tasks,
         "objectives": _objectives,
     }
-    print_rows(tables[arguments.what](), arguments.json)
+    print_rows(tables[what](), json)
     return 0
 
 

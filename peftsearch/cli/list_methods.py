@@ -2,54 +2,54 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from typing import Any
 
 from peftsearch.backbone.anatomy import Backbone
 from peftsearch.cli.terminal import print_rows
-from peftsearch.design.budget import Budget, parse_budget
+from peftsearch.design.budget import Budget, check_budget, parse_budget
 from peftsearch.design.shares import shares
 from peftsearch.errors import BackboneError, MethodError
 from peftsearch.methods import METHODS
+from peftsearch.options import ModelOptions
 
 BUDGET = "0.1%"
 """What sizes are fitted to where no budget is given."""
 
 
-def list_methods(arguments: argparse.Namespace) -> int:
+def list_methods(model: ModelOptions, budget: str | None, as_json: bool) -> int:
     """Print the table of methods.
+
+    Args:
+        model: The model that sizes are fitted to.
+        budget: The budget that they are fitted to; None is 0.1%.
+        as_json: Whether to print JSON.
 
     Raises:
         PeftSearchError: The model that was named has no config that can be read, or the budget is none.
     """
-    text = arguments.budget or BUDGET
-    parse_budget(text, None)  # a budget that is none is said before a config is asked for
-    backbone = _backbone(arguments)
-    budget = None if backbone is None else parse_budget(text, backbone.n_params)
-    rows = [_row(name, backbone, budget, arguments.json) for name in METHODS]
-    print_rows(rows, arguments.json)
-    if backbone is not None and budget is not None and not arguments.json:
+    text = budget or BUDGET
+    check_budget(text)
+    backbone = _backbone(model)
+    size = None if backbone is None else parse_budget(text, backbone.n_params)
+    rows = [_row(name, backbone, size, as_json) for name in METHODS]
+    print_rows(rows, as_json)
+    if backbone is not None and size is not None and not as_json:
         print(
             f"On all {len(backbone.blocks)} blocks of {backbone.name} ({backbone.n_params:,} parameters), at most "
-            f"{budget.n_params:,} ({budget.text}) trainable; * does not fit there: at its smallest size."
+            f"{size.n_params:,} ({size.text}) trainable; * does not fit there: at its smallest size."
         )
     return 0
 
 
-def _backbone(arguments: argparse.Namespace) -> Backbone | None:
+def _backbone(model: ModelOptions) -> Backbone | None:
     """The model's anatomy; None where none is named and the embedded one is not installed."""
     from peftsearch.backbone.outline import read_outline
 
     try:
-        return read_outline(
-            arguments.model,
-            revision=arguments.revision,
-            trust_remote_code=arguments.trust_remote_code,
-            anatomy=arguments.anatomy,
-        ).backbone
+        return read_outline(model).backbone
     except BackboneError as error:
-        if arguments.model is not None:
+        if model.name is not None:
             raise
         print(f"peftsearch: no shares are shown: {error}", file=sys.stderr)
         return None

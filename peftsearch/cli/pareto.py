@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import argparse
-import json
+import json as json_text
 import math
 import shlex
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from peftsearch.cli.terminal import reporter_of, terminal
 from peftsearch.errors import ConfigError, ReportError, StudyError, one_line
+from peftsearch.options import HYPHEN, OptionGroup, changed_options, command_words, group
 from peftsearch.report.pareto.arithmetic import require_moocore
 from peftsearch.report.pareto.axis import Axis, axis_of
 from peftsearch.report.pareto.front import Front, analyse
@@ -22,89 +24,96 @@ from peftsearch.report.pareto.page import front_page
 from peftsearch.report.pareto.png import front_png
 from peftsearch.report.pareto.points import read_points
 from peftsearch.report.pareto.text import conclusions, front_csv, front_json, front_table
+from peftsearch.searcher.options import SweepOptions
 from peftsearch.study.folder import SETTINGS
 from peftsearch.study.storage import storage_faults
 
 CSV = "pareto.csv"
 
 
-def pareto(arguments: argparse.Namespace) -> int:
-    """Run the command: sweep where budgets are given, then analyse, write and print."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FrontOptions(OptionGroup):
+    """Which front is shown, and where it goes."""
+
+    budgets: Annotated[str | None, HYPHEN] = None
+    """Search at each of these budgets: 0.02%,0.1%,1%."""
+    x: str = "params"
+    """Cost on the horizontal axis: params, latency, memory, ... (`list objectives`)."""
+    reference: Annotated[str | None, HYPHEN] = None
+    """Reference point of the hypervolume: SCORE,COST."""
+    out: Path | None = None
+    """Folder of the results (default: beside the runs)."""
+
+
+def pareto(
+    runs_to_compare: Annotated[tuple[Path, ...], Parameter(name="RUN")] = (),
+    /,
+    *,
+    front: Annotated[FrontOptions | None, group("Front")] = None,
+    options: Annotated[SweepOptions | None, Parameter(name="*")] = None,
+    json: bool = False,
+) -> int:
+    """Show the front of score and cost: of runs that exist, or of a sweep over budgets.
+
+    Args:
+        runs_to_compare: Folders of runs: several of different budgets, or one of several objectives.
+        front: Which front, and where it goes.
+        options: What each study of a sweep searches.
+        json: Print the result as JSON; progress goes to stderr.
+    """
+    front, options, folders = front or FrontOptions(), options or SweepOptions(), list(runs_to_compare)
     require_moocore()
-    axis = axis_of(arguments.x)
-    reference = _reference(arguments.reference, axis)
-    if bool(arguments.what) == bool(arguments.budgets):
+    axis = axis_of(front.x)
+    reference = _reference(front.reference, axis)
+    if bool(folders) == bool(front.budgets):
         raise ConfigError(
             "pareto needs either folders of runs (one of several objectives, or several of different budgets) or "
             "--budgets, such as --budgets 0.05%,0.1%,0.5%"
         )
-    if arguments.out is not None:
-        _require_folder(arguments.out)
-    if arguments.budgets:
-        from peftsearch.errors import AllTrialsFailed
-
-        try:
-            paths, out = _sweep(arguments)
-        except AllTrialsFailed as error:
-            print(f"peftsearch: {error}", file=sys.stderr)
-            return 1
+    if front.out is not None:
+        _require_folder(front.out)
+    if front.budgets:
+        paths, out = _sweep(front.budgets, front.out, options, json)
     else:
-        _refuse_search_options(arguments)
-        paths = [path for path in arguments.what if not _is_front(path)] or arguments.what
-        out = arguments.out or _beside(paths)
+        _refuse_search_options(options)
+        paths = [path for path in folders if not _is_front(path)] or folders
+        out = front.out or _beside(paths)
         _require_folder(out)
-    front = analyse([read_points(path, arguments.storage) for path in paths], arguments.x, reference)
-    written, left_out = _write(front, out, command_of(arguments))
-    if arguments.json:
-        print(json.dumps(front_json(front) | {"files": [str(path) for path in written]}, ensure_ascii=False))
+    found = analyse([read_points(path, options.study.storage) for path in paths], front.x, reference)
+    written, left_out = _write(found, out, command_of(folders, front, options))
+    if json:
+        print(json_text.dumps(front_json(found) | {"files": [str(path) for path in written]}, ensure_ascii=False))
         for note in left_out:
             print(f"Note: {note}", file=sys.stderr)
         return 0
     console = terminal()
-    console.print(front_table(front))
-    for line in [*conclusions(front), *(f"Note: {n}" for n in left_out), f"Files: {', '.join(map(str, written))}"]:
+    console.print(front_table(found))
+    for line in [*conclusions(found), *(f"Note: {n}" for n in left_out), f"Files: {', '.join(map(str, written))}"]:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     return 0
 
 
-def _sweep(arguments: argparse.Namespace) -> tuple[list[Path], Path]:
-    from peftsearch.searcher.options import RunOptions
+def _sweep(budgets: str, out: Path | None, options: SweepOptions, json: bool) -> tuple[list[Path], Path]:
     from peftsearch.searcher.sweep import plan_sweep, run_sweep, split_budgets
 
-    budgets = split_budgets(arguments.budgets)
-    given = {f.name: getattr(arguments, f.name) for f in fields(RunOptions) if f.name != "budget"}
-    plan = plan_sweep(RunOptions(budget="", **given), budgets)
-    out = arguments.out or plan.out
+    plan = plan_sweep(options, split_budgets(budgets))
+    out = out or plan.out
     _require_folder(out)
-    return run_sweep(plan, lambda: reporter_of(arguments.json)), out
+    return run_sweep(plan, lambda: reporter_of(json)), out
 
 
-def command_of(arguments: argparse.Namespace) -> str:
+def command_of(folders: Sequence[Path], front: FrontOptions, options: SweepOptions) -> str:
     """The command as one would type it; a storage, which may hold a password, stays out."""
-    words = ["peftsearch", "pareto", *map(str, arguments.what)]
-    for name, value in {"budgets": arguments.budgets, "x": arguments.x, "reference": arguments.reference}.items():
-        if value is not None and (name, value) != ("x", "params"):
-            words += [f"--{name}", value]
-    for name, value in _given(arguments).items():
-        words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
-    return shlex.join(words)
+    words = ["peftsearch", "pareto", *map(str, folders), *command_words(front, but={"--out"})]
+    return shlex.join([*words, *command_words(options, but={"--storage"})])
 
 
-def _given(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The options of a search that differ from their defaults."""
-    from peftsearch.searcher.options import RunOptions
-
-    kept = [f for f in fields(RunOptions) if f.name not in {"budget", "storage"}]
-    return {f.name: getattr(arguments, f.name) for f in kept if getattr(arguments, f.name) != f.default}
-
-
-def _refuse_search_options(arguments: argparse.Namespace) -> None:
-    for name in _given(arguments):
-        if name != "runs":
-            raise ConfigError(
-                f"--{name.replace('_', '-')} belongs to a sweep (--budgets); with folders of runs there are --x, "
-                "--reference, --out, --storage and --json"
-            )
+def _refuse_search_options(options: SweepOptions) -> None:
+    for flag in changed_options(options, but={"--runs", "--storage"}):
+        raise ConfigError(
+            f"{flag} belongs to a sweep (--budgets); with folders of runs there are --x, --reference, --out, "
+            "--storage and --json"
+        )
 
 
 def _is_front(path: Path) -> bool:

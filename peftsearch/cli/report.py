@@ -10,13 +10,13 @@ from peftsearch.report.record import read_record
 from peftsearch.report.write_up import write_up
 
 
-def report(run: Path, output: Path | None = None, storage: str = "") -> int:
-    """Write the page and say where it is.
+def report(run: Path, /, *, output: Path | None = None, storage: str = "") -> int:
+    """Write a run's report.html, which opens in any browser without a network.
 
     Args:
-        run: The folder of the run.
-        output: The file; None for `report.html` in the folder.
-        storage: The Optuna storage URL that the run was given; empty for SQLite in the folder.
+        run: Folder of a run, finished or not.
+        output: File to write (default: report.html in the folder).
+        storage: Optuna storage URL that the run was given.
 
     Raises:
         PeftSearchError: It is no run, it is damaged, or the page cannot be written.

@@ -13,17 +13,22 @@ from peftsearch.design.architecture import Architecture
 from peftsearch.errors import MALFORMED, ConfigError
 
 
-def show(what: Path, design: str | None) -> int:
-    """`peftsearch show`: the picture, the verdict and the stages of a finished run."""
+def show(what: Path, /, *, design: str | None = None) -> int:
+    """Draw the architecture that a run found, with its verdict and stages.
+
+    Args:
+        what: Folder of a run, or its best.yaml.
+        design: A confirmed design other than the pick: 'trial 14', lora.
+    """
     from peftsearch.study.best import read_best
 
     where, best = read_best(what, design)
-    _print_best(terminal(), best, Path(where))
+    print_best(terminal(), best, Path(where))
     return 0
 
 
-def _print_best(console: Console, best: Mapping[str, Any], path: Path, stages: bool = True) -> None:
-    """The drawing of a design, and what the run came to; of another design than the pick, that it is none."""
+def print_best(console: Console, best: Mapping[str, Any], path: Path, stages: bool = True) -> None:
+    """Print the design and the run's verdict; of a design that the run did not pick, say so instead of the stages."""
     from peftsearch.design.text import picture
     from peftsearch.samplers.stages import stage_line
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import fields
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
 
 from peftsearch.errors import PeftSearchError
 from peftsearch.trainer.folder import check_output, claimed, is_finished, read_metrics
@@ -19,13 +21,17 @@ if TYPE_CHECKING:
     from peftsearch.trainer.plan import Plan
 
 
-def train(arguments: argparse.Namespace) -> int:
-    """Train in full.
+def train(best: Path | None = None, /, *, options: Annotated[TrainOptions, Parameter(name="*")]) -> int:
+    """Train in full what a run found, or a reference method.
+
+    Args:
+        best: best.yaml of a run, or its folder.
+        options: How to train, and where the result goes.
 
     Returns:
         0, or 1 when a training diverged; the others are scored and saved all the same.
     """
-    options = TrainOptions(**{f.name: getattr(arguments, f.name) for f in fields(TrainOptions)})
+    options = replace(options, best=best)
     is_first = os.environ.get("RANK", "0") == "0"
     try:
         return _train(options, is_first)

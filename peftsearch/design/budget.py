@@ -32,16 +32,41 @@ class Budget:
         return 100 * self.n_params / self.n_backbone
 
 
-def parse_budget(text: str, n_backbone: int | None) -> Budget:
+def check_budget(text: str) -> None:
+    """Check the form of a budget, before a model is loaded.
+
+    Raises:
+        BudgetError: The text is missing, is no budget, or is not above zero.
+    """
+    _read(text)
+
+
+def parse_budget(text: str, n_backbone: int) -> Budget:
     """Read a budget: `0.1%`, `22_700`, `22.7k`, `1M`.
 
     Args:
         text: What the user wrote.
-        n_backbone: Parameters of the backbone, the head apart; None checks the form alone, before a model is loaded.
+        n_backbone: Parameters of the backbone, excluding the head.
 
     Raises:
         BudgetError: The text is no budget, or it is not above zero, or it is more than the backbone has.
     """
+    given = one_line(text, 60)
+    number, unit = _read(text)
+    n_params = int(number * n_backbone / 100) if unit == "%" else int(number * _UNITS[unit])
+    if n_params > n_backbone:
+        raise BudgetError(
+            f"--budget {given!r} is {n_params:,} parameters, more than the backbone's {n_backbone:,}; "
+            "a budget is at most 100%"
+        )
+    if n_params < 1:
+        hint = f"; for a share write {number}%" if unit == "" else ""
+        raise BudgetError(f"--budget {given!r} is less than one parameter of the backbone's {n_backbone:,}{hint}")
+    return Budget(text=text.strip(), n_params=n_params, n_backbone=n_backbone)
+
+
+def _read(text: str) -> tuple[Decimal, str]:
+    """The number of a budget and its unit, in lower case."""
     given = one_line(text, 60)
     match = _NUMBER.fullmatch(text.strip())
     if match is None or len(text) > _LONGEST:
@@ -56,15 +81,4 @@ def parse_budget(text: str, n_backbone: int | None) -> Budget:
         raise BudgetError(f"--budget {given!r} must be above zero; {_FORMS}")
     if unit == "%" and number > 100:
         raise BudgetError(f"--budget {given!r} is more than the backbone has; a budget is at most 100%")
-    if n_backbone is None:
-        return Budget(text=text.strip(), n_params=0, n_backbone=0)
-    n_params = int(number * n_backbone / 100) if unit == "%" else int(number * _UNITS[unit])
-    if n_params > n_backbone:
-        raise BudgetError(
-            f"--budget {given!r} is {n_params:,} parameters, more than the backbone's {n_backbone:,}; "
-            "a budget is at most 100%"
-        )
-    if n_params < 1:
-        hint = f"; for a share write {number}%" if unit == "" else ""
-        raise BudgetError(f"--budget {given!r} is less than one parameter of the backbone's {n_backbone:,}{hint}")
-    return Budget(text=text.strip(), n_params=n_params, n_backbone=n_backbone)
+    return number, unit

@@ -1,61 +1,54 @@
-"""Options of model, data and machine."""
+"""Load what the options name: the one way from options to a model, for a search and for training."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from peftsearch.engine.settings import TrainingSettings
 from peftsearch.errors import ConfigError
+from peftsearch.options import ModelOptions
 
 if TYPE_CHECKING:
     from peftsearch.backbone.load import LoadedBackbone
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class InputOptions:
-    """Model, data and machine, as every command takes them that trains; `train` takes from the run what is None."""
+def load_model(
+    options: ModelOptions,
+    kind: str | None,
+    num_labels: int,
+    *,
+    device: Any = "cpu",
+    quantize: str | None = None,
+    compute_dtype: Any = None,
+) -> LoadedBackbone:
+    """Load the model that the options name, with the head of a kind of task.
 
-    model: str | None = None
-    """Hub id or folder; None is the embedded MiniLM."""
-    revision: str | None = None
-    """Commit, tag or branch of a hub model."""
-    trust_remote_code: bool = False
-    """Whether code that a hub model brings may run."""
-    anatomy: Path | None = None
-    """YAML that describes an unknown backbone by hand."""
-    task: str | None = None
-    """Embedded task or hub data set; None with `train` files, else the default task."""
-    train: Path | None = None
-    validation: Path | None = None
-    test: Path | None = None
-    text_column: str | None = None
-    pair_column: str | None = None
-    label_column: str | None = None
-    prompt_column: str | None = None
-    """Column of the prompt of a generation; None guesses, as the next."""
-    completion_column: str | None = None
-    template: str | None = None
-    """How prompt and completion are put together; None is a line each."""
-    kind: Literal["classification", "regression", "generation", "image"] | None = None
-    """None guesses classification or regression; `image` is a classification of images."""
-    metric: str | None = None
-    """Name of the score; None takes the task's own."""
-    max_train: int | None = None
-    """Most training examples; None takes all."""
-    learning_rate: float | None = None
-    """Base rate, which methods scale."""
-    batch_size: int | None = None
-    """Examples of an optimizer step."""
-    max_length: int | None = None
-    """Tokens after which a text is cut."""
-    seed: int = 0
-    device: str | None = None
-    dtype: str | None = None
-    """`auto`, `fp32` or `bf16`."""
-    quantize: str | None = None
-    """`nf4` or `int8` packs the frozen linear maps."""
+    Args:
+        options: The model.
+        kind: Kind of the task, or a `problem_type` of transformers; None is a classification.
+        num_labels: Outputs of the head.
+        device: Where the model goes.
+        quantize: `nf4` or `int8` packs the frozen weights.
+        compute_dtype: Precision in which packed weights are multiplied.
+
+    Raises:
+        BackboneError: It cannot be found, loaded, read, or packed.
+        ConfigError: The description of its blocks by hand is not of the right form.
+    """
+    from peftsearch.backbone.load import load_backbone
+
+    return load_backbone(
+        options.name,
+        num_labels=num_labels,
+        problem_type=None if kind == "classification" else kind,
+        device=device,
+        trust_remote_code=options.trust_remote_code,
+        revision=options.revision,
+        anatomy=options.anatomy,
+        quantize=quantize,
+        compute_dtype=compute_dtype,
+    )
 
 
 def within_positions(

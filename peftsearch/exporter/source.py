@@ -3,34 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from peftsearch.backbone.anatomy import Backbone
-from peftsearch.backbone.load import LoadedBackbone, load_backbone
+from peftsearch.backbone.load import LoadedBackbone
 from peftsearch.design.architecture import Architecture
+from peftsearch.engine.inputs import load_model
 from peftsearch.errors import CheckpointError, MethodError
 from peftsearch.injection.checkpoint import FACTS, Checkpoint, labels_of, load_base, put, read_checkpoint, read_tensors
 from peftsearch.injection.inject import Injection, inject
 from peftsearch.injection.states import read_state, set_state
+from peftsearch.options import ModelOptions, OptionGroup, group
 from peftsearch.study.best import Found, read_found, require_same_backbone
 from peftsearch.study.folder import confirmed_seeds, state_paths
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ExportOptions:
+class ExportOptions(OptionGroup):
     """What the user may say about where parameters and backbone come from."""
 
-    model: str | None = None
-    """Hub id or folder of the backbone, in place of the name that was stored."""
     design: str | None = None
-    """Another confirmed design of a run than its pick."""
+    """A confirmed design of the run other than its pick: 'trial 14', lora."""
     seed: int | None = None
-    """Seed of the confirmation to take; None takes the first."""
+    """Seed of the confirmed training of a run (default: the first)."""
     task: str | None = None
-    """Which of several tasks' parameters."""
-    trust_remote_code: bool = False
+    """Task of a run with several."""
+    model: Annotated[ModelOptions, group("Model (default: the one that was used)")] = field(
+        default_factory=ModelOptions
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,34 +93,25 @@ class ExportSource:
 
     def _open_checkpoint(self, checkpoint: Checkpoint) -> Exportable:
         values = read_tensors(checkpoint)
-        trust = self.options.trust_remote_code
-        if self.options.model is None:
-            loaded = load_base(checkpoint, trust_remote_code=trust)
+        model = self.options.model
+        if model.name is None:
+            loaded = load_base(checkpoint, trust_remote_code=model.trust_remote_code, anatomy=model.anatomy)
         else:
-            num_labels, problem = labels_of(checkpoint)
-            loaded = load_backbone(
-                self.options.model,
-                num_labels=num_labels,
-                problem_type=problem,
-                trust_remote_code=trust,
-                quantize=checkpoint.model.get("quantize"),
-            )
+            num_labels, kind = labels_of(checkpoint)
+            loaded = load_model(model, kind, num_labels, quantize=checkpoint.model.get("quantize"))
         injection = put(loaded.model, loaded.backbone, checkpoint, values)
         _name_labels(loaded.model, checkpoint.task)
         return Exportable(injection=injection, tokenizer=loaded.tokenizer, origin=str(checkpoint.where))
 
     def _load(self, found: Found, quantize: str | None) -> LoadedBackbone:
         kind = self.task.get("kind")
-        commit = None if found.revision.startswith("sha256:") or self.options.model else found.revision or None
-        loaded = load_backbone(
-            self.options.model or found.model_name,
-            num_labels=1 if kind == "regression" else max(1, len(self.task.get("labels") or ())),
-            problem_type=kind if kind in ("regression", "generation") else None,
-            revision=commit,
-            trust_remote_code=self.options.trust_remote_code,
-            quantize=quantize,
-        )
-        if self.options.model is None:
+        model = self.options.model
+        if model.name is None:
+            commit = None if found.revision.startswith("sha256:") else found.revision or None
+            model = replace(model, name=found.model_name, revision=model.revision or commit)
+        num_labels = 1 if kind == "regression" else max(1, len(self.task.get("labels") or ()))
+        loaded = load_model(model, kind, num_labels, quantize=quantize)
+        if self.options.model.name is None:
             _require_revision(found, loaded.backbone)
         return loaded
 

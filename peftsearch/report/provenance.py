@@ -4,42 +4,30 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+from peftsearch.errors import ConfigError
+from peftsearch.files import from_plain
+from peftsearch.options import command_words
 from peftsearch.report.page import Cell, Item, Section, Table, Text
 from peftsearch.report.record import Record
+from peftsearch.searcher.options import RunOptions, StudyOptions
 
 
 def command(record: Record) -> str | None:
     """The command line that began the study; None when the settings do not hold its options.
 
-    A study that is begun by name and folder alone resumes with the same line. A password in a storage URL is not
-    stored and appears as stars.
+    The same line resumes the study. A password in a storage URL is not stored and appears as stars.
     """
-    options = record.settings.get("options")
-    if not isinstance(options, Mapping) or not options:
+    try:
+        options = from_plain(RunOptions, record.settings.get("options"), "options")
+    except ConfigError:
         return None
-    words = ["peftsearch", "run"]
-    for key, value in options.items():
-        words += _words(f"--{str(key).replace('_', '-')}", value)
-    if record.references:
-        words += ["--baselines", ",".join(record.references)]
-    parent = str(record.path.parent)
-    if parent != "runs":
-        words += ["--runs", parent]
-    storage = str(record.settings.get("storage", "study.db"))
-    if storage != "study.db":
-        words += ["--storage", storage]
-    return shlex.join(words)
-
-
-def _words(flag: str, value: Any) -> list[str]:
-    if value is None or value is False or value == "" or value == []:
-        return []
-    if value is True:
-        return [flag]
-    text = ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
-    return [f"{flag}={text}"] if text.startswith("-") else [flag, text]
+    parent, storage = record.path.parent, str(record.settings.get("storage", "study.db"))
+    study = StudyOptions(name=record.path.name, runs=parent, storage="" if storage == "study.db" else storage)
+    references = ",".join(record.references) or None
+    return shlex.join(["peftsearch", "run", *command_words(replace(options, study=study, baselines=references))])
 
 
 def provenance(record: Record) -> Section:

@@ -1,16 +1,29 @@
-"""What `peftsearch run` can be asked for, and what is checked of it before anything is loaded."""
+"""What `peftsearch run` can be asked for, and the checks that need nothing loaded."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from math import inf
 from pathlib import Path
+from typing import Annotated
 
+from cyclopts import Parameter
+
+from peftsearch.design.budget import check_budget
 from peftsearch.design.references import parse_references
-from peftsearch.engine.inputs import InputOptions
 from peftsearch.engine.settings import TrainingSettings
 from peftsearch.errors import ConfigError, one_line, unknown_name
+from peftsearch.options import (
+    HYPHEN,
+    MachineOptions,
+    ModelOptions,
+    OptionGroup,
+    TaskOptions,
+    TrainingOptions,
+    given,
+    group,
+)
 from peftsearch.samplers.strategy import Strategy, load_strategy
 
 ENGINES = ("local", "ray")
@@ -18,52 +31,98 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._%-]{0,99}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RunOptions(InputOptions):
-    """What `peftsearch run` was asked for; one field for each option of the command line."""
+class SearchOptions(OptionGroup):
+    """How the space is searched and the best are confirmed."""
 
-    budget: str
-    """`0.1%`, `22_700`, `22.7k`."""
-    count_head: bool = False
-    """Whether the budget includes the task head."""
     space: str = "s4"
+    """Search space: a name (`list spaces`) or a YAML file."""
     strategy: str = "s4"
+    """Strategy: a name (`list strategies`) or a YAML file."""
     trials: int | None = None
-    """Trained designs of the search; None takes the strategy's."""
+    """Designs to train, besides baselines and confirmation (default: the strategy's)."""
     steps: int | None = None
-    """Steps at full fidelity; None takes the strategy's."""
+    """Optimizer steps at full fidelity (default: the strategy's)."""
     search_steps: int | None = None
-    """Steps of a trial of the search; None keeps the strategy's ratio to `steps`."""
+    """Optimizer steps of a trial of the search (default: the strategy's share of --steps)."""
     seeds: int | None = None
-    """Seeds of the confirmation; None takes the strategy's."""
+    """Trainings of each confirmed design (default: the strategy's)."""
     confirm_baselines: int | None = None
-    """Best baselines that are confirmed; None takes the strategy's."""
-    baselines: str | None = None
-    """References outside the budget with commas between: `full`, `top-2`; None trains none."""
+    """Baselines to confirm, best first (default: the strategy's)."""
     objective: str = "score"
-    """Names of objectives with commas between."""
+    """Objectives with commas between: score,params (`list objectives`)."""
     max_memory: str | None = None
-    """Most peak memory of a training step: `8GB`."""
+    """Most memory of a training step: 8GB, 512MiB."""
     max_latency_overhead: str | None = None
-    """Most latency over the backbone's: `10%`."""
-    name: str | None = None
-    """Folder of the study below `runs`; None makes one from the settings."""
-    runs: Path = Path("runs")
-    storage: str = ""
-    """Optuna storage URL; empty for SQLite in the study's folder."""
-    engine: str = "local"
-    """Where trials run: `local` or `ray`; a study may be begun with one and resumed with another."""
+    """Most latency over the backbone's, merged: 10%."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EngineOptions(OptionGroup):
+    """Where trials run; a study may be begun with one engine and resumed with another."""
+
+    name: Annotated[str, Parameter(name="--engine")] = "local"
+    """local, or ray for many GPUs."""
     ray_address: str | None = None
-    """A Ray cluster; None starts Ray on this machine."""
+    """Ray cluster: auto or HOST:PORT (default: start Ray here)."""
     cpus_per_trial: float = 1.0
     """Cores of a trial under Ray."""
     gpus_per_trial: float | None = None
-    """GPUs of a trial under Ray, fractions too; None is one where there are any."""
+    """GPUs of a trial under Ray, fractions too (default: 1 if there is any)."""
     max_concurrent: int | None = None
-    """Trials at a time under Ray; None is as many as the cluster holds."""
+    """Trials at a time under Ray (default: all that fit)."""
 
 
-def strategy_of(options: RunOptions) -> Strategy:
-    """The strategy with the options' own numbers put in."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StudyOptions(OptionGroup):
+    """Where the study is kept."""
+
+    name: str | None = None
+    """Folder of the study below --runs (default: made from the settings)."""
+    runs: Path = Path("runs")
+    """Folder of all studies."""
+    storage: str = ""
+    """Optuna storage URL (default: SQLite in the study's folder)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SweepOptions(OptionGroup):
+    """What the studies of a sweep over budgets share; each of them has a budget of its own."""
+
+    count_head: bool = False
+    """Count the task head in the budget."""
+    quantize: str | None = None
+    """Keep the frozen weights packed: nf4 (QLoRA) or int8."""
+    seed: int = 0
+    """Seed of everything."""
+    model: Annotated[ModelOptions, group("Model (default: the embedded MiniLM-L6)")] = field(
+        default_factory=ModelOptions
+    )
+    task: Annotated[TaskOptions, group("Task (default: the embedded task, see list tasks)")] = field(
+        default_factory=TaskOptions
+    )
+    search: Annotated[SearchOptions, group("Search")] = field(default_factory=SearchOptions)
+    training: Annotated[TrainingOptions, group("Training")] = field(default_factory=TrainingOptions)
+    machine: Annotated[MachineOptions, group("Machine")] = field(default_factory=MachineOptions)
+    engine: Annotated[EngineOptions, group("Engine")] = field(default_factory=EngineOptions)
+    study: Annotated[StudyOptions, group("Study")] = field(default_factory=StudyOptions)
+
+    def at(self, budget: str) -> RunOptions:
+        """The options of the study of one budget."""
+        return RunOptions(**{f.name: getattr(self, f.name) for f in fields(SweepOptions)}, budget=budget)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunOptions(SweepOptions):
+    """Everything that `peftsearch run` can be asked for."""
+
+    budget: Annotated[str, HYPHEN] = ""
+    """Trainable parameters, excluding the task head: 0.1%, 22_700, 22.7k, 1M."""
+    baselines: str | None = None
+    """Reference trainings outside the budget: full, top-2 (the last two blocks)."""
+
+
+def strategy_of(options: SearchOptions) -> Strategy:
+    """Load the strategy and put the options' own numbers in."""
     strategy = load_strategy(options.strategy)
     search, confirm = strategy.search, strategy.confirm
     if options.steps is not None:
@@ -80,44 +139,44 @@ def strategy_of(options: RunOptions) -> Strategy:
     return replace(strategy, trials=trials, search=search, confirm=confirm)
 
 
-def training_of(options: RunOptions) -> TrainingSettings:
-    """Training settings with the options' own numbers put in."""
-    given = {
-        "learning_rate": options.learning_rate,
-        "batch_size": options.batch_size,
-        "max_length": options.max_length,
-    }
-    return TrainingSettings.from_dict({k: v for k, v in given.items() if v is not None}, "options")
+def training_of(options: TrainingOptions) -> TrainingSettings:
+    """Make training settings with the options' own numbers put in."""
+    return TrainingSettings.from_dict(given(options, "learning_rate", "batch_size", "max_length"), "options")
 
 
-def check_options(options: RunOptions) -> None:
+def check_options(options: SweepOptions) -> None:
     """Check what can be checked before anything is loaded.
 
     Raises:
+        BudgetError: The budget is missing or has not the form of one.
         ConfigError: An option is out of its range.
     """
     if not 0 <= options.seed < 2**31:
         raise ConfigError(f"--seed must be from 0 to {2**31 - 1}, got {options.seed}")
-    if options.name is not None and not _NAME.fullmatch(options.name):
+    name = options.study.name
+    if name is not None and not _NAME.fullmatch(name):
         raise ConfigError(
-            f"--name {one_line(options.name, 60)!r}: a name has 1 to 100 letters, digits, '.', '_', '-' or '%', and "
+            f"--name {one_line(name, 60)!r}: a name has 1 to 100 letters, digits, '.', '_', '-' or '%', and "
             "starts with none but a letter or digit; folders go to --runs"
         )
     if options.quantize is not None:
         from peftsearch.backbone.quantised import check_quantisation
 
         check_quantisation(options.quantize)
+    _check_engine(options.engine)
+    if not isinstance(options, RunOptions):
+        return
     if parse_references(options.baselines) and options.quantize is not None:
         raise ConfigError(
             f"--baselines {options.baselines} trains the weights themselves, and those of --quantize "
             f"{options.quantize} are packed and cannot be trained; leave one of them out"
         )
-    _check_engine(options)
+    check_budget(options.budget)
 
 
-def _check_engine(options: RunOptions) -> None:
-    if options.engine not in ENGINES:
-        raise ConfigError(unknown_name("engine", options.engine, ENGINES))
+def _check_engine(options: EngineOptions) -> None:
+    if options.name not in ENGINES:
+        raise ConfigError(unknown_name("engine", options.name, ENGINES))
     if not 0 < options.cpus_per_trial < inf:
         raise ConfigError(f"--cpus-per-trial must be above 0, got {options.cpus_per_trial:g}")
     gpus = options.gpus_per_trial
@@ -131,3 +190,7 @@ def _at_least_one(option: str, value: int) -> int:
     if value < 1:
         raise ConfigError(f"{option} must be at least 1, got {value}")
     return value
+
+
+NOT_STORED = frozenset({"engine", "study", "baselines"})
+"""Options that say where a study is and what runs it, but not what it is; references are stored with its trials."""

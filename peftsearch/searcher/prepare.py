@@ -16,7 +16,7 @@ from peftsearch.design.memory import MemoryLimit
 from peftsearch.design.references import Reference, make_reference, notes_on, parse_references, require_blocks
 from peftsearch.design.space import DesignSpace, SearchSpace, load_space
 from peftsearch.design.text import space_notes
-from peftsearch.engine.inputs import within_positions
+from peftsearch.engine.inputs import load_model, within_positions
 from peftsearch.engine.settings import TrainingSettings
 from peftsearch.errors import BudgetError, ConfigError
 from peftsearch.methods import get_method
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from peftsearch.backbone.load import LoadedBackbone
     from peftsearch.tasks.encoding.encoded import EncodedTask
     from peftsearch.tasks.suite import Suite
-    from peftsearch.tasks.task import Task
 
 BUDGET_SHARES = (0.125, 0.25, 0.5, 1.0)
 """Shares of the budget that designs may spend where a search has several objectives: a front needs cheaper designs."""
@@ -96,8 +95,8 @@ def prepare(options: RunOptions, *, like: Setup | None = None) -> Setup:
     from peftsearch.tasks.encoding.encode import encode
 
     strategy, space, training, objectives, constraints = _read(options)
-    device = choose_device(options.device)
-    autocast = choose_dtype(device, options.dtype)
+    device = choose_device(options.machine.device)
+    autocast = choose_dtype(device, options.machine.dtype)
     if like is None:
         _check_model(options, space, len(objectives))
     suite = like.suite if like else _suite(options)
@@ -119,7 +118,7 @@ def prepare(options: RunOptions, *, like: Setup | None = None) -> Setup:
         budget=budget,
         sensitivity=lambda: _sensitivity(options, suite, loaded, encoded, training, device, autocast),
     )
-    training, cut = within_positions(training, options.max_length, loaded)
+    training, cut = within_positions(training, options.training.max_length, loaded)
     start = decoder_start(loaded)
     encoded = (
         like.encoded if like else tuple(encode(t, loaded.tokenizer, training.max_length, start) for t in suite.tasks)
@@ -143,7 +142,7 @@ def prepare(options: RunOptions, *, like: Setup | None = None) -> Setup:
         pruner=make_pruner(strategy),
         device=device,
         autocast=autocast,
-        path=options.runs / (options.name or default_name(options, suite, backbone)),
+        path=options.study.runs / (options.study.name or default_name(options, suite, backbone)),
         objectives=objectives,
         constraints=constraints,
         memory=memory,
@@ -164,64 +163,39 @@ def _read(
 ) -> tuple[Strategy, DesignSpace, TrainingSettings, tuple[Objective, ...], Constraints]:
     """What the options name and say, checked before anything is loaded."""
     check_options(options)
-    strategy = strategy_of(options)
-    space = load_space(options.space)
+    strategy = strategy_of(options.search)
+    space = load_space(options.search.space)
     for method in getattr(space, "methods", ()):
         get_method(method)  # a misspelt one is said with the nearest name
-    training = training_of(options)
-    objectives = parse_objectives(options.objective)
-    constraints = parse_constraints(options.max_memory, options.max_latency_overhead)
+    training = training_of(options.training)
+    objectives = parse_objectives(options.search.objective)
+    constraints = parse_constraints(options.search.max_memory, options.search.max_latency_overhead)
     require_objectives(strategy.name, strategy.sampler, len(objectives))
-    parse_budget(options.budget, None)  # one that is none is said here, too
     return strategy, space, training, objectives, constraints
 
 
 def _suite(options: RunOptions) -> Suite:
     """The tasks that are named, with commas between."""
+    from peftsearch.tasks import resolve_task
     from peftsearch.tasks.suite import Suite
 
-    names = [options.task]
-    if options.task is not None and not Path(options.task).exists():
-        names = [name.strip() for name in options.task.split(",")]
+    task = options.task
+    names = [task.name]
+    if task.name is not None and not Path(task.name).exists():
+        names = [name.strip() for name in task.name.split(",")]
     if not all(name is None or name for name in names):
-        raise ConfigError(f"--task {options.task!r} holds an empty name; write it as in glue/rte,glue/mrpc")
+        raise ConfigError(f"--task {task.name!r} holds an empty name; write it as in glue/rte,glue/mrpc")
     if len(names) > 1 and options.count_head:
         raise ConfigError("--count-head: several tasks have a head each, of different sizes; give it with one task")
-    return Suite(tasks=tuple(_task(options, name) for name in names))
-
-
-def _task(options: RunOptions, name: str | None) -> Task:
-    from peftsearch.tasks import resolve_task
-
-    return resolve_task(
-        name,
-        train=options.train,
-        validation=options.validation,
-        test=options.test,
-        text_column=options.text_column,
-        pair_column=options.pair_column,
-        label_column=options.label_column,
-        prompt_column=options.prompt_column,
-        completion_column=options.completion_column,
-        template=options.template,
-        kind=options.kind,
-        metric=options.metric,
-        max_train=options.max_train,
-        seed=options.seed,
-    )
+    return Suite(tasks=tuple(resolve_task(replace(task, name=name), options.seed) for name in names))
 
 
 def _load(options: RunOptions, suite: Suite, device: Any, autocast: Any) -> LoadedBackbone:
-    from peftsearch.backbone.load import load_backbone
-
-    return load_backbone(
+    return load_model(
         options.model,
-        num_labels=suite.tasks[0].num_labels,
-        problem_type=suite.kind if suite.kind in ("regression", "generation") else None,
+        suite.kind,
+        suite.tasks[0].num_labels,
         device=device,
-        trust_remote_code=options.trust_remote_code,
-        revision=options.revision,
-        anatomy=options.anatomy,
         quantize=options.quantize,
         compute_dtype=autocast,
     )
@@ -297,12 +271,7 @@ def _check_model(options: RunOptions, space: DesignSpace, n_objectives: int) -> 
     """Refuse a space or reference that the backbone cannot take, from its config, before data and weights are read."""
     from peftsearch.backbone.outline import preview
 
-    backbone = preview(
-        options.model,
-        revision=options.revision,
-        trust_remote_code=options.trust_remote_code,
-        anatomy=options.anatomy,
-    )
+    backbone = preview(options.model)
     if backbone is not None:
         _bound(space, backbone, n_objectives)
         for name in parse_references(options.baselines):
@@ -336,8 +305,14 @@ def _objective_notes(strategy: Strategy, objectives: tuple[Objective, ...]) -> t
 
 def default_name(options: RunOptions, suite: Suite, backbone: Backbone) -> str:
     """A folder name from what distinguishes studies; equal commands give equal names."""
-    parts = [backbone.name.rstrip("/").split("/")[-1], suite.name, options.budget, options.space, options.strategy]
-    parts += [options.objective] if options.objective != "score" else []
+    parts = [
+        backbone.name.rstrip("/").split("/")[-1],
+        suite.name,
+        options.budget,
+        options.search.space,
+        options.search.strategy,
+    ]
+    parts += [options.search.objective] if options.search.objective != "score" else []
     parts += [options.quantize] if options.quantize is not None else []
     text = "-".join([*(Path(p).stem if p.endswith((".yaml", ".yml")) else p for p in parts), f"seed{options.seed}"])
     safe = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "_" for c in text.replace("%", "pct"))

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, fields, replace
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from optuna.trial import TrialState
 
 from peftsearch.design.design import Design
 from peftsearch.engine.local import LocalEngine
 from peftsearch.errors import ConfigError, StudyError, one_line
+from peftsearch.files import from_plain, to_plain
 from peftsearch.samplers import plan_of
 from peftsearch.searcher.conclude import Result, conclude
 from peftsearch.searcher.drivers import Driver, LocalDriver
 from peftsearch.searcher.finalists import Finalist, n_of_front
-from peftsearch.searcher.options import RunOptions
+from peftsearch.searcher.options import NOT_STORED, RunOptions, StudyOptions
 from peftsearch.searcher.outputs import BEST
 from peftsearch.searcher.prepare import Setup, prepare
 from peftsearch.searcher.progress import Reporter
@@ -28,11 +28,6 @@ from peftsearch.study.folder import SETTINGS, StudyFolder, check_settings, fetch
 from peftsearch.study.storage import storage_faults
 from peftsearch.tasks.suite import Suite
 from peftsearch.units import format_seconds
-
-NOT_STORED = {
-    "runs", "storage", "engine", "ray_address", "cpus_per_trial", "gpus_per_trial", "max_concurrent", "baselines",
-}  # fmt: skip
-"""Options that say where a study is and what runs it, and not what it is; its references are kept with its trials."""
 
 
 def run_study(
@@ -50,7 +45,7 @@ def run_study(
         PeftSearchError: What is wrong with the options, the data, the model, the budget or the storage.
         AllTrialsFailed: No trial has a score.
     """
-    if options.engine == "ray":
+    if options.engine.name == "ray":
         require_ray()
     setup = prepare(options, like=like)
     engine = engine_of(setup)
@@ -78,7 +73,7 @@ def driver_of(options: RunOptions, engine: LocalEngine) -> Iterator[Driver]:
     Raises:
         ConfigError: Ray cannot be reached, or cannot hold a trial.
     """
-    if options.engine == "local":
+    if options.engine.name == "local":
         yield LocalDriver(engine)
         return
     from peftsearch.searcher.ray.driver import RayDriver
@@ -107,7 +102,7 @@ def join_study(folder: Path, storage: str, device: str | None, reporter: Reporte
         AllTrialsFailed: No trial has a score.
     """
     options = read_options(folder, storage)
-    setup = prepare(replace(options, device=device))
+    setup = prepare(replace(options, machine=replace(options.machine, device=device)))
     with open_study(setup, resume=True, shared=True) as study:
         engine = engine_of(setup)
         for line in heading(setup):
@@ -135,11 +130,13 @@ def read_options(folder: Path, storage: str = "") -> RunOptions:
     if storage and not (folder / SETTINGS).exists():
         fetch_settings(folder, storage)
     stored = read_settings(folder).get("options")
-    known = {f.name for f in fields(RunOptions)}
-    if not isinstance(stored, dict) or not set(stored) <= known:
+    if not stored:
         raise StudyError(f"{folder}: its options are not stored; resume it with the command that began it")
-    paths = {k: Path(v) for k, v in stored.items() if k in {"anatomy", "train", "validation", "test"} and v is not None}
-    return RunOptions(**{**stored, **paths, "runs": folder.parent, "name": folder.name, "storage": storage})
+    try:
+        options = from_plain(RunOptions, stored, "options")
+    except ConfigError as error:
+        raise StudyError(f"{folder / SETTINGS}: {error}; resume it with the command that began it") from error
+    return replace(options, study=StudyOptions(name=folder.name, runs=folder.parent, storage=storage))
 
 
 def engine_of(setup: Setup) -> LocalEngine:
@@ -157,18 +154,12 @@ def open_study(setup: Setup, *, resume: bool = False, shared: bool = False) -> I
     with storage_faults(setup.path):
         if not check_settings(setup.path, setup.settings) and resume:
             raise StudyError(f"{setup.path}: there is no study to resume; leave --resume out to start it")
-        stored = stored_options(setup.options, setup.path.name)
-        folder = StudyFolder(setup.path, setup.settings, setup.options.storage, stored, shared)
+        stored = {k: v for k, v in to_plain(setup.options).items() if k not in NOT_STORED}
+        folder = StudyFolder(setup.path, setup.settings, setup.options.study.storage, stored, shared)
         try:
             yield folder
         finally:
             folder.close()
-
-
-def stored_options(options: RunOptions, name: str) -> dict[str, Any]:
-    """The options as YAML holds them, with the study's name; a storage, which may hold a password, stays out."""
-    stored = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(options).items()}
-    return {k: v for k, v in stored.items() if k not in NOT_STORED} | {"name": name}
 
 
 def _chance(suite: Suite) -> str:

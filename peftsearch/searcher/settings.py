@@ -55,7 +55,7 @@ def study_settings(
         "training": plain(asdict(training)),
         "autocast": str(autocast).removeprefix("torch.") if autocast is not None else "none",
         "seed": options.seed,
-        "storage": without_password(options.storage),
+        "storage": without_password(options.study.storage),
     }
 
 

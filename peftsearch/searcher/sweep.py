@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
-from peftsearch.design.budget import parse_budget
+from peftsearch.design.budget import check_budget, parse_budget
 from peftsearch.errors import AllTrialsFailed, BudgetError, ConfigError, one_line
-from peftsearch.searcher.options import RunOptions
+from peftsearch.searcher.options import RunOptions, SweepOptions
 from peftsearch.searcher.prepare import Setup, default_name, prepare
 from peftsearch.searcher.progress import Reporter
 from peftsearch.searcher.run import run_study
@@ -46,31 +46,32 @@ def split_budgets(text: str) -> list[str]:
     if not all(budgets):
         raise BudgetError(f"--budgets {one_line(text, 60)!r} has an empty entry; write 0.05%,0.1%,0.5%")
     for budget in budgets:
-        parse_budget(budget, None)
+        check_budget(budget)
     if len(budgets) < 2:
         raise BudgetError(f"--budgets {text!r} is one budget; a front needs at least two, such as 0.05%,0.1%,0.5%")
     return budgets
 
 
-def plan_sweep(options: RunOptions, budgets: Sequence[str]) -> Sweep:
+def plan_sweep(options: SweepOptions, budgets: Sequence[str]) -> Sweep:
     """Load the backbone and the data, and check every budget and every folder; writes nothing.
 
     Args:
-        options: Of all studies; its budget is not used.
+        options: Those that all studies share.
         budgets: As the user wrote them.
 
     Raises:
         PeftSearchError: What is wrong, and with which budgets.
     """
-    if "," in options.objective:
+    objective = one_line(options.search.objective, 60)
+    if "," in options.search.objective:
         raise ConfigError(
-            f"--objective {one_line(options.objective, 60)!r}: a sweep over --budgets searches for the score alone; "
-            f"`peftsearch run --objective {one_line(options.objective, 60)}` makes a front of one study"
+            f"--objective {objective!r}: a sweep over --budgets searches for the score alone; "
+            f"`peftsearch run --objective {objective}` makes a front of one study"
         )
-    whole = prepare(replace(options, budget="100%"))
+    whole = prepare(options.at("100%"))
     _check_order(budgets, whole.backbone.n_params)
-    name = options.name or default_name(replace(options, budget="sweep"), whole.suite, whole.backbone)[:_LONGEST_NAME]
-    each = tuple(replace(options, budget=b, name=f"{name}-{b.replace(' ', '').lstrip('+')}") for b in budgets)
+    name = options.study.name or default_name(options.at("sweep"), whole.suite, whole.backbone)[:_LONGEST_NAME]
+    each = tuple(_named(options, f"{name}-{b.replace(' ', '').lstrip('+')}").at(b) for b in budgets)
     refused: dict[str, BudgetError] = {}
     setups = []
     for own in each:
@@ -84,7 +85,7 @@ def plan_sweep(options: RunOptions, budgets: Sequence[str]) -> Sweep:
     for setup in setups:
         with storage_faults(setup.path):
             check_settings(setup.path, setup.settings)
-    return Sweep(whole=whole, options=each, out=options.runs / f"{name}-pareto")
+    return Sweep(whole=whole, options=each, out=options.study.runs / f"{name}-pareto")
 
 
 def run_sweep(sweep: Sweep, reporter: Callable[[], Reporter]) -> list[Path]:
@@ -115,6 +116,10 @@ def run_sweep(sweep: Sweep, reporter: Callable[[], Reporter]) -> list[Path]:
     if len(done) < 2:
         raise AllTrialsFailed(f"fewer than two budgets have scores; {reasons[0]}")
     return done
+
+
+def _named(options: SweepOptions, name: str) -> SweepOptions:
+    return replace(options, study=replace(options.study, name=name))
 
 
 def _check_order(budgets: Sequence[str], n_backbone: int) -> None:

@@ -1,15 +1,13 @@
-"""`peftsearch evaluate`: the metric of a finished training on a split."""
+"""Score a finished training on a split."""
 
 from __future__ import annotations
 
-import argparse
-import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from peftsearch.engine.scoring import predictions_of
 from peftsearch.errors import ConfigError, Diverged, PeftSearchError, TaskError, one_line
+from peftsearch.options import TaskOptions, given
 from peftsearch.tasks import resolve_task
 from peftsearch.tasks.encoding.encode import require_inputs
 from peftsearch.tasks.metrics import choose_metric, score
@@ -17,60 +15,56 @@ from peftsearch.tasks.reading.build import labelled_split
 from peftsearch.tasks.reading.columns import choose_columns
 from peftsearch.tasks.reading.images import IN_FOLDERS, read_class_folders, require_known, require_pillow
 from peftsearch.tasks.reading.table import read_table
-from peftsearch.tasks.task import Split
+from peftsearch.tasks.task import Split, Task
+from peftsearch.trainer.options import EvaluateOptions
 from peftsearch.trainer.texts import evaluate_texts
-from peftsearch.trainer.trained import Trained, load_trained
+from peftsearch.trainer.trained import Evaluation, Trained, load_trained
 
 
-def evaluate(arguments: argparse.Namespace) -> int:
-    """Load the model, score it, print the score.
+def evaluate(options: EvaluateOptions) -> Evaluation:
+    """Load a finished training and score it.
 
     Raises:
         PeftSearchError: The folder, the model or the data cannot be used.
     """
-    if arguments.task is not None and arguments.test is not None:
+    if options.task is not None and options.test is not None:
         raise ConfigError("--task and --test both say what to evaluate on; give one of them")
-    trained = load_trained(arguments.folder, arguments)
-    metric = choose_metric(trained.settings["task"]["kind"], arguments.metric or trained.settings["task"]["metric"])
-    trained.check_columns(arguments)
+    trained = load_trained(options)
+    metric = choose_metric(trained.settings["task"]["kind"], options.metric or trained.settings["task"]["metric"])
+    trained.check_columns(options.columns)
     if trained.is_generation:
-        return evaluate_texts(trained, arguments)
-    where, split = _split(trained, arguments)
+        return evaluate_texts(trained, options)
+    where, split = _split(trained, options)
     try:
         predictions = predictions_of(trained.logits(split), regression=trained.is_regression)
     except Diverged as error:
-        raise TaskError(f"{arguments.folder}: {error}") from error
+        raise TaskError(f"{options.folder}: {error}") from error
     value = score(metric, predictions, split.labels, len(trained.labels))
-    if arguments.json:
-        print(json.dumps({"metric": metric, "score": value, "n": len(split), "data": where}, ensure_ascii=False))
-    else:
-        print(f"{metric} on {where} ({len(split)} examples): {value:.4f}")
-    return 0
+    return Evaluation(metric=metric, scores={metric: value}, data=where, n=len(split))
 
 
-def _split(trained: Trained, arguments: argparse.Namespace) -> tuple[str, Split]:
+def _split(trained: Trained, options: EvaluateOptions) -> tuple[str, Split]:
     """What to evaluate on, and its name."""
-    named = [arguments.text_column, arguments.pair_column, arguments.label_column]
+    columns = options.columns
+    named = [columns.text_column, columns.pair_column, columns.label_column]
     if trained.has_images and any(named[:2]):
         raise ConfigError("--text-column and --pair-column are not for images; leave them out")
-    if arguments.test is not None and trained.has_images:
-        return str(arguments.test), _image_folder(trained, arguments.test)
-    if arguments.test is not None:
-        table = read_table(arguments.test)
+    if options.test is not None and trained.has_images:
+        return str(options.test), _image_folder(trained, options.test)
+    if options.test is not None:
+        table = read_table(options.test)
         known = trained.columns
         if known is not None:
             names = [known.text, known.pair, known.label]
             named = [own or (name if name in table.columns else None) for own, name in zip(named, names, strict=True)]
-        columns = choose_columns(table, *named)
-        _require_pairs(trained, columns.pair is not None, str(arguments.test))
-        return str(arguments.test), labelled_split(table, columns, trained.labels)
-    data = dict(trained.settings["task"]["data"])
-    if arguments.task is not None:
-        data = dict.fromkeys(data) | {"task": arguments.task, "seed": data["seed"]}
-    data |= {key: name for key, name in zip(("text_column", "pair_column", "label_column"), named, strict=True) if name}
-    task = _task(trained, data, own=arguments.task is None)
+        chosen = choose_columns(table, *named)
+        _require_pairs(trained, chosen.pair is not None, str(options.test))
+        return str(options.test), labelled_split(table, chosen, trained.labels)
+    data = trained.data.options if options.task is None else TaskOptions(name=options.task)
+    data = replace(data, **given(columns, "text_column", "pair_column", "label_column"))
+    task = _task(trained, data, own=options.task is None)
     _require_pairs(trained, task.train.pairs is not None, task.name)
-    name = arguments.split or ("test" if task.test is not None else "validation")
+    name = options.split or ("test" if task.test is not None else "validation")
     split = task.test if name == "test" else task.validation
     if split is None:
         raise TaskError(f"task {task.name!r}: has no test split; give --split validation, or --test FILE")
@@ -87,10 +81,9 @@ def _image_folder(trained: Trained, path: Path) -> Split:
     return labelled_split(table, IN_FOLDERS, trained.labels, images=True)
 
 
-def _task(trained: Trained, data: dict[str, Any], own: bool) -> Any:
-    name = data.pop("task")
+def _task(trained: Trained, data: TaskOptions, own: bool) -> Task:
     try:
-        task = resolve_task(name, **data)
+        task = resolve_task(data, trained.data.seed)
     except PeftSearchError as error:
         if not own:
             raise

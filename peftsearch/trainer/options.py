@@ -1,16 +1,29 @@
-"""What `peftsearch train` can be asked for, and what is checked of it before anything is loaded."""
+"""What `peftsearch train`, `evaluate` and `predict` can be asked for, and the checks that need nothing loaded."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
 
 from peftsearch.design.memory import PLAIN
 from peftsearch.design.references import FULL, is_in_place
-from peftsearch.engine.inputs import InputOptions
 from peftsearch.errors import ConfigError, unknown_name
 from peftsearch.methods import METHODS
+from peftsearch.options import (
+    HYPHEN,
+    ColumnOptions,
+    InputColumns,
+    MachineOptions,
+    ModelOptions,
+    OptionGroup,
+    TaskOptions,
+    TrainingOptions,
+    group,
+)
 
 MAX_SEED = 2**31 - 1
 HEAD = "head"
@@ -18,38 +31,91 @@ HEAD = "head"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TrainOptions(InputOptions):
-    """What `peftsearch train` was asked for; one field for each option of the command line.
+class TrainOptions(OptionGroup):
+    """Everything that `peftsearch train` can be asked for; what is None is as in the run."""
 
-    `quantize` may also be `none`, which packs nothing; `batch_size` is over all processes.
-    """
-
-    best: Path | None = None
+    best: Annotated[Path | None, Parameter(parse=False)] = None
     """`best.yaml` of a run, or its folder; None trains a reference of `method`."""
-    design: str | None = None
-    """Another confirmed design of the run than its pick: `trial 14`, `lora`."""
     output: Path
     """Folder of the result."""
+    design: str | None = None
+    """A confirmed design of the run other than its pick: 'trial 14', lora."""
     overwrite: bool = False
-    """Whether a finished or unfinished training in `output` is replaced."""
+    """Replace a training in the folder."""
     resume: bool = False
-    """Whether an unfinished training in `output` goes on."""
+    """Continue an unfinished training in the folder."""
     method: str | None = None
-    """Reference in place of the found design: one method on all blocks, `head`, `full`, or `top-2` blocks."""
-    budget: str | None = None
-    """Budget of a reference, or of the design on another model; None takes the run's."""
+    """Train a reference instead: full, top-2, head, or one method on all blocks, such as lora."""
+    budget: Annotated[str | None, HYPHEN] = None
+    """Budget of a method, or of the design on another model: 0.1%, 22.7k (default: the run's)."""
     epochs: float | None = None
-    """Passes over the training split; None takes three."""
+    """Passes over the training examples (default: 3)."""
     steps: int | None = None
     """Optimizer steps, instead of epochs."""
     seeds: int = 1
-    """Trainings, with the seeds from `seed` on."""
+    """Number of trainings."""
+    seed: int = 0
+    """Seed of the first training."""
     eval_every: int | None = None
-    """Steps between evaluations; None gives ten of them."""
+    """Steps between validations (default: a tenth of all)."""
     accumulate: int = 1
-    """Parts that a process cuts its share of a batch into; the result is the same up to rounding."""
+    """Parts that each process cuts its share of a batch into, to save memory."""
     gradient_checkpointing: bool = False
-    """Whether blocks are computed again in the backward pass instead of kept."""
+    """Save memory, for a third more time."""
+    quantize: str | None = None
+    """Keep the frozen weights packed: nf4 (QLoRA), int8 or none (default: the run's)."""
+    model: Annotated[ModelOptions, group("Model (default: the run's)")] = field(default_factory=ModelOptions)
+    task: Annotated[TaskOptions, group("Task (default: the run's)")] = field(default_factory=TaskOptions)
+    training: Annotated[TrainingOptions, group("Training (default: the run's)")] = field(
+        default_factory=TrainingOptions
+    )
+    machine: Annotated[MachineOptions, group("Machine")] = field(default_factory=MachineOptions)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainedOptions(OptionGroup):
+    """How a finished training is loaded."""
+
+    folder: Annotated[Path, Parameter(parse=False)] = Path()
+    """The `--output` of `peftsearch train`."""
+    batch_size: int | None = None
+    """Examples per forward pass (default: twice the training's)."""
+    model: Annotated[ModelOptions, group("Model (default: the one that was trained)")] = field(
+        default_factory=ModelOptions
+    )
+    columns: Annotated[InputColumns, group("Columns (default: those of the training)")] = field(
+        default_factory=InputColumns
+    )
+    machine: Annotated[MachineOptions, group("Machine")] = field(default_factory=MachineOptions)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluateOptions(TrainedOptions):
+    """Everything that `peftsearch evaluate` can be asked for."""
+
+    columns: Annotated[ColumnOptions, group("Columns (default: those of the training)")] = field(
+        default_factory=ColumnOptions
+    )
+    task: str | None = None
+    """Embedded task or hub data set to evaluate on (default: the training's)."""
+    test: Path | None = None
+    """Labelled examples to evaluate on: CSV, TSV, JSONL or Parquet; for images a folder with one folder per class."""
+    split: Literal["validation", "test"] | None = None
+    """Split of the task (default: test, where there is one)."""
+    metric: str | None = None
+    """Metric (default: the training's)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PredictOptions(TrainedOptions):
+    """Everything that `peftsearch predict` can be asked for."""
+
+    input: Path
+    """Rows to predict: CSV, TSV, JSONL or Parquet; or a folder of images."""
+    output: Path
+    """File to write: CSV, TSV, JSONL or Parquet."""
+    overwrite: bool = False
+    """Replace the output."""
 
 
 def check_train_options(options: TrainOptions) -> None:
@@ -72,7 +138,12 @@ def check_train_options(options: TrainOptions) -> None:
         raise ConfigError(
             f"--method {options.method} needs --budget, such as --budget 0.1%; or a best.yaml, whose budget it takes"
         )
-    if options.best is not None and options.method is None and options.budget is not None and options.model is None:
+    if (
+        options.best is not None
+        and options.method is None
+        and options.budget is not None
+        and options.model.name is None
+    ):
         raise ConfigError("--budget: best.yaml has its sizes; give --budget with --model or --method")
     if options.design is not None and (options.best is None or options.method is not None):
         raise ConfigError("--design: is one of a run; give its best.yaml, and no --method")

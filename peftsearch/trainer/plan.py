@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import ceil
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from peftsearch.backbone.device import choose_dtype
-from peftsearch.backbone.load import LoadedBackbone, decoder_start, load_backbone, n_head_params, reset_head
+from peftsearch.backbone.load import LoadedBackbone, decoder_start, n_head_params, reset_head
 from peftsearch.backbone.outline import preview
 from peftsearch.design.architecture import Architecture
 from peftsearch.design.budget import parse_budget
@@ -22,16 +22,17 @@ from peftsearch.design.memory import PLAIN
 from peftsearch.design.references import FULL_LEARNING_RATE, Reference, is_in_place, make_reference
 from peftsearch.design.shares import n_changed
 from peftsearch.design.text import labelled
-from peftsearch.engine.inputs import within_positions
+from peftsearch.engine.inputs import load_model, within_positions
 from peftsearch.engine.priming import N_BATCHES as PRIMING_BATCHES
 from peftsearch.engine.priming import needs_priming, prime
 from peftsearch.engine.scoring import Scorer
 from peftsearch.engine.settings import TrainingSettings
 from peftsearch.errors import ConfigError
-from peftsearch.files import plain
+from peftsearch.files import plain, to_plain
 from peftsearch.injection.in_place import in_place, in_place_groups
 from peftsearch.injection.inject import inject, param_groups
 from peftsearch.methods.support import require_methods
+from peftsearch.options import ModelOptions, given
 from peftsearch.study.best import require_same_backbone
 from peftsearch.study.refitting import refit
 from peftsearch.tasks import Task
@@ -42,7 +43,7 @@ from peftsearch.tasks.encoding.pairs import EncodedPairs
 from peftsearch.trainer.folder import FORMAT
 from peftsearch.trainer.options import HEAD, TrainOptions, check_train_options
 from peftsearch.trainer.processes import Processes
-from peftsearch.trainer.source import Run, find_data, load_data, read_run
+from peftsearch.trainer.source import Data, Run, find_data, load_data, read_run
 
 EPOCHS = 3.0
 """Passes over the training split where neither epochs nor steps are asked for."""
@@ -117,13 +118,20 @@ def prepare(options: TrainOptions) -> Plan:
     run = None if options.best is None else read_run(options.best, options.design)
     training = _training(options, run)
     data = find_data(options, run)
-    processes = Processes(options.device, unused=is_in_place(options.method))
-    autocast = choose_dtype(processes.device, options.dtype)
+    processes = Processes(options.machine.device, unused=is_in_place(options.method))
+    autocast = choose_dtype(processes.device, options.machine.dtype)
     task, notes = load_data(data, run)
     _check_methods(options, run)
     quantize, packed = _packing(options, run)
-    loaded = _load(options, run, task, processes.device, quantize, autocast)
-    training, cut = within_positions(training, options.max_length, loaded)
+    loaded = load_model(
+        _model(options, run),
+        task.kind,
+        task.num_labels,
+        device=processes.device,
+        quantize=quantize,
+        compute_dtype=autocast,
+    )
+    training, cut = within_positions(training, options.training.max_length, loaded)
     design, architecture, budget, fitted = _architecture(options, run, loaded)
     if options.gradient_checkpointing and not getattr(loaded.model, "supports_gradient_checkpointing", False):
         raise ConfigError(
@@ -187,7 +195,7 @@ def _model_facts(loaded: LoadedBackbone, quantize: str | None) -> dict[str, Any]
     }
 
 
-def _task_facts(encoded: EncodedTask, objective: Scorer, data: dict[str, Any]) -> dict[str, Any]:
+def _task_facts(encoded: EncodedTask, objective: Scorer, data: Data) -> dict[str, Any]:
     """What evaluating and predicting need of the task; `data` finds it again."""
     task = encoded.task
     columns = task.columns
@@ -203,7 +211,7 @@ def _task_facts(encoded: EncodedTask, objective: Scorer, data: dict[str, Any]) -
         "pairs": task.train.pairs is not None,
         **({"images": True} if task.has_images else {}),
         "target": {"mean": objective.mean, "scale": objective.scale} if task.kind == "regression" else None,
-        "data": data,
+        "data": to_plain(data),
     } | written
 
 
@@ -213,18 +221,15 @@ def _training(options: TrainOptions, run: Run | None) -> TrainingSettings:
     settings = {} if run is None else {key: value for key, value in run.training.items() if key in known}
     if is_in_place(options.method):
         settings["learning_rate"] = FULL_LEARNING_RATE
-    given = {key: getattr(options, key) for key in ("learning_rate", "batch_size", "max_length")}
-    return TrainingSettings.from_dict(
-        settings | {key: value for key, value in given.items() if value is not None}, "training settings"
-    )
+    own = given(options.training, "learning_rate", "batch_size", "max_length")
+    return TrainingSettings.from_dict(settings | own, "training settings")
 
 
 def _check_methods(options: TrainOptions, run: Run | None) -> None:
     """Refuse methods that the backbone cannot take, from its config, before its weights are read."""
     if options.method == HEAD or is_in_place(options.method):
         return
-    name, revision = _model(options, run)
-    backbone = preview(name, revision=revision, trust_remote_code=options.trust_remote_code, anatomy=options.anatomy)
+    backbone = preview(_model(options, run))
     design = None if run is None else run.found.design
     names = [options.method] if options.method else [m for group in design.methods for m in group] if design else []
     if backbone is not None:
@@ -241,35 +246,13 @@ def _packing(options: TrainOptions, run: Run | None) -> tuple[str | None, tuple[
     return quantize, ()
 
 
-def _model(options: TrainOptions, run: Run | None) -> tuple[str | None, str | None]:
-    """Name and revision of the model."""
-    name, revision = options.model, options.revision
-    if run is not None and name is None:
-        name = run.found.model_name
-        revision = revision or (None if run.found.revision.startswith("sha256:") else run.found.revision or None)
-    return name, revision
-
-
-def _load(
-    options: TrainOptions,
-    run: Run | None,
-    task: Task,
-    device: torch.device,
-    quantize: str | None,
-    autocast: torch.dtype | None,
-) -> LoadedBackbone:
-    name, revision = _model(options, run)
-    return load_backbone(
-        name,
-        num_labels=task.num_labels,
-        problem_type=task.kind if task.kind in ("regression", "generation") else None,
-        device=device,
-        trust_remote_code=options.trust_remote_code,
-        revision=revision,
-        anatomy=options.anatomy,
-        quantize=quantize,
-        compute_dtype=autocast,
-    )
+def _model(options: TrainOptions, run: Run | None) -> ModelOptions:
+    """The model that is named, or else the run's."""
+    model = options.model
+    if run is None or model.name is not None:
+        return model
+    commit = None if run.found.revision.startswith("sha256:") else run.found.revision or None
+    return replace(model, name=run.found.model_name, revision=model.revision or commit)
 
 
 def _architecture(
@@ -293,7 +276,7 @@ def _architecture(
             same = run.found.revision == backbone.revision
             told = () if same else (f"the weights of {backbone.name} are not those that the design was found on",)
             return design, run.found.architecture, run.budget, told
-        if options.model is None:
+        if options.model.name is None:
             require_same_backbone(run.found, backbone)
             raise ConfigError(
                 f"{run.path}: was found on a model of {run.n_params:,} parameters, and {backbone.name} has "

@@ -1,4 +1,4 @@
-"""`peftsearch predict`: a label and a score, or a text, for every row of a file or every image of a folder.
+"""Predict a label and a score, or a text, for every row of a file or every image of a folder.
 
 The output has the input's rows in their order, all its columns, and two more: `predicted_label`, the class, with
 `predicted_score`, its probability; for a regression only `predicted_score`, in the unit of the training targets; for a
@@ -7,7 +7,6 @@ generation only `predicted_text`, written greedily. A folder has one column, `im
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,14 @@ import torch
 
 from peftsearch.engine.scoring import predictions_of
 from peftsearch.errors import ConfigError, Diverged, TaskError
+from peftsearch.options import given
 from peftsearch.tasks.encoding.encode import require_inputs
 from peftsearch.tasks.reading.build import text_split
 from peftsearch.tasks.reading.columns import choose_texts
 from peftsearch.tasks.reading.images import IMAGE, read_images
 from peftsearch.tasks.reading.table import read_table
 from peftsearch.tasks.task import Split
+from peftsearch.trainer.options import PredictOptions
 from peftsearch.trainer.texts import written_texts
 from peftsearch.trainer.trained import Trained, load_trained
 
@@ -28,54 +29,54 @@ LABEL, SCORE, TEXT = "predicted_label", "predicted_score", "predicted_text"
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 
 
-def predict(arguments: argparse.Namespace) -> int:
+def predict(options: PredictOptions) -> int:
     """Read, predict, write.
+
+    Returns:
+        The number of predictions.
 
     Raises:
         PeftSearchError: The folder, the model, the input or the output cannot be used; nothing is written then.
     """
-    _check_output(arguments.output, arguments.input, arguments.overwrite)
-    if arguments.input.is_dir():
-        return _predict_images(arguments)
-    table = read_table(arguments.input)
+    _check_output(options.output, options.input, options.overwrite)
+    if options.input.is_dir():
+        return _predict_images(options)
+    table = read_table(options.input)
     for name in (LABEL, SCORE, TEXT):
         if name in table.columns:
             raise TaskError(f"{table.where}: has a column {name!r} already, which the output writes; rename it")
-    trained = load_trained(arguments.folder, arguments)
+    trained = load_trained(options)
     if trained.has_images:
-        raise TaskError(f"{table.where}: is a table, {arguments.folder} was trained on images; give a folder of them")
-    trained.check_columns(arguments)
+        raise TaskError(f"{table.where}: is a table, {options.folder} was trained on images; give a folder of them")
+    trained.check_columns(options.columns)
     if trained.is_generation:
-        made = {TEXT: written_texts(trained, table, arguments.prompt_column)}
-        _write(arguments.output, {**table.columns, **made})
-        print(f"{len(table)} predictions: {arguments.output}")
-        return 0
-    text, pair = choose_texts(table, arguments.text_column, arguments.pair_column, trained.columns)
+        made = {TEXT: written_texts(trained, table, options.columns.prompt_column)}
+        _write(options.output, {**table.columns, **made})
+        return len(table)
+    text, pair = choose_texts(table, options.columns.text_column, options.columns.pair_column, trained.columns)
     if (pair is not None) != trained.settings["task"]["pairs"]:
         wanted = "pairs of texts: name --pair-column" if pair is None else "single texts: leave --pair-column out"
-        raise TaskError(f"{table.where}: {arguments.folder} was trained on {wanted}")
-    _finish(trained, text_split(table, text, pair), table.columns, arguments)
-    return 0
+        raise TaskError(f"{table.where}: {options.folder} was trained on {wanted}")
+    return _finish(trained, text_split(table, text, pair), table.columns, options)
 
 
-def _predict_images(arguments: argparse.Namespace) -> int:
-    if arguments.text_column is not None or arguments.pair_column is not None:
+def _predict_images(options: PredictOptions) -> int:
+    if given(options.columns, "text_column", "pair_column"):
         raise ConfigError("--text-column and --pair-column are not for images; leave them out")
-    images = read_images(arguments.input)
-    trained = load_trained(arguments.folder, arguments)
-    _finish(trained, images, {IMAGE: list(images.texts)}, arguments)
-    return 0
+    images = read_images(options.input)
+    trained = load_trained(options)
+    return _finish(trained, images, {IMAGE: list(images.texts)}, options)
 
 
-def _finish(trained: Trained, split: Split, columns: dict[str, list[Any]], arguments: argparse.Namespace) -> None:
+def _finish(trained: Trained, split: Split, columns: dict[str, list[Any]], options: PredictOptions) -> int:
     """Predict, and write what was read with the predictions beside it."""
-    require_inputs(str(arguments.input), split, trained.loaded.tokenizer)
+    require_inputs(str(options.input), split, trained.loaded.tokenizer)
     try:
         made = _predictions(trained, split)
     except Diverged as error:
         raise TaskError(f"{trained.path}: {error}") from error
-    _write(arguments.output, {**columns, **made})
-    print(f"{len(split)} predictions: {arguments.output}")
+    _write(options.output, {**columns, **made})
+    return len(split)
 
 
 def _check_output(output: Path, source: Path, overwrite: bool) -> None:

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from peftsearch.errors import MALFORMED, ConfigError, PeftSearchError, TaskError
-from peftsearch.files import read_yaml
+from peftsearch.files import from_plain, read_yaml
+from peftsearch.options import TaskOptions, given
 from peftsearch.study.best import Found, parse_found, read_best
 from peftsearch.study.folder import SETTINGS
 from peftsearch.tasks import EMBEDDED, Task, resolve_task
 from peftsearch.trainer.options import TrainOptions
 
-DATA = (
-    "task", "train", "validation", "test", "text_column", "pair_column", "label_column", "prompt_column",
-    "completion_column", "template", "kind", "metric", "max_train", "seed",
-)  # fmt: skip
-"""Options that say what the data are."""
-_PATHS = ("train", "validation", "test")
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Data:
+    """Where the data of a training are, as its folder keeps it."""
+
+    options: TaskOptions
+    seed: int
+    """Decides the generated sentences and what is split off."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,65 +68,58 @@ def read_run(path: Path, design: str | None = None) -> Run:
         raise ConfigError(f"{found.where}: is damaged: {type(error).__name__} {error}") from error
 
 
-def find_data(options: TrainOptions, run: Run | None) -> dict[str, Any]:
-    """What `resolve_task` needs, from the options or else from the run; plain values.
+def find_data(options: TrainOptions, run: Run | None) -> Data:
+    """Find out where the data are: from the options, or else from the run.
 
     Raises:
         TaskError: The run's data cannot be found again from what it left behind.
     """
-    own = {name: getattr(options, name) for name in DATA}
-    own |= {name: None if own[name] is None else str(own[name]) for name in _PATHS}
+    own = options.task
     if run is None:
-        return own
-    own["seed"] = run.seed  # the data of other seeds are other data
-    if options.train is not None and own["kind"] is None and run.found.task.get("kind") == "generation":
-        own["kind"] = "generation"
-    if options.task is not None or options.train is not None:
-        return own
-    if run.found.task.get("tasks"):
-        names = ", ".join(str(task["name"]) for task in run.found.task["tasks"])
-        raise TaskError(f"{run.path}: was found on several tasks ({names}); name one with --task")
-    kept = _kept(run) or _told(run)
-    for name in DATA[2:-1]:  # all but where the training examples come from, and the seed
-        kept |= {name: own[name]} if own[name] is not None else {}
-    return kept
+        return Data(options=own, seed=options.seed)
+    if own.train is not None and own.kind is None and run.found.task.get("kind") == "generation":
+        own = replace(own, kind="generation")
+    if own.name is None and own.train is None:
+        if run.found.task.get("tasks"):
+            names = ", ".join(str(task["name"]) for task in run.found.task["tasks"])
+            raise TaskError(f"{run.path}: was found on several tasks ({names}); name one with --task")
+        others = [f.name for f in fields(own) if f.name not in ("name", "train")]
+        own = replace(_kept(run) or _told(run), **given(own, *others))
+    return Data(options=own, seed=run.seed)  # the data of other seeds are other data
 
 
-def _kept(run: Run) -> dict[str, Any] | None:
+def _kept(run: Run) -> TaskOptions | None:
     """The options that the run's folder keeps."""
     path = run.path.parent / SETTINGS
     if not path.is_file():
         return None
     settings = read_yaml(path)
-    if settings.get("task_fingerprint") != run.found.task.get("fingerprint") or not isinstance(
-        settings.get("options"), dict
-    ):
+    stored = settings.get("options")
+    if settings.get("task_fingerprint") != run.found.task.get("fingerprint") or not isinstance(stored, dict):
         return None
-    return {name: settings["options"].get(name) for name in DATA}
+    return from_plain(TaskOptions, stored.get("task"), str(path))
 
 
-def _told(run: Run) -> dict[str, Any]:
+def _told(run: Run) -> TaskOptions:
     """What the source in `best.yaml` tells: enough for data sets that have a name."""
     kind, _, name = str(run.found.task.get("source")).partition(" ")
     name = name.partition(",")[0]
-    data: dict[str, Any] = dict.fromkeys(DATA) | {"seed": run.seed, "metric": run.found.task.get("metric")}
     if (kind == "embedded" and name in EMBEDDED) or kind in ("hub", "folder"):
-        return data | {"task": name}
+        return TaskOptions(name=name, metric=run.found.task.get("metric"))
     raise TaskError(
         f"{run.path}: was found on {run.found.task['source']}, which it does not hold; give the data with --train FILE "
         "--validation FILE (and --test FILE), or --task NAME"
     )
 
 
-def load_data(data: Mapping[str, Any], run: Run | None) -> tuple[Task, tuple[str, ...]]:
+def load_data(data: Data, run: Run | None) -> tuple[Task, tuple[str, ...]]:
     """Load the task; with what differs from the run's own data, in words.
 
     Raises:
         TaskError: The data cannot be found or used.
     """
-    name = data["task"]
     try:
-        task = resolve_task(name, **{key: value for key, value in data.items() if key != "task"})
+        task = resolve_task(data.options, data.seed)
     except PeftSearchError as error:
         if run is None:
             raise

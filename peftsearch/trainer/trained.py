@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +11,23 @@ import torch
 from torch import Tensor
 
 from peftsearch.backbone.device import choose_device, choose_dtype
-from peftsearch.backbone.load import LoadedBackbone, decoder_start, load_backbone
+from peftsearch.backbone.load import LoadedBackbone, decoder_start
 from peftsearch.design.references import is_in_place
+from peftsearch.engine.inputs import load_model
 from peftsearch.engine.scoring import logits_of
 from peftsearch.errors import BackboneError, CheckpointError, ConfigError
+from peftsearch.files import from_plain
 from peftsearch.injection import checkpoint
 from peftsearch.injection.checkpoint import put
+from peftsearch.options import InputColumns, ModelOptions
 from peftsearch.tasks.encoding.encode import encode_any
 from peftsearch.tasks.encoding.pairs import EncodedPairs, encode_pair_split
+from peftsearch.tasks.kinds import Kind
 from peftsearch.tasks.reading.columns import Columns
 from peftsearch.tasks.task import Split
 from peftsearch.trainer.folder import read_training
+from peftsearch.trainer.options import TrainedOptions
+from peftsearch.trainer.source import Data
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,15 +92,24 @@ class Trained:
         """Batch size, device and precision of forward passes without gradients."""
         return {"batch_size": self.batch_size, "device": self.device, "autocast": self.autocast}
 
-    def check_columns(self, arguments: argparse.Namespace) -> None:
-        """Refuse names of columns that this kind of task has not.
+    @property
+    def data(self) -> Data:
+        """Where the data of the training are.
+
+        Raises:
+            ConfigError: The folder's own record of it is damaged.
+        """
+        return from_plain(Data, self.settings["task"]["data"], f"{self.path}: training.yaml, data")
+
+    def check_columns(self, columns: InputColumns) -> None:
+        """Refuse names of columns that this kind of task does not have.
 
         Raises:
             ConfigError: One is given.
         """
         of_texts, of_pairs = ("text_column", "pair_column", "label_column"), ("prompt_column", "completion_column")
         for name in of_texts if self.is_generation else of_pairs:
-            if getattr(arguments, name, None) is not None:
+            if getattr(columns, name, None) is not None:
                 kind = self.settings["task"]["kind"]
                 others = " or ".join(f"--{o.replace('_', '-')}" for o in (of_pairs if self.is_generation else of_texts))
                 raise ConfigError(
@@ -104,44 +118,67 @@ class Trained:
                 )
 
 
-def load_trained(path: Path, arguments: argparse.Namespace) -> Trained:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evaluation:
+    """Scores of a finished training on a split."""
+
+    metric: str
+    """The metric that was asked for, or the training's."""
+    scores: Mapping[str, float]
+    """By metric; a classification or regression has one."""
+    data: str
+    """The data, in words."""
+    n: int
+    """Examples; for generation references."""
+    n_prompts: int | None = None
+    """Prompts, for generation."""
+
+    @property
+    def score(self) -> float:
+        """Score by the metric."""
+        return self.scores[self.metric]
+
+
+def load_trained(options: TrainedOptions) -> Trained:
     """Load a finished training.
 
     Args:
-        path: The folder of `peftsearch train --output`.
-        arguments: `model`, `trust_remote_code`, `anatomy`, `device`, `dtype` and `batch_size`, as the command line has
-            them; a model says where the backbone is now.
+        options: Its folder, the machine, and where the backbone is now.
 
     Raises:
         PeftSearchError: The folder holds no finished training, is damaged, or does not belong to the model.
     """
+    path = options.folder
     settings = read_training(path)
-    device = choose_device(arguments.device)
-    autocast = choose_dtype(device, arguments.dtype)
-    if arguments.batch_size is not None and arguments.batch_size < 1:
-        raise ConfigError(f"--batch-size must be at least 1, got {arguments.batch_size}")
+    device = choose_device(options.machine.device)
+    autocast = choose_dtype(device, options.machine.dtype)
+    if options.batch_size is not None and options.batch_size < 1:
+        raise ConfigError(f"--batch-size must be at least 1, got {options.batch_size}")
     try:
         is_whole = is_in_place(settings["method"])  # the folder holds the whole model
         n_labels, kind = max(1, len(settings["task"]["labels"])), settings["task"]["kind"]
-        batch_size = arguments.batch_size or 2 * settings["training"]["batch_size"]
+        batch_size = options.batch_size or 2 * settings["training"]["batch_size"]
         quantize = settings["model"].get("quantize")
     except (KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: training.yaml is damaged: {type(error).__name__} {error}") from error
-    options = {"device": device, "trust_remote_code": arguments.trust_remote_code, "anatomy": arguments.anatomy}
-    problem = kind if kind in ("regression", "generation") else None
     if is_whole:
-        loaded = load_backbone(path, num_labels=n_labels, problem_type=problem, **options)
+        loaded = load_model(replace(options.model, name=str(path), revision=None), kind, n_labels, device=device)
     else:
         saved = checkpoint.read_checkpoint(path)
         values = checkpoint.read_tensors(saved)
-        options |= {"quantize": quantize, "compute_dtype": autocast}
-        loaded = _backbone(saved, arguments.model, n_labels, problem, options)
+        loaded = _backbone(saved, options.model, kind, n_labels, device, quantize, autocast)
         put(loaded.model, loaded.backbone, saved, values)
     return Trained(path=path, settings=settings, loaded=loaded, device=device, autocast=autocast, batch_size=batch_size)
 
 
 def _backbone(
-    saved: checkpoint.Checkpoint, model: str | None, num_labels: int, problem: str | None, options: dict[str, Any]
+    saved: checkpoint.Checkpoint,
+    model: ModelOptions,
+    kind: Kind,
+    num_labels: int,
+    device: torch.device,
+    quantize: str | None,
+    autocast: torch.dtype | None,
 ) -> LoadedBackbone:
     """The backbone that a checkpoint was trained on, from where the user says that it is now.
 
@@ -149,13 +186,20 @@ def _backbone(
         BackboneError: It cannot be found.
         CheckpointError: Its weights are other ones.
     """
-    if model is None:
+    if model.name is None:
         try:
-            return checkpoint.load_base(saved, **options)
+            return checkpoint.load_base(
+                saved,
+                device=device,
+                trust_remote_code=model.trust_remote_code,
+                anatomy=model.anatomy,
+                quantize=quantize,
+                compute_dtype=autocast,
+            )
         except BackboneError as error:
             raise BackboneError(f"{error} ({saved.where} was trained on it; --model says where it is now)") from error
-    loaded = load_backbone(model, num_labels=num_labels, problem_type=problem, **options)
+    loaded = load_model(model, kind, num_labels, device=device, quantize=quantize, compute_dtype=autocast)
     there, here = str(saved.model["revision"]), loaded.backbone.revision
     if there.startswith("sha256:") and here.startswith("sha256:") and there != here:
-        raise CheckpointError(f"{saved.where}: was trained on weights {there}, and {model} has {here}; give those")
+        raise CheckpointError(f"{saved.where}: was trained on weights {there}, and {model.name} has {here}; give those")
     return loaded

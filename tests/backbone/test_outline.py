@@ -8,6 +8,7 @@ from torch import nn
 from peftsearch.backbone.detect import detect
 from peftsearch.backbone.outline import read_outline
 from peftsearch.errors import BackboneError
+from peftsearch.options import ModelOptions
 from tests.tiny import TEXT_FAMILIES
 
 
@@ -24,7 +25,7 @@ def config_of(tmp_path):
 def test_it_is_what_the_model_with_weights_is(family, config_of):
     model = TEXT_FAMILIES[family](num_labels=3)
     folder = config_of(model)
-    outline = read_outline(folder)
+    outline = read_outline(ModelOptions(name=str(folder)))
     assert sorted(p.name for p in folder.iterdir()) == ["config.json"]
     assert outline.backbone == detect(model, str(folder))
     assert outline.weights.n_params == sum(p.numel() for p in model.parameters())
@@ -44,7 +45,7 @@ def test_a_model_without_a_classification_head_is_read_bare(tmp_path):
     sizes = {"d_model": 32, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "vocab_size": 99, "pad_token_id": 0}
     layers = {"encoder_layers": 2, "decoder_layers": 3, "encoder_attention_heads": 4, "decoder_attention_heads": 4}
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "marian", **sizes, **layers}))
-    outline = read_outline(tmp_path)
+    outline = read_outline(ModelOptions(name=str(tmp_path)))
     assert {s.name: len(s.blocks) for s in outline.backbone.stacks} == {"encoder": 2, "decoder": 3}
     assert outline.n_head == 0
 
@@ -64,4 +65,4 @@ def test_what_is_no_config_is_refused(tmp_path, config, message):
     if config is not None:
         (tmp_path / "config.json").write_text(config)
     with pytest.raises(BackboneError, match=message):
-        read_outline(tmp_path)
+        read_outline(ModelOptions(name=str(tmp_path)))

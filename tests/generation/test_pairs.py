@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from peftsearch.errors import TaskError
-from peftsearch.tasks import resolve_task
 from peftsearch.tasks.encoding.encode import encode
 from peftsearch.tasks.encoding.pairs import IGNORED
 from peftsearch.tasks.reading.pairs import Template
 from tests.generators import END, PAD, START, save_pairs, word_tokenizer
+from tests.tasks import resolve_task
 
 ROWS = [
     ("name w1", "w1 is in the north"),

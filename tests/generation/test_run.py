@@ -11,10 +11,10 @@ from peftsearch.backbone.load import load_backbone
 from peftsearch.design.architecture import Architecture
 from peftsearch.engine.generation import log_likelihoods
 from peftsearch.searcher.verdict import Candidate, hits_of, judge, packed_hits
-from peftsearch.tasks import resolve_task
 from peftsearch.tasks.encoding.encode import encode
 from tests.generators import SPECIALS, build, generate_arguments, save_generator
 from tests.runs import call, refused, save_model, study
+from tests.tasks import resolve_task
 
 
 @pytest.fixture(scope="module")

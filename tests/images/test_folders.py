@@ -7,9 +7,9 @@ import pytest
 from datasets import ClassLabel, Features, Image, Value
 
 from peftsearch.errors import TaskError
-from peftsearch.tasks import resolve_task
 from peftsearch.tasks.reading.images import choose_image_columns, read_images
 from tests.images import save_images
+from tests.tasks import resolve_task
 
 
 @pytest.fixture(scope="session")

@@ -11,12 +11,12 @@ from transformers import AutoImageProcessor, ViTImageProcessorPil
 
 from peftsearch.backbone import load_backbone
 from peftsearch.errors import BackboneError, TaskError
-from peftsearch.tasks import resolve_task
 from peftsearch.tasks.encoding.batches import batches, eval_batches
 from peftsearch.tasks.encoding.encode import encode
 from peftsearch.tasks.encoding.images import decode, encode_image_split
 from peftsearch.tasks.task import ImageSplit
 from tests.images import save_vit
+from tests.tasks import resolve_task
 
 
 def split_of(*images, suffix="png", **save):

@@ -16,6 +16,7 @@ from peftsearch.design.budget import Budget
 from peftsearch.design.shares import n_changed, shares
 from peftsearch.errors import MethodError
 from peftsearch.methods import METHODS
+from peftsearch.options import ModelOptions
 from tests.runs import call, refused
 
 SURVEY = {
@@ -85,7 +86,7 @@ def backbones(tmp_path_factory):
     for name, config in configs.items():
         folder = tmp_path_factory.mktemp(name)
         config.save_pretrained(folder)
-        found[name] = read_outline(folder).backbone
+        found[name] = read_outline(ModelOptions(name=str(folder))).backbone
     return found
 
 

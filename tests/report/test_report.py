@@ -15,16 +15,18 @@ import pytest
 import yaml
 from optuna.trial import TrialState
 
-from peftsearch.cli.main import main, parser
+from peftsearch.cli.main import main
 from peftsearch.errors import StudyError
+from peftsearch.files import to_plain
 from peftsearch.report.comparison import confirmed
 from peftsearch.report.front import non_dominated
 from peftsearch.report.importance import importances
 from peftsearch.report.provenance import command
 from peftsearch.report.record import read_record, trial_record
 from peftsearch.report.write_up import write_up
-from peftsearch.searcher.prepare import RunOptions
+from peftsearch.searcher.options import NOT_STORED
 from tests.report.conftest import IMAGE, SCRIPT, TASKS
+from tests.runs import options_of
 from tests.studies import made_up_trials, read_best, write_study
 
 
@@ -163,25 +165,22 @@ def test_choices_of_groups_that_are_not_tuned_are_left_out():
 
 def test_the_command_makes_the_options_again(finished, tmp_path):
     record = read_record(finished)
-    words = shlex.split(command(record))
-    given = parser().parse_args(words[1:])
-    stored = record.settings["options"]
-    assert {name: getattr(given, name) for name in stored} == stored
-    assert given.runs / given.name == finished
-    assert set(stored) <= set(RunOptions.__dataclass_fields__)
+    given = options_of(shlex.split(command(record))[1:])
+    assert {k: v for k, v in to_plain(given).items() if k not in NOT_STORED} == record.settings["options"]
+    assert given.study.runs / given.study.name == finished
 
 
-def test_options_with_spaces_flags_and_lists(finished):
+def test_options_with_spaces_and_flags(finished):
     record = read_record(finished)
-    options = {"budget": "0.1%", "count_head": True, "train": "my data/a b.csv", "objectives": ["score", "params"],
-               "seed": 0, "label_column": "-x", "model": None}  # fmt: skip
+    task = {"train": "my data/a b.csv", "label_column": "-x"}
+    options = {"budget": "0.1%", "count_head": True, "task": task, "search": {"objective": "score,params"}}
     settings = {**record.settings, "options": options, "storage": "postgresql://me:***@host/db"}
     changed = type(record)(**{f: getattr(record, f) for f in record.__slots__} | {"settings": settings})
-    assert shlex.split(command(changed))[2:-2] == [
-        "--budget", "0.1%", "--count-head", "--train", "my data/a b.csv", "--objectives", "score,params", "--seed", "0",
-        "--label-column=-x", "--runs", str(finished.parent),
+    assert shlex.split(command(changed))[2:] == [
+        "--count-head", "--label-column=-x", "--train", "my data/a b.csv", "--objective", "score,params",
+        "--name", finished.name, "--runs", str(finished.parent), "--storage", "postgresql://me:***@host/db",
+        "--budget", "0.1%",
     ]  # fmt: skip
-    assert command(changed).endswith("'postgresql://me:***@host/db'")
     bare = type(record)(**{f: getattr(record, f) for f in record.__slots__} | {"settings": {"metric": "f1"}})
     assert command(bare) is None
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from peftsearch.errors import TaskError
 from peftsearch.tasks.reading.build import class_name, natural_key, split_off
-from peftsearch.tasks.reading.files import load_files
 from peftsearch.tasks.task import Split
+from tests.tasks import load_files
 
 Write = Callable[[str, str | bytes], Path]
 FOUR = "text,label\ngood one,pos\nbad one,neg\nfine one,pos\npoor one,neg\n"
@@ -275,8 +275,6 @@ def test_labels_unseen_in_training(write: Write, split: str) -> None:
 
 def test_settings(write: Write) -> None:
     path = write("t.csv", FOUR)
-    with pytest.raises(TaskError, match=r"validation share is 0.9; it must be above 0 and at most 0.5"):
-        load_files(path, validation_share=0.9)
     with pytest.raises(TaskError, match="kind is 'ranking'; it must be classification or regression"):
         load_files(path, kind="ranking")  # type: ignore[arg-type]  # a wrong value is the point
     with pytest.raises(TaskError, match="'pearson' is for regression"):
@@ -285,10 +283,7 @@ def test_settings(write: Write) -> None:
 
 def test_excels_separator_line(write: Write) -> None:
     path = write("a.csv", "sep=;\r\ntext;label\r\ngood film;1\r\nbad film;0\r\nfine, film;1\r\nsad film;0\r\n")
-    assert (
-        "fine, film"
-        in load_files(path, validation_share=0.5).train.texts + load_files(path, validation_share=0.5).validation.texts
-    )
+    assert "fine, film" in load_files(path).train.texts + load_files(path).validation.texts
 
 
 def test_long_fields(write: Write) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from peftsearch.errors import TaskError
-from peftsearch.tasks import DEFAULT_TASK, EMBEDDED, load_embedded, resolve_task
+from peftsearch.tasks import DEFAULT_TASK, EMBEDDED, load_embedded
+from tests.tasks import resolve_task
 
 ROWS = "text,label\n" + "".join(f"text {i},{'ab'[i % 2]}\n" for i in range(40))
 

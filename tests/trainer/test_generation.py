@@ -13,10 +13,10 @@ import peftsearch
 from peftsearch.backbone.load import load_backbone
 from peftsearch.cli.train import text_lines
 from peftsearch.engine.generation import generate, score_pairs
-from peftsearch.tasks import resolve_task
 from peftsearch.tasks.encoding.encode import encode
 from tests.generators import generate_arguments, save_generator
 from tests.runs import call, refused
+from tests.tasks import resolve_task
 from tests.trainer.test_predict import read
 
 CPU = {"batch_size": 16, "device": torch.device("cpu"), "autocast": None}

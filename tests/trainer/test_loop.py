@@ -19,11 +19,11 @@ from peftsearch.injection.in_place import in_place
 from peftsearch.injection.inject import inject, param_groups
 from peftsearch.methods import METHODS
 from peftsearch.methods.support import find_obstacle
-from peftsearch.tasks import resolve_task
 from peftsearch.tasks.encoding.batches import batches
 from peftsearch.tasks.encoding.encode import encode
 from peftsearch.trainer.loop import checkpointing, shares
 from tests.methods import place, settle
+from tests.tasks import resolve_task
 from tests.tiny import FAMILIES, tiny_input
 
 

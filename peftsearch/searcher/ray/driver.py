@@ -28,7 +28,7 @@ from ray import tune
 
 from peftsearch.backbone.device import choose_device
 from peftsearch.errors import ConfigError, one_line
-from peftsearch.searcher.options import RunOptions
+from peftsearch.searcher.options import EngineOptions, RunOptions
 from peftsearch.searcher.ray.searcher import StudyPruner, StudySearch
 from peftsearch.searcher.ray.worker import EngineParts, JobTrainable
 from peftsearch.searcher.runner import TrialRunner
@@ -52,7 +52,7 @@ class RayDriver:
     """Runs a schedule on Ray, many trials at a time.
 
     Args:
-        options: `ray_address`, `cpus_per_trial`, `gpus_per_trial`, `max_concurrent`.
+        options: Those of the engine say what to run on.
 
     Raises:
         ConfigError: The address does not answer, or the cluster cannot hold a trial.
@@ -61,12 +61,12 @@ class RayDriver:
     def __init__(self, options: RunOptions) -> None:
         self._own = not ray.is_initialized()
         if self._own:
-            connect(options.ray_address)
+            connect(options.engine.ray_address)
         try:
-            self._resources = _resources_of(options)
+            self._resources = _resources_of(options.engine)
             if options.quantize is not None:
                 _require_cpu(options, self._resources)
-            self.width = options.max_concurrent or _n_at_once(self._resources)
+            self.width = options.engine.max_concurrent or _n_at_once(self._resources)
         except BaseException:
             self.close()
             raise
@@ -162,7 +162,7 @@ def _require_answer(address: str) -> None:
         ) from error
 
 
-def _resources_of(options: RunOptions) -> dict[str, float]:
+def _resources_of(options: EngineOptions) -> dict[str, float]:
     """Resources of one trial; a GPU each where the cluster has any."""
     there, nodes = ray.cluster_resources(), _nodes()
     gpus = options.gpus_per_trial
@@ -185,7 +185,7 @@ def _resources_of(options: RunOptions) -> dict[str, float]:
 
 def _require_cpu(options: RunOptions, resources: dict[str, float]) -> None:
     """Packed weights lose their scales on the way from a GPU through the object store to another."""
-    if resources["gpu"] > 0 or choose_device(options.device).type != "cpu":
+    if resources["gpu"] > 0 or choose_device(options.machine.device).type != "cpu":
         raise ConfigError(
             f"--quantize {options.quantize} with --engine ray works on CPUs alone; on GPUs begin the run without "
             "--engine and add `peftsearch worker RUN` for each further one"

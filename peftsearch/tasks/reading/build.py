@@ -20,6 +20,7 @@ from peftsearch.tasks.task import ImageSplit, Split, Task
 MANY_VALUES = 10
 """More different fractional labels than this are targets of a regression."""
 VALIDATION_SHARE = 0.15
+"""Share of train that becomes validation where no validation split is given."""
 DECIMAL_COMMA = re.compile(r"-?\d+,\d+")
 
 
@@ -43,8 +44,6 @@ class Wishes:
     """Classification or regression; guessed from the labels where None."""
     metric: str | None = None
     """A name of the table of metrics; the kind's default where None."""
-    validation_share: float = VALIDATION_SHARE
-    """The share of train that becomes validation where there is none."""
     seed: int = 0
     """Decides which examples that are."""
 
@@ -52,8 +51,6 @@ class Wishes:
         """Hold the values against what is allowed."""
         if self.kind not in (None, "classification", "regression"):
             raise TaskError(f"kind is {self.kind!r}; it must be classification or regression")
-        if not 0 < self.validation_share <= 0.5:
-            raise TaskError(f"validation share is {self.validation_share}; it must be above 0 and at most 0.5")
 
 
 def build_task(
@@ -94,7 +91,7 @@ def build_task(
     train, validation = splits["train"], splits["validation"]
     assert train is not None, "there is always a train table"
     if validation is None:
-        train, validation = split_off(train, wishes.validation_share, wishes.seed, stratify=kind == "classification")
+        train, validation = split_off(train, VALIDATION_SHARE, wishes.seed, stratify=kind == "classification")
         told.append(
             f"no validation given: {len(validation)} of {len(train) + len(validation)} examples of train were split off"
         )

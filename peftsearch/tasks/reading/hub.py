@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from peftsearch.errors import TaskError, one_line
+from peftsearch.options import TaskOptions
 from peftsearch.tasks.embedded import EMBEDDED
-from peftsearch.tasks.kinds import Asked, Kind
-from peftsearch.tasks.reading.build import VALIDATION_SHARE, Tables, Wishes, build_task
+from peftsearch.tasks.kinds import Kind
+from peftsearch.tasks.reading.build import Tables, Wishes, build_task
 from peftsearch.tasks.reading.columns import Columns, choose_columns
 from peftsearch.tasks.reading.images import choose_image_columns, require_pillow, undecoded
 from peftsearch.tasks.reading.table import Table
@@ -57,36 +58,21 @@ def parse_address(name: str) -> Address:
     return Address(path=path, config=config or None, is_folder=False)
 
 
-def load_hub(
-    name: str,
-    *,
-    text_column: str | None = None,
-    pair_column: str | None = None,
-    label_column: str | None = None,
-    kind: Asked | None = None,
-    metric: str | None = None,
-    validation_share: float = VALIDATION_SHARE,
-    seed: int = 0,
-    max_rows: int | None = None,
-) -> Task:
+def load_hub(name: str, options: TaskOptions, seed: int = 0) -> Task:
     """Load a task from the hub, its cache, or a dataset folder.
 
     Args:
         name: See the module.
-        text_column: The column of the text; guessed where None, as the next two.
-        pair_column: The column of the second text.
-        label_column: The column of the class or target.
-        kind: Classification or regression, or images with classes; guessed where None.
-        metric: A name of the table of metrics; the benchmark's own, or the kind's, where None.
-        validation_share: The share of train that is split off where there is no validation split.
-        seed: Decides which examples are split off or kept.
-        max_rows: Number of rows to read of each split, drawn by the seed; all where None.
+        options: Columns, kind and metric; what is None is guessed, or the benchmark's own.
+        seed: Decides which examples become validation where there is no such split.
 
     Raises:
         TaskError: The dataset cannot be reached, or cannot be used.
     """
+    kind, metric = options.kind, options.metric
+    text_column, pair_column, label_column = options.text_column, options.pair_column, options.label_column
     wished: Kind | None = "classification" if kind == "image" else kind
-    wishes = Wishes(kind=wished, metric=metric, validation_share=validation_share, seed=seed)
+    wishes = Wishes(kind=wished, metric=metric, seed=seed)
     address = parse_address(name)
     data = _load(name, address)
     splits = {split: found for split in ("train", "validation", "test") if (found := _find(data, split)) is not None}
@@ -101,7 +87,7 @@ def load_hub(
         images = _image_columns(name, features, label_column, required=kind == "image")
     if images is not None:
         data = {found: undecoded(data[found], images) for found in splits.values()}
-    tables = {split: _table(name, split, data[found], max_rows, seed) for split, found in splits.items()}
+    tables = {split: _table(name, split, data[found]) for split, found in splits.items()}
     columns = images or choose_columns(tables["train"], text_column, pair_column, label_column)
     classes = getattr(features[columns.label], "names", None)
     labelled = {
@@ -205,9 +191,7 @@ def _find(data: Iterable[str], split: str) -> str | None:
     return next((candidate for candidate in names if candidate in there), None)
 
 
-def _table(name: str, split: str, dataset: Any, max_rows: int | None, seed: int) -> Table:
-    if max_rows is not None and max_rows < len(dataset):
-        dataset = dataset.shuffle(seed=seed).select(range(max_rows))
+def _table(name: str, split: str, dataset: Any) -> Table:
     columns = {column: list(dataset[column]) for column in dataset.column_names}
     return Table(where=f"{name}, {split}", columns=columns, lines=list(range(1, len(dataset) + 1)), unit="row")
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from peftsearch.errors import TaskError, one_line
+from peftsearch.options import TaskOptions
 from peftsearch.tasks.reading.build import (
-    VALIDATION_SHARE,
     Tables,
     Wishes,
     build_task,
@@ -41,30 +41,20 @@ def require_pillow() -> None:
         raise TaskError("task: reading images needs Pillow: pip install 'peftsearch[images]'")
 
 
-def load_image_folders(
-    train: str | Path,
-    validation: str | Path | None = None,
-    test: str | Path | None = None,
-    *,
-    metric: str | None = None,
-    validation_share: float = VALIDATION_SHARE,
-    seed: int = 0,
-) -> Task:
+def load_image_folders(options: TaskOptions, seed: int = 0) -> Task:
     """Read a task from folders of class folders.
 
     Args:
-        train: The training examples; its folders are the classes.
-        validation: What trials are scored on; split off from train where None.
-        test: What the winner is scored on once.
-        metric: A name of the table of metrics.
-        validation_share: The share of train to split off.
-        seed: Decides which images are split off.
+        options: Folders of the splits, and the metric; the folders in `train` are the classes.
+        seed: Decides which images become validation where no folder is given for it.
 
     Raises:
         TaskError: A folder is not of the layout, or its classes are not those of train.
     """
     require_pillow()
-    wishes = Wishes(kind="classification", metric=metric, validation_share=validation_share, seed=seed)
+    train, validation, test = options.train, options.validation, options.test
+    assert train is not None, "a task of folders has a training folder"
+    wishes = Wishes(kind="classification", metric=options.metric, seed=seed)
     named = {"train": train, "validation": validation, "test": test}
     notes: list[str] = []
     tables = {split: read_class_folders(path, notes) for split, path in named.items() if path is not None}

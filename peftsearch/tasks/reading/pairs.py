@@ -11,6 +11,7 @@ from pathlib import Path
 from random import Random
 
 from peftsearch.errors import TaskError, one_line
+from peftsearch.options import TaskOptions
 from peftsearch.tasks.metrics import choose_metric
 from peftsearch.tasks.reading.build import VALIDATION_SHARE, read_texts
 from peftsearch.tasks.reading.columns import Columns, missing_column
@@ -62,42 +63,25 @@ class Template:
         return cls(before=before, between=bare, lead=between[len(bare) :])
 
 
-def load_pairs(
-    train: str | Path,
-    validation: str | Path | None = None,
-    test: str | Path | None = None,
-    *,
-    prompt_column: str | None = None,
-    completion_column: str | None = None,
-    template: str | None = None,
-    metric: str | None = None,
-    validation_share: float = VALIDATION_SHARE,
-    seed: int = 0,
-) -> Task:
+def load_pairs(options: TaskOptions, seed: int = 0) -> Task:
     """Read a generation task from CSV, TSV, JSON lines or Parquet files.
 
     Args:
-        train: The training examples.
-        validation: What trials are scored on; split off from train where None.
-        test: What the winner is scored on once.
-        prompt_column: The column of the prompt; guessed where None, as the next.
-        completion_column: The column of the completion.
-        template: See `Template.parse`; None is `DEFAULT_TEMPLATE`.
-        metric: A name of the table of metrics.
-        validation_share: The share of train's prompts to split off.
-        seed: Decides which prompts are split off.
+        options: Files, columns, template and metric; what is None is guessed.
+        seed: Decides which prompts become validation where no file is given for it.
 
     Raises:
         TaskError: A file or its content cannot be used.
     """
-    form = _form(template)
-    metric = choose_metric("generation", metric)
-    paths = {"train": train, "validation": validation, "test": test}
+    assert options.train is not None, "a generation has a training file"
+    form = _form(options.template)
+    metric = choose_metric("generation", options.metric)
+    paths = {"train": options.train, "validation": options.validation, "test": options.test}
     tables = {name: read_table(path) for name, path in paths.items() if path is not None}
-    columns, notes = _choose(tables["train"], prompt_column, completion_column)
+    columns, notes = _choose(tables["train"], options.prompt_column, options.completion_column)
     splits = {name: _split(table, columns, form) for name, table in tables.items()}
     if "validation" not in splits:
-        splits["train"], splits["validation"] = _split_off(splits["train"], validation_share, seed)
+        splits["train"], splits["validation"] = _split_off(splits["train"], VALIDATION_SHARE, seed)
         n_prompts = len(set(splits["validation"].texts))
         notes.append(f"no validation given: {len(splits['validation'])} rows of {n_prompts} prompts of train are it")
     known = set(splits["train"].texts)
@@ -106,7 +90,7 @@ def load_pairs(
         if shared:
             notes.append(f"{shared} prompts of {name} occur in train too")
     return Task(
-        name=Path(train).stem,
+        name=options.train.stem,
         kind="generation",
         labels=(),
         train=splits["train"],
