@@ -42,7 +42,7 @@ def export(what: Path, form: str, output: Path, overwrite: bool, options: Export
     require_format(form, source.architecture)
     exportable = source.open(weights=form != "adapters")
     model: Any = exportable.injection.model
-    _require_other(output, Path(str(model.config._name_or_path or ".")))
+    _require_other(output, Path(str(model.config.name_or_path or ".")))
     with staged(output, overwrite) as stage:
         lines = _writer(form)(exportable, stage)
     for line in [*lines, f"Parameters of: {exportable.origin}", f"Folder: {output}"]:
