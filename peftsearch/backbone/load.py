@@ -23,10 +23,18 @@ from peftsearch.backbone.anatomy import Backbone
 from peftsearch.backbone.auto import model_class, reads_images
 from peftsearch.backbone.describe import describe
 from peftsearch.backbone.detect import detect
-from peftsearch.backbone.folder import CONVERT, check_folder, demo_folder, find_folder, find_gguf, fingerprint_folder
+from peftsearch.backbone.folder import (
+    CONVERT,
+    cached_commit,
+    check_folder,
+    demo_folder,
+    find_folder,
+    find_gguf,
+    fingerprint_folder,
+)
 from peftsearch.backbone.images import ImageReader, check_reading
 from peftsearch.backbone.maps import count_params
-from peftsearch.backbone.private_transformers import commit_of, initialise
+from peftsearch.backbone.private_transformers import initialise
 from peftsearch.backbone.quantised import check_quantisation, forget_quantiser, quantised_settings, settle
 from peftsearch.errors import BackboneError, PeftSearchError, one_line
 
@@ -108,7 +116,7 @@ def load_backbone(
         check_reading(name, model, tokenizer)
     else:
         _set_padding(name, model, tokenizer)
-    fingerprint = fingerprint_folder(folder) if folder else commit_of(model.config)
+    fingerprint = fingerprint_folder(folder) if folder else cached_commit(name, revision)
     backbone = detect(model, name, fingerprint) if anatomy is None else describe(model, anatomy, name, fingerprint)
     if problem_type == "generation":  # the output map belongs to the backbone and stays frozen
         backbone = replace(backbone, head=(), n_params=count_params(model))
