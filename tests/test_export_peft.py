@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 import peftsearch
+from peftsearch.exporter.peft_krona import first_factor
 from tests.exports import Run, close, logits, refused
 from tests.tiny import tiny_input
 
@@ -171,3 +172,15 @@ def test_pefts_prompt_before_a_head_is_another_model(family, equal, tmp_path):
     differences = (logits(model) - run.logits[1000]).abs().amax(1)
     assert (differences[:equal] < 1e-5).all()
     assert (differences[equal:] > 1e-3).all()
+
+
+@pytest.mark.parametrize("factor", [-1, *range(1, 25), 768])
+def test_lokr_splits_dimensions_as_the_export_does(factor):
+    from peft.tuners.lokr.layer import factorization
+
+    for dimension in range(1, 513):
+        theirs = factorization(dimension, factor)[0]
+        assert first_factor(dimension, factor) == theirs, (
+            f"peft {peft.__version__}: LoKr splits {dimension} by decompose_factor {factor} in another way; adapt "
+            "exporter/peft_krona.py: first_factor"
+        )

@@ -173,11 +173,22 @@ def test_a_score_that_is_no_number_is_its_trials_own_fault(fault, ends_the_study
 
     failed = []
     runner = SimpleNamespace(complete=complete, fail=lambda work, reason: failed.append(reason))
-    search = StudySearch(None, runner, None)
+    search = StudySearch(None, runner)
     search._works["a"] = "work", SimpleNamespace(join=lambda: None)
     search.on_trial_complete("a", {"outcome": None})
     assert (search.fault is fault) == ends_the_study
     assert failed == ([] if ends_the_study else ["ValueError: nan"])
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_tune_saves_and_restores_a_search_without_a_state(tmp_path):
+    from peftsearch.searcher.ray.searcher import StudySearch
+
+    search = StudySearch(None, None)
+    assert (search.metric, search.mode) == ("score", "max")
+    search.save_to_dir(str(tmp_path))
+    assert [path.stat().st_size for path in tmp_path.iterdir()] == [0]
+    search.restore_from_dir(str(tmp_path))
 
 
 @pytest.mark.slow

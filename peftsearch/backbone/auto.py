@@ -1,4 +1,8 @@
-"""Which of transformers' model classes a task is loaded with, told by the model's config."""
+"""Which of transformers' model classes a task is loaded with, told by the model's config.
+
+Membership is asked of the exported `MODEL_FOR_..._MAPPING`, which know classes of configs. Code that a model brings
+with it may register its own classes there; a family is looked up by the config that transformers itself has for it.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +17,44 @@ def classifier_class(config: Any) -> Any:
 
     Perceiver has both, and counts as a model of texts.
     """
-    from transformers import AutoModelForImageClassification, AutoModelForSequenceClassification
+    from transformers import (
+        MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING,
+        MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+        AutoModelForImageClassification,
+        AutoModelForSequenceClassification,
+    )
 
-    reads_texts = type(config) in AutoModelForSequenceClassification._model_mapping
-    reads_images = type(config) in AutoModelForImageClassification._model_mapping
+    reads_texts = type(config) in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+    reads_images = type(config) in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING
     return AutoModelForImageClassification if reads_images and not reads_texts else AutoModelForSequenceClassification
+
+
+def has_classifier(config: Any) -> bool:
+    """Whether transformers has a model with a classification head for a config, of texts or of images."""
+    from transformers import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING, MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+
+    mappings = (MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING)
+    return any(type(config) in mapping for mapping in mappings)
+
+
+def fills_masks(family: str) -> bool:
+    """Whether transformers has a masked language model of a family."""
+    from transformers import MODEL_FOR_MASKED_LM_MAPPING
+
+    return _has_family(MODEL_FOR_MASKED_LM_MAPPING, family)
+
+
+def continues_texts(family: str) -> bool:
+    """Whether transformers has a causal language model of a family; BERT and its kind have one too."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    return _has_family(MODEL_FOR_CAUSAL_LM_MAPPING, family)
+
+
+def _has_family(mapping: Any, family: str) -> bool:
+    from transformers import CONFIG_MAPPING
+
+    return family in CONFIG_MAPPING and CONFIG_MAPPING[family] in mapping
 
 
 def reads_images(model: Any) -> bool:
@@ -38,16 +75,14 @@ def model_class(name: str, source: str, options: Mapping[str, Any], generates: b
         BackboneError: The model is an encoder, which cannot generate.
     """
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
-    from transformers.models.auto import modeling_auto as tables
 
     config = AutoConfig.from_pretrained(source, **options)
     if not generates:
         return classifier_class(config)
     if getattr(config, "is_encoder_decoder", False):
         return AutoModelForSeq2SeqLM
-    # BERT and its kind are in the table of causal models too, for use as decoders that were never pretrained.
-    fills = config.model_type in tables.MODEL_FOR_MASKED_LM_MAPPING_NAMES
-    if fills and not getattr(config, "is_decoder", False):
+    # BERT and its kind are among the causal models too, for use as decoders that were never pretrained.
+    if fills_masks(config.model_type) and not getattr(config, "is_decoder", False):
         raise BackboneError(
             f"model {name!r}: {config.model_type} is an encoder and cannot generate; name a causal or seq2seq language "
             "model with --model"

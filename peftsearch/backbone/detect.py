@@ -15,6 +15,7 @@ from typing import Any, Literal
 from torch import nn
 
 from peftsearch.backbone.anatomy import Attention, Backbone, Block, Norm, Projection, Stack
+from peftsearch.backbone.auto import continues_texts, fills_masks
 from peftsearch.backbone.feedforward import find_ffn
 from peftsearch.backbone.maps import (
     check_widths,
@@ -287,10 +288,6 @@ def _is_causal(model: nn.Module, module: nn.Module) -> bool:
     """What the attention says of itself, else its config, else what transformers trains the family for."""
     if isinstance(flag := getattr(module, "is_causal", None), bool):
         return flag
-    from transformers.models.auto import modeling_auto as tables
-
-    config = getattr(model, "config", None)
-    family = getattr(config, "model_type", "")
-    generates = family in tables.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-    fills = family in tables.MODEL_FOR_MASKED_LM_MAPPING_NAMES
-    return bool(getattr(config, "is_decoder", False)) or (generates and not fills)
+    family = _family(model)
+    is_decoder = bool(getattr(getattr(model, "config", None), "is_decoder", False))
+    return is_decoder or (continues_texts(family) and not fills_masks(family))

@@ -1,4 +1,4 @@
-"""The folder that a model is loaded from: finding it, saying what it lacks, and fingerprinting its weights."""
+"""The folder that a model is loaded from: finding it, saying what it lacks, and identifying its weights."""
 
 from __future__ import annotations
 
@@ -28,6 +28,19 @@ def fingerprint_folder(folder: Path) -> str:
             while chunk := stream.read(1 << 20):
                 digest.update(chunk)
     return f"sha256:{digest.hexdigest()[:16]}"
+
+
+def cached_commit(name: str, revision: str | None) -> str:
+    """Commit of a hub model in the local cache, where loading has just put it; empty where the cache does not tell.
+
+    Args:
+        name: The hub id.
+        revision: Branch, tag or commit; None for the default branch.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(name, "config.json", revision=revision)
+    return Path(found).parent.name if isinstance(found, str) else ""  # .../snapshots/COMMIT/config.json
 
 
 def weight_files(folder: Path) -> list[Path]:

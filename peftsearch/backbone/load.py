@@ -23,9 +23,18 @@ from peftsearch.backbone.anatomy import Backbone
 from peftsearch.backbone.auto import model_class, reads_images
 from peftsearch.backbone.describe import describe
 from peftsearch.backbone.detect import detect
-from peftsearch.backbone.folder import CONVERT, check_folder, demo_folder, find_folder, find_gguf, fingerprint_folder
+from peftsearch.backbone.folder import (
+    CONVERT,
+    cached_commit,
+    check_folder,
+    demo_folder,
+    find_folder,
+    find_gguf,
+    fingerprint_folder,
+)
 from peftsearch.backbone.images import ImageReader, check_reading
 from peftsearch.backbone.maps import count_params
+from peftsearch.backbone.private_transformers import initialise
 from peftsearch.backbone.quantised import check_quantisation, forget_quantiser, quantised_settings, settle
 from peftsearch.errors import BackboneError, PeftSearchError, one_line
 
@@ -107,7 +116,7 @@ def load_backbone(
         check_reading(name, model, tokenizer)
     else:
         _set_padding(name, model, tokenizer)
-    fingerprint = fingerprint_folder(folder) if folder else str(getattr(model.config, "_commit_hash", None) or "")
+    fingerprint = fingerprint_folder(folder) if folder else cached_commit(name, revision)
     backbone = detect(model, name, fingerprint) if anatomy is None else describe(model, anatomy, name, fingerprint)
     if problem_type == "generation":  # the output map belongs to the backbone and stays frozen
         backbone = replace(backbone, head=(), n_params=count_params(model))
@@ -170,22 +179,20 @@ def reset_head(model: nn.Module, backbone: Backbone, seed: int) -> None:
         torch.default_generator.manual_seed(seed)
         for path in backbone.head:
             module = model.get_submodule(path)
-            fresh = copy.deepcopy(module).to("cpu")  # drawn on the CPU: a GPU's generator gives other numbers
+            # Drawn on the CPU: a GPU's generator gives other numbers. A copy, since transformers marks what it loaded
+            # and leaves marked parameters as they are; copies have no mark.
+            fresh = copy.deepcopy(module).to("cpu")
             for part in fresh.modules():
                 _initialise(model, path, part)
             module.load_state_dict(fresh.state_dict())
 
 
 def _initialise(model: nn.Module, path: str, part: nn.Module) -> None:
-    own = list(part.parameters(recurse=False))
-    for parameter in own:
-        if hasattr(parameter, "_is_hf_initialized"):
-            del parameter._is_hf_initialized  # with this mark transformers 5 leaves a loaded parameter as it is
-    if callable(initialise := getattr(model, "_init_weights", None)):
-        initialise(part)
-    elif callable(initialise := getattr(part, "reset_parameters", None)):
-        initialise()
-    elif own:
+    if initialise(model, part):
+        return
+    if callable(reset := getattr(part, "reset_parameters", None)):
+        reset()
+    elif any(True for _ in part.parameters(recurse=False)):
         raise BackboneError(f"head {path}: {type(part).__name__} has no reset_parameters; give it one")
 
 

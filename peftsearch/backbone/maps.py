@@ -6,13 +6,13 @@ shape, since the weights of quantised layers are packed.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable
 from typing import Any
 
 from torch import nn
 
 from peftsearch.backbone.anatomy import Attention, FeedForward, Norm, Projection, Words
+from peftsearch.backbone.private_transformers import calls_attention_functions
 from peftsearch.errors import BackboneError, one_line
 
 ANATOMY_HINT = (
@@ -116,13 +116,8 @@ def list_head(model: nn.Module, base: nn.Module) -> tuple[str, ...]:
 
 
 def uses_interface(model: nn.Module, attention: nn.Module) -> bool:
-    """Whether an attention goes through transformers' AttentionInterface.
-
-    Read from the code that runs. The class flag `_supports_attention_backend` says less: it is missing on BART and T5,
-    which do go through it, and it belongs to the model rather than to the attention.
-    """
-    forward = getattr(inspect.unwrap(type(attention).forward), "__code__", None)
-    return hasattr(model, "set_attn_implementation") and "ALL_ATTENTION_FUNCTIONS" in getattr(forward, "co_names", ())
+    """Whether an attention goes through transformers' AttentionInterface, and its model lets others be chosen."""
+    return hasattr(model, "set_attn_implementation") and calls_attention_functions(type(attention))
 
 
 def check_widths(attention: Attention, ffn: FeedForward, hidden: int) -> list[str]:

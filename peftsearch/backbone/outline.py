@@ -12,12 +12,13 @@ import torch
 from torch import nn
 
 from peftsearch.backbone.anatomy import Backbone, Weights
-from peftsearch.backbone.auto import classifier_class, reads_images
+from peftsearch.backbone.auto import classifier_class, has_classifier, reads_images
 from peftsearch.backbone.describe import describe
 from peftsearch.backbone.detect import detect
 from peftsearch.backbone.folder import demo_folder, find_folder
 from peftsearch.backbone.load import DEMO, _explain, _is_hub_reachable, n_positions, quiet
 from peftsearch.backbone.maps import count_params, widths
+from peftsearch.backbone.private_transformers import attention_of
 from peftsearch.backbone.quantised import maps_to_pack
 from peftsearch.errors import BackboneError
 from peftsearch.options import ModelOptions
@@ -67,7 +68,7 @@ def read_outline(options: ModelOptions) -> Outline:
         n_head=sum(count_params(model.get_submodule(path)) for path in backbone.head),
         n_positions=n_positions(model),
         reads_images=reads_images(model),
-        attention=str(getattr(model.config, "_attn_implementation", None) or "eager"),
+        attention=attention_of(model.config),
     )
 
 
@@ -94,8 +95,7 @@ def _build(name: str, source: str, options: dict[str, Any]) -> Any:
     try:
         with quiet():
             config = AutoConfig.from_pretrained(source, **options)
-            headed = classifier_class(config)
-            builder = headed if type(config) in headed._model_mapping else AutoModel
+            builder = classifier_class(config) if has_classifier(config) else AutoModel
             with torch.device("meta"):
                 return builder.from_config(config, trust_remote_code=options["trust_remote_code"])
     except Exception as error:  # files from outside raise anything: OSError, ValueError, KeyError, TypeError

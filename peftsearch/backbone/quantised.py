@@ -13,25 +13,32 @@ too: bitsandbytes does so in this version, and the two differ by a rounding erro
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
-from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from peftsearch.backbone.maps import is_linear, list_head, widths
+from peftsearch.backbone.private_bitsandbytes import (
+    import_quietly,
+    is_4bit,
+    is_double_nf4,
+    product_formulas,
+    settle_map,
+    state_of,
+    state_tensors,
+    unpacked_weight,
+)
+from peftsearch.backbone.private_torch import share_hooks
 from peftsearch.errors import BackboneError, ConfigError, unknown_name
 
 QUANTISATIONS = ("nf4", "int8")
 BLOCK = 64
 """Weights that share a scale in NF4 (2305.14314, sec. 3)."""
-_HELD = ("absmax", "offset", "code", "CB", "SCB")
-"""Tensors of the packing's states that last; others are left over from the latest forward pass."""
 
 
 def check_quantisation(name: str) -> None:
@@ -60,7 +67,7 @@ def quantised_settings(
     Raises:
         BackboneError: bitsandbytes cannot pack this model.
     """
-    _import_quietly()
+    import_quietly()
     from transformers import BitsAndBytesConfig
 
     config: Any = skeleton.config
@@ -89,18 +96,6 @@ def quantised_settings(
         "quantization_config": BitsAndBytesConfig(**kind, llm_int8_skip_modules=whole),
         "device_map": {"": torch.device(device)},
     }
-
-
-def _import_quietly() -> None:
-    """Import bitsandbytes without its advice on optional kernels and on the casts that LLM.int8() is made of."""
-    logger = logging.getLogger("bitsandbytes")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        import bitsandbytes  # noqa: F401  # for its side effects: the operators and their log
-    finally:
-        logger.setLevel(level)
-    logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
 
 
 def _linear_maps(model: nn.Module) -> dict[str, nn.Module]:
@@ -135,26 +130,15 @@ def quantisation_of(model: nn.Module) -> str | None:
     found = next(quantised_maps(model), None)
     if found is None or getattr(getattr(model, "hf_quantizer", None), "pre_quantized", False):
         return None
-    if not _is_4bit(found[1]):
+    if not is_4bit(found[1]):
         return "int8"
-    weight = found[1].weight
-    return "nf4" if weight.quant_type == "nf4" and weight.compress_statistics else None
+    return "nf4" if is_double_nf4(found[1]) else None
 
 
 def settle(model: nn.Module) -> None:
     """Bring the packed maps of a freshly loaded model into the state that they keep: no forward changes them."""
     for _, module in quantised_maps(model):
-        if not _is_4bit(module):
-            if module.weight.CB is not None:
-                module.init_8bit_state()
-            continue
-        module.support_avx512bf16_for_cpu = False  # see the module's docstring
-        if module.bias is not None:
-            module.bias.data = module.bias.data.to(module.compute_dtype)  # the first forward would do so
-
-
-def _is_4bit(module: nn.Module) -> bool:
-    return hasattr(module, "quant_state")
+        settle_map(module)  # see the module's docstring
 
 
 def dequantised(module: Any) -> Tensor:
@@ -166,15 +150,7 @@ def dequantised(module: Any) -> Tensor:
     Returns:
         `(d_out, d_in)`, float32.
     """
-    from bitsandbytes import functional
-
-    weight: Tensor
-    if _is_4bit(module):
-        weight = functional.dequantize_4bit(module.weight.data, module.weight.quant_state)
-    else:
-        holder = module.weight if module.state.CB is None else module.state
-        weight = functional.int8_vectorwise_dequant(holder.CB, holder.SCB)
-    return weight.float()
+    return unpacked_weight(module)
 
 
 def dequantise(model: nn.Module) -> int:
@@ -193,8 +169,7 @@ def dequantise(model: nn.Module) -> int:
         plain.weight = nn.Parameter(weight, requires_grad=False)
         if module.bias is not None:
             plain.bias = module.bias
-        plain._forward_hooks = module._forward_hooks  # the mapping itself: its handles still find it
-        plain._forward_pre_hooks = module._forward_pre_hooks
+        share_hooks(module, plain)
         plain.train(module.training)
         model.set_submodule(path, plain)
     if found:
@@ -215,15 +190,13 @@ def forget_quantiser(model: Any) -> None:
 
 def packing_states(model: nn.Module) -> list[Any]:
     """What stands beside the packed weights: an object with scales and code books for each map."""
-    return [module.quant_state if _is_4bit(module) else module.state for _, module in quantised_maps(model)]
+    return [state_of(module) for _, module in quantised_maps(model)]
 
 
 def packing_tensors(model: nn.Module) -> Iterator[Tensor]:
     """The tensors of `packing_states`, which are neither parameters nor buffers."""
     for state in packing_states(model):
-        for part in (state, getattr(state, "state2", None)):
-            found = vars(part) if part else {}
-            yield from (found[name] for name in _HELD if isinstance(found.get(name), Tensor))
+        yield from state_tensors(state)
 
 
 @contextmanager
@@ -234,7 +207,7 @@ def keeping_inputs(model: nn.Module, keep: Callable[[Tensor], object]) -> Iterat
         if args[0].requires_grad:
             keep(args[0])
 
-    handles = [m.register_forward_pre_hook(see) for _, m in quantised_maps(model) if not _is_4bit(m)]
+    handles = [m.register_forward_pre_hook(see) for _, m in quantised_maps(model) if not is_4bit(m)]
     try:
         yield
     finally:
@@ -244,20 +217,4 @@ def keeping_inputs(model: nn.Module, keep: Callable[[Tensor], object]) -> Iterat
 
 def product_flops(model: nn.Module) -> Mapping[Any, Callable[..., int]]:
     """FLOPs of bitsandbytes' products, which torch's counter does not know; empty for a model that has none."""
-    if next(quantised_maps(model), None) is None:
-        return {}
-    ops = torch.ops.bitsandbytes
-    return {ops.gemm_4bit: _flops_4bit, ops.int8_scaled_mm: _flops_8bit, ops.int8_mixed_scaled_mm: _flops_mixed}
-
-
-def _flops_4bit(inputs: tuple[int, ...], packed: object, shape: tuple[int, ...], *args: object, **kw: object) -> int:
-    """FLOPs of inputs `(..., d_in)` times a packed weight of shape `(d_out, d_in)`."""
-    return 2 * prod(inputs) * shape[0]
-
-
-def _flops_8bit(inputs: tuple[int, ...], weight: tuple[int, ...], *args: object, **kw: object) -> int:
-    return 2 * prod(inputs) * weight[0]
-
-
-def _flops_mixed(inputs: tuple[int, ...], rounded: object, weight: tuple[int, ...], *args: object, **kw: object) -> int:
-    return 2 * prod(inputs) * weight[0]
+    return {} if next(quantised_maps(model), None) is None else product_formulas()

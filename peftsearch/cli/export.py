@@ -41,7 +41,7 @@ def export(
     require_format(format, source.architecture)
     exportable = source.open(weights=format != "adapters")
     model: Any = exportable.injection.model
-    _require_other(output, Path(str(model.config._name_or_path or ".")))
+    _require_other(output, Path(str(model.config.name_or_path or ".")))
     with staged(output, overwrite) as stage:
         lines = _writer(format)(exportable, stage)
     for line in [*lines, f"Parameters of: {exportable.origin}", f"Folder: {output}"]:

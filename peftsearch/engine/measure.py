@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
+from peftsearch.backbone.private_torch import CPU_ATTENTION, CPU_ATTENTION_BACKWARD, by_operator
 from peftsearch.backbone.quantised import keeping_inputs, packing_states, packing_tensors, product_flops
 from peftsearch.design.architecture import Architecture
 from peftsearch.design.memory import ADAM_STATES
@@ -58,11 +59,11 @@ def _attention_backward_flops(
     return n_flops
 
 
-CPU_ATTENTION: dict[Any, Callable[..., int]] = {
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward_flops,
+CPU_FORMULAS: dict[str, Callable[..., int]] = {
+    CPU_ATTENTION: _attention_flops,
+    CPU_ATTENTION_BACKWARD: _attention_backward_flops,
 }
-"""The attention kernel of the CPU, which torch's counter does not know; it knows those of CUDA."""
+"""Formulas of the CPU's attention kernel, which torch's counter does not know; it knows those of CUDA."""
 
 
 def reference_batch(split: EncodedSplit, batch_size: int) -> dict[str, Tensor]:
@@ -188,7 +189,7 @@ class Meter:
         training, on_gpu = self._model.training, self._device.type == "cuda"
         self._model.train()
         with torch.random.fork_rng(devices=[self._device] if on_gpu else []):
-            products = CPU_ATTENTION | dict(product_flops(self._model))
+            products = by_operator("aten", CPU_FORMULAS) | dict(product_flops(self._model))
             counter = FlopCounterMode(display=False, custom_mapping=products)
             activations = SavedActivations(self._model)
             with counter, activations, keeping_inputs(self._model, activations.keep):

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from peftsearch.backbone.private_torch import hook_owners
 from peftsearch.design.architecture import Placement
 from peftsearch.injection.inject import Injection
 
@@ -37,8 +38,7 @@ class PeftAdapter:
 def hooks_of(model: nn.Module, *kinds: type[nn.Module]) -> Iterator[tuple[str, Any]]:
     """Paths of hooked modules and the hook modules of some kinds on them."""
     for path, module in model.named_modules():
-        for hook in module._forward_hooks.values():
-            owner = getattr(hook, "__self__", None)
+        for owner in hook_owners(module).values():
             if isinstance(owner, kinds):
                 yield path, owner
 

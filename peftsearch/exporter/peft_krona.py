@@ -7,6 +7,8 @@ maps that are no nn.Linear are refused. Its rank only says that B is whole; the 
 
 from __future__ import annotations
 
+from math import isqrt
+
 import torch
 from torch import nn
 
@@ -53,13 +55,32 @@ def _require_whole(injection: Injection, pairs: list[tuple[str, Kronecker]]) -> 
         raise refusal("peft", injection.architecture, sliced)
 
 
+def first_factor(dimension: int, factor: int) -> int:
+    """Rows or columns of A where LoKr splits a dimension between A and B.
+
+    The arithmetic of `peft.tuners.lokr.layer.factorization`, which is not part of peft's interface; peft is its oracle
+    in the tests.
+
+    Args:
+        dimension: Rows or columns of the map.
+        factor: LoKr's `decompose_factor`; -1 sets no limit.
+
+    Returns:
+        `factor` where it divides the dimension; else the largest divisor that exceeds neither the factor nor the
+        dimension's square root.
+    """
+    if factor > 0 and dimension % factor == 0:
+        return factor
+    limit = isqrt(dimension) if factor == -1 else min(factor, isqrt(dimension))
+    return max(divisor for divisor in range(1, limit + 1) if dimension % divisor == 0)
+
+
 def _decompose_factor(injection: Injection, pairs: list[tuple[str, Kronecker]]) -> int:
     """The factor of which LoKr makes our shapes."""
-    from peft.tuners.lokr.layer import factorization
 
     def fits(factor: int, pair: Kronecker) -> bool:
         dims = [rows * columns for rows, columns in zip(pair.a.shape, pair.b.shape, strict=True)]
-        return [factorization(dim, factor)[0] for dim in dims] == list(pair.a.shape)
+        return [first_factor(dim, factor) for dim in dims] == list(pair.a.shape)
 
     widest = max(size for _, pair in pairs for size in pair.a.shape)
     best: int = max((*range(1, widest + 1), -1), key=lambda factor: sum(fits(factor, pair) for _, pair in pairs))

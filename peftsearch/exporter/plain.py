@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from peftsearch.backbone.load import quiet
+from peftsearch.backbone.private_torch import hook_owners
 from peftsearch.design.architecture import Architecture
 from peftsearch.errors import CheckpointError
 from peftsearch.exporter.check import probe, require_equal
@@ -67,7 +68,7 @@ def write_merged(source: Exportable, directory: Path) -> list[str]:
 
 
 def _has_foldable_hooks(model: nn.Module) -> bool:
-    owners = (getattr(hook, "__self__", None) for module in model.modules() for hook in module._forward_hooks.values())
+    owners = (owner for module in model.modules() for owner in hook_owners(module).values())
     return any(isinstance(owner, Foldable) for owner in owners)
 
 

@@ -19,6 +19,7 @@ from torch import nn
 from peftsearch.backbone.anatomy import Backbone
 from peftsearch.backbone.detect import detect
 from peftsearch.backbone.load import LoadedBackbone, load_backbone
+from peftsearch.backbone.private_transformers import commit_of
 from peftsearch.backbone.quantised import quantisation_of
 from peftsearch.design.architecture import Architecture
 from peftsearch.errors import CheckpointError, ConfigError, MethodError
@@ -217,12 +218,11 @@ def require_head(
 
 
 def identify(model: nn.Module) -> Backbone:
-    """Read a model's anatomy, with the name and the commit that transformers keeps in its config."""
+    """Read a model's anatomy, with the name and, where transformers keeps it, the commit in its config."""
     if hasattr(model, NAME):
         return injection_of(model).backbone
     config = getattr(model, "config", None)
-    name, commit = getattr(config, "_name_or_path", ""), getattr(config, "_commit_hash", None)
-    return detect(model, str(name or ""), str(commit or ""))
+    return detect(model, str(getattr(config, "name_or_path", "") or ""), commit_of(config))
 
 
 def save(

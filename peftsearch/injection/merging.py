@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import nn
 
+from peftsearch.backbone.private_torch import hide_forward_hooks, hook_owners
 from peftsearch.injection.inject import injection_of
 from peftsearch.methods.projections import Foldable
 
@@ -26,33 +25,30 @@ def merged(model: nn.Module) -> Iterator[None]:
         MethodError: The model carries no architecture.
     """
     ours = set(injection_of(model).injected.modules())
-    hooks: list[tuple[nn.Module, Any]] = []
+    put_back: list[Callable[[], None]] = []
     weights: list[tuple[nn.Parameter, torch.Tensor]] = []
     try:
         for module in model.modules():
-            left = OrderedDict(module._forward_hooks)
+            done: set[int] = set()
             for key, values in _folds(module, ours):
                 for name, value in values.items():
                     parameter = module.get_parameter(name)
                     weights.append((parameter, parameter.data))
                     parameter.data = value
-                del left[key]
-            if len(left) < len(module._forward_hooks):
-                # Another mapping in place of the hooks' own: their handles still find the first, in its order.
-                hooks.append((module, module._forward_hooks))
-                module._forward_hooks = left
+                done.add(key)
+            if done:
+                put_back.append(hide_forward_hooks(module, done))
         yield
     finally:
-        for module, before in hooks:
-            module._forward_hooks = before
+        for restore in put_back:
+            restore()
         for parameter, value in reversed(weights):
             parameter.data = value
 
 
 def _folds(module: nn.Module, ours: set[nn.Module]) -> Iterator[tuple[int, dict[str, torch.Tensor]]]:
     """The first hooks of a module as long as they are ours and fold: their keys and the parameters they make."""
-    for key, hook in module._forward_hooks.items():
-        owner = getattr(hook, "__self__", None)
+    for key, owner in hook_owners(module).items():
         if owner not in ours or not isinstance(owner, Foldable):
             return
         with torch.no_grad():

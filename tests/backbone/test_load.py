@@ -57,6 +57,21 @@ def test_folder(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr() == ("", "")
 
 
+def test_a_hub_models_revision_is_its_commit_in_the_cache(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = "0123456789" * 4
+    cache = tmp_path / "models--own--tiny"
+    shutil.copytree(saved, cache / "snapshots" / commit)
+    (cache / "refs").mkdir()
+    (cache / "refs" / "main").write_text(commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    assert load_backbone("own/tiny", num_labels=2, local_files_only=True).backbone.revision == commit
+    assert folder_module.cached_commit("own/tiny", commit) == commit
+    assert folder_module.cached_commit("own/tiny", "another") == ""
+    assert folder_module.cached_commit("own/absent", None) == ""
+
+
 def test_head_of_another_size_is_new_and_deterministic(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first, second = (load_backbone(saved, num_labels=5).model for _ in range(2))
     assert first.classifier.weight.shape == (5, 32)

@@ -73,8 +73,8 @@ class RayDriver:
 
     def drive(self, schedule: Schedule, runner: TrialRunner) -> None:
         """Claim, train and record until nothing is left."""
-        setup, folder = runner.setup, runner.folder
-        search = StudySearch(schedule, runner, folder.search)
+        setup = runner.setup
+        search = StudySearch(schedule, runner)
         parts, ctrl_c = EngineParts.of(setup), CtrlC()
         trainable = tune.with_parameters(
             JobTrainable,

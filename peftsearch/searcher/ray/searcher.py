@@ -8,7 +8,6 @@ import optuna
 from optuna.storages._heartbeat import BaseHeartbeatThread, get_heartbeat_thread
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
-from ray.tune.search.optuna import OptunaSearch
 
 from peftsearch.engine.job import Outcome
 from peftsearch.errors import StudyError, one_line
@@ -16,24 +15,21 @@ from peftsearch.searcher.runner import TrialRunner, Work, pruned_at
 from peftsearch.searcher.schedule import Pause, Schedule
 
 
-class StudySearch(OptunaSearch):  # type: ignore[misc]  # ray ships no complete types
+class StudySearch(Searcher):  # type: ignore[misc]  # ray ships no complete types
     """Ray Tune's view of a study: the schedule suggests, and the runner records.
 
-    It is an `OptunaSearch` over the study's own space, sampler and storage; what it asks for next is decided by the
-    schedule, since a study has baselines, stages that have to close, and a confirmation.
+    The schedule decides what is asked for next, since a study has baselines, stages that have to close, and a
+    confirmation; Tune's own `OptunaSearch` would make a study of its own.
 
     Args:
         schedule: Hands out the work.
         runner: Records what came of it.
-        study: The search's Optuna study.
     """
 
-    def __init__(self, schedule: Schedule, runner: TrialRunner, study: optuna.Study) -> None:
-        # The study is set up already; OptunaSearch would make its own from the same storage.
-        Searcher.__init__(self, metric="score", mode="max")
+    def __init__(self, schedule: Schedule, runner: TrialRunner) -> None:
+        super().__init__(metric="score", mode="max")
         self._schedule = schedule
         self._runner = runner
-        self._ot_study = study
         self._works: dict[str, tuple[Work, BaseHeartbeatThread]] = {}
         self.pruned: dict[str, str] = {}
         """Reason by Tune's trial id."""
