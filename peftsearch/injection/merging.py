@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from peftsearch.injection.inject import injection_of
-from peftsearch.methods.projections import Foldable
+from peftsearch.methods.abilities import Foldable, FoldAware
 
 
 @contextmanager
@@ -28,14 +28,18 @@ def merged(model: nn.Module) -> Iterator[None]:
     ours = set(injection_of(model).injected.modules())
     hooks: list[tuple[nn.Module, Any]] = []
     weights: list[tuple[nn.Parameter, torch.Tensor]] = []
+    aware: list[FoldAware] = []
     try:
         for module in model.modules():
             left = OrderedDict(module._forward_hooks)
-            for key, values in _folds(module, ours):
+            for key, owner, values in _folds(module, ours):
                 for name, value in values.items():
                     parameter = module.get_parameter(name)
                     weights.append((parameter, parameter.data))
                     parameter.data = value
+                if isinstance(owner, FoldAware):
+                    aware.append(owner)
+                    owner.is_folded = True
                 del left[key]
             if len(left) < len(module._forward_hooks):
                 # Another mapping in place of the hooks' own: their handles still find the first, in its order.
@@ -45,12 +49,14 @@ def merged(model: nn.Module) -> Iterator[None]:
     finally:
         for module, before in hooks:
             module._forward_hooks = before
+        for each in aware:
+            each.is_folded = False
         for parameter, value in reversed(weights):
             parameter.data = value
 
 
-def _folds(module: nn.Module, ours: set[nn.Module]) -> Iterator[tuple[int, dict[str, torch.Tensor]]]:
-    """The first hooks of a module as long as they are ours and fold: their keys and the parameters they make."""
+def _folds(module: nn.Module, ours: set[nn.Module]) -> Iterator[tuple[int, Foldable, dict[str, torch.Tensor]]]:
+    """The first hooks of a module as long as they are ours and fold: key, owner, and the parameters they make."""
     for key, hook in module._forward_hooks.items():
         owner = getattr(hook, "__self__", None)
         if owner not in ours or not isinstance(owner, Foldable):
@@ -59,4 +65,4 @@ def _folds(module: nn.Module, ours: set[nn.Module]) -> Iterator[tuple[int, dict[
             values = owner.fold(module)
         if values is None:
             return
-        yield key, values
+        yield key, owner, values
