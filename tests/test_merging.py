@@ -12,7 +12,7 @@ from peftsearch.errors import MethodError
 from peftsearch.injection.inject import inject, remove
 from peftsearch.injection.merging import merged
 from peftsearch.methods import METHODS
-from peftsearch.methods.projections import Foldable
+from peftsearch.methods.abilities import Foldable
 from tests.methods import available, disturb, make, place
 from tests.tiny import FAMILIES, tiny_input
 

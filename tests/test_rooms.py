@@ -68,6 +68,19 @@ def test_the_command_line_imports_nothing_heavy():
     assert out.strip().splitlines()[-1] == "[]"
 
 
+def test_facts_and_counts_of_methods_need_no_torch():
+    code = (
+        "import sys; from peftsearch.methods import METHODS; from tests.anatomies import bert_like; "
+        "block = bert_like().blocks[0]; print(METHODS['lora'].count(block, 4)); "
+        "print(all(method.count(block, 1) > 0 for method in METHODS.values() if method.obstacle(block) is None)); "
+        "print([m for m in ('torch', 'transformers') if m in sys.modules])"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT.parent
+    ).stdout
+    assert out.split("\n") == [str(2 * 4 * (384 + 384)), "True", "[]", ""]
+
+
 def test_public_names_load():
     for name in peftsearch.__all__:
         assert getattr(peftsearch, name) is not None

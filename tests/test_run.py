@@ -82,7 +82,7 @@ class TestResult:
 
     def test_best_yaml_goes_into_a_model_as_the_readme_says(self, place, finished):
         import peftsearch
-        from peftsearch.backbone import load_backbone
+        from peftsearch.backbone.load import load_backbone
 
         _, model, _ = place
         best = yaml.safe_load((finished / "best.yaml").read_text())
@@ -243,7 +243,7 @@ def test_the_model_is_the_same_after_a_search(place, finished):
     """The folder of the model is only read."""
     _, model, _ = place
     best = yaml.safe_load((finished / "best.yaml").read_text())
-    from peftsearch.backbone import load_backbone
+    from peftsearch.backbone.load import load_backbone
 
     loaded = load_backbone(str(model), num_labels=2)
     assert loaded.backbone.revision == best["model"]["revision"]

@@ -5,8 +5,8 @@ import pytest
 import torch
 import yaml
 
-from peftsearch.backbone import load_backbone
 from peftsearch.backbone.heads import make_heads, wearing
+from peftsearch.backbone.load import load_backbone
 from peftsearch.design.architecture import Architecture
 from peftsearch.design.baselines import baselines_of
 from peftsearch.design.budget import Budget

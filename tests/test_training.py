@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from peftsearch.backbone import load_backbone
+from peftsearch.backbone.load import load_backbone
 from peftsearch.design.baselines import baselines_of
 from peftsearch.design.budget import Budget
 from peftsearch.design.fitting import fit

@@ -21,7 +21,7 @@ from roundtrip import inputs, read
 from torch.nn import functional
 
 import peftsearch
-from peftsearch.backbone import load_backbone
+from peftsearch.backbone.load import load_backbone
 from peftsearch.cli.main import main
 from peftsearch.design.architecture import Architecture, Placement
 from peftsearch.engine.priming import prime

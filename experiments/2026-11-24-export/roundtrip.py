@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 import peftsearch
-from peftsearch.backbone import load_backbone
+from peftsearch.backbone.load import load_backbone
 from peftsearch.cli.main import main
 from peftsearch.design.architecture import Architecture, Placement
 from peftsearch.methods import METHODS

@@ -68,7 +68,7 @@ def read_outline(options: ModelOptions) -> Outline:
         n_head=sum(count_params(model.get_submodule(path)) for path in backbone.head),
         n_positions=n_positions(model),
         reads_images=reads_images(model),
-        attention=attention_of(model.config),
+        attention=attention_of(model.config) or "eager",
     )
 
 

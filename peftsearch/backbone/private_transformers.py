@@ -22,15 +22,6 @@ def commit_of(config: Any) -> str:
     return str(getattr(config, "_commit_hash", None) or "")
 
 
-def attention_of(config: Any) -> str:
-    """Attention implementation that transformers chose for a model: `sdpa`, `eager`.
-
-    Private: `config._attn_implementation`; there is a public setter, `model.set_attn_implementation`, and no getter.
-    Without it the memory of eager attention's weights is missing from an estimate.
-    """
-    return str(getattr(config, "_attn_implementation", None) or "eager")
-
-
 def calls_attention_functions(attention: type[nn.Module]) -> bool:
     """Whether an attention's class goes through transformers' AttentionInterface, read from the code that runs.
 
@@ -61,3 +52,40 @@ def initialise(model: nn.Module, part: nn.Module) -> bool:
         return False
     draw(part)
     return True
+
+
+# --- Attention functions ---
+# An attention module asks its config for the name of an attention function, and the table in the file where its
+# `forward` is written for the function of that name. A prefix takes the place of that name on one config.
+
+
+def attention_of(config: Any) -> str | None:
+    """The attention implementation that a config names: `sdpa`, `eager`; None before a model was made of it.
+
+    Private: `config._attn_implementation`; there is a public setter, `model.set_attn_implementation`, and no getter.
+    Without it prefixes cannot be taken out again, and an estimate lacks the memory of eager attention's weights.
+    """
+    implementation: str | None = getattr(config, "_attn_implementation", None)
+    return implementation
+
+
+def set_attention(config: Any, implementation: str | None) -> None:
+    """Name the attention implementation of one config, and of none of its sub-configs.
+
+    The public `set_attn_implementation` sets the stacks and sub-models of a model alike, and cannot give back
+    implementations that differ among them; the setter of `_attn_implementation` passes the name on to sub-configs. The
+    attribute behind it alone belongs to one config.
+    """
+    config._attn_implementation_internal = implementation
+
+
+def attention_function_of(module: nn.Module, implementation: str) -> Any:
+    """The attention function that a module would call itself under an implementation.
+
+    It is looked up in the file where the module's `forward` is written: a family may have a table of functions of its
+    own there, and its eager attention is a function of that file. Nothing public leads to either.
+    """
+    scope = inspect.unwrap(type(module).forward).__globals__
+    if implementation == "eager":
+        return scope["eager_attention_forward"]
+    return scope["ALL_ATTENTION_FUNCTIONS"][implementation]

@@ -130,7 +130,7 @@ def hidden_state_bytes(blocks: Sequence[Block], step: Step) -> int:
 
 
 BESIDE = ("ladder",)
-"""Methods whose gradients do not pass the backbone; by name, since the methods themselves bring torch."""
+"""Methods whose gradients do not pass the backbone."""
 
 
 def blocks_passed(architecture: Architecture, backbone: Backbone) -> tuple[Block, ...]:

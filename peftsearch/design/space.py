@@ -24,6 +24,7 @@ from peftsearch.design.grouping import GROUPINGS, distinct_groupings
 from peftsearch.design.neighbours import next_values, subsets, toggled
 from peftsearch.errors import ConfigError, one_line, unknown_name
 from peftsearch.fields import Fields, above, at_least, list_of, one_of
+from peftsearch.methods import METHODS
 
 Choice = str | float
 ALLOCATIONS = ("increasing", "uniform", "decreasing")
@@ -117,7 +118,7 @@ class SearchSpace:
             description=fields.take("description", str, ""),
             groups=fields.take("groups", int, 4, at_least(1)),
             groupings=tuple(fields.take("groupings", list, list(GROUPINGS), list_of(str, one_of(GROUPINGS)))),
-            methods=_method_names() if methods == "all" else tuple(methods),
+            methods=tuple(METHODS) if methods == "all" else tuple(methods),
             allocations=tuple(fields.take("allocations", list, [], list_of(str, one_of(ALLOCATIONS)))),
             tunable=fields.take("tunable_groups", str, "any", one_of(("any", "all"))),
             ranks=tuple(fields.take("ranks", list, [], list_of(int, at_least(0)))),
@@ -350,13 +351,6 @@ def _all_or_list(value: list[Any] | str) -> str | None:
 def _share(value: float) -> str | None:
     """A check that a number is a share of the budget."""
     return None if 0 < value <= 1 else f"must hold shares above 0 and at most 1, got {value}"
-
-
-def _method_names() -> tuple[str, ...]:
-    """All methods that there are; imported late, as they bring torch with them."""
-    from peftsearch.methods import METHODS
-
-    return tuple(METHODS)
 
 
 def _reduced(ranks: tuple[int, ...]) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ from rich.text import Text
 from peftsearch.design.architecture import Architecture, Placement
 from peftsearch.design.design import Design
 from peftsearch.design.space import ALLOCATIONS, DesignSpace, allocation_weights
+from peftsearch.methods import METHODS
 
 if TYPE_CHECKING:
     from peftsearch.backbone.anatomy import Backbone
@@ -83,8 +84,6 @@ def block_keys(backbone: Backbone) -> list[BlockKey]:
 
 def labelled(architecture: Architecture, backbone: Backbone) -> dict[str, Any]:
     """The architecture as YAML holds it, with a readable size beside each number: `r=4`, `query+ffn_in`."""
-    from peftsearch.methods import METHODS  # brings torch, which a report of a study must not wait for
-
     blocks, data = {(b.stack, b.index): b for b in backbone.blocks}, architecture.to_dict()
     for entry in data["blocks"]:
         for method, facts in entry["methods"].items():
@@ -104,8 +103,6 @@ def _block_name(stack: str, index: int, blocks: Sequence[BlockKey]) -> str:
 
 
 def _methods(architecture: Architecture) -> list[str]:
-    from peftsearch.methods import METHODS
-
     used = {p.method for p in architecture.placements}
     return [name for name in METHODS if name in used]
 

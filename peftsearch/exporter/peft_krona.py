@@ -16,7 +16,7 @@ from peftsearch.design.architecture import Placement
 from peftsearch.exporter.formats import refusal
 from peftsearch.exporter.peft_adapter import PREFIX, PeftAdapter, hooks_of, placement_of
 from peftsearch.injection.inject import Injection
-from peftsearch.methods.krona import Kronecker
+from peftsearch.methods.layers.krona import Kronecker
 
 
 def read_krona(injection: Injection) -> PeftAdapter:

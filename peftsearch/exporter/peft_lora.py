@@ -20,10 +20,10 @@ from torch import nn
 from peftsearch.exporter.peft_adapter import PREFIX, PeftAdapter, are_conv1d, hooks_of
 from peftsearch.injection.inject import Injection
 from peftsearch.injection.merging import merged
-from peftsearch.methods.bitfit import BiasDelta
-from peftsearch.methods.dora import Decomposed, read_weight
-from peftsearch.methods.lora import LowRank
-from peftsearch.methods.projections import widen
+from peftsearch.methods.layers.bitfit import BiasDelta
+from peftsearch.methods.layers.dora import Decomposed, read_weight
+from peftsearch.methods.layers.lora import LowRank
+from peftsearch.methods.layers.projections import widen
 
 Pair = LowRank | Decomposed
 

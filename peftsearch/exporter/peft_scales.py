@@ -12,9 +12,9 @@ import torch
 from peftsearch.exporter.peft_adapter import PREFIX, PeftAdapter, are_conv1d, hooks_of
 from peftsearch.injection.inject import Injection
 from peftsearch.injection.merging import merged
-from peftsearch.methods.ia3 import InputScale, OutputScale
-from peftsearch.methods.layernorm import NormDelta
-from peftsearch.methods.projections import widen
+from peftsearch.methods.layers.ia3 import InputScale, OutputScale
+from peftsearch.methods.layers.layernorm import NormDelta
+from peftsearch.methods.layers.projections import widen
 
 
 def read_ia3(injection: Injection) -> PeftAdapter:

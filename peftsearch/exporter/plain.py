@@ -25,7 +25,7 @@ from peftsearch.injection.inject import NAME, Injection, inject
 from peftsearch.injection.merging import merged
 from peftsearch.injection.states import set_state, state
 from peftsearch.methods import METHODS
-from peftsearch.methods.projections import Foldable
+from peftsearch.methods.abilities import Foldable
 
 BESIDE = "adapter"
 """Folder of what does not merge, in the model's own."""

@@ -10,7 +10,7 @@ from torch import nn
 
 from peftsearch.backbone.private_torch import hide_forward_hooks, hook_owners
 from peftsearch.injection.inject import injection_of
-from peftsearch.methods.projections import Foldable
+from peftsearch.methods.abilities import Foldable, FoldAware
 
 
 @contextmanager
@@ -27,14 +27,18 @@ def merged(model: nn.Module) -> Iterator[None]:
     ours = set(injection_of(model).injected.modules())
     put_back: list[Callable[[], None]] = []
     weights: list[tuple[nn.Parameter, torch.Tensor]] = []
+    aware: list[FoldAware] = []
     try:
         for module in model.modules():
             done: set[int] = set()
-            for key, values in _folds(module, ours):
+            for key, owner, values in _folds(module, ours):
                 for name, value in values.items():
                     parameter = module.get_parameter(name)
                     weights.append((parameter, parameter.data))
                     parameter.data = value
+                if isinstance(owner, FoldAware):
+                    aware.append(owner)
+                    owner.is_folded = True
                 done.add(key)
             if done:
                 put_back.append(hide_forward_hooks(module, done))
@@ -42,12 +46,14 @@ def merged(model: nn.Module) -> Iterator[None]:
     finally:
         for restore in put_back:
             restore()
+        for each in aware:
+            each.is_folded = False
         for parameter, value in reversed(weights):
             parameter.data = value
 
 
-def _folds(module: nn.Module, ours: set[nn.Module]) -> Iterator[tuple[int, dict[str, torch.Tensor]]]:
-    """The first hooks of a module as long as they are ours and fold: their keys and the parameters they make."""
+def _folds(module: nn.Module, ours: set[nn.Module]) -> Iterator[tuple[int, Foldable, dict[str, torch.Tensor]]]:
+    """The first hooks of a module as long as they are ours and fold: key, owner, and the parameters they make."""
     for key, owner in hook_owners(module).items():
         if owner not in ours or not isinstance(owner, Foldable):
             return
@@ -55,4 +61,4 @@ def _folds(module: nn.Module, ours: set[nn.Module]) -> Iterator[tuple[int, dict[
             values = owner.fold(module)
         if values is None:
             return
-        yield key, values
+        yield key, owner, values

@@ -1,4 +1,6 @@
-"""The table of methods: to add one, write its file and its line here.
+"""The table of methods: to add one, write its file, that of its layers in `layers/`, and its line here.
+
+It needs neither torch nor transformers: a method imports its layers when it is attached.
 
 Order matters where methods act on the same module. The order of the table is the order in which hooks are
 registered, whatever the order in an architecture: a projection's output passes through DoRA, whose norm is that of the
@@ -29,7 +31,7 @@ from peftsearch.methods.ladder import Ladder
 from peftsearch.methods.layernorm import LayerNorm
 from peftsearch.methods.lora import LoRA
 from peftsearch.methods.mam import MixAndMatch
-from peftsearch.methods.method import Attachment, Method
+from peftsearch.methods.method import Method
 from peftsearch.methods.phm import PHM
 from peftsearch.methods.prefix import Prefix
 from peftsearch.methods.prefix_mlp import PrefixMLP
@@ -82,4 +84,4 @@ def get_method(name: str) -> Method:
     return METHODS[name]
 
 
-__all__ = ["METHODS", "Attachment", "Method", "get_method"]
+__all__ = ["METHODS", "Method", "get_method"]

@@ -1,17 +1,18 @@
-"""What a method or its module may be able to do beyond `Method`: each a protocol that is asked for with isinstance.
+"""Abilities of a method or its module beyond `Method`: each a protocol that is asked for with isinstance.
 
 A method that acts on blocks one by one, trains what it made at `attach`, and is done when training ends, needs none.
 """
 
 from __future__ import annotations
 
-from typing import Literal, Protocol, runtime_checkable
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from peftsearch.backbone.anatomy import Block
 from peftsearch.methods.method import Method
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 
 @runtime_checkable
@@ -39,6 +40,29 @@ class Mixed(Protocol):
     """A method made of others, each of which trains at its own rate; its module is a `ModuleDict` by their names."""
 
     parts: tuple[Method, ...]
+
+
+@runtime_checkable
+class Foldable(Protocol):
+    """A hook module whose effect can be folded into the parameters of the module that it hangs on."""
+
+    def fold(self, module: nn.Module) -> dict[str, torch.Tensor] | None:
+        """Work out the parameters with which the module alone does what module and hook do together.
+
+        Args:
+            module: The hooked module; it is left as it is.
+
+        Returns:
+            The new values by parameter name; None where the parameters are packed and cannot be added to.
+        """
+
+
+@runtime_checkable
+class FoldAware(Protocol):
+    """A `Foldable` with a second hook on its module, which rests while the module's parameters do its work."""
+
+    is_folded: bool
+    """Set by `peftsearch.injection.merging.merged` while the effect is folded in."""
 
 
 @runtime_checkable

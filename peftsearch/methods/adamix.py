@@ -18,57 +18,19 @@ Left out: sharing of one projection by all adapters (sec. 3.4).
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-import torch
-from torch import nn
-from torch.nn import functional
+from typing import TYPE_CHECKING
 
 from peftsearch.backbone.anatomy import Block
-from peftsearch.methods.adapter import INIT_STD, Adapter
-from peftsearch.methods.method import Attachment
-from peftsearch.methods.projections import add_delta, hook_outputs
+from peftsearch.methods.adapter import Adapter
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from peftsearch.methods.layers.attachment import Attachment
 
 N_ADAPTERS = 4
 """Adapters of a place (2205.12410, sec. 4.1)."""
-
-
-class Mixture(nn.Module):
-    """M adapters of one place; its `forward` is the hook on the output projection."""
-
-    def __init__(self, hidden_size: int, width: int) -> None:
-        super().__init__()
-        self.w_down = nn.Parameter(torch.empty(N_ADAPTERS, width, hidden_size))
-        self.b_down = nn.Parameter(torch.zeros(N_ADAPTERS, width))
-        self.w_up = nn.Parameter(torch.zeros(N_ADAPTERS, hidden_size, width))
-        self.b_up = nn.Parameter(torch.zeros(N_ADAPTERS, hidden_size))
-        start = nn.init.trunc_normal_(torch.empty(width, hidden_size), std=INIT_STD, a=-2 * INIT_STD, b=2 * INIT_STD)
-        with torch.no_grad():
-            self.w_down.copy_(start.expand_as(self.w_down))
-
-    def weights(self) -> tuple[torch.Tensor, ...]:
-        """W_down, b_down, W_up and b_up: of drawn adapters in training, the mean of all in evaluation."""
-        together = (self.w_down, self.b_down, self.w_up, self.b_up)
-        if not self.training:
-            return tuple(each.mean(dim=0) for each in together)
-        # From torch's generator of the CPU, which gradient checkpointing restores when it computes the block anew.
-        down, up = (int(i) for i in torch.randint(N_ADAPTERS, (2,)))
-        return self.w_down[down], self.b_down[down], self.w_up[up], self.b_up[up]
-
-    def forward(self, module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
-        """Add W_up f(W_down h + b_down) + b_up to the network's output h `(..., d)`."""
-        w_down, b_down, w_up, b_up = self.weights()
-        low = functional.gelu(functional.linear(output.to(w_down.dtype), w_down, b_down))  # (..., width)
-        return add_delta(output, functional.linear(low, w_up, b_up), None)
-
-
-class Mixtures(nn.Module):
-    """The mixtures of a block; that it is `Routed` asks the training loop for two forwards."""
-
-    is_routed = True
-
-    def __init__(self, mixture: Mixture) -> None:
-        super().__init__()
-        self.ffn = mixture
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,11 +62,12 @@ class AdaMix(Adapter):
 
     def reduced(self, module: nn.Module, block: Block) -> dict[str, torch.Tensor]:
         """The mean of the adapters, as `adapter_pfeiffer` holds it."""
-        assert isinstance(module, Mixtures), "the module is of this method"
-        return {f"ffn.{name}": parameter.detach().mean(dim=0) for name, parameter in module.ffn.named_parameters()}
+        from peftsearch.methods.layers.adamix import reduced
+
+        return reduced(module)
 
     def attach(self, model: nn.Module, block: Block, size: int) -> Attachment:
         """Hook a mixture of adapters of width `size` on the network's output projection."""
-        module = Mixtures(Mixture(block.ffn.output.d_out, size))
-        hooks = {"ffn": (block.ffn.output.path, module.ffn.forward)}
-        return Attachment(module=module, undo=hook_outputs(model, hooks))
+        from peftsearch.methods.layers.adamix import attach
+
+        return attach(model, block.ffn.output, size, N_ADAPTERS)

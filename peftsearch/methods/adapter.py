@@ -15,46 +15,20 @@ acts after it. Pfeiffer's choice of residual and norms around the bottleneck is 
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-import torch
-from torch import nn
-from torch.nn import functional
+from typing import TYPE_CHECKING
 
 from peftsearch.backbone.anatomy import Block, Projection
-from peftsearch.methods.method import Attachment
-from peftsearch.methods.projections import add_delta, hook_outputs, name_projections
+from peftsearch.methods.added import Added
+from peftsearch.methods.projections import name_projections
 
-INIT_STD = 0.01
+if TYPE_CHECKING:
+    from torch import nn
 
-
-class Bottleneck(nn.Module):
-    """W_down, f, W_up of one place; its `forward` is the hook on the output projection."""
-
-    def __init__(self, hidden_size: int, width: int) -> None:
-        super().__init__()
-        self.w_down = nn.Parameter(torch.empty(width, hidden_size))
-        self.b_down = nn.Parameter(torch.zeros(width))
-        self.w_up = nn.Parameter(torch.zeros(hidden_size, width))
-        self.b_up = nn.Parameter(torch.zeros(hidden_size))
-        nn.init.trunc_normal_(self.w_down, std=INIT_STD, a=-2 * INIT_STD, b=2 * INIT_STD)
-
-    def forward(self, module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
-        """Add W_up f(W_down h + b_down) + b_up to a sub-layer's output (1902.00751 sec. 2.1).
-
-        Args:
-            module: The output projection.
-            args: Its input; not used.
-            output: Its output h `(..., d)`.
-
-        Returns:
-            `(..., d)`
-        """
-        low = functional.gelu(functional.linear(output.to(self.w_down.dtype), self.w_down, self.b_down))  # (..., width)
-        return add_delta(output, functional.linear(low, self.w_up, self.b_up), None)
+    from peftsearch.methods.layers.attachment import Attachment
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Adapter:
+class Adapter(Added):
     """A bottleneck after the attention, after the feed-forward network, or after both."""
 
     name: str = "adapter"
@@ -63,9 +37,6 @@ class Adapter:
     """After which sub-layers it acts: `attention` (every one of a block), `ffn`."""
     lr_scale: float = 0.7
     knob: str = "width"
-    merges: bool = False
-    changes: str = "none (added)"
-    exact_at_init: bool = True
 
     @property
     def places(self) -> str:
@@ -82,10 +53,6 @@ class Adapter:
             if sublayer.removeprefix("cross_") in self.places_in_block and name in named
         }
 
-    def obstacle(self, block: Block) -> str | None:
-        """None: every block has both sub-layers."""
-        return None
-
     def max_size(self, block: Block) -> int:
         """The hidden size: a wider layer is no bottleneck."""
         return block.hidden_size
@@ -94,17 +61,12 @@ class Adapter:
         """2 d m + d + m a place."""
         return sum(2 * p.d_out * size + p.d_out + size for p in self.outputs(block).values())
 
-    def changed(self, block: Block, size: int) -> int:
-        """What it adds; the backbone stays as it is."""
-        return self.count(block, size)
-
     def label(self, block: Block, size: int) -> str:
         """The width of the bottleneck: `m=8`."""
         return f"m={size}"
 
     def attach(self, model: nn.Module, block: Block, size: int) -> Attachment:
         """Hook a bottleneck of width `size` on every place."""
-        outputs = self.outputs(block)
-        modules = {place: Bottleneck(projection.d_out, size) for place, projection in outputs.items()}
-        undo = hook_outputs(model, {place: (outputs[place].path, m.forward) for place, m in modules.items()})
-        return Attachment(module=nn.ModuleDict(modules), undo=undo)
+        from peftsearch.methods.layers.adapter import attach
+
+        return attach(model, self.outputs(block), size)

@@ -14,13 +14,15 @@ norm's own (DeBERTa-v1's of query and value).
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING
 
 from peftsearch.backbone.anatomy import Block
-from peftsearch.methods.method import Attachment
-from peftsearch.methods.projections import add_delta, folded, hook_outputs, name_projections, slice_margins, widen
+from peftsearch.methods.projections import Margins, name_projections, slice_margins
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from peftsearch.methods.layers.attachment import Attachment
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,7 +30,7 @@ class Bias:
     """One bias, or a slice of a fused one."""
 
     name: str
-    """What its parameter is called: `query`, `ffn_in0`, `norm1`."""
+    """Name of its parameter: `query`, `ffn_in0`, `norm1`."""
     path: str
     """Dotted path of its module."""
     width: int
@@ -39,23 +41,10 @@ class Bias:
     n_pieces: int = 1
     """Pieces of the slice; see `Projection`."""
 
-
-class BiasDelta(nn.Module):
-    """The delta of one bias; its `forward` is the hook on the bias's module."""
-
-    def __init__(self, bias: Bias) -> None:
-        super().__init__()
-        self.delta = nn.Parameter(torch.zeros(bias.width))
-        self.margins = slice_margins(bias.start, bias.width, bias.d_module, bias.n_pieces)
-
-    def forward(self, module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
-        """Add delta `(d_slice,)` to the module's output `(..., d_module)`, whose shape it keeps."""
-        return add_delta(output, self.delta, self.margins)
-
-    def fold(self, module: nn.Module) -> dict[str, torch.Tensor] | None:
-        """The bias plus delta, in the slice of a fused bias alone; see `Foldable`."""
-        bias = folded(module.get_parameter("bias"), widen(self.delta, self.margins))
-        return None if bias is None else {"bias": bias}
+    @property
+    def margins(self) -> Margins | None:
+        """The zeros around a slice in the whole bias; None where it is the whole."""
+        return slice_margins(self.start, self.width, self.d_module, self.n_pieces)
 
 
 def list_biases(block: Block) -> list[Bias]:
@@ -119,7 +108,7 @@ class BitFit:
 
     def attach(self, model: nn.Module, block: Block, size: int) -> Attachment:
         """Hook a delta on every bias of the subset."""
-        biases = {bias.name: bias for bias in subsets(block)[size - 1][1]}
-        deltas = {name: BiasDelta(bias) for name, bias in biases.items()}
-        undo = hook_outputs(model, {name: (biases[name].path, delta.forward) for name, delta in deltas.items()})
-        return Attachment(module=nn.ModuleDict(deltas), undo=undo)
+        from peftsearch.methods.layers.bitfit import attach
+
+        biases = subsets(block)[size - 1][1]
+        return attach(model, {bias.name: (bias.path, bias.width, bias.margins) for bias in biases})

@@ -18,95 +18,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-import torch
-from torch import nn
-from torch.nn import functional
-
-from peftsearch.backbone.anatomy import Block, Projection
-from peftsearch.backbone.quantised import dequantised, quantised_maps
-from peftsearch.errors import MethodError
+from peftsearch.backbone.anatomy import Block
 from peftsearch.methods.lora import LoRA
-from peftsearch.methods.method import Attachment
-from peftsearch.methods.projections import add_delta, fold_weight, hook_outputs, slice_margins, slice_rows
 
+if TYPE_CHECKING:
+    from torch import nn
 
-class Decomposed(nn.Module):
-    """A, B and the magnitude of one projection; its `forward` is the hook on the projection's module."""
-
-    def __init__(self, projection: Projection, rank: int, scaling: float) -> None:
-        super().__init__()
-        self.a = nn.Parameter(torch.empty(rank, projection.d_in))
-        self.b = nn.Parameter(torch.zeros(projection.d_out, rank))
-        self.magnitude = nn.Parameter(torch.zeros(projection.d_out))
-        """m - ||W_0||."""
-        self.scaling = scaling
-        self.rows = slice_rows(projection)
-        self.margins = slice_margins(projection.start, projection.d_out, projection.d_module, projection.n_pieces)
-        nn.init.kaiming_uniform_(self.a, a=math.sqrt(5))
-
-    def forward(self, module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
-        """Turn W_0 x into W' x (2402.09353 eq. 5).
-
-        Args:
-            module: The projection's module.
-            args: Its input x `(..., d_in)`.
-            output: Its output W_0 x + bias `(..., d_module)`.
-
-        Returns:
-            `(..., d_module)`
-        """
-        ratio = self.ratio(self.weight(module))
-        plain = output[..., self.rows].to(self.a.dtype)
-        if getattr(module, "bias", None) is not None:
-            plain = plain - module.get_parameter("bias")[self.rows]
-        low = functional.linear(args[0].to(self.a.dtype), self.a)  # (..., rank)
-        delta = (ratio - 1) * plain + ratio * self.scaling * functional.linear(low, self.b)
-        return add_delta(output, delta, self.margins)
-
-    def fold(self, module: nn.Module) -> dict[str, torch.Tensor] | None:
-        """W', in the slice of a fused map alone; see `Foldable`."""
-        weight = self.weight(module)
-        delta = self.ratio(weight)[:, None] * (weight + self.scaling * self.b @ self.a) - weight  # (d_slice, d_in)
-        return fold_weight(module, delta, self.margins)
-
-    def weight(self, module: nn.Module) -> torch.Tensor:
-        """W_0 `(d_slice, d_in)`, in the dtype of A."""
-        return read_weight(module)[self.rows].to(self.a.dtype)
-
-    def ratio(self, weight: torch.Tensor) -> torch.Tensor:
-        """The quotient m / ||W_0 + s B A|| of each row; its gradient is that of m alone (sec. 4.3).
-
-        Args:
-            weight: W_0 `(d_slice, d_in)`.
-
-        Returns:
-            `(d_slice,)`; 0 for a row of zeros, which has no direction.
-        """
-        with torch.no_grad():
-            at_init = torch.linalg.vector_norm(weight, dim=1)
-            now = torch.linalg.vector_norm(weight + self.scaling * self.b @ self.a, dim=1)
-            now = now.clamp_min(torch.finfo(now.dtype).tiny)
-        quotient: torch.Tensor = (at_init + self.magnitude) / now
-        return quotient
-
-
-def read_weight(module: nn.Module) -> torch.Tensor:
-    """The weight of a linear map `(d_out, d_in)`, unpacked where bitsandbytes has packed it."""
-    if next(quantised_maps(module), None) is not None:
-        return dequantised(module)
-    weight = module.get_parameter("weight")
-    # transformers' Conv1D keeps its weight as (d_in, d_out).
-    return weight if isinstance(module, nn.Linear) else weight.t()
-
-
-def _check_weight(module: nn.Module, path: str) -> None:
-    dtype = module.get_parameter("weight").dtype
-    if not dtype.is_floating_point and next(quantised_maps(module), None) is None:
-        raise MethodError(
-            f"dora: the norm of {path}, a {type(module).__name__} with weights of {dtype}, needs "
-            "numbers of full precision or bitsandbytes; use lora there"
-        )
+    from peftsearch.methods.layers.attachment import Attachment
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -154,10 +74,6 @@ class DoRA:
         Raises:
             MethodError: A target's weights are packed by another library than bitsandbytes.
         """
-        targets = self.lora.projections(block)
-        for projection in targets.values():
-            _check_weight(model.get_submodule(projection.path), projection.path)
-        scaling = self.lora.alpha / math.sqrt(size)
-        modules = {name: Decomposed(projection, size, scaling) for name, projection in targets.items()}
-        undo = hook_outputs(model, {name: (targets[name].path, m.forward) for name, m in modules.items()})
-        return Attachment(module=nn.ModuleDict(modules), undo=undo)
+        from peftsearch.methods.layers.dora import attach
+
+        return attach(model, self.lora.projections(block), size, self.lora.alpha / math.sqrt(size))

@@ -18,20 +18,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cache
+from typing import TYPE_CHECKING
 
-import torch
-from torch import nn
-from torch.nn import functional
+from peftsearch.backbone.anatomy import Block
+from peftsearch.methods.projections import OnTargets
 
-from peftsearch.backbone.anatomy import Block, Projection
-from peftsearch.methods.method import Attachment
-from peftsearch.methods.projections import (
-    OnTargets,
-    add_delta,
-    fold_weight,
-    hook_outputs,
-    slice_margins,
-)
+if TYPE_CHECKING:
+    from torch import nn
+
+    from peftsearch.methods.layers.attachment import Attachment
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,44 +66,6 @@ def _divisors(n: int) -> list[int]:
     return [k for k in range(1, n + 1) if n % k == 0]
 
 
-def multiply(a: torch.Tensor, b: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """(A kron B) x, by way of A X B^T.
-
-    Args:
-        a: `(a_out, a_in)`.
-        b: `(b_out, b_in)`.
-        x: `(..., a_in * b_in)`.
-
-    Returns:
-        `(..., a_out * b_out)`
-    """
-    matrix = x.reshape(*x.shape[:-1], a.shape[1], b.shape[1])
-    halfway = functional.linear(matrix, b)  # (..., a_in, b_out)
-    product = functional.linear(halfway.transpose(-1, -2), a)  # (..., b_out, a_out)
-    return product.transpose(-1, -2).flatten(-2)
-
-
-class Kronecker(nn.Module):
-    """The pair A, B of one projection; its `forward` is the hook on the projection's module."""
-
-    def __init__(self, projection: Projection, shape: Shape, scaling: float) -> None:
-        super().__init__()
-        self.a = nn.Parameter(torch.zeros(shape.a))
-        self.b = nn.Parameter(torch.empty(shape.b))
-        self.scaling = scaling
-        self.margins = slice_margins(projection.start, projection.d_out, projection.d_module, projection.n_pieces)
-        nn.init.kaiming_uniform_(self.b, a=math.sqrt(5))
-
-    def forward(self, module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
-        """Add scaling * (A kron B) x (2212.10650 sec. 3) of the input `(..., d_in)` to the output `(..., d_module)`."""
-        delta = multiply(self.a, self.b, args[0].to(self.a.dtype))
-        return add_delta(output, self.scaling * delta, self.margins)
-
-    def fold(self, module: nn.Module) -> dict[str, torch.Tensor] | None:
-        """W_0 + s (A kron B), in the slice of a fused map alone; see `Foldable`."""
-        return fold_weight(module, self.scaling * torch.kron(self.a, self.b), self.margins)
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class KronA(OnTargets):
     """A Kronecker product beside chosen projections of a block."""
@@ -125,10 +82,6 @@ class KronA(OnTargets):
         """The factors' shapes at this size, by projection."""
         return {name: factorisations(p.d_out, p.d_in)[size - 1] for name, p in self.projections(block).items()}
 
-    def obstacle(self, block: Block) -> str | None:
-        """None: every matrix is a product of a 1 x 1 and itself."""
-        return None
-
     def max_size(self, block: Block) -> int:
         """How many shapes the target with the fewest has."""
         return min(len(factorisations(p.d_out, p.d_in)) for p in self.projections(block).values())
@@ -144,7 +97,7 @@ class KronA(OnTargets):
 
     def attach(self, model: nn.Module, block: Block, size: int) -> Attachment:
         """Hook a pair of factors on every target."""
-        targets, shapes = self.projections(block), self.shapes(block, size)
-        pairs = {name: Kronecker(targets[name], shape, self.scaling) for name, shape in shapes.items()}
-        undo = hook_outputs(model, {name: (targets[name].path, pair.forward) for name, pair in pairs.items()})
-        return Attachment(module=nn.ModuleDict(pairs), undo=undo)
+        from peftsearch.methods.layers.krona import attach
+
+        factors = {name: (shape.a, shape.b) for name, shape in self.shapes(block, size).items()}
+        return attach(model, self.projections(block), factors, self.scaling)

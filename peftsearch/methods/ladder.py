@@ -15,61 +15,19 @@ stacks.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Literal
-
-import torch
-from torch import nn
-from torch.nn import functional
+from typing import TYPE_CHECKING, Literal
 
 from peftsearch.backbone.anatomy import Block
-from peftsearch.methods.method import Attachment
+from peftsearch.methods.added import Added, find_wide_obstacle
 
+if TYPE_CHECKING:
+    from torch import nn
 
-class Side(nn.Module):
-    """The side network: hooks on the first block's input and on every block's output."""
-
-    def __init__(self, hidden_size: int, width: int, n_blocks: int) -> None:
-        super().__init__()
-        self.down = nn.ModuleList([nn.Linear(hidden_size, width) for _ in range(n_blocks + 1)])
-        self.first = nn.ModuleList([nn.Linear(width, width) for _ in range(n_blocks)])
-        self.second = nn.ModuleList([nn.Linear(width, width) for _ in range(n_blocks)])
-        self.gate = nn.Parameter(torch.zeros(n_blocks))
-        self.up = nn.Linear(width, hidden_size)
-        nn.init.zeros_(self.up.weight)
-        nn.init.zeros_(self.up.bias)
-        self.states: dict[int, torch.Tensor] = {}
-        """Side states `(batch, seq, r)` of the last forward by the number of blocks passed."""
-
-    def enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Start from the embeddings, the first block's input `(batch, seq, d)`."""
-        hidden: torch.Tensor = args[0] if args else kwargs["hidden_states"]
-        self.states[0] = self.down[0](hidden.detach().to(self.up.weight.dtype))
-
-    def climb(self, index: int, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        """One rung: read block `index`'s output `(batch, seq, d)`; behind the last block the side state is added."""
-        hidden: torch.Tensor = output if isinstance(output, torch.Tensor) else output[0]
-        opened = torch.sigmoid(self.gate[index])
-        read = self.down[index + 1](hidden.detach().to(self.up.weight.dtype))
-        mixed = (1 - opened) * read + opened * self.states[index]
-        state = mixed + self.second[index](functional.gelu(self.first[index](mixed)))
-        if index + 1 < len(self.gate):
-            self.states[index + 1] = state
-            return output
-        added = hidden + self.up(state).to(hidden.dtype)
-        return added if isinstance(output, torch.Tensor) else (added, *output[1:])
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Copies have no states: those of a forward belong to its graph."""
-        return {**self.__dict__, "states": {}}
-
-    def forget(self) -> None:
-        """Let go of the last forward's states."""
-        self.states.clear()
+    from peftsearch.methods.layers.attachment import Attachment
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Ladder:
+class Ladder(Added):
     """A side network along all blocks, once a model."""
 
     name: str = "ladder"
@@ -77,18 +35,11 @@ class Ladder:
     places: str = "beside all blocks, once a model"
     lr_scale: float = 3.0
     knob: str = "width"
-    merges: bool = False
-    changes: str = "none (added)"
-    exact_at_init: bool = True
     model_wide: Literal[True] = True
 
     def obstacle(self, block: Block) -> str | None:
         """It needs a model of one stack, and blocks of their own."""
-        if block.n_uses > 1:
-            return f"{block.path} is run {block.n_uses} times, which leaves no rungs; use adapter or lora there"
-        if block.words is not None:
-            return None
-        return f"{block.path} is in a model of two stacks or without words; use adapter or lora there"
+        return find_wide_obstacle(block, lost="rungs", instead="adapter or lora")
 
     def max_size(self, block: Block) -> int:
         """The hidden size: a wider side network is no side network."""
@@ -99,23 +50,15 @@ class Ladder:
         n, d = _n_blocks(block), block.hidden_size
         return (n + 2) * d * size + d + (n + 1) * size + n * (2 * size * size + 2 * size + 1)
 
-    def changed(self, block: Block, size: int) -> int:
-        """What it adds; the backbone stays as it is."""
-        return self.count(block, size)
-
     def label(self, block: Block, size: int) -> str:
         """The side width: `r=4`."""
         return f"r={size}"
 
     def attach(self, model: nn.Module, block: Block, size: int) -> Attachment:
         """Hook a side network of width `size` along all blocks."""
-        assert block.words is not None, "the obstacle was looked at"
-        stack, _, _ = block.words.last_block.rpartition(".")
-        blocks = list(model.get_submodule(stack).children())
-        side = Side(block.hidden_size, size, len(blocks))
-        handles: list[Any] = [blocks[0].register_forward_pre_hook(side.enter, with_kwargs=True)]
-        handles += [each.register_forward_hook(partial(side.climb, i)) for i, each in enumerate(blocks)]
-        return Attachment(module=side, undo=[*(handle.remove for handle in handles), side.forget])
+        from peftsearch.methods.layers.ladder import attach
+
+        return attach(model, block, size)
 
 
 def _n_blocks(block: Block) -> int:

@@ -16,54 +16,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import nn
-from torch.nn import functional
+from peftsearch.backbone.anatomy import Block
+from peftsearch.methods.projections import OnTargets
 
-from peftsearch.backbone.anatomy import Block, Projection
-from peftsearch.methods.method import Attachment
-from peftsearch.methods.projections import (
-    OnTargets,
-    add_delta,
-    fold_weight,
-    hook_outputs,
-    slice_margins,
-)
+if TYPE_CHECKING:
+    from torch import nn
 
-
-class LowRank(nn.Module):
-    """The pair A, B of one projection; its `forward` is the hook on the projection's module."""
-
-    def __init__(self, projection: Projection, rank: int, scaling: float) -> None:
-        super().__init__()
-        self.a = nn.Parameter(torch.empty(rank, projection.d_in))
-        self.b = nn.Parameter(torch.zeros(projection.d_out, rank))
-        self.scaling = scaling
-        self.margins = slice_margins(projection.start, projection.d_out, projection.d_module, projection.n_pieces)
-        nn.init.kaiming_uniform_(self.a, a=math.sqrt(5))
-
-    def forward(self, module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
-        """Add scaling * B A x (2106.09685 eq. 3).
-
-        Args:
-            module: The projection's module.
-            args: Its input `(..., d_in)`.
-            output: Its output `(..., d_module)`.
-
-        Returns:
-            `(..., d_module)`
-        """
-        low = functional.linear(args[0].to(self.a.dtype), self.a)  # (..., rank)
-        if self.margins is not None or low.dtype != output.dtype:
-            return add_delta(output, functional.linear(low, self.b) * self.scaling, self.margins)
-        # One fused kernel instead of product, scaling and sum: no delta of the output's size is ever stored.
-        flat = torch.addmm(output.flatten(0, -2), low.flatten(0, -2), self.b.t(), alpha=self.scaling)
-        return flat.view(output.shape)
-
-    def fold(self, module: nn.Module) -> dict[str, torch.Tensor] | None:
-        """W_0 + s B A, in the slice of a fused map alone; see `Foldable`."""
-        return fold_weight(module, self.scaling * self.b @ self.a, self.margins)
+    from peftsearch.methods.layers.attachment import Attachment
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,10 +37,6 @@ class LoRA(OnTargets):
     """The delta is scaled by alpha / sqrt(r), as rank-stabilised LoRA does (2312.03732; HF peft's `use_rslora`)."""
     lr_scale: float = 1.0
     knob: str = "rank"
-
-    def obstacle(self, block: Block) -> str | None:
-        """None: every block has linear maps."""
-        return None
 
     def max_size(self, block: Block) -> int:
         """The smallest width of a target: a higher rank adds nothing."""
@@ -95,7 +52,6 @@ class LoRA(OnTargets):
 
     def attach(self, model: nn.Module, block: Block, size: int) -> Attachment:
         """Hook an A, B pair of rank `size` on every target."""
-        targets = self.projections(block)
-        pairs = {name: LowRank(projection, size, self.alpha / math.sqrt(size)) for name, projection in targets.items()}
-        undo = hook_outputs(model, {name: (targets[name].path, pair.forward) for name, pair in pairs.items()})
-        return Attachment(module=nn.ModuleDict(pairs), undo=undo)
+        from peftsearch.methods.layers.lora import attach
+
+        return attach(model, self.projections(block), size, self.alpha / math.sqrt(size))

@@ -9,17 +9,22 @@ The prefix changes the output at init. It does not merge.
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-from torch import nn
+from typing import TYPE_CHECKING
 
 from peftsearch.backbone.anatomy import Block
 from peftsearch.methods.adapter_parallel import ParallelAdapter
-from peftsearch.methods.method import Attachment, Method
+from peftsearch.methods.added import Added
+from peftsearch.methods.method import Method
 from peftsearch.methods.prefix import Prefix
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from peftsearch.methods.layers.attachment import Attachment
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class MixAndMatch:
+class MixAndMatch(Added):
     """A prefix and a parallel adapter of one size."""
 
     name: str = "mam"
@@ -27,8 +32,6 @@ class MixAndMatch:
     parts: tuple[Method, ...] = (Prefix(), ParallelAdapter())
     lr_scale: float = 1.0
     knob: str = "size"
-    merges: bool = False
-    changes: str = "none (added)"
     exact_at_init: bool = False
 
     @property
@@ -48,18 +51,12 @@ class MixAndMatch:
         """The sum over its parts."""
         return sum(part.count(block, size) for part in self.parts)
 
-    def changed(self, block: Block, size: int) -> int:
-        """The sum over its parts."""
-        return sum(part.changed(block, size) for part in self.parts)
-
     def label(self, block: Block, size: int) -> str:
         """The labels of its parts: `l=2 m=2`."""
         return " ".join(part.label(block, size) for part in self.parts)
 
     def attach(self, model: nn.Module, block: Block, size: int) -> Attachment:
         """Attach every part at this size."""
-        attached = {part.name: part.attach(model, block, size) for part in self.parts}
-        return Attachment(
-            module=nn.ModuleDict({name: each.module for name, each in attached.items()}),
-            undo=[undo for each in attached.values() for undo in each.undo],
-        )
+        from peftsearch.methods.layers.attachment import join
+
+        return join({part.name: part.attach(model, block, size) for part in self.parts})

@@ -1,29 +1,21 @@
-"""What a method of parameter-efficient fine-tuning is: its facts, its arithmetic and its attachment to a block.
+"""A method of parameter-efficient fine-tuning: its facts and its arithmetic, which need no torch.
 
-Every method is one file in this folder and one line in the table of `peftsearch.methods`. A file states the paper
-and the equation, where the method acts, its one size knob and the range of it, the exact count, whether it merges
-into the weights, and its initialisation.
+Every method is one file in this folder, one of its layers in `peftsearch.methods.layers`, and one line in the table of
+`peftsearch.methods`. The file here states the paper and the equation, where the method acts, its one size knob and the
+range of it, the exact count, whether it merges into the weights, and its initialisation. Only functions that touch a
+model need torch (`attach`; see `abilities` for `share` and `reduced`): they import the layers when they are called.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Protocol
-
-from torch import nn
+from typing import TYPE_CHECKING, Protocol
 
 from peftsearch.backbone.anatomy import Block
 
+if TYPE_CHECKING:
+    from torch import nn
 
-@dataclass(kw_only=True, slots=True)
-class Attachment:
-    """What `attach` leaves in the model: the new parameters, and how to take the method out again."""
-
-    module: nn.Module
-    """Holds the method's trainable parameters and nothing else."""
-    undo: list[Callable[[], object]] = field(default_factory=list)
-    """Called in reverse order by `remove`; after them the model is as it was."""
+    from peftsearch.methods.layers.attachment import Attachment
 
 
 class Method(Protocol):
@@ -31,7 +23,7 @@ class Method(Protocol):
 
     @property
     def name(self) -> str:
-        """What YAML files and the command line call it: `lora`."""
+        """Its name in YAML files and on the command line: `lora`."""
 
     @property
     def paper(self) -> str:
@@ -43,7 +35,7 @@ class Method(Protocol):
 
     @property
     def knob(self) -> str:
-        """What its size is: `rank`, `width`, `length`, `subset`."""
+        """The kind of its size: `rank`, `width`, `length`, `subset`."""
 
     @property
     def merges(self) -> bool:

@@ -13,47 +13,15 @@ at init. It does not merge. The paper trains the norms beside it, which `layerno
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-import torch
-from torch import nn
-from torch.nn import functional
+from typing import TYPE_CHECKING
 
 from peftsearch.backbone.anatomy import Block
-from peftsearch.methods.adapter import INIT_STD, Adapter
-from peftsearch.methods.method import Attachment
-from peftsearch.methods.projections import add_delta, hook_outputs
+from peftsearch.methods.adapter import Adapter
 
+if TYPE_CHECKING:
+    from torch import nn
 
-class KroneckerSum(nn.Module):
-    """The factors of one map (2106.04647 sec. 3)."""
-
-    def __init__(self, d_out: int, d_in: int, n: int, at_zero: bool) -> None:
-        super().__init__()
-        self.a = nn.Parameter(torch.empty(n, n, n).normal_(std=n**-0.5))
-        self.b = nn.Parameter(torch.zeros(n, d_out // n, d_in // n))
-        if not at_zero:
-            nn.init.trunc_normal_(self.b, std=INIT_STD, a=-2 * INIT_STD, b=2 * INIT_STD)
-
-    def matrix(self) -> torch.Tensor:
-        """W `(d_out, d_in)`: a small matrix, as d_out or d_in is the bottleneck's width."""
-        w = torch.einsum("iab,ipq->apbq", self.a, self.b)
-        return w.reshape(w.shape[0] * w.shape[1], w.shape[2] * w.shape[3])
-
-
-class KroneckerBottleneck(nn.Module):
-    """The adapter of one place; its `forward` is the hook on the output projection."""
-
-    def __init__(self, hidden_size: int, width: int, n: int) -> None:
-        super().__init__()
-        self.down = KroneckerSum(width, hidden_size, n, at_zero=False)
-        self.up = KroneckerSum(hidden_size, width, n, at_zero=True)
-        self.b_down = nn.Parameter(torch.zeros(width))
-        self.b_up = nn.Parameter(torch.zeros(hidden_size))
-
-    def forward(self, module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
-        """Add W_up f(W_down h + b_down) + b_up to a sub-layer's output h `(..., d)`."""
-        low = functional.gelu(functional.linear(output.to(self.b_down.dtype), self.down.matrix(), self.b_down))
-        return add_delta(output, functional.linear(low, self.up.matrix(), self.b_up), None)  # low is (..., width)
+    from peftsearch.methods.layers.attachment import Attachment
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,9 +36,7 @@ class PHM(Adapter):
 
     def obstacle(self, block: Block) -> str | None:
         """Its maps are cut into n x n parts."""
-        if block.hidden_size % self.n:
-            return f"the hidden size {block.hidden_size} of {block.path} is no multiple of {self.n}; use adapter there"
-        return None
+        return find_remainder(block, self.n)
 
     def max_size(self, block: Block) -> int:
         """The hidden size in units of n: a wider layer is no bottleneck."""
@@ -86,7 +52,13 @@ class PHM(Adapter):
 
     def attach(self, model: nn.Module, block: Block, size: int) -> Attachment:
         """Hook a bottleneck of width n * `size` on every place."""
-        outputs = self.outputs(block)
-        modules = {place: KroneckerBottleneck(p.d_out, self.n * size, self.n) for place, p in outputs.items()}
-        undo = hook_outputs(model, {place: (outputs[place].path, m.forward) for place, m in modules.items()})
-        return Attachment(module=nn.ModuleDict(modules), undo=undo)
+        from peftsearch.methods.layers.phm import attach
+
+        return attach(model, self.outputs(block), self.n * size, self.n)
+
+
+def find_remainder(block: Block, n: int) -> str | None:
+    """Say that maps of a block's hidden size cannot be cut into n x n parts; None where they can."""
+    if block.hidden_size % n:
+        return f"the hidden size {block.hidden_size} of {block.path} is no multiple of {n}; use adapter there"
+    return None

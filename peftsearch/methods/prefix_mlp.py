@@ -10,51 +10,20 @@ plain prefix has; so the output does change at init. It does not merge.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import nn
+from peftsearch.backbone.anatomy import Block
+from peftsearch.methods.prefix import Prefix
 
-from peftsearch.backbone.anatomy import Attention, Block
-from peftsearch.methods.method import Attachment
-from peftsearch.methods.prefix import INIT_STD, Prefix, put_in_front
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from peftsearch.methods.layers.attachment import Attachment
 
 HIDDEN = 8
 """Width of P' and of the hidden layer."""
-
-
-class PrefixNetwork(nn.Module):
-    """P' and the network that makes the keys and values of a block's attentions of it."""
-
-    def __init__(self, attentions: tuple[Attention, ...], length: int) -> None:
-        super().__init__()
-        self.shapes = tuple((length, 2, attention.n_kv_heads, attention.head_dim) for attention in attentions)
-        self.embedding = nn.Parameter(torch.empty(length, HIDDEN).normal_())
-        self.hidden = nn.Linear(HIDDEN, HIDDEN)
-        self.last = nn.Linear(HIDDEN, sum(2 * attention.d_kv for attention in attentions))
-        nn.init.normal_(self.last.weight, std=INIT_STD)
-        nn.init.zeros_(self.last.bias)
-
-    def made(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values of the block's first or second attention, `(kv_heads, l, head_dim)`."""
-        out = self.last(torch.tanh(self.hidden(self.embedding)))  # (l, all widths)
-        own = out.split([2 * kv_heads * head_dim for _, _, kv_heads, head_dim in self.shapes], dim=1)[number]
-        keys, values = own.view(self.shapes[number]).permute(1, 2, 0, 3)
-        return keys, values
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PartOfNetwork:
-    """The prefix of one attention."""
-
-    network: PrefixNetwork
-    number: int
-    """0 for the self-attention, 1 for the cross-attention."""
-
-    def vectors(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values, `(kv_heads, l, head_dim)`."""
-        return self.network.made(self.number)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,21 +50,16 @@ class PrefixMLP(Prefix):
 
     def reduced(self, module: nn.Module, block: Block) -> dict[str, torch.Tensor]:
         """The vectors as `prefix` holds them."""
-        assert isinstance(module, PrefixNetwork), "the module is of this method"
-        keys, values = module.made(0)
-        kept = {"keys": keys, "values": values}
-        if block.cross_attention is not None:
-            kept |= dict(zip(("cross.keys", "cross.values"), module.made(1), strict=True))
-        return kept
+        from peftsearch.methods.layers.prefix_mlp import reduced
+
+        return reduced(module)
 
     def attach(self, model: nn.Module, block: Block, size: int) -> Attachment:
-        """Hang a prefix of length `size`, made by a network, on the block's attention.
+        """Hang a prefix of length `size`, made by a network, on the block's attentions.
 
         Raises:
             MethodError: As `Prefix.attach`.
         """
-        network = PrefixNetwork(block.attentions, size)
-        undo: list[Callable[[], object]] = []
-        for number, attention in enumerate(block.attentions):
-            undo += put_in_front(model, attention, PartOfNetwork(network=network, number=number))
-        return Attachment(module=network, undo=undo)
+        from peftsearch.methods.layers.prefix_mlp import attach
+
+        return attach(model, block.attentions, size, HIDDEN)

@@ -1,35 +1,13 @@
-"""What the methods that act on linear maps share: stable names, slices of fused maps, hooks on outputs, and a tap."""
+"""The linear maps of a block as methods see them: stable names, targets to choose from, slices of fused maps."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, runtime_checkable
-
-import torch
-from torch import nn
-from torch.nn import functional
-from torch.utils.hooks import RemovableHandle
+from typing import NamedTuple
 
 from peftsearch.backbone.anatomy import Block, Projection
 from peftsearch.errors import MethodError, unknown_name
-
-Hook = Callable[[nn.Module, tuple[torch.Tensor, ...], torch.Tensor], torch.Tensor]
-
-
-@runtime_checkable
-class Foldable(Protocol):
-    """A hook module whose effect can be folded into the parameters of the module that it hangs on."""
-
-    def fold(self, module: nn.Module) -> dict[str, torch.Tensor] | None:
-        """Work out the parameters with which the module alone does what module and hook do together.
-
-        Args:
-            module: The hooked module; it is left as it is.
-
-        Returns:
-            The new values by parameter name; None where the parameters are packed and cannot be added to.
-        """
 
 
 def name_projections(block: Block) -> dict[str, Projection]:
@@ -43,7 +21,7 @@ def name_projections(block: Block) -> dict[str, Projection]:
 
 
 TARGETS = ("query", "key", "value", "output", "ffn_in", "ffn_out")
-"""What the maps of a block are called where a method chooses among them."""
+"""Names of a block's maps where a method chooses among them."""
 
 
 def check_targets(method: str, targets: Iterable[str]) -> None:
@@ -66,9 +44,24 @@ def target_projections(block: Block, targets: Collection[str]) -> dict[str, Proj
     }
 
 
+def count_weights(projections: Iterable[Projection]) -> int:
+    """The weights of linear maps together, biases apart."""
+    return sum(p.d_in * p.d_out for p in projections)
+
+
+def lay_out(projections: Mapping[str, Projection]) -> dict[str, int]:
+    """Position of each map's first weight when all maps are laid end to end, by name."""
+    starts: dict[str, int] = {}
+    n = 0
+    for name, projection in projections.items():
+        starts[name] = n
+        n += projection.d_in * projection.d_out
+    return starts
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OnTargets:
-    """What methods share that add a dense product to the weights of chosen projections of a block."""
+    """A method that adds a dense product to the weights of chosen projections of a block."""
 
     name: str
     targets: tuple[str, ...] = ("query", "value")
@@ -89,9 +82,13 @@ class OnTargets:
         """The projections it acts on in this block, by name."""
         return target_projections(block, self.targets)
 
+    def obstacle(self, block: Block) -> str | None:
+        """None: every block has linear maps."""
+        return None
+
     def changed(self, block: Block, size: int) -> int:
         """All of the matrices that it acts on."""
-        return sum(p.d_in * p.d_out for p in self.projections(block).values())
+        return count_weights(self.projections(block).values())
 
 
 class Margins(NamedTuple):
@@ -116,96 +113,6 @@ def slice_margins(start: int, width: int, d_module: int, n_pieces: int) -> Margi
     return Margins(start, behind, n_pieces) if start or behind else None
 
 
-def slice_rows(projection: Projection) -> slice | torch.Tensor:
-    """The outputs of a module that belong to a projection, as an index."""
-    if projection.n_pieces == 1:
-        return slice(projection.start, projection.start + projection.d_out)
-    pieces = torch.arange(projection.d_module).view(projection.n_pieces, -1)  # (n_pieces, d_piece)
-    width = projection.d_out // projection.n_pieces
-    return pieces[:, projection.start : projection.start + width].flatten()
-
-
-def widen(values: torch.Tensor, margins: Margins | None) -> torch.Tensor:
-    """Put values of a slice `(..., d_slice)` where they belong in the module's output `(..., d_module)`, zeros around.
-
-    With three heads and n_pieces = 3, the key's q0 k0 v0 q1 k1 v1 q2 k2 v2 is 0 k0 0 0 k1 0 0 k2 0.
-    """
-    if margins is None:
-        return values
-    pieces = values.reshape(*values.shape[:-1], margins.n_pieces, -1)  # (..., n_pieces, d_piece)
-    return functional.pad(pieces, (margins.front, margins.behind)).flatten(-2)
-
-
-def add_delta(output: torch.Tensor, delta: torch.Tensor, margins: Margins | None) -> torch.Tensor:
-    """Add a delta to a module's output, or to a slice of it, in the output's dtype.
-
-    Args:
-        output: `(..., d_module)`, left as it is.
-        delta: `(..., d_slice)`, or anything that broadcasts to it.
-        margins: See `slice_margins`.
-
-    Returns:
-        `(..., d_module)`
-    """
-    return output + widen(delta, margins).to(output.dtype)
-
-
-def folded(parameter: torch.Tensor, delta: torch.Tensor) -> torch.Tensor | None:
-    """A parameter plus a delta of its shape, in the parameter's dtype; None where it is packed (quantised)."""
-    if not parameter.is_floating_point() or parameter.shape != delta.shape:
-        return None
-    wide = torch.promote_types(parameter.dtype, delta.dtype)
-    return (parameter.to(wide) + delta.to(wide)).to(parameter.dtype)
-
-
-def fold_weight(module: nn.Module, delta: torch.Tensor, margins: Margins | None) -> dict[str, torch.Tensor] | None:
-    """A map's weight plus a delta `(d_out, d_in)`, in its slice alone, as `Foldable` gives it; None where packed."""
-    delta = widen(delta.t(), margins).t()  # (d_module, d_in)
-    # transformers' Conv1D keeps its weight as (d_in, d_module).
-    weight = folded(module.get_parameter("weight"), delta if isinstance(module, nn.Linear) else delta.t())
-    return None if weight is None else {"weight": weight}
-
-
-def hook_outputs(model: nn.Module, hooks: Mapping[str, tuple[str, Hook]]) -> list[Callable[[], object]]:
-    """Register forward hooks; all modules are looked up before the first hook goes in.
-
-    The hooks are bound methods of modules and never closures, so that a deep copy of the model has hooks of its own.
-
-    Args:
-        model: The model that the paths start from.
-        hooks: By name, the path of a module and the hook for it.
-
-    Returns:
-        What takes the hooks out again.
-    """
-    found = [(model.get_submodule(path), hook) for path, hook in hooks.values()]
-    handles: list[RemovableHandle] = [module.register_forward_hook(hook) for module, hook in found]
-    return [handle.remove for handle in handles]
-
-
-class Tap(nn.Module):
-    """Holds the input of a network from the hook on its first map to the hook on its last.
-
-    Both hooks run in every forward, in a block that gradient checkpointing computes anew too, and `take` lets go of
-    the input: nothing is kept from one forward to the next.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: torch.Tensor | None = None
-        """Input of the network `(..., d)`, only while the network itself is running."""
-
-    def see(self, module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
-        """Keep the input of the first map `(..., d)`; its output passes through."""
-        self.seen = args[0]
-        return output
-
-    def take(self) -> torch.Tensor:
-        """The input `(..., d)`, once."""
-        assert self.seen is not None, "the network's first map has not run"
-        x, self.seen = self.seen, None
-        return x
-
-    def forget(self) -> None:
-        """Let go of an input that a forward left behind when it ended in an error between the two hooks."""
-        self.seen = None
+def margins_of(projection: Projection) -> Margins | None:
+    """The zeros around a projection's slice of its module's output; None where it is the whole."""
+    return slice_margins(projection.start, projection.d_out, projection.d_module, projection.n_pieces)

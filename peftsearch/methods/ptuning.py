@@ -12,33 +12,19 @@ change at init. It does not merge. It acts once on a model.
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING
 
 from peftsearch.backbone.anatomy import Block
-from peftsearch.methods.method import Attachment
-from peftsearch.methods.prompt import Prompt, PromptVectors, enter_and_leave
+from peftsearch.methods.prompt import Prompt
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from peftsearch.methods.layers.attachment import Attachment
 
 HIDDEN = 16
 """Hidden width of the encoder."""
-
-
-class EncodedPrompt(PromptVectors):
-    """A prompt behind an encoder."""
-
-    def __init__(self, words: nn.Embedding, length: int) -> None:
-        super().__init__(words, length)
-        nn.init.normal_(self.embedding)
-        width = self.embedding.shape[1]
-        self.encoder = nn.Sequential(
-            nn.Linear(width, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, width)
-        )
-
-    def vectors(self) -> torch.Tensor:
-        """The prompt `(l, e)`, out of the encoder."""
-        encoded: torch.Tensor = self.encoder(self.embedding)
-        return encoded
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,19 +41,22 @@ class PTuning(Prompt):
         width = self.changed(block, 1)
         return size * width + (width * HIDDEN + HIDDEN) + (HIDDEN * HIDDEN + HIDDEN) + (HIDDEN * width + width)
 
+    def changed(self, block: Block, size: int) -> int:
+        """The embeddings that are kept: l e."""
+        return Prompt().count(block, size)
+
     def reduced_size(self, block: Block, size: int) -> int:
         """The length stays."""
         return size
 
     def reduced(self, module: nn.Module, block: Block) -> dict[str, torch.Tensor]:
         """The vectors as `prompt` holds them."""
-        assert isinstance(module, EncodedPrompt), "the module is of this method"
-        return {"embedding": module.vectors()}
+        from peftsearch.methods.layers.ptuning import reduced
+
+        return reduced(module)
 
     def attach(self, model: nn.Module, block: Block, size: int) -> Attachment:
         """Put an encoded prompt of length `size` in front of the model's input."""
-        assert block.words is not None, "the obstacle was looked at"
-        words = model.get_submodule(block.words.path)
-        assert isinstance(words, nn.Embedding), "detection looked at it"
-        module = EncodedPrompt(words, size)
-        return Attachment(module=module, undo=enter_and_leave(model, block, module))
+        from peftsearch.methods.layers.ptuning import attach
+
+        return attach(model, block, size, HIDDEN)

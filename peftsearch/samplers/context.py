@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
+from peftsearch.backbone.anatomy import Backbone
+from peftsearch.design.budget import Budget
 from peftsearch.design.design import Design
 from peftsearch.design.space import DesignSpace
-
-if TYPE_CHECKING:  # the backbone brings torch, which a report of a study must not wait for
-    from peftsearch.backbone.anatomy import Backbone
-    from peftsearch.design.budget import Budget
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

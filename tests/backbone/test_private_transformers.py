@@ -37,7 +37,7 @@ def test_the_attention_implementation_is_read() -> None:
     for chosen in ("sdpa", "eager"):
         model.set_attn_implementation(chosen)
         assert private.attention_of(model.config) == chosen, broken("config._attn_implementation", users)
-    assert private.attention_of(SimpleNamespace()) == "eager"
+    assert private.attention_of(SimpleNamespace()) is None
 
 
 def test_attentions_that_call_the_interface_are_told_from_others() -> None:

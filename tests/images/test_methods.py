@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from peftsearch.backbone import load_backbone
 from peftsearch.backbone.detect import detect
+from peftsearch.backbone.load import load_backbone
 from peftsearch.design.baselines import uniform, usable_methods
 from peftsearch.design.budget import Budget, parse_budget
 from peftsearch.design.fitting import fit

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from transformers import AutoImageProcessor, ViTImageProcessorPil
 
-from peftsearch.backbone import load_backbone
+from peftsearch.backbone.load import load_backbone
 from peftsearch.errors import BackboneError, TaskError
 from peftsearch.tasks.encoding.batches import batches, eval_batches
 from peftsearch.tasks.encoding.encode import encode

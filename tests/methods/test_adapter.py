@@ -7,7 +7,7 @@ from torch import nn
 
 from peftsearch.backbone.detect import detect
 from peftsearch.methods import METHODS
-from peftsearch.methods.adapter import Bottleneck
+from peftsearch.methods.layers.adapter import Bottleneck
 from tests.methods import make
 
 

@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from peftsearch.backbone.detect import detect
 from peftsearch.injection.inject import inject
 from peftsearch.methods import METHODS
-from peftsearch.methods.adapter_parallel import ParallelBottleneck
+from peftsearch.methods.layers.adapter_parallel import ParallelBottleneck
 from tests.methods import disturb, make, place
 from tests.tiny import FAMILIES, tiny_input
 

@@ -16,10 +16,10 @@ from peftsearch.injection.inject import inject, remove
 from peftsearch.injection.merging import merged
 from peftsearch.injection.states import load_state, save_state, state
 from peftsearch.methods import METHODS
-from peftsearch.methods.adapter_sparse import SparseBottleneck
-from peftsearch.methods.far import Nodes
-from peftsearch.methods.fishmask import ChosenWeights
-from peftsearch.methods.probing import Choice, ProbedMap
+from peftsearch.methods.layers.adapter_sparse import SparseBottleneck
+from peftsearch.methods.layers.far import Nodes
+from peftsearch.methods.layers.fishmask import ChosenWeights
+from peftsearch.methods.layers.probing import Choice, ProbedMap
 from peftsearch.methods.projections import name_projections
 from tests.methods import disturb, make, place, settle
 from tests.tiny import tiny_input

@@ -9,14 +9,15 @@ from peftsearch.backbone.detect import detect
 from peftsearch.injection.inject import inject, param_groups
 from peftsearch.injection.states import state
 from peftsearch.methods import METHODS
-from peftsearch.methods.compacter import Compact, Compacter, LowRankKronecker
+from peftsearch.methods.compacter import Compacter, N
+from peftsearch.methods.layers.compacter import Compact, LowRankKronecker
 from tests.methods import disturb, make, place
 from tests.tiny import tiny_input
 
 
 def test_a_map_is_a_sum_of_kronecker_products() -> None:
     torch.manual_seed(0)
-    own, rule = LowRankKronecker(12, 20, at_zero=False), torch.randn(4, 4, 4)
+    own, rule = LowRankKronecker(12, 20, N, at_zero=False), torch.randn(4, 4, 4)
     expected = sum(torch.kron(rule[i], torch.outer(own.s[i], own.t[i])) for i in range(4))
     torch.testing.assert_close(own.matrix(rule), expected)
 

@@ -15,7 +15,8 @@ from peftsearch.errors import MethodError
 from peftsearch.injection.inject import inject
 from peftsearch.injection.merging import merged
 from peftsearch.methods import METHODS
-from peftsearch.methods.dora import Decomposed, DoRA
+from peftsearch.methods.dora import DoRA
+from peftsearch.methods.layers.dora import Decomposed
 from tests.methods import available, disturb, make, place
 from tests.quantised import evaluate, load
 from tests.tiny import tiny_input

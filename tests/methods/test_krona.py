@@ -15,7 +15,8 @@ from peftsearch.errors import MethodError
 from peftsearch.injection.inject import inject
 from peftsearch.injection.merging import merged
 from peftsearch.methods import METHODS
-from peftsearch.methods.krona import KronA, factorisations, multiply
+from peftsearch.methods.krona import KronA, factorisations
+from peftsearch.methods.layers.krona import multiply
 from tests.methods import disturb, make, place
 from tests.tiny import tiny_input
 

@@ -14,7 +14,7 @@ from peftsearch.backbone.detect import detect
 from peftsearch.injection.inject import inject
 from peftsearch.injection.merging import merged
 from peftsearch.methods import METHODS
-from peftsearch.methods.layernorm import unit_weight
+from peftsearch.methods.layers.layernorm import unit_weight
 from tests import generators
 from tests.methods import available, disturb, make, place
 from tests.tiny import GROUPED, SHAPE, TOKENS, build, tiny_input

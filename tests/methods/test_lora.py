@@ -9,7 +9,8 @@ import torch
 from peftsearch.backbone.detect import detect
 from peftsearch.errors import MethodError
 from peftsearch.injection.inject import inject
-from peftsearch.methods.lora import LoRA, LowRank
+from peftsearch.methods.layers.lora import LowRank
+from peftsearch.methods.lora import LoRA
 from tests.methods import disturb, indices, make, place
 from tests.tiny import tiny_input
 

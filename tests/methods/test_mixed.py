@@ -9,8 +9,8 @@ from torch import nn
 from peftsearch.backbone.detect import detect
 from peftsearch.injection.inject import inject, param_groups
 from peftsearch.methods import METHODS
-from peftsearch.methods.said import Fastfood, Subspace, hadamard
-from peftsearch.methods.unipelt import Gate, GatedBottleneck, GatedLowRank
+from peftsearch.methods.layers.said import Fastfood, Subspace, hadamard
+from peftsearch.methods.layers.unipelt import Gate, GatedBottleneck, GatedLowRank
 from tests.methods import disturb, make, place
 from tests.tiny import FAMILIES, tiny_input
 

@@ -11,7 +11,8 @@ from peftsearch.backbone.detect import detect
 from peftsearch.errors import MethodError
 from peftsearch.injection.inject import inject
 from peftsearch.methods import METHODS
-from peftsearch.methods.phm import PHM, KroneckerBottleneck, KroneckerSum
+from peftsearch.methods.layers.phm import KroneckerBottleneck, KroneckerSum
+from peftsearch.methods.phm import PHM
 from tests.methods import make, place
 from tests.tiny import TOKENS, build
 

@@ -14,7 +14,8 @@ from transformers.modeling_utils import PreTrainedModel
 from peftsearch.backbone.detect import detect
 from peftsearch.errors import MethodError
 from peftsearch.injection.inject import inject, remove
-from peftsearch.methods.prefix import Prefix, PrefixVectors, extend_mask
+from peftsearch.methods.layers.prefix import PrefixVectors, extend_mask
+from peftsearch.methods.prefix import Prefix
 from peftsearch.methods.support import find_obstacle
 from tests.methods import disturb, make, place
 from tests.tiny import FAMILIES, TEXT_FAMILIES, outline, tiny_input

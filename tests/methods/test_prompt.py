@@ -13,7 +13,7 @@ from peftsearch.backbone.detect import detect
 from peftsearch.injection.inject import inject, remove
 from peftsearch.injection.reducing import reduce
 from peftsearch.methods import METHODS
-from peftsearch.methods.prompt import PromptVectors
+from peftsearch.methods.layers.prompt import PromptVectors
 from tests.generators import CONFIGS, build
 from tests.methods import disturb, make, place
 from tests.tiny import tiny_input

@@ -17,9 +17,10 @@ from peftsearch.injection.inject import inject, param_groups, remove
 from peftsearch.injection.merging import merged
 from peftsearch.injection.reducing import reduce
 from peftsearch.methods import METHODS
-from peftsearch.methods.adamix import N_ADAPTERS, Mixture
-from peftsearch.methods.diffpruning import PENALTY, Differences
-from peftsearch.methods.ladder import Side
+from peftsearch.methods.adamix import N_ADAPTERS
+from peftsearch.methods.layers.adamix import Mixture
+from peftsearch.methods.layers.diffpruning import PENALTY, Differences
+from peftsearch.methods.layers.ladder import Side
 from tests.methods import disturb, make, place
 from tests.tiny import tiny_input
 
@@ -86,7 +87,7 @@ class TestDiffPruning:
 class TestAdaMix:
     def test_two_forwards_draw_apart_and_evaluation_takes_the_mean(self) -> None:
         torch.manual_seed(0)
-        own = Mixture(8, 3)
+        own = Mixture(8, 3, N_ADAPTERS)
         with torch.no_grad():
             for parameter in own.parameters():
                 parameter.normal_()

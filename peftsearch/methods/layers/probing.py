@@ -1,4 +1,4 @@
-"""What the methods share that choose by gradients: a dense delta on a map that is there while they look at the data.
+"""Choosing by gradients: a dense delta on a map, there only while the gradients of a few batches are looked at.
 
 The gradient of a zero delta is the gradient of the weight itself, of a slice of a fused map and of a quantised weight
 too, and the backbone's own parameters stay out of it.
@@ -14,14 +14,20 @@ from torch.nn import functional
 
 from peftsearch.backbone.anatomy import Projection
 from peftsearch.errors import MethodError
-from peftsearch.methods.projections import add_delta, fold_weight, slice_margins
+from peftsearch.methods.layers.projections import add_delta, fold_weight
+from peftsearch.methods.projections import margins_of
+
+
+def highest(scores: torch.Tensor, n: int) -> torch.Tensor:
+    """Positions `(n,)` of the n highest of `(n_scores,)`, in order of position."""
+    return scores.topk(n).indices.sort().values
 
 
 class Choice:
     """Whether positions are chosen, as the host knows it: a tensor that holds -1 until they are.
 
-    That they are is read again only where the tensor was written to (`_version`) or moved: reading waits for an
-    accelerator. That they are not is read every time, since another process's broadcast writes past the version.
+    That they are is read again only where the tensor was written to or moved: reading waits for an accelerator. That
+    they are not is read every time, since another process's broadcast writes past the version.
     """
 
     def __init__(self, name: str) -> None:
@@ -30,6 +36,7 @@ class Choice:
 
     def is_made(self, index: torch.Tensor) -> bool:
         """Whether the positions are chosen."""
+        # `_version` is private: torch has no public count of the writes to a tensor.
         now = None if index.is_inference() else (index.data_ptr(), index._version)
         if now is not None and now == self._made:
             return True
@@ -58,7 +65,7 @@ class ProbedMap(nn.Module, ABC):
     def __init__(self, projection: Projection) -> None:
         super().__init__()
         self.shape = (projection.d_out, projection.d_in)
-        self.margins = slice_margins(projection.start, projection.d_out, projection.d_module, projection.n_pieces)
+        self.margins = margins_of(projection)
         self.probe: torch.Tensor | None = None
         """Dense delta `(d_out, d_in)`, zero, while gradients are looked at."""
 

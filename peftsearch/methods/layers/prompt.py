@@ -1,0 +1,129 @@
+"""The vectors of a prompt and the hooks that carry them; `peftsearch.methods.prompt` names the paper."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import takewhile
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.utils import ModelOutput
+
+from peftsearch.backbone.anatomy import Block
+from peftsearch.backbone.load import n_positions
+from peftsearch.errors import MethodError
+from peftsearch.methods.layers.attachment import Attachment
+
+
+class PromptVectors(nn.Module):
+    """The trained embeddings, and the hooks that put them in and take them off."""
+
+    def __init__(self, words: nn.Embedding, length: int) -> None:
+        super().__init__()
+        sampled = torch.randint(words.num_embeddings, (length,))
+        start = words.weight.detach().to("cpu", torch.float32)[sampled]
+        self.embedding = nn.Parameter(start.clone())
+        self.__dict__["words"] = words  # past nn.Module's bookkeeping: it is the backbone's
+        self.length = length
+        self.n_positions: int | None = None
+        """Tokens that the model has positions for; None where nothing limits them."""
+        self.is_inside = False
+        """Whether the last forward carried the prompt in its hidden states."""
+
+    def vectors(self) -> torch.Tensor:
+        """The prompt `(l, e)`."""
+        return self.embedding
+
+    def enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        """Put the prompt in front of the base model's input; a hook on the base model's call."""
+        args, kwargs = _named(args, kwargs)
+        past = kwargs.get("past_key_values")
+        self.is_inside = past is None or past.get_seq_length() == 0
+        embedded = kwargs.get("inputs_embeds")
+        if embedded is None:
+            embedded = self.__dict__["words"](kwargs["input_ids"])  # (batch, seq, e)
+        n_examples, seq = embedded.shape[:2]
+        if self.is_inside and self.n_positions is not None and self.length + seq > self.n_positions:
+            raise MethodError(
+                f"a prompt of {self.length} and a text of {seq} tokens are more than the model's {self.n_positions} "
+                "positions: shorten the texts with --max-length, or give a smaller budget"
+            )
+        if (mask := kwargs.get("attention_mask")) is not None:
+            kwargs["attention_mask"] = torch.cat((mask.new_ones(n_examples, self.length), mask), dim=1)
+        if not self.is_inside:
+            for name in ("position_ids", "cache_position"):
+                if kwargs.get(name) is not None and not self._counts(kwargs[name], past, seq):
+                    kwargs[name] = kwargs[name] + self.length
+            return args, kwargs
+        prompt = self.vectors().to(embedded.dtype).expand(n_examples, -1, -1)
+        kwargs["inputs_embeds"], kwargs["input_ids"] = torch.cat((prompt, embedded), dim=1), None
+        if (types := kwargs.get("token_type_ids")) is not None:
+            kwargs["token_type_ids"] = torch.cat((types.new_zeros(n_examples, self.length), types), dim=1)
+        if (positions := kwargs.get("position_ids")) is not None:
+            front = torch.arange(self.length, device=positions.device).expand(positions.shape[0], -1)
+            kwargs["position_ids"] = torch.cat((front, positions + self.length), dim=1)
+        if (cached := kwargs.get("cache_position")) is not None:
+            front = torch.arange(self.length, device=cached.device)
+            kwargs["cache_position"] = torch.cat((front, cached + self.length))
+        return args, kwargs
+
+    def _counts(self, positions: torch.Tensor, past: Any, seq: int) -> bool:
+        """Whether positions count the cached prompt already: the last one is then that of all tokens so far."""
+        n_seen: int = past.get_seq_length() + seq
+        return int(positions.max()) + 1 >= n_seen
+
+    def leave(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        """Take the prompt off the hidden states `(batch, l + seq, d)` that a block or the base model gives."""
+        if not self.is_inside:  # it stays set: gradient checkpointing computes the last block once more
+            return output
+        if isinstance(output, torch.Tensor):
+            return output[:, self.length :]
+        if isinstance(output, ModelOutput):
+            output["last_hidden_state"] = output["last_hidden_state"][:, self.length :]
+            return output
+        return (output[0][:, self.length :], *output[1:])
+
+
+def _named(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """All arguments by name; transformers' models call their base with names but for the words."""
+    if not args:
+        return args, dict(kwargs)
+    return (), {"input_ids": args[0], **dict(zip(("attention_mask",), args[1:], strict=False)), **kwargs}
+
+
+def attach(model: nn.Module, block: Block, length: int) -> Attachment:
+    """Put a prompt in front of the model's input."""
+    return attach_prompt(model, block, PromptVectors(words_of(model, block), length))
+
+
+def attach_prompt(model: nn.Module, block: Block, prompt: PromptVectors) -> Attachment:
+    """Put a prompt of any kind in front of the model's input."""
+    return Attachment(module=prompt, undo=enter_and_leave(model, block, prompt))
+
+
+def words_of(model: nn.Module, block: Block) -> nn.Embedding:
+    """The word embeddings of the model that a block is part of."""
+    assert block.words is not None, "the obstacle was looked at"
+    words = model.get_submodule(block.words.path)
+    assert isinstance(words, nn.Embedding), "detection looked at it"
+    return words
+
+
+def enter_and_leave(model: nn.Module, block: Block, module: PromptVectors) -> list[Callable[[], object]]:
+    """Hook a prompt on the base model's call and on where it leaves; returns calls that take the hooks out.
+
+    It leaves an encoder behind its last block, since a pooler follows inside the base model, and a decoder at the end
+    of the base model, where GPT-2 counts the tokens it was given.
+
+    The base model is here the innermost module with both words and blocks in it: OPT's language model calls the decoder
+    inside its base model, and never that.
+    """
+    assert block.words is not None, "the obstacle was looked at"
+    paths = zip(block.words.path.split("."), block.words.last_block.split("."), strict=False)
+    base: Any = model.get_submodule(".".join(a for a, _ in takewhile(lambda pair: pair[0] == pair[1], paths)))
+    exit_ = base if block.attention.causal else model.get_submodule(block.words.last_block)
+    module.n_positions = n_positions(model)
+    enters = base.register_forward_pre_hook(module.enter, with_kwargs=True)
+    handles = (enters, exit_.register_forward_hook(module.leave))
+    return [handle.remove for handle in handles]
