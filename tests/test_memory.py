@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from peftsearch.backbone.anatomy import Weights
 from peftsearch.backbone.detect import detect
 from peftsearch.backbone.outline import read_outline
+from peftsearch.backbone.packing import PACKINGS
 from peftsearch.backbone.quantised import packing_tensors
 from peftsearch.design.architecture import Architecture, Placement
-from peftsearch.design.memory import FLOATS, PACKINGS, MemoryLimit, Step, blocks_passed, estimate, hidden_state_bytes
+from peftsearch.design.memory import FLOATS, MemoryLimit, Step, blocks_passed, estimate, hidden_state_bytes
 from peftsearch.design.memory import weight_bytes as bytes_of
 from peftsearch.engine.measure import stored_bytes
 from peftsearch.injection.inject import inject

@@ -21,6 +21,7 @@ from torch import nn
 
 from peftsearch.backbone.anatomy import Backbone
 from peftsearch.backbone.auto import model_class, reads_images
+from peftsearch.backbone.demo import DEMO
 from peftsearch.backbone.describe import describe
 from peftsearch.backbone.detect import detect
 from peftsearch.backbone.folder import (
@@ -34,12 +35,11 @@ from peftsearch.backbone.folder import (
 )
 from peftsearch.backbone.images import ImageReader, check_reading
 from peftsearch.backbone.maps import count_params
+from peftsearch.backbone.packing import check_quantisation
 from peftsearch.backbone.private_transformers import initialise
-from peftsearch.backbone.quantised import check_quantisation, forget_quantiser, quantised_settings, settle
+from peftsearch.backbone.quantised import forget_quantiser, quantised_settings, settle
 from peftsearch.errors import BackboneError, PeftSearchError, one_line
 
-DEMO = "minilm"
-"""Name of the embedded model."""
 _HUB_SECONDS = 4.0
 _log = logging.getLogger(__name__)
 
@@ -93,8 +93,7 @@ def load_backbone(
         BackboneError: It cannot be found, loaded, read, or packed.
         ConfigError: The description by hand is not of the right form, or the quantisation is not there.
     """
-    if quantize is not None:
-        check_quantisation(quantize)
+    check_quantisation(quantize)
     name = DEMO if name_or_path in (None, "demo") else str(name_or_path)
     folder = demo_folder() if name == DEMO else find_folder(name)
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code}

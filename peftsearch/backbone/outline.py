@@ -13,10 +13,11 @@ from torch import nn
 
 from peftsearch.backbone.anatomy import Backbone, Weights
 from peftsearch.backbone.auto import classifier_class, has_classifier, reads_images
+from peftsearch.backbone.demo import DEMO
 from peftsearch.backbone.describe import describe
 from peftsearch.backbone.detect import detect
 from peftsearch.backbone.folder import demo_folder, find_folder
-from peftsearch.backbone.load import DEMO, _explain, _is_hub_reachable, n_positions, quiet
+from peftsearch.backbone.load import _explain, _is_hub_reachable, n_positions, quiet
 from peftsearch.backbone.maps import count_params, widths
 from peftsearch.backbone.private_transformers import attention_of
 from peftsearch.backbone.quantised import maps_to_pack

@@ -16,13 +16,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from peftsearch.backbone.maps import is_linear, list_head, widths
+from peftsearch.backbone.packing import PACKINGS
 from peftsearch.backbone.private_bitsandbytes import (
     import_quietly,
     is_4bit,
@@ -34,23 +34,10 @@ from peftsearch.backbone.private_bitsandbytes import (
     unpacked_weight,
 )
 from peftsearch.backbone.private_torch import share_hooks
-from peftsearch.errors import BackboneError, ConfigError, unknown_name
+from peftsearch.errors import BackboneError
 
-QUANTISATIONS = ("nf4", "int8")
-BLOCK = 64
+BLOCK = PACKINGS["nf4"].block
 """Weights that share a scale in NF4 (2305.14314, sec. 3)."""
-
-
-def check_quantisation(name: str) -> None:
-    """Check that a quantisation exists and that what computes it is installed.
-
-    Raises:
-        ConfigError: It is unknown, or the extra is missing.
-    """
-    if name not in QUANTISATIONS:
-        raise ConfigError(unknown_name("quantisation", name, QUANTISATIONS))
-    if find_spec("bitsandbytes") is None:
-        raise ConfigError(f"--quantize {name} needs bitsandbytes: pip install 'peftsearch[quant]'")
 
 
 def quantised_settings(
@@ -59,7 +46,7 @@ def quantised_settings(
     """What `from_pretrained` needs to load a model's blocks packed.
 
     Args:
-        how: One of `QUANTISATIONS`.
+        how: `nf4` or `int8`.
         skeleton: The model without weights, on the meta device.
         device: Where the model is loaded to.
         compute_dtype: In which 4-bit weights are multiplied; None is float32.

@@ -6,20 +6,20 @@ import json as json_text
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 from rich.table import Table
 
 from peftsearch.backbone.anatomy import Backbone
-from peftsearch.backbone.outline import Outline, read_outline
+from peftsearch.backbone.packing import PACKINGS, PLAIN
 from peftsearch.cli.terminal import terminal
 from peftsearch.design.architecture import Architecture
 from peftsearch.design.baselines import S4_PAPER, uniform
 from peftsearch.design.budget import check_budget, parse_budget
 from peftsearch.design.design import Design
 from peftsearch.design.fitting import fit
-from peftsearch.design.memory import FLOATS, PACKINGS, PLAIN, Memory, Step, blocks_passed, hidden_state_bytes
+from peftsearch.design.memory import FLOATS, Memory, Step, blocks_passed, hidden_state_bytes
 from peftsearch.design.memory import estimate as estimate_memory
 from peftsearch.design.shares import n_changed
 from peftsearch.errors import BudgetError, ConfigError, unknown_name
@@ -29,6 +29,9 @@ from peftsearch.methods.abilities import count_placed
 from peftsearch.options import HYPHEN, ModelOptions, OptionGroup, group
 from peftsearch.study.best import read_best
 from peftsearch.units import show_bytes
+
+if TYPE_CHECKING:
+    from peftsearch.backbone.outline import Outline
 
 MOST = {"--batch": 1_000_000, "--seq": 10_000_000}
 """Above these a number is a slip of the keyboard."""
@@ -95,6 +98,8 @@ def estimate(
         options = replace(options, quantize=best["model"].get("quantize"))
     elif options.quantize == PLAIN:
         options = replace(options, quantize=None)
+    from peftsearch.backbone.outline import read_outline
+
     found_on = None if best is None else str(best["model"]["name"])
     outline = read_outline(replace(options.model, name=options.model.name or found_on))
     step = _step(options, outline)

@@ -9,6 +9,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from peftsearch.trainer.folder import read_training
 from peftsearch.trainer.options import EvaluateOptions
 
 
@@ -22,6 +23,7 @@ def evaluate(
         options: What to score it on, and how to load it.
         json: Print JSON.
     """
+    read_training(folder)  # a training that is not there is refused before anything heavy is imported
     from peftsearch.trainer import evaluation
     from peftsearch.trainer.results import as_told
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from peftsearch.errors import CheckpointError
 from peftsearch.exporter.formats import FORMATS, require_format
-from peftsearch.exporter.source import Exportable, ExportOptions, read_source
+from peftsearch.exporter.options import ExportOptions, require_source
 from peftsearch.files import check_output, staged
+
+if TYPE_CHECKING:
+    from peftsearch.exporter.source import Exportable
 
 
 def export(
@@ -36,6 +39,9 @@ def export(
         PeftSearchError: What is wrong with the source, the format or the output; nothing is written then.
     """
     check_output(output, overwrite)
+    require_source(what)
+    from peftsearch.exporter.source import read_source
+
     source = read_source(what, options or ExportOptions())
     _require_other(output, what)
     require_format(format, source.architecture)

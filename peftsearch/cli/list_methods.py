@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 from peftsearch.backbone.anatomy import Backbone
+from peftsearch.backbone.demo import demo_backbone
 from peftsearch.cli.terminal import print_rows
 from peftsearch.design.budget import Budget, check_budget, parse_budget
 from peftsearch.design.shares import shares
-from peftsearch.errors import BackboneError, MethodError
+from peftsearch.errors import MethodError
 from peftsearch.methods import METHODS
 from peftsearch.options import ModelOptions
 
@@ -31,10 +31,10 @@ def list_methods(model: ModelOptions, budget: str | None, as_json: bool) -> int:
     text = budget or BUDGET
     check_budget(text)
     backbone = _backbone(model)
-    size = None if backbone is None else parse_budget(text, backbone.n_params)
+    size = parse_budget(text, backbone.n_params)
     rows = [_row(name, backbone, size, as_json) for name in METHODS]
     print_rows(rows, as_json)
-    if backbone is not None and size is not None and not as_json:
+    if not as_json:
         print(
             f"On all {len(backbone.blocks)} blocks of {backbone.name} ({backbone.n_params:,} parameters), at most "
             f"{size.n_params:,} ({size.text}) trainable; * does not fit there: at its smallest size."
@@ -42,25 +42,19 @@ def list_methods(model: ModelOptions, budget: str | None, as_json: bool) -> int:
     return 0
 
 
-def _backbone(model: ModelOptions) -> Backbone | None:
-    """The model's anatomy; None where none is named and the embedded one is not installed."""
+def _backbone(model: ModelOptions) -> Backbone:
+    """The model's anatomy; that of the embedded model is at hand without loading anything."""
+    if model == ModelOptions():
+        return demo_backbone()
     from peftsearch.backbone.outline import read_outline
 
-    try:
-        return read_outline(model).backbone
-    except BackboneError as error:
-        if model.name is not None:
-            raise
-        print(f"peftsearch: no shares are shown: {error}", file=sys.stderr)
-        return None
+    return read_outline(model).backbone
 
 
-def _row(name: str, backbone: Backbone | None, budget: Budget | None, as_json: bool) -> dict[str, Any]:
+def _row(name: str, backbone: Backbone, budget: Budget, as_json: bool) -> dict[str, Any]:
     method = METHODS[name]
     facts = {"name": name, "paper (arXiv)": method.paper, "acts": method.places}
     more = {"changes": method.changes, "merges": "yes" if method.merges else "no"}
-    if backbone is None or budget is None:
-        return facts | {"size": method.knob} | more
     return facts | (_numbers if as_json else _words)(name, backbone, budget) | more
 
 

@@ -8,7 +8,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from peftsearch.trainer.options import PredictOptions
+from peftsearch.trainer.folder import read_training
+from peftsearch.trainer.options import PredictOptions, check_predict_options
 
 
 def predict(folder: Path, /, options: Annotated[PredictOptions, Parameter(name="*")]) -> int:
@@ -18,6 +19,8 @@ def predict(folder: Path, /, options: Annotated[PredictOptions, Parameter(name="
         folder: The --output of `peftsearch train`.
         options: What to predict, and how to load the model.
     """
+    check_predict_options(options)
+    read_training(folder)  # a training that is not there is refused before anything heavy is imported
     from peftsearch.trainer import prediction
 
     n = prediction.predict(replace(options, folder=folder))

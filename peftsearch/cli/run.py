@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from peftsearch.errors import BudgetError, ConfigError, StudyError
 from peftsearch.options import changed_options
-from peftsearch.searcher.options import RunOptions
+from peftsearch.searcher.options import RunOptions, read_choices, read_options
 
 
 def run(
@@ -24,11 +24,9 @@ def run(
         resume: Continue a study, by --name or the latest.
         json: Print the result as JSON; progress goes to stderr.
     """
-    from peftsearch.searcher.options import check_options
-
     options = options or RunOptions()
     options = options if options.budget else _stored_options(options, resume)
-    check_options(options)
+    read_choices(options)  # before anything heavy is imported
     from peftsearch.cli.show import print_best
     from peftsearch.cli.tables import comparison_table, design_lines
     from peftsearch.cli.terminal import reporter_of, terminal
@@ -52,7 +50,6 @@ def _stored_options(options: RunOptions, resume: bool) -> RunOptions:
         raise BudgetError(
             "run needs --budget, such as --budget 0.1%; or --resume [--name NAME] for a study begun before"
         )
-    from peftsearch.searcher.run import read_options
     from peftsearch.study.folder import SETTINGS
 
     runs: Path = options.study.runs

@@ -16,6 +16,7 @@ from cyclopts import Parameter
 from peftsearch.errors import PeftSearchError
 from peftsearch.trainer.folder import check_output, claimed, is_finished, read_metrics
 from peftsearch.trainer.options import TrainOptions, check_train_options
+from peftsearch.trainer.source import read_run
 
 if TYPE_CHECKING:
     from peftsearch.trainer.plan import Plan
@@ -49,6 +50,8 @@ def _train(options: TrainOptions, is_first: bool) -> int:
     check_train_options(options)
     if is_first:
         check_output(options.output, options.overwrite, options.resume)
+    if options.best is not None:
+        read_run(options.best, options.design)  # a run that is not there is refused before anything heavy is imported
     from peftsearch.trainer.card import scores_text
     from peftsearch.trainer.plan import prepare
     from peftsearch.trainer.results import train_all

@@ -14,6 +14,9 @@ def worker(run: Path, /, *, storage: str = "", device: str | None = None) -> int
         storage: The run's Optuna storage, where it has its own.
         device: cpu, cuda or cuda:1 (default: cuda where there is one).
     """
+    from peftsearch.searcher.options import read_options
+
+    read_options(run, storage)  # a run that is not there is refused before anything heavy is imported
     from peftsearch.searcher.progress import PlainReporter
     from peftsearch.searcher.run import join_study
 

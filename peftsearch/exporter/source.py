@@ -5,34 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from peftsearch.backbone.anatomy import Backbone
 from peftsearch.backbone.load import LoadedBackbone
 from peftsearch.design.architecture import Architecture
 from peftsearch.engine.inputs import load_model
 from peftsearch.errors import CheckpointError, MethodError
+from peftsearch.exporter.options import ExportOptions, require_source
 from peftsearch.injection.checkpoint import FACTS, Checkpoint, labels_of, load_base, put, read_checkpoint, read_tensors
 from peftsearch.injection.inject import Injection, inject
 from peftsearch.injection.states import read_state, set_state
-from peftsearch.options import ModelOptions, OptionGroup, group
 from peftsearch.study.best import Found, read_found, require_same_backbone
 from peftsearch.study.folder import confirmed_seeds, state_paths
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ExportOptions(OptionGroup):
-    """What the user may say about where parameters and backbone come from."""
-
-    design: str | None = None
-    """A confirmed design of the run other than its pick: 'trial 14', lora."""
-    seed: int | None = None
-    """Seed of the confirmed training of a run (default: the first)."""
-    task: str | None = None
-    """Task of a run with several."""
-    model: Annotated[ModelOptions, group("Model (default: the one that was used)")] = field(
-        default_factory=ModelOptions
-    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -131,10 +116,7 @@ def read_source(what: Path, options: ExportOptions) -> ExportSource:
         if (options.design, options.seed, options.task) != (None, None, None):
             raise CheckpointError(f"{what}: holds one set of parameters; leave --design, --seed and --task out")
         return ExportSource(architecture=checkpoint.architecture, options=options, checkpoint=checkpoint)
-    if not what.exists():
-        raise CheckpointError(
-            f"{what}: no such file; give a run's folder, its best.yaml, or a folder of peftsearch.save"
-        )
+    require_source(what)
     found = read_found(what, options.design)
     tasks = [dict(task) for task in found.task.get("tasks") or [found.task]]
     index = _task_index(found, tasks, options.task)

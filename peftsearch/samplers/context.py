@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
-
-from optuna.distributions import BaseDistribution, CategoricalDistribution
+from typing import TYPE_CHECKING
 
 from peftsearch.backbone.anatomy import Backbone
 from peftsearch.design.budget import Budget
 from peftsearch.design.design import Design
 from peftsearch.design.space import DesignSpace
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,6 +37,8 @@ class SamplerContext:
     @property
     def distributions(self) -> dict[str, BaseDistribution]:
         """The space as Optuna sees it: one categorical parameter a dimension."""
+        from optuna.distributions import CategoricalDistribution  # an option is checked without Optuna
+
         return {d.name: CategoricalDistribution(d.choices) for d in self.space.dimensions}
 
 

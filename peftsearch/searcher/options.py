@@ -10,10 +10,14 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from peftsearch.backbone.packing import check_quantisation
 from peftsearch.design.budget import check_budget
 from peftsearch.design.references import parse_references
+from peftsearch.design.space import DesignSpace, load_space
 from peftsearch.engine.settings import TrainingSettings
-from peftsearch.errors import ConfigError, one_line, unknown_name
+from peftsearch.errors import ConfigError, StudyError, one_line, unknown_name
+from peftsearch.files import from_plain
+from peftsearch.methods import get_method
 from peftsearch.options import (
     HYPHEN,
     MachineOptions,
@@ -24,7 +28,9 @@ from peftsearch.options import (
     given,
     group,
 )
+from peftsearch.samplers import require_objectives
 from peftsearch.samplers.strategy import Strategy, load_strategy
+from peftsearch.study.objectives import Constraints, Objective, parse_constraints, parse_objectives
 
 ENGINES = ("local", "ray")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._%-]{0,99}")
@@ -144,11 +150,47 @@ def training_of(options: TrainingOptions) -> TrainingSettings:
     return TrainingSettings.from_dict(given(options, "learning_rate", "batch_size", "max_length"), "options")
 
 
-def check_options(options: SweepOptions) -> None:
-    """Check what can be checked before anything is loaded.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Choices:
+    """What the options name, read and checked without a model, data or torch."""
+
+    strategy: Strategy
+    space: DesignSpace
+    """Not bound to a backbone yet."""
+    training: TrainingSettings
+    objectives: tuple[Objective, ...]
+    constraints: Constraints
+
+
+def read_choices(options: RunOptions) -> Choices:
+    """Check all that the options alone show, and read what they name.
 
     Raises:
-        BudgetError: The budget is missing or has not the form of one.
+        BudgetError: The budget is missing or is not one.
+        ConfigError: An option is out of its range, or names something that does not exist.
+        MethodError: The space names an unknown method.
+    """
+    check_budget(options.budget)
+    check_options(options)
+    strategy = strategy_of(options.search)
+    space = load_space(options.search.space)
+    for method in getattr(space, "methods", ()):
+        get_method(method)  # raises with the nearest name where it is misspelt
+    objectives = parse_objectives(options.search.objective)
+    require_objectives(strategy.name, strategy.sampler, len(objectives))
+    return Choices(
+        strategy=strategy,
+        space=space,
+        training=training_of(options.training),
+        objectives=objectives,
+        constraints=parse_constraints(options.search.max_memory, options.search.max_latency_overhead),
+    )
+
+
+def check_options(options: SweepOptions) -> None:
+    """Check the ranges of options.
+
+    Raises:
         ConfigError: An option is out of its range.
     """
     if not 0 <= options.seed < 2**31:
@@ -159,19 +201,13 @@ def check_options(options: SweepOptions) -> None:
             f"--name {one_line(name, 60)!r}: a name has 1 to 100 letters, digits, '.', '_', '-' or '%', and "
             "starts with none but a letter or digit; folders go to --runs"
         )
-    if options.quantize is not None:
-        from peftsearch.backbone.quantised import check_quantisation
-
-        check_quantisation(options.quantize)
-    _check_engine(options.engine)
-    if not isinstance(options, RunOptions):
-        return
-    if parse_references(options.baselines) and options.quantize is not None:
+    check_quantisation(options.quantize)
+    if isinstance(options, RunOptions) and parse_references(options.baselines) and options.quantize is not None:
         raise ConfigError(
             f"--baselines {options.baselines} trains the weights themselves, and those of --quantize "
             f"{options.quantize} are packed and cannot be trained; leave one of them out"
         )
-    check_budget(options.budget)
+    _check_engine(options.engine)
 
 
 def _check_engine(options: EngineOptions) -> None:
@@ -194,3 +230,27 @@ def _at_least_one(option: str, value: int) -> int:
 
 NOT_STORED = frozenset({"engine", "study", "baselines"})
 """Options that say where a study is and what runs it, but not what it is; references are stored with its trials."""
+
+
+def read_options(folder: Path, storage: str = "") -> RunOptions:
+    """The options with which a study was begun.
+
+    Args:
+        folder: The study's folder. Where it is not there, its settings are fetched from the storage, and it is made.
+        storage: The study's own storage, if it has one.
+
+    Raises:
+        StudyError: There is no such study, or its options are not stored.
+    """
+    from peftsearch.study.folder import SETTINGS, fetch_settings, read_settings  # which imports Optuna
+
+    if storage and not (folder / SETTINGS).exists():
+        fetch_settings(folder, storage)
+    stored = read_settings(folder).get("options")
+    if not stored:
+        raise StudyError(f"{folder}: its options are not stored; resume it with the command that began it")
+    try:
+        options = from_plain(RunOptions, stored, "options")
+    except ConfigError as error:
+        raise StudyError(f"{folder / SETTINGS}: {error}; resume it with the command that began it") from error
+    return replace(options, study=StudyOptions(name=folder.name, runs=folder.parent, storage=storage))

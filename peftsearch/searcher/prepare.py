@@ -14,19 +14,18 @@ from peftsearch.design.feasibility import feasibility, require_a_fit
 from peftsearch.design.fitting import fit
 from peftsearch.design.memory import MemoryLimit
 from peftsearch.design.references import Reference, make_reference, notes_on, parse_references, require_blocks
-from peftsearch.design.space import DesignSpace, SearchSpace, load_space
+from peftsearch.design.space import DesignSpace, SearchSpace
 from peftsearch.design.text import space_notes
 from peftsearch.engine.inputs import load_model, within_positions
 from peftsearch.engine.settings import TrainingSettings
 from peftsearch.errors import BudgetError, ConfigError
-from peftsearch.methods import get_method
 from peftsearch.methods.support import require_methods
-from peftsearch.samplers import SamplerContext, make_sampler, require_objectives
+from peftsearch.samplers import SamplerContext, make_sampler
 from peftsearch.samplers.pruners import make_pruner
 from peftsearch.samplers.strategy import Strategy
-from peftsearch.searcher.options import RunOptions, check_options, strategy_of, training_of
+from peftsearch.searcher.options import RunOptions, read_choices
 from peftsearch.searcher.settings import study_settings
-from peftsearch.study.objectives import Constraints, Objective, parse_constraints, parse_objectives
+from peftsearch.study.objectives import Constraints, Objective
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
@@ -94,7 +93,9 @@ def prepare(options: RunOptions, *, like: Setup | None = None) -> Setup:
     from peftsearch.backbone.load import decoder_start
     from peftsearch.tasks.encoding.encode import encode
 
-    strategy, space, training, objectives, constraints = _read(options)
+    choices = read_choices(options)
+    strategy, space, training = choices.strategy, choices.space, choices.training
+    objectives, constraints = choices.objectives, choices.constraints
     device = choose_device(options.machine.device)
     autocast = choose_dtype(device, options.machine.dtype)
     if like is None:
@@ -156,22 +157,6 @@ def prepare(options: RunOptions, *, like: Setup | None = None) -> Setup:
             *notes_on(references, limited=bool(constraints.to_dict())),
         ),
     )
-
-
-def _read(
-    options: RunOptions,
-) -> tuple[Strategy, DesignSpace, TrainingSettings, tuple[Objective, ...], Constraints]:
-    """What the options name and say, checked before anything is loaded."""
-    check_options(options)
-    strategy = strategy_of(options.search)
-    space = load_space(options.search.space)
-    for method in getattr(space, "methods", ()):
-        get_method(method)  # a misspelt one is said with the nearest name
-    training = training_of(options.training)
-    objectives = parse_objectives(options.search.objective)
-    constraints = parse_constraints(options.search.max_memory, options.search.max_latency_overhead)
-    require_objectives(strategy.name, strategy.sampler, len(objectives))
-    return strategy, space, training, objectives, constraints
 
 
 def _suite(options: RunOptions) -> Suite:

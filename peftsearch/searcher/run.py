@@ -13,18 +13,18 @@ from optuna.trial import TrialState
 from peftsearch.design.design import Design
 from peftsearch.engine.local import LocalEngine
 from peftsearch.errors import ConfigError, StudyError, one_line
-from peftsearch.files import from_plain, to_plain
+from peftsearch.files import to_plain
 from peftsearch.samplers import plan_of
 from peftsearch.searcher.conclude import Result, conclude
 from peftsearch.searcher.drivers import Driver, LocalDriver
 from peftsearch.searcher.finalists import Finalist, n_of_front
-from peftsearch.searcher.options import NOT_STORED, RunOptions, StudyOptions
+from peftsearch.searcher.options import NOT_STORED, RunOptions, read_options
 from peftsearch.searcher.outputs import BEST
 from peftsearch.searcher.prepare import Setup, prepare
 from peftsearch.searcher.progress import Reporter
 from peftsearch.searcher.runner import TrialRunner
 from peftsearch.searcher.schedule import Schedule
-from peftsearch.study.folder import SETTINGS, StudyFolder, check_settings, fetch_settings, read_settings
+from peftsearch.study.folder import StudyFolder, check_settings
 from peftsearch.study.storage import storage_faults
 from peftsearch.tasks.suite import Suite
 from peftsearch.units import format_seconds
@@ -115,28 +115,6 @@ def join_study(folder: Path, storage: str, device: str | None, reporter: Reporte
         if not (study.path / BEST).exists():
             conclude(setup, study, schedule.finalists(), engine)
         return f"Nothing is left to train; the result is in {study.path / BEST}."
-
-
-def read_options(folder: Path, storage: str = "") -> RunOptions:
-    """The options with which a study was begun.
-
-    Args:
-        folder: The study's folder. Where it is not there, its settings are fetched from the storage, and it is made.
-        storage: The study's own storage, if it has one.
-
-    Raises:
-        StudyError: There is no such study, or its options are not stored.
-    """
-    if storage and not (folder / SETTINGS).exists():
-        fetch_settings(folder, storage)
-    stored = read_settings(folder).get("options")
-    if not stored:
-        raise StudyError(f"{folder}: its options are not stored; resume it with the command that began it")
-    try:
-        options = from_plain(RunOptions, stored, "options")
-    except ConfigError as error:
-        raise StudyError(f"{folder / SETTINGS}: {error}; resume it with the command that began it") from error
-    return replace(options, study=StudyOptions(name=folder.name, runs=folder.parent, storage=storage))
 
 
 def engine_of(setup: Setup) -> LocalEngine:

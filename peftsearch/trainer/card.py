@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from peftsearch.backbone.load import DEMO
+from peftsearch.backbone.demo import DEMO
 from peftsearch.design.references import is_in_place, n_top
 from peftsearch.tasks.reading.hub import parse_address
 from peftsearch.tasks.text_metrics import PACKAGES

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from peftsearch.design.memory import PLAIN
+from peftsearch.backbone.packing import PLAIN, check_quantisation
 from peftsearch.design.references import FULL, is_in_place
 from peftsearch.errors import ConfigError, unknown_name
 from peftsearch.methods import METHODS
@@ -26,6 +26,8 @@ from peftsearch.options import (
 )
 
 MAX_SEED = 2**31 - 1
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
+"""Formats of predictions."""
 HEAD = "head"
 """Name of training the head alone."""
 
@@ -170,6 +172,23 @@ def _check_packing(options: TrainOptions) -> None:
             f"--quantize {options.quantize}: --method {options.method} trains the weights themselves, and packed ones "
             "cannot be trained; leave one of them out"
         )
-    from peftsearch.backbone.quantised import check_quantisation
-
     check_quantisation(options.quantize)
+
+
+def check_predict_options(options: PredictOptions) -> None:
+    """Check that the output can be written.
+
+    Raises:
+        ConfigError: It is in no known format, is the input, or exists.
+    """
+    output, source = options.output, options.input
+    if output.suffix.lower() not in SUFFIXES:
+        raise ConfigError(f"--output {output}: unknown suffix {output.suffix!r}; give one of {', '.join(SUFFIXES)}")
+    if output.is_dir():
+        raise ConfigError(f"--output {output}: is a folder; give a file")
+    if not output.parent.is_dir():
+        raise ConfigError(f"--output {output}: no such folder as {output.parent}; make it first")
+    if output.exists() and source.exists() and output.samefile(source):
+        raise ConfigError(f"--output {output}: is the input itself; name another file")
+    if output.exists() and not options.overwrite:
+        raise ConfigError(f"--output {output}: exists; add --overwrite to replace it, or name another")

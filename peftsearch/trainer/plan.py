@@ -14,11 +14,11 @@ from torch import nn
 from peftsearch.backbone.device import choose_dtype
 from peftsearch.backbone.load import LoadedBackbone, decoder_start, n_head_params, reset_head
 from peftsearch.backbone.outline import preview
+from peftsearch.backbone.packing import PLAIN
 from peftsearch.design.architecture import Architecture
 from peftsearch.design.budget import parse_budget
 from peftsearch.design.design import Design
 from peftsearch.design.fitting import fit
-from peftsearch.design.memory import PLAIN
 from peftsearch.design.references import FULL_LEARNING_RATE, Reference, is_in_place, make_reference
 from peftsearch.design.shares import n_changed
 from peftsearch.design.text import labelled

@@ -21,12 +21,11 @@ from peftsearch.tasks.reading.columns import choose_texts
 from peftsearch.tasks.reading.images import IMAGE, read_images
 from peftsearch.tasks.reading.table import read_table
 from peftsearch.tasks.task import Split
-from peftsearch.trainer.options import PredictOptions
+from peftsearch.trainer.options import PredictOptions, check_predict_options
 from peftsearch.trainer.texts import written_texts
 from peftsearch.trainer.trained import Trained, load_trained
 
 LABEL, SCORE, TEXT = "predicted_label", "predicted_score", "predicted_text"
-SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 
 
 def predict(options: PredictOptions) -> int:
@@ -38,7 +37,7 @@ def predict(options: PredictOptions) -> int:
     Raises:
         PeftSearchError: The folder, the model, the input or the output cannot be used; nothing is written then.
     """
-    _check_output(options.output, options.input, options.overwrite)
+    check_predict_options(options)
     if options.input.is_dir():
         return _predict_images(options)
     table = read_table(options.input)
@@ -77,19 +76,6 @@ def _finish(trained: Trained, split: Split, columns: dict[str, list[Any]], optio
         raise TaskError(f"{trained.path}: {error}") from error
     _write(options.output, {**columns, **made})
     return len(split)
-
-
-def _check_output(output: Path, source: Path, overwrite: bool) -> None:
-    if output.suffix.lower() not in SUFFIXES:
-        raise ConfigError(f"--output {output}: unknown suffix {output.suffix!r}; give one of {', '.join(SUFFIXES)}")
-    if output.is_dir():
-        raise ConfigError(f"--output {output}: is a folder; give a file")
-    if not output.parent.is_dir():
-        raise ConfigError(f"--output {output}: no such folder as {output.parent}; make it first")
-    if output.exists() and source.exists() and output.samefile(source):
-        raise ConfigError(f"--output {output}: is the input itself; name another file")
-    if output.exists() and not overwrite:
-        raise ConfigError(f"--output {output}: exists; add --overwrite to replace it, or name another")
 
 
 def _predictions(trained: Trained, split: Split) -> dict[str, list[Any]]:

@@ -11,14 +11,8 @@ from torch import nn
 
 from peftsearch.backbone import quantised as module
 from peftsearch.backbone.load import load_backbone, n_head_params
-from peftsearch.backbone.quantised import (
-    check_quantisation,
-    dequantise,
-    dequantised,
-    packing_tensors,
-    quantisation_of,
-    quantised_maps,
-)
+from peftsearch.backbone.packing import PACKINGS, check_quantisation
+from peftsearch.backbone.quantised import dequantise, dequantised, packing_tensors, quantisation_of, quantised_maps
 from peftsearch.design.budget import parse_budget
 from peftsearch.errors import BackboneError, ConfigError
 from tests.quantised import CONFIGS, evaluate, folder, load, step
@@ -81,7 +75,7 @@ def test_int8_is_near_the_plain_model_in_training_and_evaluation():
         assert 0 < (compute(model) - exact).abs().max() < 0.05 * exact.abs().max()
 
 
-@pytest.mark.parametrize("how", module.QUANTISATIONS)
+@pytest.mark.parametrize("how", PACKINGS)
 def test_a_pickled_copy_computes_and_trains_alike(how):
     loaded = load("bert", how)
     before = evaluate(loaded.model), step(loaded.model)
