@@ -4,6 +4,7 @@ Studies of this process are not flushed to the disk: half of a tiny run is waiti
 Those of processes that tests start are.
 """
 
+import json
 import os
 import sqlite3
 
@@ -67,3 +68,50 @@ def args(place, tmp_path):
 
     _, model, files = place
     return lambda *more: arguments(model, files, tmp_path / "runs", *more)
+
+
+@pytest.fixture(scope="session")
+def calm(tmp_path_factory):
+    """A folder with a tiny model without dropout, and its training and validation file."""
+    from tests.runs import save_model, save_task
+
+    folder = tmp_path_factory.mktemp("calm")
+    path = save_model(folder / "model") / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps(config | {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}))
+    return folder, path.parent, save_task(folder)
+
+
+@pytest.fixture(scope="session")
+def train(calm):
+    """Runs `peftsearch train` on it; returns the exit code."""
+    _, model, files = calm
+
+    from tests.runs import call
+
+    def run(output, *more, method="lora"):
+        budget = () if method in ("full", "top-2", "head") else ("--budget", "20%")
+        source = ("--model", model, "--train", files[0], "--validation", files[1], "--test", files[1])
+        return call("train", "--method", method, *budget, *source, "--device", "cpu", "--output", output, *more)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def trained(calm, train):
+    """The folder of two seeds of LoRA, six steps each."""
+    output = calm[0] / "trained"
+    assert train(output, "--steps", "6", "--eval-every", "3", "--seeds", "2") == 0
+    return output
+
+
+@pytest.fixture(scope="session")
+def gallery(tmp_path_factory):
+    """A folder with `model`, and `train`, `validation` and `test` of 8, 6 and 4 images a class."""
+    from tests.image_files import save_images, save_vit
+
+    folder = tmp_path_factory.mktemp("images")
+    save_vit(folder / "model")
+    for seed, (name, n) in enumerate({"train": 8, "validation": 6, "test": 4}.items()):
+        save_images(folder / name, n, seed)
+    return folder

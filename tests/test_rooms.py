@@ -100,3 +100,16 @@ def test_every_entry_of_the_package_is_a_room():
 def test_no_circle_of_modules():
     graph = {module: set(imports(module)) for module in MODULES}
     list(TopologicalSorter(graph).static_order())  # raises CycleError, which names the circle
+
+
+def test_a_test_is_found_by_the_name_of_its_module():
+    """tests/ROOM/test_MODULE.py or test_MODULE_MORE.py; `contract` runs over a room, `whole` holds whole runs."""
+    here = Path(__file__).parent
+    lost = []
+    for path in here.rglob("test_*.py"):
+        folder = path.relative_to(here).parent
+        known = {"contract", "rooms"} | {p.stem for p in (ROOT / folder).glob("*.py")} | {folder.name}
+        name = path.stem.removeprefix("test_")
+        if folder.parts[:1] != ("whole",) and not any(name == k or name.startswith(f"{k}_") for k in known if k):
+            lost.append(str(path.relative_to(here)))
+    assert lost == []

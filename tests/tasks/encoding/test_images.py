@@ -15,7 +15,7 @@ from peftsearch.tasks.encoding.batches import batches, eval_batches
 from peftsearch.tasks.encoding.encode import encode
 from peftsearch.tasks.encoding.images import decode, encode_image_split
 from peftsearch.tasks.task import ImageSplit
-from tests.images import save_vit
+from tests.image_files import save_vit
 from tests.tasks import resolve_task
 
 

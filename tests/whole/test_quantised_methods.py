@@ -15,10 +15,10 @@ from peftsearch.engine.measure import SavedActivations
 from peftsearch.injection.inject import inject, param_groups, remove
 from peftsearch.injection.merging import merged
 from peftsearch.methods import METHODS
+from tests.engine.test_measure import FOUR, measure, meter_of
 from tests.methods import available, disturb, place, settle
 from tests.quantised import CONFIGS, evaluate, load, save, step
 from tests.runs import arguments, call, refused
-from tests.test_measure import FOUR, measure, meter_of
 
 PAIRS = [(family, how) for family in CONFIGS for how in ("nf4", "int8")]
 

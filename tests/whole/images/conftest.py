@@ -2,18 +2,7 @@
 
 import pytest
 
-from tests.images import save_images, save_vit
 from tests.runs import call
-
-
-@pytest.fixture(scope="session")
-def gallery(tmp_path_factory):
-    """A folder with `model`, and `train`, `validation` and `test` of 8, 6 and 4 images a class."""
-    folder = tmp_path_factory.mktemp("images")
-    save_vit(folder / "model")
-    for seed, (name, n) in enumerate({"train": 8, "validation": 6, "test": 4}.items()):
-        save_images(folder / name, n, seed)
-    return folder
 
 
 @pytest.fixture(scope="session")

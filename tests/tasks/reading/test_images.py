@@ -8,7 +8,7 @@ from datasets import ClassLabel, Features, Image, Value
 
 from peftsearch.errors import TaskError
 from peftsearch.tasks.reading.images import choose_image_columns, read_images
-from tests.images import save_images
+from tests.image_files import save_images
 from tests.tasks import resolve_task
 
 

@@ -20,8 +20,8 @@ from peftsearch.injection.inject import inject
 from peftsearch.options import ModelOptions
 from tests import quantised
 from tests.anatomies import bert_like
+from tests.engine.test_measure import meter_of
 from tests.methods import available, make, place
-from tests.test_measure import meter_of
 from tests.tiny import TEXT_FAMILIES
 
 MINILM = bert_like()

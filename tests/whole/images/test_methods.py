@@ -13,7 +13,7 @@ from peftsearch.engine.priming import needs_priming, prime
 from peftsearch.errors import MethodError
 from peftsearch.injection.inject import inject
 from peftsearch.methods import METHODS
-from tests.images import vit
+from tests.image_files import vit
 
 USABLE = usable_methods(detect(vit()))
 

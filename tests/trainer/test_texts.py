@@ -17,7 +17,7 @@ from peftsearch.tasks.encoding.encode import encode
 from tests.generators import generate_arguments, save_generator
 from tests.runs import call, refused
 from tests.tasks import resolve_task
-from tests.trainer.test_predict import read
+from tests.trainer.test_prediction import read
 
 CPU = {"batch_size": 16, "device": torch.device("cpu"), "autocast": None}
 

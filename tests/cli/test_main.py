@@ -1,0 +1,79 @@
+"""The command line as a whole: what it imports, what it says of slips, and its exit codes."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from peftsearch.cli.main import COMMANDS, main
+from tests.runs import refused
+
+LIGHT = (
+    [["list", what] for what in ("spaces", "strategies", "methods", "tasks", "objectives")]
+    + [["advise", "--examples", "50"], ["show", "nope"], ["report", "nope"], ["pareto", "nope"], ["worker", "nope"]]
+    + [["run"], ["run", "--resume"], ["run", "--budget", "none"], ["run", "--budget", "1%", "--engine", "nope"]]
+    + [["run", "--budget", "1%", option, "nope"] for option in ("--strategy", "--space", "--objective", "--quantize")]
+    + [["train", "nope", "--output", "o"], ["train", "--method", "lroa", "--output", "o"], ["evaluate", "nope"]]
+    + [
+        ["predict", "nope", "--input", "a.csv", "--output", "b.csv"],
+        ["export", "nope", "--format", "peft", "--output", "o"],
+    ]
+    + [["estimate"], ["estimate", "nope"], ["estimate", "--budget", "1%", "--dtype", "nope"], ["run", "--bugdet", "1%"]]
+)
+"""Commands that need no model: catalogues, and every fault that the options alone show."""
+
+
+def test_light_work_imports_neither_torch_nor_transformers(tmp_path):
+    code = (
+        "import json, sys; from peftsearch.cli.main import main\n"
+        "for words in json.loads(sys.argv[1]):\n"
+        "    status = main(words)\n"
+        "    heavy = [m for m in ('torch', 'transformers') if m in sys.modules]\n"
+        "    if heavy or status != (0 if words[0] in ('list', 'advise') else 2): sys.exit(f'{words}: {status} {heavy}')"
+    )
+    argv = [sys.executable, "-c", code, json.dumps(LIGHT)]
+    done = subprocess.run(argv, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_but_the_name_shows_the_help(capsys):
+    assert main([]) == 0
+    out = capsys.readouterr().out
+    assert all(f" {name} " in out for name in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(capsys, command):
+    assert main([command, "--help"]) == 0
+    assert f"Usage: peftsearch {command}" in capsys.readouterr().out
+
+
+def test_every_option_of_a_run_has_a_help_text(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(["run", "--help"]) == 0
+    lines = [line.strip("│ ") for line in capsys.readouterr().out.splitlines() if line.startswith("│ --")]
+    assert len(lines) > 40
+    assert [line for line in lines if len(line.split("  ", 1)) < 2] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["rnu"], 'Did you mean "run"?'),
+        (["run", "--bugdet", "1%"], "Did you mean --budget?"),
+        (["run", "--budget", "-1%"], "must be above zero"),
+        (["list", "spases"], 'Choose from: "spaces"'),
+        (["train"], "--output"),
+    ],
+)
+def test_slips_are_one_line(capsys, words, said):
+    assert said in refused(capsys, *words)
+
+
+def test_debug_shows_the_traceback():
+    from peftsearch.errors import BudgetError
+
+    with pytest.raises(BudgetError):
+        main(["run", "--budget", "none", "--debug"])
