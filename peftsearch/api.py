@@ -45,5 +45,5 @@ def inject(
     found = read_found(architecture, design)
     require_same_backbone(found, backbone)
     done = inject_architecture(model, found.architecture, backbone, seed)
-    done.injected.task = {k: found.task[k] for k in ("name", "kind", "labels", "metric") if k in found.task}
+    done.injected.task = found.task.head()
     return done

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
+_PACKAGE = Path(__file__).parent
 MALFORMED = (KeyError, TypeError, AttributeError, ValueError, OverflowError)
 """What reading a mapping of unknown form raises where a field is missing, of another type, or no number."""
 
@@ -86,3 +88,26 @@ class AllTrialsFailed(Exception):
 
 class Diverged(Exception):
     """The loss is no longer a number; the trial is recorded as failed with this reason."""
+
+
+class InternalError(Exception):
+    """A defect of this project ended the work; the study can be resumed once it is fixed."""
+
+
+def is_defect(error: BaseException) -> bool:
+    """Whether an error shows a defect of this project: one of a kind that only wrong code raises, in its own files."""
+    if not isinstance(error, (AssertionError, NameError, AttributeError, TypeError)):
+        return False
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    return traceback is not None and Path(traceback.tb_frame.f_code.co_filename).is_relative_to(_PACKAGE)
+
+
+def internal_error(error: BaseException) -> InternalError:
+    """Say that an error is a defect of this project, and where to report it."""
+    return InternalError(
+        f"this is a defect of peftsearch and no fault of yours: {type(error).__name__}: {one_line(error)}; please "
+        "report it with the output of the same command and --debug; what was done is kept, and the same command "
+        "resumes it"
+    )

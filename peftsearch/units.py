@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import inf
+from statistics import mean, stdev
+from typing import Any
+
 _DECIMAL = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 
@@ -38,3 +44,45 @@ def short_count(n: int) -> str:
         if n >= size:
             return f"{n / size:.1f}{unit}"
     return str(n)
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Scores of one design over seeds."""
+
+    values: tuple[float, ...] = ()
+
+    @property
+    def mean(self) -> float:
+        """Mean over seeds; minus infinity without values."""
+        return mean(self.values) if self.values else -inf
+
+    @property
+    def std(self) -> float | None:
+        """Standard deviation over seeds (n - 1); None below two."""
+        return stdev(self.values) if len(self.values) > 1 else None
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any] | None) -> Scores:
+        """Read what `to_dict` gave."""
+        return cls(tuple(data["values"]) if data else ())
+
+    def to_dict(self) -> dict[str, Any] | None:
+        """Mean, standard deviation, n and the values, as files keep them; None without values."""
+        if not self.values:
+            return None
+        return {"mean": self.mean, "std": self.std, "n": len(self.values), "values": list(self.values)}
+
+    @property
+    def short(self) -> str:
+        """`0.9123 ± 0.0045`; empty without values."""
+        return mean_and_spread(self.mean, self.std) if self.values else ""
+
+    def __str__(self) -> str:
+        """`0.9123 ± 0.0045 (n=3)`; empty without values."""
+        return f"{self.short} (n={len(self.values)})" if self.values else ""
+
+
+def mean_and_spread(mean: float, spread: float | None) -> str:
+    """`0.9123 ± 0.0045`; without a spread the mean alone."""
+    return f"{mean:.4f}" + ("" if spread is None else f" ± {spread:.4f}")

@@ -8,6 +8,13 @@ from peftsearch.backbone.anatomy import Backbone
 from peftsearch.design.design import Design
 from tests.methods import place
 
+CONCLUDED = {
+    "verdict": {"kind": "tie", "statement": "No winner.", "settle": "", "p_value": None, "tied": []},
+    "budget": {"text": "1%", "n_params": 10_000, "used": 9_000},
+    "training": {"learning_rate": 0.01, "steps": 10},
+}
+"""What a run concluded, which reading back leaves alone."""
+
 
 def best_of(backbone: Backbone, **sizes: int) -> dict[str, Any]:
     """The part of `best.yaml` that is read back, for each method at its size on every block."""
@@ -15,6 +22,7 @@ def best_of(backbone: Backbone, **sizes: int) -> dict[str, Any]:
     return {
         "format": "peftsearch-best/1",
         "name": "trial 3",
+        **CONCLUDED,
         "model": {
             "name": backbone.name,
             "revision": backbone.revision,

@@ -10,7 +10,7 @@ from optuna.trial import TrialState, create_trial
 SETTINGS = {
     "format": "peftsearch-study/1",
     "model": "tiny/bert",
-    "revision": None,
+    "revision": "",
     "anatomy": "0123456789abcdef",
     "task": "sentiment",
     "task_source": "embedded",

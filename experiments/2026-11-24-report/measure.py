@@ -14,8 +14,8 @@ from pathlib import Path
 from statistics import median
 
 from peftsearch.report.importance import importances
-from peftsearch.report.record import read_record
 from peftsearch.report.write_up import write_up
+from peftsearch.study.record import read_record
 from tests.studies import write_study
 
 N_REPEATS = 5

@@ -40,7 +40,8 @@ from peftsearch.design.architecture import Architecture
 from peftsearch.samplers import SamplerContext, make_sampler
 from peftsearch.samplers.pruners import make_pruner
 from peftsearch.samplers.strategy import SearchFidelity, load_strategy
-from peftsearch.study.trials import PLACE, REPLICATE, derived_seed
+from peftsearch.study.private_optuna import stored_trial
+from peftsearch.study.trials import TrialFacts, derived_seed, replicate_of, write_facts
 
 BUDGETS = (16, 64)
 COLUMNS = ["task", "strategy", "trials", "repetition", "steps", "point", "score"]
@@ -126,10 +127,10 @@ def search(
         if spent + FULL > FULL * n_trials or exhausted(study.get_trials(deepcopy=False)):
             break
         trial = study.ask(context.distributions)
-        trial.set_user_attr(PLACE, place)
+        write_facts(trial, TrialFacts(place=place))
         key = SPACE.design(trial.params).key
         point = space.point_of[key]
-        replicate = int(study._storage.get_trial_system_attrs(trial._trial_id).get(REPLICATE, 0))
+        replicate = replicate_of(stored_trial(study, trial))
         training = (space.architecture_of[key], replicate)
         if training not in trained:
             if strategy.pruner != "none" and not np.isnan(world.low[point]):

@@ -28,8 +28,7 @@ from peftsearch.design.fitting import fit
 from peftsearch.design.space import load_space
 from peftsearch.samplers import SAMPLERS, SamplerContext, make_sampler
 from peftsearch.samplers.nsga2 import NSGA2Sampler
-from peftsearch.samplers.stages import SLOT
-from peftsearch.study.trials import REPLICATE, STAGE
+from peftsearch.study.trials import Slot, slot_attributes
 
 LIMIT_S = 60
 """Processor seconds of a cell, its history apart."""
@@ -59,8 +58,8 @@ def points(sampler: BaseSampler, context: SamplerContext, study: optuna.Study, n
     """Parameters and system attributes of a history."""
     if hasattr(sampler, "decisions"):
         progress = sampler._replay(study.get_trials(deepcopy=False))
-        note = [{"stage": progress.stage, "choice": s.choice, "repeat": s.repeat} for s in progress.slots]
-        marks = [{SLOT: slot, REPLICATE: slot["repeat"], STAGE: progress.stage} for slot in note]
+        slots = [Slot(stage=progress.stage, choice=s.choice, repeat=s.repeat) for s in progress.slots]
+        marks = [slot_attributes(slot) for slot in slots]
         return [(s.params, mark) for s, mark in zip(progress.slots, marks, strict=True)][:n]
     rng, found = random.Random(0), []
     while len(found) < n:

@@ -27,7 +27,7 @@ from peftsearch.files import read_yaml
 from peftsearch.methods import get_method
 from peftsearch.methods.abilities import count_placed
 from peftsearch.options import HYPHEN, ModelOptions, OptionGroup, group
-from peftsearch.study.best import read_best
+from peftsearch.study.best import Best, StoredModel, read_best
 from peftsearch.units import show_bytes
 
 if TYPE_CHECKING:
@@ -93,14 +93,14 @@ def estimate(
     """
     options = replace(options or EstimateOptions(), what=what)
     _check(options)
-    best = None if what is None else _read_best(what, options.design)
+    best = None if what is None else read_best(what, options.design)[1]
     if options.quantize is None and best is not None:
-        options = replace(options, quantize=best["model"].get("quantize"))
+        options = replace(options, quantize=best.model.quantize)
     elif options.quantize == PLAIN:
         options = replace(options, quantize=None)
     from peftsearch.backbone.outline import read_outline
 
-    found_on = None if best is None else str(best["model"]["name"])
+    found_on = None if best is None else best.model.name
     outline = read_outline(replace(options.model, name=options.model.name or found_on))
     step = _step(options, outline)
     architecture, name = _architecture(options, best, outline.backbone)
@@ -151,22 +151,12 @@ def _step(options: EstimateOptions, outline: Outline) -> Step:
     )
 
 
-def _read_best(path: Path, design: str | None) -> Mapping[str, Any]:
-    where, best = read_best(path, design)
-    model = best.get("model")
-    if not isinstance(model, Mapping) or not {"name", "model_type", "n_params", "stacks"} <= set(model):
-        raise ConfigError(f"{where}: is damaged: its model lacks name, model_type, n_params or stacks")
-    return best
-
-
-def _architecture(
-    options: EstimateOptions, best: Mapping[str, Any] | None, backbone: Backbone
-) -> tuple[Architecture | None, str]:
+def _architecture(options: EstimateOptions, best: Best | None, backbone: Backbone) -> tuple[Architecture | None, str]:
     """The architecture to estimate and what to call it; None where full fine-tuning alone is asked for."""
     if best is not None and options.what is not None:
-        architecture = Architecture.from_dict(best.get("architecture", {}))
-        _require_same_model(options.what, best["model"], architecture, backbone)
-        return architecture, str(best.get("name", options.what))
+        architecture = Architecture.from_dict(best.architecture)
+        _require_same_model(options.what, best.model, architecture, backbone)
+        return architecture, best.name
     if options.budget is None:
         return None, ""
     budget = parse_budget(options.budget, backbone.n_params)
@@ -186,7 +176,7 @@ def _design(text: str) -> tuple[Design, str]:
     return uniform(*methods), f"{'+'.join(methods)} on all blocks"
 
 
-def _require_same_model(path: Path, model: Mapping[str, Any], architecture: Architecture, backbone: Backbone) -> None:
+def _require_same_model(path: Path, model: StoredModel, architecture: Architecture, backbone: Backbone) -> None:
     """Name the first thing in which the model of a best.yaml differs from this one."""
     here = {
         "model_type": backbone.model_type,
@@ -194,9 +184,10 @@ def _require_same_model(path: Path, model: Mapping[str, Any], architecture: Arch
         "n_params": backbone.n_params,
     }
     for key, value in here.items():
-        if model[key] != value:
+        there = getattr(model, key)
+        if there != value:
             raise ConfigError(
-                f"{path}: was found on another model: {key} is {model[key]} there and {value} in {backbone.name}; give "
+                f"{path}: was found on another model: {key} is {there} there and {value} in {backbone.name}; give "
                 "the model that it was found on, or a --budget to size a design for this one"
             )
     blocks = {(block.stack, block.index): block for block in backbone.blocks}

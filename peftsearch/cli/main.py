@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError, Parameter
 
 from peftsearch import __version__
-from peftsearch.errors import AllTrialsFailed, PeftSearchError
+from peftsearch.errors import AllTrialsFailed, InternalError, PeftSearchError, internal_error, is_defect
 
 COMMANDS = {
     "run": ("run:run", "Search, confirm, and write runs/NAME/best.yaml."),
@@ -73,12 +73,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"peftsearch: {_one_line(error)}", file=sys.stderr)
         return 1 if isinstance(error, AllTrialsFailed) else 2
-    except KeyboardInterrupt:
-        print("peftsearch: interrupted; the same command again goes on from here", file=sys.stderr)
-        return 130
     except BrokenPipeError:
         sys.stderr.close()
         return 1
+    except Exception as error:
+        if debug or not (isinstance(error, InternalError) or is_defect(error)):
+            raise
+        told = error if isinstance(error, InternalError) else internal_error(error)
+        print(f"peftsearch: {_one_line(told)}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("peftsearch: interrupted; the same command again goes on from here", file=sys.stderr)
+        return 130
 
 
 def _one_line(error: Exception) -> str:

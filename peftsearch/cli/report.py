@@ -6,8 +6,8 @@ from pathlib import Path
 
 from peftsearch.errors import ReportError
 from peftsearch.report.page import plotly_js
-from peftsearch.report.record import read_record
 from peftsearch.report.write_up import write_up
+from peftsearch.study.record import read_record
 
 
 def report(run: Path, /, *, output: Path | None = None, storage: str = "") -> int:

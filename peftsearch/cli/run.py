@@ -31,16 +31,17 @@ def run(
     from peftsearch.cli.tables import comparison_table, design_lines
     from peftsearch.cli.terminal import reporter_of, terminal
     from peftsearch.searcher.run import run_study
+    from peftsearch.study.best import BEST, best_content
 
     setup, result = run_study(options, reporter_of(json), resume=resume)
     if json:
-        print(json_text.dumps(result.best, ensure_ascii=False))
+        print(json_text.dumps(best_content(result.best), ensure_ascii=False))
         return 0
     console = terminal()
     console.print(comparison_table(result.rows, result.verdict.pick.name, setup.suite.metric, console))
     for line in design_lines(result.rows):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
-    print_best(console, result.best, setup.path / "best.yaml", stages=False)  # told while it ran
+    print_best(console, result.best, setup.path / BEST, stages=False)  # told while it ran
     return 0
 
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from statistics import mean
 
 from rich.console import Console
 from rich.table import Table
 
-from peftsearch.searcher.comparison import Row
+from peftsearch.study.confirmed import Confirmed
 from peftsearch.units import short_count
 
 
-def comparison_table(rows: Sequence[Row], pick: str, metric: str, console: Console) -> Table:
+def comparison_table(rows: Sequence[Confirmed], pick: str, metric: str, console: Console) -> Table:
     """The rows for a terminal: the pick, which is marked, against every baseline; references below a line.
 
     A terminal that is too narrow gets counts in thousands and millions, and below that fewer columns.
@@ -35,14 +34,14 @@ _LAYOUTS: tuple[tuple[bool, tuple[str, ...]], ...] = (
 """From wide to narrow: whether cells are short, and the columns that are left out."""
 
 
-def _table(rows: Sequence[Row], pick: str, metric: str, short: bool, left_out: Sequence[str]) -> Table:
+def _table(rows: Sequence[Confirmed], pick: str, metric: str, short: bool, left_out: Sequence[str]) -> Table:
     has_test = any(r.test.values for r in rows)
     tasks = list(dict.fromkeys(task for row in rows for task in row.tasks))
     n_seeds = sorted({len(r.validation.values) for r in rows if r.validation.values})
     over = f"{n_seeds[0]} to {n_seeds[-1]} " if len(n_seeds) > 1 else f"{n_seeds[0]} " if n_seeds else ""
     table = Table(title=f"validation {metric}, mean ± standard deviation over {over}seeds", title_justify="left")
     count = short_count if short else "{:,}".format
-    columns: dict[str, Callable[[Row], str]] = {
+    columns: dict[str, Callable[[Confirmed], str]] = {
         "parameters": lambda row: "" if row.n_params is None else count(row.n_params),
         "of budget": lambda row: "" if row.share is None else f"{100 * row.share:.1f}%",
         "changed": lambda row: "" if row.n_changed is None else count(row.n_changed),
@@ -60,16 +59,15 @@ def _table(rows: Sequence[Row], pick: str, metric: str, short: bool, left_out: S
         if row.reference and above is not None and not above.reference:
             table.add_section()
         picked = row.name == pick
-        kind = " (baseline)" if row.baseline else " (reference)" if row.reference else ""
-        name = f"{'→' if picked else ' '} {row.name}{kind}"
+        name = f"{'→' if picked else ' '} {row.title}"
         table.add_row(name, *(cell(row) for cell in columns.values()), style="bold" if picked else None)
     return table
 
 
-def _task_mean(task: str, row: Row) -> str:
-    return f"{mean(row.tasks[task].values):.4f}" if task in row.tasks else ""
+def _task_mean(task: str, row: Confirmed) -> str:
+    return f"{row.tasks[task].mean:.4f}" if task in row.tasks else ""
 
 
-def design_lines(rows: Sequence[Row]) -> list[str]:
+def design_lines(rows: Sequence[Confirmed]) -> list[str]:
     """What the found designs and the references are, and why a baseline has no score."""
     return [f"  {r.name}: {r.detail}" for r in rows if r.detail and (not r.baseline or r.search_score is None)]

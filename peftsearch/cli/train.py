@@ -17,6 +17,7 @@ from peftsearch.errors import PeftSearchError
 from peftsearch.trainer.folder import check_output, claimed, is_finished, read_metrics
 from peftsearch.trainer.options import TrainOptions, check_train_options
 from peftsearch.trainer.source import read_run
+from peftsearch.units import Scores
 
 if TYPE_CHECKING:
     from peftsearch.trainer.plan import Plan
@@ -52,7 +53,6 @@ def _train(options: TrainOptions, is_first: bool) -> int:
         check_output(options.output, options.overwrite, options.resume)
     if options.best is not None:
         read_run(options.best, options.design)  # a run that is not there is refused before anything heavy is imported
-    from peftsearch.trainer.card import scores_text
     from peftsearch.trainer.plan import prepare
     from peftsearch.trainer.results import train_all
 
@@ -67,7 +67,7 @@ def _train(options: TrainOptions, is_first: bool) -> int:
     diverged = [seed for seed in metrics["seeds"] if seed["state"] == "diverged"]
     for split in ("validation", "test"):
         if metrics[split] is not None:
-            say(f"{metrics['metric']} on {split}: {scores_text(metrics[split])}")
+            say(f"{metrics['metric']} on {split}: {Scores.from_dict(metrics[split])}")
     if metrics.get("texts") is not None:
         for line in text_lines(metrics["texts"]):
             say(line)
@@ -86,11 +86,10 @@ def _train(options: TrainOptions, is_first: bool) -> int:
 def text_lines(texts: Mapping[str, Any]) -> Iterator[str]:
     """The metrics of generated texts; what is not installed is named."""
     from peftsearch.tasks.text_metrics import PACKAGES
-    from peftsearch.trainer.card import scores_text
 
     for name in ("perplexity", *PACKAGES):
         if texts.get(name) is not None:
-            yield f"{name} on {texts['split']}, {texts['n_prompts']} prompts: {scores_text(texts[name])}"
+            yield f"{name} on {texts['split']}, {texts['n_prompts']} prompts: {Scores.from_dict(texts[name])}"
     left = [name for name in PACKAGES if name not in texts and texts.get("perplexity") is not None]
     if left:
         yield f"left out: {', '.join(left)}; pip install 'peftsearch[generation]'"

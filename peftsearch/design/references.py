@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING
 from peftsearch.errors import ConfigError, one_line, unknown_name
 
 if TYPE_CHECKING:
-    import optuna
-
     from peftsearch.backbone.anatomy import Backbone
     from peftsearch.backbone.load import LoadedBackbone
 
@@ -22,8 +20,6 @@ FULL = "full"
 """Name of full fine-tuning."""
 FULL_LEARNING_RATE = 5e-5
 """Rate of weights that are trained in place, the largest of those that BERT's authors try (1810.04805, app. A.3)."""
-REFERENCES = "references"
-"""User attribute of the confirmation's study: the names of its references."""
 _TOP = re.compile(r"top-([1-9][0-9]{0,3})")
 
 
@@ -130,18 +126,3 @@ def notes_on(references: Sequence[Reference], limited: bool) -> tuple[str, ...]:
     each = ", ".join(f"{r.name} {r.n_params:,}" for r in references)
     holds = "neither the budget nor the limits hold" if limited else "the budget does not hold"
     return (f"references train the model's own weights ({each}): {holds} for them, and a copy is kept meanwhile",)
-
-
-def references_of(confirm: optuna.Study, loaded: LoadedBackbone, asked: Sequence[str] = ()) -> tuple[Reference, ...]:
-    """The references of a study: those that any of its processes was asked for.
-
-    Args:
-        confirm: The study of the confirmation, which keeps their names.
-        loaded: The model.
-        asked: Names that this process was asked for; they are kept from now on.
-    """
-    known = list(confirm.user_attrs.get(REFERENCES, ()))
-    names = list(dict.fromkeys([*known, *asked]))
-    if names != known:
-        confirm.set_user_attr(REFERENCES, names)
-    return tuple(make_reference(name, loaded) for name in names)

@@ -118,14 +118,14 @@ def read_source(what: Path, options: ExportOptions) -> ExportSource:
         return ExportSource(architecture=checkpoint.architecture, options=options, checkpoint=checkpoint)
     require_source(what)
     found = read_found(what, options.design)
-    tasks = [dict(task) for task in found.task.get("tasks") or [found.task]]
+    tasks = [task.head() for task in found.task.each]
     index = _task_index(found, tasks, options.task)
     return ExportSource(
         architecture=found.architecture,
         options=options,
         found=found,
         state=_confirmed(found, what if what.is_dir() else what.parent, options.seed, len(tasks), index),
-        task={key: tasks[index][key] for key in ("name", "kind", "labels", "metric") if key in tasks[index]},
+        task=tasks[index],
     )
 
 

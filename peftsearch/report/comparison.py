@@ -3,72 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from statistics import mean, stdev
 from typing import Any
 
 from peftsearch.report.page import Cell, Chart, Item, Section, Table, Text, label
-from peftsearch.report.record import Record, TrialRecord
+from peftsearch.study.confirmed import Confirmed
+from peftsearch.study.record import Record
+from peftsearch.study.trials import Kind
+from peftsearch.units import Scores
 
 _N_FOUND = 5
 """Best designs of the search that are shown beside the baselines."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Confirmed:
-    """A design with its trainings at full fidelity."""
-
-    name: str
-    baseline: bool
-    trials: tuple[TrialRecord, ...]
-    validation: tuple[float, ...]
-    test: tuple[float, ...]
-    """Empty where the test split was not read."""
-    short: float | None
-    """Score of the short training in the search."""
-    reference: bool = False
-    """Whether the model's own weights are trained, outside the budget."""
-
-    @property
-    def title(self) -> str:
-        """The name, marked where it is a baseline or a reference."""
-        return self.name + (" (baseline)" if self.baseline else " (reference)" if self.reference else "")
-
-
-def spread(values: Sequence[float]) -> float | None:
-    """Standard deviation over seeds (n - 1); None below two."""
-    return stdev(values) if len(values) > 1 else None
-
-
-def confirmed(record: Record) -> list[Confirmed]:
-    """The confirmed designs with a score, best mean first; references behind them."""
-    baselines = {t.name for t in record.search if t.kind == "baseline"}
-    short = {t.name: t.score for t in record.search if t.score is not None}
-    names = dict.fromkeys(t.name for t in record.confirm if t.score is not None)
-    found = []
-    for name in names:
-        own = tuple(t for t in record.confirm if t.name == name and t.score is not None)
-        keys = [f"{name}/{t.facts.get('seed')}" for t in own]
-        found.append(
-            Confirmed(
-                name=name,
-                baseline=name in baselines,
-                trials=own,
-                validation=tuple(t.score for t in own if t.score is not None),
-                test=tuple(record.test_scores[k] for k in keys if k in record.test_scores),
-                short=short.get(name),
-                reference=own[0].kind == "reference",
-            )
-        )
-    return sorted(found, key=lambda c: (c.reference, -mean(c.validation)))
-
-
 def comparison(record: Record) -> Section:
     """Winner against baselines."""
-    designs = confirmed(record)
+    designs = record.confirmed()
     items: list[Item] = []
     if designs:
-        n_seeds = sorted({len(c.validation) for c in designs})
+        n_seeds = sorted({len(c.validation.values) for c in designs})
         n = f"{n_seeds[0]}" if len(n_seeds) == 1 else f"{n_seeds[0]} to {n_seeds[-1]}"
         read, apart = "the pick and the best baseline", ""
         if any(c.reference for c in designs):
@@ -98,7 +50,7 @@ def _means(designs: Sequence[Confirmed], metric: str) -> dict[str, Any]:
          [c for c in designs if not (c.baseline or c.reference)], False),
         ("validation, baseline", "--orange", "square", [c for c in designs if c.baseline], False),
         ("validation, reference", "--grey", "triangle-up", [c for c in designs if c.reference], False),
-        ("test", "--green", "diamond", [c for c in designs if c.test], True),
+        ("test", "--green", "diamond", [c for c in designs if c.test.values], True),
     ]  # fmt: skip
     data: list[dict[str, Any]] = []
     for name, colour, symbol, own, test in groups:
@@ -106,18 +58,18 @@ def _means(designs: Sequence[Confirmed], metric: str) -> dict[str, Any]:
         values = [c.test if test else c.validation for c in own]
         if not own:
             continue
-        text = [f"{label(c.title)}<br>{mean(v):.4f}{_spread_text(v)}" for c, v in zip(own, values, strict=True)]
+        text = [f"{label(c.title)}<br>{v.mean:.4f}{_spread_text(v)}" for c, v in zip(own, values, strict=True)]
         data += [
             {
                 "type": "scatter", "mode": "markers", "name": f"each seed, {name}", "showlegend": False,
-                "x": [v for vs in values for v in vs],
-                "y": [rows[c.name] + shift for c, vs in zip(own, values, strict=True) for _ in vs],
+                "x": [v for scores in values for v in scores.values],
+                "y": [rows[c.name] + shift for c, v in zip(own, values, strict=True) for _ in v.values],
                 "marker": {"color": colour, "size": 5, "opacity": 0.55, "symbol": symbol}, "hoverinfo": "x",
             },
             {
                 "type": "scatter", "mode": "markers", "name": name,
-                "x": [mean(v) for v in values], "y": [rows[c.name] + shift for c in own],
-                "error_x": {"type": "data", "array": [spread(v) or 0.0 for v in values], "thickness": 1.5, "width": 6},
+                "x": [v.mean for v in values], "y": [rows[c.name] + shift for c in own],
+                "error_x": {"type": "data", "array": [v.std or 0.0 for v in values], "thickness": 1.5, "width": 6},
                 "marker": {"color": colour, "size": 11, "symbol": symbol}, "hovertext": text, "hoverinfo": "text",
             },
         ]  # fmt: skip
@@ -129,23 +81,20 @@ def _means(designs: Sequence[Confirmed], metric: str) -> dict[str, Any]:
     return {"data": data, "layout": layout}
 
 
-def _spread_text(values: Sequence[float]) -> str:
-    own = spread(values)
-    return f", n = {len(values)}" if own is None else f" ± {own:.4f} (standard deviation, n = {len(values)})"
+def _spread_text(scores: Scores) -> str:
+    n = len(scores.values)
+    return f", n = {n}" if scores.std is None else f" ± {scores.std:.4f} (standard deviation, n = {n})"
 
 
 def _table(designs: Sequence[Confirmed], record: Record) -> Table:
-    has_test = any(c.test for c in designs)
+    has_test = any(c.test.values for c in designs)
     columns = ["design", "parameters", "of budget", "changed", "short run", f"validation {record.metric}", "std", "n"]
     rows: list[list[Cell]] = []
     for c in designs:
-        facts = c.trials[0].facts
-        share = facts.get("share")
-        row: list[Cell] = [c.title, facts.get("n_params"), None if share is None else f"{share:.1%}"]
-        row += [c.trials[0].measures.get("changed_params")]
-        row += [c.short, mean(c.validation), spread(c.validation), len(c.validation)]
+        row: list[Cell] = [c.title, c.n_params, None if c.share is None else f"{c.share:.1%}", c.n_changed]
+        row += [c.search_score, c.mean, c.validation.std, len(c.validation.values)]
         if has_test:
-            row += [mean(c.test), spread(c.test)] if c.test else [None, None]
+            row += [c.test.mean, c.test.std] if c.test.values else [None, None]
         rows.append(row)
     if has_test:
         columns += ["test", "std of test"]
@@ -156,18 +105,18 @@ def _table(designs: Sequence[Confirmed], record: Record) -> Table:
 def _short_runs(record: Record) -> list[Item]:
     """Baselines and the best of the search at the search's fidelity."""
     scored = sorted(record.scored, key=lambda t: (-(t.score or 0.0), t.number))
-    found = [t for t in scored if t.kind != "baseline"][:_N_FOUND]
-    baselines = [t for t in scored if t.kind == "baseline"]
+    found = [t for t in scored if t.kind != Kind.BASELINE][:_N_FOUND]
+    baselines = [t for t in scored if t.kind == Kind.BASELINE]
     shown = sorted([*found, *baselines], key=lambda t: (-(t.score or 0.0), t.number))
     if not shown:
         return []
-    names = [f"{t.name} (baseline)" if t.kind == "baseline" else t.name for t in shown]
+    names = [f"{t.name} (baseline)" if t.kind == Kind.BASELINE else t.name for t in shown]
     data = []
     for name, colour, symbol, kind in (
         ("found by the search", "--blue", "circle", "search"),
         ("baseline", "--orange", "square", "baseline"),
     ):
-        own = [(i, t) for i, t in enumerate(shown) if (t.kind == "baseline") == (kind == "baseline")]
+        own = [(i, t) for i, t in enumerate(shown) if (t.kind == Kind.BASELINE) == (kind == "baseline")]
         if own:
             data.append(
                 {
@@ -178,7 +127,7 @@ def _short_runs(record: Record) -> list[Item]:
                 }
             )  # fmt: skip
     ticks = {"tickvals": list(range(len(shown))), "ticktext": [label(n) for n in names]}
-    steps = {t.facts.get("steps") for t in shown}
+    steps = {t.facts.steps for t in shown}
     fidelity = f"{next(iter(steps))} steps" if len(steps) == 1 else "few steps"
     return [
         Chart(

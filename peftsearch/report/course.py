@@ -7,7 +7,8 @@ from itertools import accumulate
 from typing import Any
 
 from peftsearch.report.page import Chart, Grid, Item, Section, Text, label
-from peftsearch.report.record import Record, TrialRecord
+from peftsearch.study.record import Record
+from peftsearch.study.trials import Kind, State, TrialRecord
 
 
 def stages(record: Record) -> Section | None:
@@ -79,10 +80,10 @@ def course(record: Record) -> Section:
     if not record.scored:
         return Section(title="The course of the search", items=[Text(text="No trial has a score yet.", kind="note")])
     numbers = {t.number: float(t.number) for t in record.search}
-    seconds = dict(zip(numbers, accumulate(float(t.facts.get("train_s") or 0.0) for t in record.search), strict=True))
+    seconds = dict(zip(numbers, accumulate(float(t.facts.train_s or 0.0) for t in record.search), strict=True))
     unscored = len([t for t in record.search if t.score is None])
     apart = f" {unscored} trials without a score are not shown." if unscored else ""
-    untimed = sum(t.state in {"failed", "pruned"} and "train_s" not in t.facts for t in record.search)
+    untimed = sum(t.state in {State.FAILED, State.PRUNED} and t.facts.train_s is None for t in record.search)
     missing = f" {untimed} failed or stopped trainings have no time recorded and count as none." if untimed else ""
     return Section(
         title="The course of the search",
@@ -109,8 +110,8 @@ def course(record: Record) -> Section:
 
 def _course(record: Record, x_of: Mapping[int, float], axis: str) -> dict[str, Any]:
     groups = [
-        ("found by the search", "--blue", "circle", [t for t in record.scored if t.kind != "baseline"]),
-        ("baseline", "--orange", "square", [t for t in record.scored if t.kind == "baseline"]),
+        ("found by the search", "--blue", "circle", [t for t in record.scored if t.kind != Kind.BASELINE]),
+        ("baseline", "--orange", "square", [t for t in record.scored if t.kind == Kind.BASELINE]),
         ("breaks a constraint", "--grey", "x", [t for t in record.search if t.score is not None and t.violations]),
     ]
     data = [points(name, colour, symbol, own, x_of) for name, colour, symbol, own in groups if own]
@@ -137,8 +138,8 @@ def points(
 
 def hover(trial: TrialRecord) -> str:
     """What a mark says of its trial."""
-    design = label(trial.design).replace(" | ", "<br>  ").replace(": G1", "<br>  G1")
-    n_params = trial.facts.get("n_params")
-    size = f"<br>{n_params:,} parameters" if isinstance(n_params, int) else ""
+    design = label(trial.detail).replace(" | ", "<br>  ").replace(": G1", "<br>  G1")
+    n_params = trial.facts.n_params
+    size = "" if n_params is None else f"<br>{n_params:,} parameters"
     stage = f"<br>stage {label(trial.stage)}" if trial.stage else ""
     return f"<b>{label(trial.name)}</b>: {trial.score:.4f}{size}{stage}<br>{design}"

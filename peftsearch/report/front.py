@@ -7,7 +7,8 @@ from typing import Any
 
 from peftsearch.report.course import points
 from peftsearch.report.page import Chart, Choice, Item, Section, Text, label
-from peftsearch.report.record import Record, TrialRecord
+from peftsearch.study.record import Record
+from peftsearch.study.trials import Kind, TrialRecord
 
 AXES = {
     "params": "trainable parameters, the head apart",
@@ -55,8 +56,8 @@ def _chart(record: Record, measure: str) -> Chart:
     best = non_dominated(own, measure)
     outside = [t for t in record.search if t.score is not None and t.violations and measure in t.measures]
     groups = [
-        ("found by the search", "--blue", "circle", [t for t in own if t.kind != "baseline"]),
-        ("baseline", "--orange", "square", [t for t in own if t.kind == "baseline"]),
+        ("found by the search", "--blue", "circle", [t for t in own if t.kind != Kind.BASELINE]),
+        ("baseline", "--orange", "square", [t for t in own if t.kind == Kind.BASELINE]),
         ("breaks a constraint", "--grey", "x", outside),
     ]
     every_x = x_of | {t.number: t.measures[measure] for t in outside}

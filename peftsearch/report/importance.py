@@ -19,8 +19,8 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, create_trial
 
 from peftsearch.report.page import Chart, Item, Section, Text, label
-from peftsearch.report.record import Record, TrialRecord
-from peftsearch.study.trials import counted
+from peftsearch.study.record import Record
+from peftsearch.study.trials import Kind, State, TrialRecord
 
 MIN_TRIALS = 20
 """Below them the best quarter has fewer than the five trials that Optuna asks for."""
@@ -69,7 +69,7 @@ def _study(trials: Sequence[TrialRecord]) -> tuple[optuna.Study, list[float]]:
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     copies: list[FrozenTrial] = []
     for t in trials:
-        kept = {name: t.trial.distributions[name] for name in t.params}
+        kept = {name: t.distributions[name] for name in t.params}
         copies.append(create_trial(params=dict(t.params), distributions=kept, value=0.0))
     study.add_trials(copies)
     shared: dict[str, BaseDistribution] = {}
@@ -90,12 +90,11 @@ def _evaluate(study: optuna.Study, names: list[str], scores: Sequence[float]) ->
 
 def importance(record: Record) -> Section:
     """Which dimensions set the best quarter of the search's trials apart."""
-    of_search = {t.number for t in counted(t.trial for t in record.search)}
-    trials = [t for t in record.scored if t.number in of_search and t.params]
+    trials = [t for t in record.scored if t.kind == Kind.SEARCH and t.state != State.INTERRUPTED and t.params]
     if len(trials) < MIN_TRIALS:
         why = f"{len(trials)} trials of the search count, at least {MIN_TRIALS} are needed to say which choices matter."
         return Section(title="Which choices mattered", items=[Text(text=why, kind="note")])
-    found = importances(trials, int(record.settings.get("seed") or 0))
+    found = importances(trials, record.settings.seed)
     told = [i.name for i in found if i.value > i.chance]
     says = f"Told from chance: {', '.join(told)}." if told else "No dimension is told from chance on these trials."
     items: list[Item] = [Text(text=says)]

@@ -11,8 +11,8 @@ from peftsearch.errors import ConfigError
 from peftsearch.files import from_plain
 from peftsearch.options import command_words
 from peftsearch.report.page import Cell, Item, Section, Table, Text
-from peftsearch.report.record import Record
 from peftsearch.searcher.options import RunOptions, StudyOptions
+from peftsearch.study.record import Record
 
 
 def command(record: Record) -> str | None:
@@ -20,19 +20,21 @@ def command(record: Record) -> str | None:
 
     The same line resumes the study. A password in a storage URL is not stored and appears as stars.
     """
+    if not record.settings.options:
+        return None
     try:
-        options = from_plain(RunOptions, record.settings.get("options"), "options")
+        options = from_plain(RunOptions, record.settings.options, "options")
     except ConfigError:
         return None
-    parent, storage = record.path.parent, str(record.settings.get("storage", "study.db"))
-    study = StudyOptions(name=record.path.name, runs=parent, storage="" if storage == "study.db" else storage)
+    parent, settings = record.path.parent, record.settings
+    study = StudyOptions(name=record.path.name, runs=parent, storage="" if settings.in_folder else settings.storage)
     references = ",".join(record.references) or None
     return shlex.join(["peftsearch", "run", *command_words(replace(options, study=study, baselines=references))])
 
 
 def provenance(record: Record) -> Section:
     """Command, seed, data, versions and hardware."""
-    settings, best = record.settings, record.best or {}
+    settings, best = record.settings, record.best
     line = command(record)
     items: list[Item] = []
     if line is None:
@@ -40,21 +42,19 @@ def provenance(record: Record) -> Section:
     else:
         items += [Text(text="The same command again resumes the study, or makes it anew in another folder."),
                   Text(text=line, kind="code")]  # fmt: skip
-    strategy = settings.get("strategy")
     rows: list[list[Cell]] = [
-        ["model", _joined(settings.get("model"), settings.get("revision"))],
-        ["task", _joined(settings.get("task"), settings.get("task_source"))],
-        ["fingerprint of the data", _text(settings.get("task_fingerprint"))],
+        ["model", _joined(settings.model, settings.revision)],
+        ["task", _joined(settings.task, settings.task_source)],
+        ["fingerprint of the data", settings.task_fingerprint],
         ["metric", record.metric],
-        ["budget", _joined(settings.get("budget"), _parameters(settings.get("budget_params")))],
-        ["search space", _text(settings.get("space"))],
-        ["strategy", _joined(strategy.get("name"), strategy.get("description")) if isinstance(strategy, Mapping) else
-         _text(strategy)],
-        ["training", _pairs(settings.get("training"))],
-        ["seed", _text(settings.get("seed"))],
-        ["hardware", _text(best.get("hardware")) or "recorded when the run is finished"],
-        ["versions", _pairs(best.get("versions")) or "recorded when the run is finished"],
-        ["finished", _text(best.get("made")) or "no"],
+        ["budget", _joined(settings.budget, f"{settings.budget_params:,} trainable parameters")],
+        ["search space", settings.space],
+        ["strategy", _joined(settings.strategy.get("name"), settings.strategy.get("description"))],
+        ["training", _pairs(settings.training)],
+        ["seed", str(settings.seed)],
+        ["hardware", (best and best.hardware) or "recorded when the run is finished"],
+        ["versions", (best and _pairs(best.versions)) or "recorded when the run is finished"],
+        ["finished", (best and best.made) or "no"],
         ["study", str(record.path)],
     ]  # fmt: skip
     items.append(Table(columns=["what", "value"], rows=[row for row in rows if row[1]]))
@@ -67,10 +67,6 @@ def _text(value: Any) -> str:
 
 def _joined(first: Any, more: Any) -> str:
     return f"{first} ({more})" if more else _text(first)
-
-
-def _parameters(n_params: Any) -> str:
-    return f"{n_params:,} trainable parameters" if isinstance(n_params, int) else ""
 
 
 def _pairs(data: Any) -> str:

@@ -7,16 +7,17 @@ from collections.abc import Sequence
 from statistics import mean
 from typing import Any
 
-from peftsearch.report.comparison import spread
 from peftsearch.report.page import PALETTE, Cell, Chart, Item, Section, Table, Text, label
-from peftsearch.report.record import Record, TrialRecord
+from peftsearch.study.record import Record
+from peftsearch.study.trials import State, TrialRecord
+from peftsearch.units import Scores
 
-_ENDED_WITHOUT = ("failed", "infeasible", "pruned", "interrupted")
+_ENDED_WITHOUT = (State.FAILED, State.INFEASIBLE, State.PRUNED, State.INTERRUPTED)
 _MEANING = {
-    "failed": "failed",
-    "infeasible": "do not fit the budget or tune nothing",
-    "pruned": "were stopped by the pruner",
-    "interrupted": "were left by a killed process and count for nothing",
+    State.FAILED: "failed",
+    State.INFEASIBLE: "do not fit the budget or tune nothing",
+    State.PRUNED: "were stopped by the pruner",
+    State.INTERRUPTED: "were left by a killed process and count for nothing",
 }
 _N_SHOWN = 5
 """Designs of the search that stand for it in the tasks' chart while nothing is confirmed."""
@@ -24,24 +25,24 @@ _N_SHOWN = 5
 
 def tasks(record: Record) -> Section | None:
     """Each task's own score, for studies of several tasks; None for others."""
-    confirmed = [t for t in record.confirm if t.score is not None and t.facts.get("task_scores")]
-    best = sorted((t for t in record.scored if t.facts.get("task_scores")), key=lambda t: -(t.score or 0.0))
+    confirmed = [t for t in record.confirm if t.score is not None and t.facts.task_scores]
+    best = sorted((t for t in record.scored if t.facts.task_scores), key=lambda t: -(t.score or 0.0))
     shown = confirmed or best[:_N_SHOWN]
     if not shown:
         return None
-    names = list(dict.fromkeys(str(task) for t in shown for task in t.facts["task_scores"]))
+    names = list(dict.fromkeys(str(task) for t in shown for task in t.facts.task_scores or ()))
     designs = list(dict.fromkeys(t.name for t in shown))
     data: list[dict[str, Any]] = []
     rows: list[list[Cell]] = []
     for i, design in enumerate(designs):
-        own = [t.facts["task_scores"] for t in shown if t.name == design]
+        own = [t.facts.task_scores or {} for t in shown if t.name == design]
         scores = {name: [float(s[name]) for s in own if s.get(name) is not None] for name in names}
         known = [name for name in names if scores[name]]
         data.append(
             {
                 "type": "scatter", "mode": "markers", "name": label(design), "x": list(map(label, known)),
                 "y": [mean(scores[name]) for name in known],
-                "error_y": {"type": "data", "array": [spread(scores[name]) or 0.0 for name in known], "width": 4},
+                "error_y": {"type": "data", "array": [_spread(scores[name]) for name in known], "width": 4},
                 "marker": {"color": PALETTE[i % len(PALETTE)], "size": 9, "symbol": i % 8},
             }
         )  # fmt: skip
@@ -68,17 +69,17 @@ def without_score(record: Record) -> Section:
     every = (*record.search, *record.confirm)
     ended = [t for t in every if t.state in _ENDED_WITHOUT]
     broken = [t for t in every if t.violations]
-    open_ = Counter(t.state for t in every if t.state in {"running", "waiting"})
+    open_ = Counter(t.state for t in every if t.state in {State.RUNNING, State.WAITING})
     items: list[Item] = []
     counts = Counter(t.state for t in ended)
     if counts:
         said = "; ".join(f"{counts[state]} {_MEANING[state]}" for state in _ENDED_WITHOUT if counts[state])
         items.append(Text(text=f"Of {len(every)} trials: {said}."))
-        rows: list[list[Cell]] = [[t.number, t.name, t.kind, t.state, t.reason, t.design] for t in ended]
+        rows: list[list[Cell]] = [[t.number, t.name, t.kind, t.state, t.reason, t.detail] for t in ended]
         columns = ["number", "name", "kind", "state", "reason", "design"]
         items.append(Table(columns=columns, rows=rows, caption="Each with its reason", folded=len(rows) > 10))
     if broken:
-        rows = [[t.number, t.name, "; ".join(t.violations), t.score, t.design] for t in broken]
+        rows = [[t.number, t.name, "; ".join(t.violations), t.score, t.detail] for t in broken]
         columns = ["number", "name", "constraints that it breaks", "score", "design"]
         items.append(Table(columns=columns, rows=rows, caption="Trials that break a constraint", folded=len(rows) > 10))
     if open_:
@@ -102,8 +103,7 @@ def all_trials(record: Record) -> Section:
 
 
 def _row(t: TrialRecord) -> list[Cell]:
-    share = t.facts.get("share")
-    own = [t.facts.get(key) for key in ("steps", "seed", "learning_rate", "train_s")]
+    facts, share = t.facts, t.facts.share
     return [
         t.number,
         t.name,
@@ -111,13 +111,20 @@ def _row(t: TrialRecord) -> list[Cell]:
         t.stage,
         t.state,
         t.score,
-        t.facts.get("n_params"),
+        facts.n_params,
         None if share is None else f"{share:.1%}",
-        *own,
-        t.design,
+        facts.steps,
+        facts.seed,
+        facts.learning_rate,
+        facts.train_s,
+        t.detail,
     ]
 
 
 def _values(trial: TrialRecord, objectives: Sequence[str]) -> list[Cell]:
-    values: Sequence[Cell] = trial.trial.values or []
+    values: Sequence[Cell] = trial.values
     return [*values] if len(values) == len(objectives) else [None] * len(objectives)
+
+
+def _spread(values: Sequence[float]) -> float:
+    return Scores(tuple(values)).std or 0.0

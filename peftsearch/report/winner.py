@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 from math import sqrt
-from typing import Any
 
 from peftsearch.design.architecture import Architecture, Placement
 from peftsearch.design.text import BlockKey
-from peftsearch.errors import MALFORMED, ConfigError, StudyError
 from peftsearch.report.page import PALETTE, Drawing, Item, Section, Text
-from peftsearch.report.record import Record, TrialRecord
+from peftsearch.study.best import Best
+from peftsearch.study.record import Record
+from peftsearch.study.trials import TrialRecord
+from peftsearch.units import Scores
 
 _PER_BAND = 12
 """Blocks beside each other before the picture goes on below."""
@@ -22,20 +23,10 @@ _LARGEST = 44
 
 
 def winner(record: Record) -> Section:
-    """What the run concluded; for an unfinished run what is best so far.
-
-    Raises:
-        StudyError: `best.yaml` is damaged.
-    """
+    """Say what the run concluded; for an unfinished run, what is best so far."""
     if record.best is None:
         return Section(title="Not finished", items=_so_far(record))
-    try:
-        return Section(title="What was found", items=_concluded(record, record.best))
-    except (*MALFORMED, ConfigError) as error:
-        raise StudyError(
-            f"{record.path / 'best.yaml'}: is damaged ({type(error).__name__} {error}); `peftsearch run` with the "
-            "run's settings writes it anew"
-        ) from error
+    return Section(title="What was found", items=_concluded(record, record.best))
 
 
 def _so_far(record: Record) -> list[Item]:
@@ -57,47 +48,40 @@ def _so_far(record: Record) -> list[Item]:
 
 
 def _said(trial: TrialRecord) -> str:
-    n_params = trial.facts.get("n_params")
-    size = f" with {n_params:,} parameters" if isinstance(n_params, int) else ""
-    return f"{trial.name} ({trial.design}): {trial.score:.4f}{size}."
+    n_params = trial.facts.n_params
+    size = "" if n_params is None else f" with {n_params:,} parameters"
+    return f"{trial.name} ({trial.detail}): {trial.score:.4f}{size}."
 
 
-def _concluded(record: Record, best: Mapping[str, Any]) -> list[Item]:
-    verdict = best.get("verdict") or {}
-    items: list[Item] = [Text(text=str(verdict["statement"]), kind="lead")] if "statement" in verdict else []
-    if verdict.get("settle"):
-        items.append(Text(text=str(verdict["settle"])))
-    architecture = Architecture.from_dict(best["architecture"])
-    blocks = [(stack, i) for stack, n in best["model"]["stacks"].items() for i in range(n)]
-    labels = {
-        (entry["stack"], entry["block"], method): str(facts.get("label", facts["size"]))
-        for entry in best["architecture"]["blocks"]
-        for method, facts in entry["methods"].items()
-    }
+def _concluded(record: Record, best: Best) -> list[Item]:
+    items: list[Item] = [Text(text=best.verdict.statement, kind="lead")]
+    if best.verdict.settle:
+        items.append(Text(text=best.verdict.settle))
+    architecture = Architecture.from_dict(best.architecture)
     items.append(Text(text=_pick_in_words(record, best, architecture)))
     if architecture.placements:
-        items.append(drawing(architecture, blocks, labels))
+        items.append(drawing(architecture, best.blocks, best.labels))
     return items
 
 
-def _pick_in_words(record: Record, best: Mapping[str, Any], architecture: Architecture) -> str:
-    budget = best["budget"]
-    has_head = best.get("task", {}).get("kind") != "generation"
-    rate, steps = best["training"]["learning_rate"], best["training"]["steps"]
-    line = next((t.design for t in (*record.confirm, *record.search) if t.name == best["name"]), "")
-    changed = f" ({budget['changed']:,} changed)" if "changed" in budget else ""
+def _pick_in_words(record: Record, best: Best, architecture: Architecture) -> str:
+    budget = best.budget
+    has_head = best.task.kind != "generation"
+    line = next((t.detail for t in (*record.confirm, *record.search) if t.name == best.name), "")
+    changed = "" if budget.changed is None else f" ({budget.changed:,} changed)"
+    share = "" if budget.share_used is None else f"{budget.share_used:.1%} of the budget "
     text = (
-        f"The pick is {best['name']}{f' ({line})' if line else ''}: "
+        f"The pick is {best.name}{f' ({line})' if line else ''}: "
         f"{architecture.n_params:,} trainable parameters{changed}"
-        f"{', the task head apart' if has_head and not budget.get('count_head') else ''}, "
-        f"{budget['share_used']:.1%} of the budget "
-        f"({budget['text']} = {budget['n_params']:,}), trained for {steps:,} steps at a learning rate of {rate:g}."
+        f"{', excluding the task head' if has_head and not budget.count_head else ''}, {share}"
+        f"({budget.text} = {budget.n_params:,}), trained for {best.steps:,} steps at a learning rate of "
+        f"{best.learning_rate:g}."
     )
-    for split in ("validation", "test"):
-        scores = best["scores"].get(split)
-        if scores:
-            spread = "" if scores["std"] is None else f" ± {scores['std']:.4f} (standard deviation)"
-            text += f" {split.capitalize()} {record.metric}: {scores['mean']:.4f}{spread}, n = {scores['n']} seeds."
+    for split, stored in (("Validation", best.scores.validation), ("Test", best.scores.test)):
+        scores = Scores.from_dict(stored)
+        if scores.values:
+            spread = "" if scores.std is None else f" ± {scores.std:.4f} (standard deviation)"
+            text += f" {split} {record.metric}: {scores.mean:.4f}{spread}, n = {len(scores.values)} seeds."
     return text
 
 

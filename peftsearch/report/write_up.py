@@ -8,9 +8,9 @@ from peftsearch.report.front import front
 from peftsearch.report.importance import importance
 from peftsearch.report.page import page
 from peftsearch.report.provenance import provenance
-from peftsearch.report.record import Record
 from peftsearch.report.tables import all_trials, tasks, without_score
 from peftsearch.report.winner import winner
+from peftsearch.study.record import Record
 
 
 def write_up(record: Record) -> str:
@@ -28,9 +28,7 @@ def write_up(record: Record) -> str:
         all_trials(record),
         provenance(record),
     ]
-    title = (
-        f"{settings.get('task', 'study')} on {settings.get('model', 'a model')}, budget {settings.get('budget', '')}"
-    )
+    title = f"{settings.task or 'study'} on {settings.model or 'a model'}, budget {settings.budget}"
     n_done = len(record.scored)
     subtitle = f"peftsearch report of {record.path.resolve().name}: {len(record.search)} trials of the search, "
     subtitle += f"{n_done} with a score; {len(record.confirm)} full trainings"

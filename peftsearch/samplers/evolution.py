@@ -19,12 +19,12 @@ import numpy as np
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import Study, StudyDirection
-from optuna.study._multi_objective import _fast_non_domination_rank
 from optuna.trial import FrozenTrial, TrialState
 
 from peftsearch.design.space import Choice
 from peftsearch.samplers.context import SamplerContext
 from peftsearch.samplers.per_trial import PerTrialSampler, require_whole
+from peftsearch.study.private_optuna import non_domination_ranks
 
 
 def make(
@@ -108,5 +108,4 @@ def ranked(trials: list[FrozenTrial], directions: list[StudyDirection]) -> list[
     signs = np.array([-1.0 if d == StudyDirection.MAXIMIZE else 1.0 for d in directions])
     penalties = np.array([sum(max(0.0, c) for c in t.constraints.values()) for t in trials])
     losses = np.array([t.values for t in trials]) * signs
-    ranks: list[int] = _fast_non_domination_rank(losses, penalty=penalties).tolist()
-    return ranks
+    return non_domination_ranks(losses, penalties)

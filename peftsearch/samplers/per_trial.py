@@ -12,17 +12,17 @@ from all that fits (a space that fixes sizes has such regions) it is the nearest
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from peftsearch.samplers.context import SamplerContext
-from peftsearch.samplers.view import StudyView
-from peftsearch.study.trials import CONSTRAINTS, INTERRUPTED, KIND, derived_seed, next_place
+from peftsearch.study.private_optuna import StudyView
+from peftsearch.study.trials import derived_seed, is_baseline, is_interrupted, next_place
 
 _LOOKED_AT = 300
 """Designs around a proposal that are looked at for one that will do, and then as many drawn at random."""
@@ -55,10 +55,10 @@ class PerTrialSampler(BaseSampler):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """A point of the space; nothing for baselines, whose points are given."""
-        if trial.user_attrs.get(KIND) == "baseline":
+        if is_baseline(trial):
             return {}
         names = search_space.keys()
-        view = StudyView(study, lambda t: not t.user_attrs.get(INTERRUPTED) and names <= t.params.keys())
+        view = StudyView(study, lambda t: not is_interrupted(t) and names <= t.params.keys())
         earlier = [t for t in study.get_trials(deepcopy=False) if t.number < trial.number]
         known = {self.identity(t.params) for t in view.get_trials(deepcopy=False) if t.number < trial.number}
         place = next_place(earlier) - 1
@@ -78,12 +78,6 @@ class PerTrialSampler(BaseSampler):
         """A random value for a parameter that the space does not have, or a baseline does not give."""
         seed = derived_seed(self._context.seed, trial.number, param_name)
         return RandomSampler(seed=seed).sample_independent(study, trial, param_name, param_distribution)
-
-    def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
-        """Hand the constraints that the trial states to Optuna, whose samplers read them there."""
-        constraints = trial.user_attrs.get(CONSTRAINTS)
-        if constraints is not None and state in (TrialState.COMPLETE, TrialState.PRUNED):
-            study._storage.set_trial_system_attr(trial._trial_id, CONSTRAINTS, [float(c) for c in constraints])
 
     def identity(self, params: dict[str, Any]) -> Hashable:
         """What a point amounts to; equal for points that train the same architecture."""

@@ -23,8 +23,8 @@ from optuna.trial import FrozenTrial
 
 from peftsearch.errors import ConfigError, one_line
 from peftsearch.samplers.strategy import Strategy
-from peftsearch.samplers.view import StudyView
-from peftsearch.study.trials import PLACE, counts
+from peftsearch.study.private_optuna import StudyView
+from peftsearch.study.trials import counts, place_of
 
 
 def make_pruner(strategy: Strategy) -> BasePruner:
@@ -117,7 +117,7 @@ class Hyperband(BasePruner):
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         """Whether to stop the trial, against the other trials of its bracket."""
         trials = enumerate(study.get_trials(deepcopy=False), 1)
-        brackets = {t.number: self.bracket(t.user_attrs.get(PLACE, i)) for i, t in trials}
+        brackets = {t.number: self.bracket(place_of(t) or i) for i, t in trials}
         own = brackets[trial.number]
         return self._brackets[own].prune(StudyView(study, lambda t: brackets.get(t.number) == own), trial)
 

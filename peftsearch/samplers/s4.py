@@ -38,8 +38,8 @@ from optuna.trial import FrozenTrial, TrialState
 from peftsearch.design.space import Choice, Dimension
 from peftsearch.errors import ConfigError
 from peftsearch.samplers.context import SamplerContext, StagePlan
-from peftsearch.samplers.stages import SLOT, StageRecord, best, record, unopposed
-from peftsearch.study.trials import REPLICATE, STAGE, counted, derived_seed
+from peftsearch.samplers.stages import StageRecord, best, record, unopposed
+from peftsearch.study.trials import Slot, counted, derived_seed, slot_of, write_slot
 
 _DRAWS = 200
 """Completions drawn in search of one that fits."""
@@ -114,13 +114,7 @@ class S4Sampler(BaseSampler):
         if not progress.slots:
             return {}
         slot = progress.slots[0]
-        attributes: dict[str, Any] = {
-            SLOT: {"stage": progress.stage, "choice": slot.choice, "repeat": slot.repeat},
-            REPLICATE: slot.repeat,
-            STAGE: progress.stage,
-        }
-        for key, value in attributes.items():
-            study._storage.set_trial_system_attr(trial._trial_id, key, value)
+        write_slot(study, trial, Slot(stage=progress.stage, choice=slot.choice, repeat=slot.repeat))
         return dict(slot.params)
 
     def sample_independent(
@@ -155,7 +149,7 @@ class S4Sampler(BaseSampler):
         if progress.stage:
             return None
         wanted = self._context.space.design({r.name: r.chosen for r in progress.records})
-        own = [t for t in counted(trials) if t.state == TrialState.COMPLETE and SLOT in t.system_attrs]
+        own = [t for t in counted(trials) if t.state == TrialState.COMPLETE and slot_of(t) is not None]
         same = [t for t in own if self._context.space.design(t.params) == wanted]
         return max(same, key=lambda t: t.value or 0.0, default=None)
 
@@ -319,7 +313,7 @@ def _compared(n_trials: int, n_choices: int) -> tuple[int, int]:
 def _by_slot(trials: Sequence[FrozenTrial]) -> dict[tuple[str, Choice, int], FrozenTrial]:
     slots = {}
     for trial in counted(trials):
-        slot = trial.system_attrs.get(SLOT)
+        slot = slot_of(trial)
         if slot is not None:
-            slots[(slot["stage"], slot["choice"], slot["repeat"])] = trial
+            slots[slot.stage, slot.choice, slot.repeat] = trial
     return slots

@@ -9,13 +9,13 @@ The scores and the designs are stored in the study at first use: a resumed searc
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from peftsearch.design.architecture import Architecture
 from peftsearch.design.fitting import fit
@@ -25,10 +25,9 @@ from peftsearch.samplers import evolution, tpe
 from peftsearch.samplers.context import SamplerContext
 from peftsearch.samplers.knapsack import Scores, fill, worth
 from peftsearch.samplers.per_trial import PerTrialSampler, require_whole
-from peftsearch.study.trials import INTERRUPTED, KIND, derived_seed
+from peftsearch.study.notes import SENSITIVITY, keep_sensitivity, sensitivity_of
+from peftsearch.study.trials import derived_seed, is_baseline, is_interrupted
 
-STORED = "sensitivity"
-"""User attribute of a study: `scores`, a list of [stack, block, method, score], and `designs`, their points."""
 _STARTS = 3
 """Random designs from which the nearest one is looked for."""
 _LOOKED_AT = 1000
@@ -79,11 +78,11 @@ class SensitivitySampler(BaseSampler):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """The first of the stored designs that was not tried; then as the following sampler does."""
-        if trial.user_attrs.get(KIND) == "baseline":
+        if is_baseline(trial):
             return {}
         identity, names = self._following.identity, search_space.keys()
         tried = [t for t in study.get_trials(deepcopy=False) if t.number < trial.number and names <= t.params.keys()]
-        known = {identity(t.params) for t in tried if not t.user_attrs.get(INTERRUPTED)}
+        known = {identity(t.params) for t in tried if not is_interrupted(t)}
         for params in self._warm(study):
             if identity(params) not in known:
                 return params
@@ -95,19 +94,15 @@ class SensitivitySampler(BaseSampler):
         """As the following sampler does."""
         return self._following.sample_independent(study, trial, param_name, param_distribution)
 
-    def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
-        """As the following sampler does."""
-        self._following.after_trial(study, trial, state, values)
-
     def _warm(self, study: Study) -> list[dict[str, Any]]:
         """The stored designs; the first call measures and stores."""
-        stored = study.user_attrs.get(STORED)
+        stored = sensitivity_of(study)
         if stored is None:
             assert self._context.sensitivity is not None
             scores = self._context.sensitivity()
             designs = warm_designs(self._context, scores, self._n_warm)
             stored = {"scores": [[*pair, score] for pair, score in scores.items()], "designs": designs}
-            study.set_user_attr(STORED, stored)
+            keep_sensitivity(study, stored)
         points: list[dict[str, Any]] = stored["designs"]
         return points
 
@@ -165,7 +160,7 @@ def warm_designs(context: SamplerContext, scores: Scores, n_designs: int) -> lis
 
 def _starts(context: SamplerContext) -> list[dict[str, Choice]]:
     """A few random designs that fit, with the middle learning rate where the space has several."""
-    rng = random.Random(derived_seed(context.seed, STORED))
+    rng = random.Random(derived_seed(context.seed, SENSITIVITY))
     found: list[dict[str, Choice]] = []
     for _ in range(200):
         params = {d.name: rng.choice(d.choices) for d in context.space.dimensions}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from statistics import mean, stdev
@@ -11,9 +11,8 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from peftsearch.design.space import Choice, Dimension
-
-SLOT = "peftsearch:s4"
-"""System attribute of a trial: the stage, choice and repeat that it was asked for."""
+from peftsearch.study.trials import slot_of
+from peftsearch.units import mean_and_spread
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,7 +74,7 @@ def record(
     """What the trials of a stage say of its choices."""
     records = []
     for choice in dimension.choices:
-        own = [t for t in trials if t.system_attrs[SLOT]["choice"] == choice]
+        own = [t for t in trials if (slot := slot_of(t)) is not None and slot.choice == choice]
         scores = tuple(float(t.value) for t in own if t.state == TrialState.COMPLETE and t.value is not None)
         failed = sum(t.state in (TrialState.FAIL, TrialState.PRUNED) for t in own)
         records.append(
@@ -101,11 +100,11 @@ def best(record: StageRecord) -> Choice:
     return max((c for c in scored if c.n_failed == fewest), key=lambda c: c.mean or 0.0).choice
 
 
-def stage_line(stage: dict[str, Any]) -> str:
+def stage_line(stage: Mapping[str, Any]) -> str:
     """A closed stage in one line."""
     tried = [c for c in stage["choices"] if c["n"]]
     scores = ", ".join(
-        f"{c['choice']} {c['mean']:.4f}" + (f" ± {c['standard_error']:.4f}" if c["standard_error"] is not None else "")
+        f"{c['choice']} {mean_and_spread(c['mean'], c['standard_error'])}"
         for c in sorted(tried, key=lambda c: -c["mean"])
     )
     if not tried:

@@ -1,137 +1,67 @@
-"""The confirmed designs and the baselines side by side: rows of scores, and the table that a terminal shows."""
+"""The rows of the result: confirmed designs, the other baselines, and the references."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from statistics import mean, stdev
-from typing import Any
-
-import optuna
-from optuna.trial import FrozenTrial, TrialState
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from peftsearch.design.references import Reference
-from peftsearch.design.text import design_line
-from peftsearch.searcher.finalists import Finalist, not_interrupted
-from peftsearch.study.trials import INTERRUPTED, KIND, score_of
+from peftsearch.study.confirmed import Confirmed
+from peftsearch.study.trials import Kind, State, TrialRecord
+from peftsearch.units import Scores
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Scores:
-    """Scores of one design over seeds."""
+def with_scores(finalist: Confirmed, trainings: Sequence[TrialRecord], hits: tuple[float, ...]) -> Confirmed:
+    """Put the scores of its trainings into a finalist.
 
-    values: tuple[float, ...]
-
-    def to_dict(self) -> dict[str, Any] | None:
-        """Mean, standard deviation (None below two), n and the values; None without values."""
-        if not self.values:
-            return None
-        return {
-            "mean": mean(self.values),
-            "std": stdev(self.values) if len(self.values) > 1 else None,
-            "n": len(self.values),
-            "values": list(self.values),
-        }
-
-    @property
-    def short(self) -> str:
-        """Mean and standard deviation; empty without values."""
-        if not self.values:
-            return ""
-        spread = f" ± {stdev(self.values):.4f}" if len(self.values) > 1 else ""
-        return f"{mean(self.values):.4f}{spread}"
-
-    def __str__(self) -> str:
-        return f"{self.short} (n={len(self.values)})" if self.values else ""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Row:
-    """One line of the result table."""
-
-    name: str
-    baseline: bool
-    detail: str
-    """The design in one line, or why there is no score."""
-    n_params: int | None
-    n_changed: int | None
-    """Parameters in which the result differs from the model, added ones included; None where nobody counted them."""
-    share: float | None
-    """Share of the budget that is used."""
-    search_score: float | None
-    """Score at the search's fidelity; one seed."""
-    validation: Scores
-    test: Scores
-    tasks: Mapping[str, Scores] = field(default_factory=dict)
-    """Validation scores of each task, where there are several."""
-    reference: bool = False
-    """Whether it trains the model's own weights, outside the budget, and is never chosen."""
+    Args:
+        finalist: A design that is confirmed.
+        trainings: Its completed trainings, seed by seed.
+        hits: Shares of the seeds whose prediction is right, by example.
+    """
+    return replace(finalist, validation=_validation(trainings), tasks=_task_scores(trainings), hits=hits)
 
 
 def make_rows(
-    search: optuna.Study,
-    finalists: Sequence[Finalist],
-    confirmed_trials: Mapping[str, Mapping[int, FrozenTrial]],
-    tests: Mapping[str, Scores],
-    budget: int,
-) -> tuple[Row, ...]:
+    search: Sequence[TrialRecord], finalists: Sequence[Confirmed], tests: Mapping[str, Scores]
+) -> tuple[Confirmed, ...]:
     """Confirmed designs first, best mean on top; then the other baselines by their search score.
 
     Args:
-        search: The study of the search.
-        finalists: The confirmed designs.
-        confirmed_trials: Their trainings, by name and seed.
+        search: Trials of the search, baselines among them, without interrupted ones.
+        finalists: The confirmed designs with their scores.
         tests: Test scores of those that were read.
-        budget: Trainable parameters of the study's budget.
     """
-    trials = [t for t in search.get_trials(deepcopy=False) if not t.user_attrs.get(INTERRUPTED)]
-    by_name = {t.user_attrs.get("name"): t for t in trials}
-    rows = []
-    for f in finalists:
-        rows.append(
-            Row(
-                name=f.name,
-                baseline=f.baseline,
-                detail=design_line(f.design),
-                n_params=f.architecture.n_params,
-                n_changed=_n_changed(by_name[f.name]),
-                share=f.architecture.n_params / budget,
-                search_score=score_of(by_name[f.name]),
-                validation=Scores(values=tuple(map(score_of, confirmed_trials[f.name].values()))),
-                test=tests.get(f.name, Scores(values=())),
-                tasks=_task_scores(confirmed_trials[f.name].values()),
-            )
-        )
-    rows.sort(key=lambda r: -(mean(r.validation.values) if r.validation.values else float("-inf")))
+    rows = [replace(f, test=tests.get(f.name, Scores())) for f in finalists]
+    rows.sort(key=lambda row: -row.mean)
     confirmed = {f.name for f in finalists}
-    others = [t for name, t in by_name.items() if t.user_attrs.get(KIND) == "baseline" and name not in confirmed]
-    others.sort(key=lambda t: -(score_of(t) if t.state == TrialState.COMPLETE else float("-inf")))
+    by_name = {t.name: t for t in search}
+    others = [t for name, t in by_name.items() if t.kind == Kind.BASELINE and name not in confirmed]
+    others.sort(key=lambda t: -(float("-inf") if t.score is None else t.score))
     return (*rows, *map(_unconfirmed, others))
 
 
-def reference_rows(confirm: optuna.Study, references: Sequence[Reference]) -> tuple[Row, ...]:
+def reference_rows(confirm: Sequence[TrialRecord], references: Sequence[Reference]) -> tuple[Confirmed, ...]:
     """The references in their order.
 
     Args:
-        confirm: The study of the confirmation.
-        references: Of the study.
+        confirm: Trials of the confirmation, without interrupted ones.
+        references: The study's references.
     """
     rows = []
     for reference in references:
-        own = [t for t in not_interrupted(confirm) if t.user_attrs.get("name") == reference.name]
-        done = [t for t in own if t.state == TrialState.COMPLETE]
-        reasons = [str(t.user_attrs["reason"]) for t in own if "reason" in t.user_attrs]
+        own = [t for t in confirm if t.name == reference.name]
+        done = [t for t in own if t.state == State.COMPLETE]
+        reasons = [t.reason for t in own if t.reason]
+        tests = [t.facts.test_score for t in done if t.facts.test_score is not None]
         rows.append(
-            Row(
+            Confirmed(
                 name=reference.name,
-                baseline=False,
                 detail=reference.detail if done else next(iter(reasons), ""),
                 n_params=reference.n_params,
                 n_changed=reference.n_params,
-                share=None,
-                search_score=None,
-                validation=Scores(values=tuple(map(score_of, done))),
-                test=Scores(values=tuple(t.user_attrs["test_score"] for t in done if "test_score" in t.user_attrs)),
+                validation=_validation(done),
+                test=Scores(tuple(tests)),
                 tasks=_task_scores(done),
                 reference=True,
             )
@@ -139,28 +69,24 @@ def reference_rows(confirm: optuna.Study, references: Sequence[Reference]) -> tu
     return tuple(rows)
 
 
-def _task_scores(trials: Iterable[FrozenTrial]) -> dict[str, Scores]:
-    """Scores of each task over the seeds; empty where there is but one."""
-    stated = [t.user_attrs["task_scores"] for t in trials if "task_scores" in t.user_attrs]
-    return {task: Scores(values=tuple(s[task] for s in stated)) for task in (stated[0] if stated else ())}
+def _validation(trainings: Sequence[TrialRecord]) -> Scores:
+    return Scores(tuple(t.score for t in trainings if t.score is not None))
 
 
-def _n_changed(trial: FrozenTrial) -> int | None:
-    """What was counted when the trial was measured."""
-    counted = trial.user_attrs.get("measures", {}).get("changed_params")
-    return None if counted is None else int(counted)
+def _task_scores(trainings: Sequence[TrialRecord]) -> dict[str, Scores]:
+    """Scores of each task over the seeds; empty where there is one task."""
+    stated = [t.facts.task_scores for t in trainings if t.facts.task_scores]
+    return {task: Scores(tuple(scores[task] for scores in stated)) for task in (stated[0] if stated else ())}
 
 
-def _unconfirmed(trial: FrozenTrial) -> Row:
-    done = trial.state == TrialState.COMPLETE
-    return Row(
-        name=str(trial.user_attrs.get("name")),
+def _unconfirmed(trial: TrialRecord) -> Confirmed:
+    done = trial.state == State.COMPLETE
+    return Confirmed(
+        name=trial.name,
         baseline=True,
-        detail="" if done else str(trial.user_attrs.get("reason", trial.state.name.lower())),
-        n_params=trial.user_attrs.get("n_params"),
-        n_changed=_n_changed(trial),
-        share=trial.user_attrs.get("share"),
-        search_score=score_of(trial) if done else None,
-        validation=Scores(values=()),
-        test=Scores(values=()),
+        detail="" if done else trial.reason or str(trial.state),
+        n_params=trial.facts.n_params,
+        n_changed=trial.n_changed,
+        share=trial.facts.share,
+        search_score=trial.score,
     )

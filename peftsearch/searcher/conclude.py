@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from optuna.trial import FrozenTrial, TrialState
-
-from peftsearch.design.references import references_of
+from peftsearch.design.references import make_reference
 from peftsearch.engine.job import Job
 from peftsearch.files import to_yaml, write_atomically, write_state
-from peftsearch.searcher.comparison import Row, Scores, make_rows, reference_rows
-from peftsearch.searcher.outputs import BEST, make_best, trials_csv
+from peftsearch.searcher.comparison import make_rows, reference_rows, with_scores
+from peftsearch.searcher.outputs import make_best, trials_csv
 from peftsearch.searcher.prepare import Setup
-from peftsearch.searcher.verdict import Candidate, Verdict, hits_of, judge, packed_hits
+from peftsearch.searcher.verdict import Verdict, judge
+from peftsearch.study.best import BEST, Best, best_content
+from peftsearch.study.confirmed import Confirmed
 from peftsearch.study.folder import StudyFolder, state_paths
-from peftsearch.study.trials import score_of
+from peftsearch.study.hits import hits_of, packed_hits
+from peftsearch.study.notes import (
+    Frozen,
+    add_references,
+    frozen_of,
+    keep_frozen,
+    keep_test_scores,
+    test_scores_of,
+)
+from peftsearch.study.trials import Kind, State, TrialRecord, not_interrupted
+from peftsearch.units import Scores
 
 if TYPE_CHECKING:
     from peftsearch.engine.local import LocalEngine
-    from peftsearch.searcher.finalists import Finalist
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,12 +39,11 @@ class Result:
     """The outcome of a study."""
 
     verdict: Verdict
-    rows: tuple[Row, ...]
-    best: dict[str, Any]
-    """The content of `best.yaml`."""
+    rows: tuple[Confirmed, ...]
+    best: Best
 
 
-def conclude(setup: Setup, folder: StudyFolder, finalists: list[Finalist], engine: LocalEngine) -> Result:
+def conclude(setup: Setup, folder: StudyFolder, finalists: list[Confirmed], engine: LocalEngine) -> Result:
     """Judge the confirmed designs, read the test split for the pick and the best baseline, write the files.
 
     Args:
@@ -44,17 +52,10 @@ def conclude(setup: Setup, folder: StudyFolder, finalists: list[Finalist], engin
         finalists: The confirmed designs.
         engine: Scores trained parameters on the test split.
     """
-    trials = {f.name: _confirmed(folder, f.name) for f in finalists}
-    scores = {name: {seed: score_of(t) for seed, t in own.items()} for name, own in trials.items()}
+    confirmations = [TrialRecord.of(t, Kind.CONFIRM) for t in not_interrupted(folder.confirm)]
+    trainings = {f.name: _trainings(confirmations, f.name) for f in finalists}
     candidates = [
-        Candidate(
-            name=f.name,
-            baseline=f.baseline,
-            n_params=f.architecture.n_params,
-            scores=tuple(scores[f.name].values()),
-            hits=hits_of([str(t.user_attrs.get("right", "")) for t in trials[f.name].values()]),
-        )
-        for f in finalists
+        with_scores(f, trainings[f.name], hits_of([t.facts.right or "" for t in trainings[f.name]])) for f in finalists
     ]
     verdict = judge(
         candidates,
@@ -67,35 +68,35 @@ def conclude(setup: Setup, folder: StudyFolder, finalists: list[Finalist], engin
     if verdict is None:
         raise AssertionError("the search ends before its conclusion when no confirmation has a score")
     read = {verdict.pick.name} | ({verdict.best_baseline.name} if verdict.best_baseline else set())
-    tests = {f.name: _test_scores(setup, folder, f, scores[f.name], engine) for f in finalists if f.name in read}
+    tests = {f.name: _test_scores(setup, folder, f, trainings[f.name], engine) for f in candidates if f.name in read}
     verdict = _against_test(verdict, tests)
     rows = (
-        *make_rows(folder.search, finalists, trials, tests, setup.budget.n_params),
-        *reference_rows(folder.confirm, references_of(folder.confirm, setup.loaded)),
+        *make_rows([TrialRecord.of(t, Kind.SEARCH) for t in not_interrupted(folder.search)], candidates, tests),
+        *reference_rows(confirmations, [make_reference(n, setup.loaded) for n in add_references(folder.confirm)]),
     )
     best = make_best(setup, folder, finalists, verdict, rows)
     write_atomically(folder.path / "trials.csv", trials_csv(folder))
-    write_atomically(folder.path / BEST, to_yaml(best))
+    write_atomically(folder.path / BEST, to_yaml(best_content(best)))
     return Result(verdict=verdict, rows=rows, best=best)
 
 
-def _frozen(setup: Setup, folder: StudyFolder, engine: LocalEngine) -> Candidate | None:
+def _frozen(setup: Setup, folder: StudyFolder, engine: LocalEngine) -> Confirmed | None:
     """The frozen model, which a generation is held against; scored once and then kept in the study."""
     if setup.suite.kind != "generation":
         return None
-    kept = folder.confirm.user_attrs.get("frozen")
+    kept = frozen_of(folder.confirm)
     if kept is None:
         score, right = engine.frozen()
-        kept = {"score": score, "right": packed_hits(right)}
-        folder.confirm.set_user_attr("frozen", kept)
-    hits = hits_of([kept["right"]])
-    return Candidate(name="frozen model", baseline=True, n_params=0, scores=(kept["score"],), hits=hits)
+        kept = Frozen(score=score, right=packed_hits(right))
+        keep_frozen(folder.confirm, kept)
+    scores, hits = Scores((kept.score,)), hits_of([kept.right])
+    return Confirmed(name="frozen model", baseline=True, n_params=0, validation=scores, hits=hits)
 
 
-def _confirmed(folder: StudyFolder, name: str) -> dict[int, FrozenTrial]:
-    """Trainings of a confirmed design by seed."""
-    trials = folder.confirm.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return {t.user_attrs["seed"]: t for t in trials if t.user_attrs.get("name") == name}
+def _trainings(confirmations: Sequence[TrialRecord], name: str) -> list[TrialRecord]:
+    """Completed trainings of a confirmed design, one a seed."""
+    own = [t for t in confirmations if t.name == name and t.state == State.COMPLETE]
+    return list({t.facts.seed: t for t in own}.values())
 
 
 def _against_test(verdict: Verdict, tests: Mapping[str, Scores]) -> Verdict:
@@ -119,27 +120,29 @@ def _against_test(verdict: Verdict, tests: Mapping[str, Scores]) -> Verdict:
 
 
 def _test_scores(
-    setup: Setup, folder: StudyFolder, finalist: Finalist, scores: Mapping[int, float], engine: LocalEngine
+    setup: Setup, folder: StudyFolder, finalist: Confirmed, trainings: Sequence[TrialRecord], engine: LocalEngine
 ) -> Scores:
     """Test scores of a finalist; measured once and then kept in the study."""
-    kept: dict[str, float] = dict(folder.confirm.user_attrs.get("test_scores", {}))
-    values = []
-    for seed in scores:
+    assert finalist.architecture is not None, "a finalist has its sizes"
+    kept, values = test_scores_of(folder.confirm), []
+    for seed in (t.facts.seed or 0 for t in trainings):
         key = f"{finalist.name}/{seed}"
         if key not in kept:
             if not setup.suite.n_test:
-                return Scores(values=())
+                return Scores()
             states = _states(setup, folder, finalist, seed, engine)
             kept[key] = mean(engine.test_scores(finalist.architecture, states))
-            folder.confirm.set_user_attr("test_scores", kept)
+            keep_test_scores(folder.confirm, kept)
         values.append(kept[key])
     return Scores(values=tuple(values))
 
 
-def _states(setup: Setup, folder: StudyFolder, finalist: Finalist, seed: int, engine: LocalEngine) -> list[Path]:
+def _states(setup: Setup, folder: StudyFolder, finalist: Confirmed, seed: int, engine: LocalEngine) -> list[Path]:
     """The trained parameters of one confirmation; trained again where another machine has kept them to itself."""
     paths = state_paths(folder.path, finalist.name, seed, len(setup.suite.tasks))
     if not all(path.exists() for path in paths):
+        assert finalist.architecture is not None, "a finalist has its sizes"
+        assert finalist.design is not None, "a finalist has its design"
         job = Job(
             architecture=finalist.architecture,
             learning_rate=finalist.design.learning_rate or setup.training.learning_rate,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from statistics import mean
 
 import optuna
@@ -11,27 +10,16 @@ from optuna.trial import FrozenTrial, TrialState
 
 from peftsearch.design.architecture import Architecture
 from peftsearch.design.design import Design
+from peftsearch.design.text import design_line
 from peftsearch.searcher.prepare import Setup
-from peftsearch.study.trials import INTERRUPTED, KIND, score_of
+from peftsearch.study.confirmed import Confirmed
+from peftsearch.study.trials import Kind, TrialRecord, facts_of, is_baseline, not_interrupted, score_of
 
 _FRONT_FACTOR = 3
 """Designs of a front that are confirmed for each one that a search for the score alone would confirm."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Finalist:
-    """A design that is confirmed."""
-
-    name: str
-    """Baseline's name, or `trial 17` by its place in the search; interrupted trials do not count."""
-    baseline: bool
-    family: str
-    """A baseline's name without rate and share of the budget; empty for designs of the search."""
-    design: Design
-    architecture: Architecture
-
-
-def choose_finalists(study: optuna.Study, setup: Setup, fit: Callable[[Design], Architecture]) -> list[Finalist]:
+def choose_finalists(study: optuna.Study, setup: Setup, fit: Callable[[Design], Architecture]) -> list[Confirmed]:
     """The best baselines, the design that the strategy decided on, and the best of the search, from the history.
 
     A search for several objectives confirms a part of its front as well, evenly spread from best score to worst.
@@ -43,30 +31,29 @@ def choose_finalists(study: optuna.Study, setup: Setup, fit: Callable[[Design], 
         fit: Sizes a design.
     """
     counting = not_interrupted(study)
-    trials = [t for t in counting if t.state == TrialState.COMPLETE and not t.user_attrs.get("violations")]
+    trials = [t for t in counting if t.state == TrialState.COMPLETE and not facts_of(t).exceeds_limits]
     scores: dict[str, list[float]] = {}
     for t in trials:
-        scores.setdefault(_design_key(t), []).append(score_of(t))
-    ranked = sorted(trials, key=lambda t: (-mean(scores[_design_key(t)]), t.number))
+        scores.setdefault(_design_of(t).key, []).append(score_of(t))
+    ranked = sorted(trials, key=lambda t: (-mean(scores[_design_of(t).key]), t.number))
     confirm = setup.strategy.confirm
     if len(setup.objectives) > 1:
         front = {t.number for t in study.best_trials}
         ranked = [t for t in ranked if t.number in front] + [t for t in ranked if t.number not in front]
-    found = [t for t in ranked if t.user_attrs.get(KIND) != "baseline"]
+    found = [t for t in ranked if not is_baseline(t)]
     decided = getattr(setup.sampler, "decided_trial", None)
     trial = None if decided is None else decided(counting)  # a stage's failed trials belong to it
-    if trial is not None and not trial.user_attrs.get("violations"):
+    if trial is not None and not facts_of(trial).exceeds_limits:
         found.insert(0, trial)
-    baselines = [t for t in ranked if t.user_attrs.get(KIND) == "baseline"]
-    chosen: list[Finalist] = []
+    baselines = [t for t in ranked if is_baseline(t)]
+    chosen: list[Confirmed] = []
     wanted = [(baselines, confirm.baselines), (found, confirm.best)]
     if len(setup.objectives) > 1:
         wanted.insert(0, (_spread([t for t in ranked if t.number in front], n_of_front(setup)), n_of_front(setup)))
     for group, n_wanted in wanted:
         n_before = len(chosen)
         for finalist in (_finalist(t, fit) for t in group):
-            taken = {(f.architecture, f.design.learning_rate) for f in chosen}
-            if (finalist.architecture, finalist.design.learning_rate) not in taken:
+            if _trained(finalist) not in {_trained(f) for f in chosen}:
                 chosen.append(finalist)
             if len(chosen) - n_before == n_wanted:
                 break
@@ -85,21 +72,29 @@ def _spread(front: list[FrozenTrial], n: int) -> list[FrozenTrial]:
     return [front[round(i * (len(front) - 1) / max(1, n - 1))] for i in range(n)]
 
 
-def not_interrupted(study: optuna.Study) -> list[FrozenTrial]:
-    """The trials that count, baselines among them."""
-    return [t for t in study.get_trials(deepcopy=False) if not t.user_attrs.get(INTERRUPTED)]
-
-
-def _finalist(trial: FrozenTrial, fit: Callable[[Design], Architecture]) -> Finalist:
-    design = Design.from_dict(trial.user_attrs["design"])
-    return Finalist(
-        name=trial.user_attrs["name"],
-        baseline=trial.user_attrs.get(KIND) == "baseline",
-        family=str(trial.user_attrs.get("family", "")),
+def _finalist(trial: FrozenTrial, fit: Callable[[Design], Architecture]) -> Confirmed:
+    facts, design = facts_of(trial), _design_of(trial)
+    architecture = fit(design)
+    return Confirmed(
+        name=str(facts.name),
+        baseline=is_baseline(trial),
+        family=facts.family or "",
         design=design,
-        architecture=fit(design),
+        architecture=architecture,
+        detail=design_line(design),
+        n_params=architecture.n_params,
+        share=facts.share,
+        search_score=score_of(trial),
+        n_changed=TrialRecord.of(trial, Kind.SEARCH).n_changed,
     )
 
 
-def _design_key(trial: FrozenTrial) -> str:
-    return Design.from_dict(trial.user_attrs["design"]).key
+def _design_of(trial: FrozenTrial) -> Design:
+    design = facts_of(trial).design
+    assert design is not None, "a trial that was begun has its design"
+    return Design.from_dict(design)
+
+
+def _trained(finalist: Confirmed) -> tuple[Architecture | None, float | None]:
+    """The architecture and the learning rate: designs with the same are one."""
+    return finalist.architecture, None if finalist.design is None else finalist.design.learning_rate

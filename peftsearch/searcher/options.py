@@ -246,7 +246,7 @@ def read_options(folder: Path, storage: str = "") -> RunOptions:
 
     if storage and not (folder / SETTINGS).exists():
         fetch_settings(folder, storage)
-    stored = read_settings(folder).get("options")
+    stored = read_settings(folder).options
     if not stored:
         raise StudyError(f"{folder}: its options are not stored; resume it with the command that began it")
     try:

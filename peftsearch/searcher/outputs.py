@@ -9,163 +9,170 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib import metadata
 from math import exp
-from statistics import mean
-from typing import Any
-
-from optuna.trial import TrialState
 
 from peftsearch.design.shares import n_changed
 from peftsearch.design.text import labelled
 from peftsearch.files import plain
-from peftsearch.searcher.comparison import Row
-from peftsearch.searcher.finalists import Finalist
 from peftsearch.searcher.prepare import Setup
 from peftsearch.searcher.verdict import Verdict
+from peftsearch.study.best import (
+    Best,
+    StoredBudget,
+    StoredDesign,
+    StoredModel,
+    StoredRow,
+    StoredScores,
+    StoredTask,
+    StoredVerdict,
+)
+from peftsearch.study.confirmed import Confirmed
 from peftsearch.study.folder import StudyFolder
+from peftsearch.study.notes import frozen_of, stages_of
 from peftsearch.study.objectives import MEASURES
-from peftsearch.study.trials import INTERRUPTED, KIND, STAGE, score_of
+from peftsearch.study.trials import Kind, State, TrialRecord
 from peftsearch.tasks.suite import Suite
 from peftsearch.tasks.task import Task
 
-BEST = "best.yaml"
 _PACKAGES = ("peftsearch", "torch", "transformers", "datasets", "optuna", "accelerate")
 
 
 def make_best(
-    setup: Setup, folder: StudyFolder, finalists: Sequence[Finalist], verdict: Verdict, rows: tuple[Row, ...]
-) -> dict[str, Any]:
-    """The content of `best.yaml`: the pick, and the other confirmed designs by name for who wants one of them."""
+    setup: Setup, folder: StudyFolder, finalists: Sequence[Confirmed], verdict: Verdict, rows: Sequence[Confirmed]
+) -> Best:
+    """The content of `best.yaml`: the pick, and the other confirmed designs by name.
+
+    Args:
+        setup: The settings of the study.
+        folder: The study.
+        finalists: The designs that were confirmed.
+        verdict: What may be claimed.
+        rows: All rows of the result, with their scores.
+    """
     from peftsearch.backbone.device import hardware
 
     pick = next(f for f in finalists if f.name == verdict.pick.name)
     row = next(r for r in rows if r.name == pick.name)
-    trained = {r.name: bool(r.validation.values) for r in rows}
+    trained = {r.name for r in rows if r.validation.values}
+    chosen = _stored_design(setup, pick)
     backbone, suite = setup.backbone, setup.suite
-    return {
-        "format": "peftsearch-best/1",
-        "verdict": {
-            "kind": verdict.kind,
-            "statement": verdict.statement,
-            "settle": verdict.settle,
-            "p_value": verdict.p_value,
-            "tied": [c.name for c in verdict.tied],
-        },
-        "name": pick.name,
-        "model": {
-            "name": backbone.name,
-            "revision": backbone.revision,
-            "model_type": backbone.model_type,
-            "n_params": backbone.n_params,
-            "quantize": setup.options.quantize,
-            "stacks": {stack.name: len(stack.blocks) for stack in backbone.stacks},
-        },
-        "task": _task(suite.tasks[0]) if len(suite.tasks) == 1 else _suite(suite),
-        "budget": {
-            "text": setup.budget.text,
-            "n_params": setup.budget.n_params,
-            "used": pick.architecture.n_params,
-            "share_used": pick.architecture.n_params / setup.budget.n_params,
-            "changed": n_changed(pick.architecture, backbone),
-            "count_head": setup.options.count_head,
-        },
-        "design": plain(pick.design.to_dict()),
-        "architecture": labelled(pick.architecture, backbone),
-        "training": {
+    frozen = frozen_of(folder.confirm)
+    return Best(
+        verdict=StoredVerdict(
+            kind=verdict.kind,
+            statement=verdict.statement,
+            settle=verdict.settle,
+            p_value=verdict.p_value,
+            tied=tuple(c.name for c in verdict.tied),
+        ),
+        name=pick.name,
+        model=StoredModel(
+            name=backbone.name,
+            revision=backbone.revision,
+            model_type=backbone.model_type,
+            n_params=backbone.n_params,
+            quantize=setup.options.quantize,
+            stacks={str(stack.name): len(stack.blocks) for stack in backbone.stacks},
+        ),
+        task=_task(suite.tasks[0]) if len(suite.tasks) == 1 else _suite(suite),
+        budget=StoredBudget(
+            text=setup.budget.text,
+            n_params=setup.budget.n_params,
+            used=pick.size,
+            share_used=pick.size / setup.budget.n_params,
+            changed=None if pick.architecture is None else n_changed(pick.architecture, backbone),
+            count_head=setup.options.count_head,
+        ),
+        design=chosen.design,
+        architecture=chosen.architecture,
+        training={
             **plain(asdict(setup.training)),
-            "learning_rate": _learning_rate(setup, pick),
+            "learning_rate": chosen.learning_rate,
             "steps": setup.strategy.confirm.steps,
-            "dtype": setup.settings["autocast"],
+            "dtype": setup.settings.autocast,
         },
-        "scores": {
-            "validation": row.validation.to_dict(),
-            "test": row.test.to_dict(),
-            "search": row.search_score,
-        }
-        | _frozen(folder)
-        | _perplexity(suite.metric, row),
-        "comparison": [_comparison(r) for r in rows],
-        "confirmed": {
-            f.name: {
-                "design": plain(f.design.to_dict()),
-                "architecture": labelled(f.architecture, backbone),
-                "learning_rate": _learning_rate(setup, f),
-            }
-            for f in finalists
-            if f is not pick and trained[f.name]
-        },
-        "stages": folder.search.user_attrs.get("stages", []),
-        "seed": setup.options.seed,
-        "space": setup.space.name,
-        "strategy": setup.strategy.name,
-        "study": str(folder.path),
-        "hardware": hardware(),
-        "versions": {"python": platform.python_version()} | {p: _version(p) for p in _PACKAGES},
-        "made": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
+        scores=StoredScores(
+            validation=row.validation.to_dict(),
+            test=row.test.to_dict(),
+            search=row.search_score,
+            frozen_model=None if frozen is None else frozen.score,
+            perplexity=_perplexity(suite.metric, row),
+        ),
+        comparison=tuple(map(_row, rows)),
+        confirmed={f.name: _stored_design(setup, f) for f in finalists if f is not pick and f.name in trained},
+        stages=tuple(stages_of(folder.search)),
+        seed=setup.options.seed,
+        space=setup.space.name,
+        strategy=setup.strategy.name,
+        study=str(folder.path),
+        hardware=hardware(),
+        versions={"python": platform.python_version()} | {p: _version(p) for p in _PACKAGES},
+        made=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
 
 
-def _learning_rate(setup: Setup, finalist: Finalist) -> float:
-    return finalist.design.learning_rate or setup.training.learning_rate
+def _stored_design(setup: Setup, finalist: Confirmed) -> StoredDesign:
+    assert finalist.design is not None, "a finalist has its design"
+    assert finalist.architecture is not None, "a finalist has its sizes"
+    return StoredDesign(
+        design=plain(finalist.design.to_dict()),
+        architecture=labelled(finalist.architecture, setup.backbone),
+        learning_rate=finalist.design.learning_rate or setup.training.learning_rate,
+    )
 
 
-def _frozen(folder: StudyFolder) -> dict[str, float]:
-    """What a generation is held against."""
-    kept = folder.confirm.user_attrs.get("frozen")
-    return {} if kept is None else {"frozen_model": kept["score"]}
-
-
-def _perplexity(metric: str, row: Row) -> dict[str, Any]:
+def _perplexity(metric: str, row: Confirmed) -> dict[str, float | None] | None:
     """Perplexities of the mean scores, where the score is their logarithm."""
     if metric != "log_likelihood":
-        return {}
-    splits = {"validation": row.validation.values, "test": row.test.values}
-    return {"perplexity": {split: exp(-mean(values)) if values else None for split, values in splits.items()}}
+        return None
+    splits = {"validation": row.validation, "test": row.test}
+    return {split: exp(-scores.mean) if scores.values else None for split, scores in splits.items()}
 
 
-def _task(task: Task) -> dict[str, Any]:
-    return {
-        "name": task.name,
-        "kind": task.kind,
-        "source": task.source,
-        "fingerprint": task.fingerprint,
-        "labels": list(task.labels),
-        "metric": task.metric,
-        "majority_score": None if task.kind == "generation" else task.majority_score,
-        "n_train": len(task.train),
-        "n_validation": len(task.validation),
-        "n_test": len(task.test) if task.test else 0,
-    }
+def _task(task: Task) -> StoredTask:
+    return StoredTask(
+        name=task.name,
+        kind=task.kind,
+        source=task.source,
+        fingerprint=task.fingerprint,
+        labels=tuple(task.labels),
+        metric=task.metric,
+        majority_score=None if task.kind == "generation" else task.majority_score,
+        n_train=len(task.train),
+        n_validation=len(task.validation),
+        n_test=len(task.test) if task.test else 0,
+    )
 
 
-def _suite(suite: Suite) -> dict[str, Any]:
+def _suite(suite: Suite) -> StoredTask:
     """Several tasks: what they have together, and each of them."""
-    return {
-        "name": suite.name,
-        "kind": suite.kind,
-        "source": suite.source,
-        "fingerprint": suite.fingerprint,
-        "metric": suite.metric,
-        "majority_score": suite.majority_score,
-        "n_train": suite.n_train,
-        "n_validation": suite.n_validation,
-        "n_test": suite.n_test,
-        "tasks": [_task(task) for task in suite.tasks],
-    }
+    return StoredTask(
+        name=suite.name,
+        kind=suite.kind,
+        source=suite.source,
+        fingerprint=suite.fingerprint,
+        metric=suite.metric,
+        majority_score=suite.majority_score,
+        n_train=suite.n_train,
+        n_validation=suite.n_validation,
+        n_test=suite.n_test,
+        tasks=tuple(map(_task, suite.tasks)),
+    )
 
 
-def _comparison(row: Row) -> dict[str, Any]:
-    return {
-        "name": row.name,
-        "baseline": row.baseline,
-        "reference": row.reference,
-        "detail": row.detail,
-        "n_params": row.n_params,
-        "n_changed": row.n_changed,
-        "share": row.share,
-        "search_score": row.search_score,
-        "validation": row.validation.to_dict(),
-        "test": row.test.to_dict(),
-    } | ({"tasks": {name: scores.to_dict() for name, scores in row.tasks.items()}} if row.tasks else {})
+def _row(row: Confirmed) -> StoredRow:
+    return StoredRow(
+        name=row.name,
+        baseline=row.baseline,
+        reference=row.reference,
+        detail=row.detail,
+        n_params=row.n_params,
+        n_changed=row.n_changed,
+        share=row.share,
+        search_score=row.search_score,
+        validation=row.validation.to_dict(),
+        test=row.test.to_dict(),
+        tasks={name: scores.to_dict() for name, scores in row.tasks.items()},
+    )
 
 
 def _version(package: str) -> str:
@@ -187,20 +194,20 @@ def trials_csv(folder: StudyFolder) -> str:
     import pandas as pd
 
     rows = []
-    for study, name in ((folder.search, "search"), (folder.confirm, "confirm")):
-        for t in study.get_trials(deepcopy=False):
-            facts = t.user_attrs | t.user_attrs.get("measures", {})
-            if t.user_attrs.get(INTERRUPTED):
-                facts["reason"] = "interrupted"
+    for study, kind in ((folder.search, Kind.SEARCH), (folder.confirm, Kind.CONFIRM)):
+        for trial in study.get_trials(deepcopy=False):
+            t = TrialRecord.of(trial, kind)
+            interrupted = t.state == State.INTERRUPTED
             own = {
-                "study": name,
+                "study": str(kind),
                 "number": t.number,
-                "kind": facts.get(KIND, name),
-                "stage": t.system_attrs.get(STAGE),
-                "state": t.state.name.lower(),
-                "score": score_of(t) if t.state == TrialState.COMPLETE else None,
-                "design": None if facts.get(KIND) == "reference" else json.dumps(facts.get("design")),
+                "kind": str(t.kind),
+                "stage": t.stage or None,
+                "state": str(trial.state.name).lower(),
+                "score": t.score,
+                "design": None if t.kind == Kind.REFERENCE else json.dumps(t.facts.design),
+                "reason": "interrupted" if interrupted else t.facts.reason,
             }
-            rows.append({**facts, **own})
+            rows.append({**t.facts.attributes(), **(t.facts.measures or {}), **own})
     text: str = pd.DataFrame(rows, columns=list(_COLUMNS)).convert_dtypes().to_csv(index=False)
     return text

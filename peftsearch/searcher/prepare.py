@@ -26,6 +26,7 @@ from peftsearch.samplers.strategy import Strategy
 from peftsearch.searcher.options import RunOptions, read_choices
 from peftsearch.searcher.settings import study_settings
 from peftsearch.study.objectives import Constraints, Objective
+from peftsearch.study.settings import StudySettings
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
@@ -68,7 +69,7 @@ class Setup:
     """What a design is held to before it is trained; None without a limit."""
     references: tuple[Reference, ...]
     """Weights of the model itself that are trained for comparison."""
-    settings: dict[str, Any]
+    settings: StudySettings
     """What the study is about: equal settings resume it, others are refused."""
     notes: tuple[str, ...] = ()
     """What the user should know before the search starts."""
@@ -124,11 +125,7 @@ def prepare(options: RunOptions, *, like: Setup | None = None) -> Setup:
     encoded = (
         like.encoded if like else tuple(encode(t, loaded.tokenizer, training.max_length, start) for t in suite.tasks)
     )
-    settings = study_settings(options, suite, backbone, budget, bound, strategy, training, autocast) | {
-        "objectives": [objective.name for objective in objectives],
-        "constraints": constraints.to_dict(),
-        **({} if options.quantize is None else {"quantize": options.quantize}),
-    }
+    settings = study_settings(options, suite, backbone, budget, bound, choices, training, autocast)
     return Setup(
         options=options,
         suite=suite,

@@ -4,30 +4,31 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Protocol, TextIO
+from typing import Literal, Protocol, TextIO
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
+from peftsearch.study.trials import Phase
 from peftsearch.units import format_seconds
+
+Ending = Literal["complete", "reused", "pruned", "failed", "lost", "does not fit"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrialLine:
     """One finished trial, as it is shown."""
 
-    phase: str
-    """`baselines`, `search`, `confirm` or `references`."""
-    stage: str
-    """Stage of the search, or empty."""
+    phase: Phase
     name: str
     """`lora`, `trial 12`."""
-    state: str
-    """`complete`, `reused`, `pruned`, `failed`, `lost` or `does not fit`."""
-    score: float | None
-    n_params: int | None
+    stage: str = ""
+    """Stage of the search, or empty."""
+    state: Ending = "complete"
+    score: float | None = None
+    n_params: int | None = None
     detail: str = ""
     """The design, or why it failed."""
 

@@ -17,15 +17,17 @@ from peftsearch.files import to_plain
 from peftsearch.samplers import plan_of
 from peftsearch.searcher.conclude import Result, conclude
 from peftsearch.searcher.drivers import Driver, LocalDriver
-from peftsearch.searcher.finalists import Finalist, n_of_front
+from peftsearch.searcher.finalists import n_of_front
 from peftsearch.searcher.options import NOT_STORED, RunOptions, read_options
-from peftsearch.searcher.outputs import BEST
 from peftsearch.searcher.prepare import Setup, prepare
 from peftsearch.searcher.progress import Reporter
 from peftsearch.searcher.runner import TrialRunner
 from peftsearch.searcher.schedule import Schedule
+from peftsearch.study.best import BEST
+from peftsearch.study.confirmed import Confirmed
 from peftsearch.study.folder import StudyFolder, check_settings
 from peftsearch.study.storage import storage_faults
+from peftsearch.study.trials import facts_of
 from peftsearch.tasks.suite import Suite
 from peftsearch.units import format_seconds
 
@@ -190,7 +192,7 @@ class Search:
         self._runner = TrialRunner(setup, folder, reporter)
         self._schedule = Schedule(setup, folder, self._runner, reporter)
 
-    def run(self) -> list[Finalist]:
+    def run(self) -> list[Confirmed]:
         """Run what is left of the study.
 
         Returns:
@@ -255,7 +257,7 @@ class Search:
 
     def _steps_done(self) -> int:
         trials = [*self._folder.search.get_trials(deepcopy=False), *self._folder.confirm.get_trials(deepcopy=False)]
-        done = sum(t.user_attrs.get("steps", 0) for t in trials if t.state == TrialState.COMPLETE)
+        done = sum(facts_of(t).steps or 0 for t in trials if t.state == TrialState.COMPLETE)
         if self._folder.n_interrupted or done:
             self._reporter.note(
                 f"Resuming {self._folder.path}: {sum(t.state == TrialState.COMPLETE for t in trials)} trials are done, "

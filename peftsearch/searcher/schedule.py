@@ -16,25 +16,36 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from peftsearch.design.baselines import Baseline, baselines_of
-from peftsearch.design.references import Reference, references_of
+from peftsearch.design.references import Reference, make_reference
 from peftsearch.errors import AllTrialsFailed, one_line
 from peftsearch.samplers.stages import stage_line
-from peftsearch.searcher.finalists import Finalist, choose_finalists, not_interrupted
+from peftsearch.searcher.finalists import choose_finalists
 from peftsearch.searcher.prepare import Setup
 from peftsearch.searcher.progress import Reporter
 from peftsearch.searcher.runner import TrialRunner, Work
-from peftsearch.study.claims import OWNER
+from peftsearch.study.confirmed import Confirmed
 from peftsearch.study.folder import StudyFolder
-from peftsearch.study.trials import CONSTRAINTS, INTERRUPTED, KIND, PLACE, counted, next_place
+from peftsearch.study.notes import add_references, keep_stages, stages_of
+from peftsearch.study.private_optuna import create_trial
+from peftsearch.study.trials import (
+    Kind,
+    Phase,
+    TrialFacts,
+    counted,
+    facts_of,
+    is_interrupted,
+    is_reference,
+    next_place,
+    not_interrupted,
+    place_of,
+    retry_of,
+    write_facts,
+)
 
 _TRIES_PER_TRIAL = 10
 """Designs that may be proposed for each that fits, before the search gives up; the samplers look at many for each."""
 _CONFIRM_SEED = 1000
 """Distance of the confirmation's seeds from those of the search, which it must not share."""
-_NOT_RETRIED = {INTERRUPTED, OWNER, "reason", "by_user"}
-"""User attributes of a lost trial that its retry does not take over."""
-_RUNGS = "completed_rung_"
-"""How the pruner's notes in a trial's system attributes begin: a retry reaches its rungs anew."""
 
 
 class Pause(Enum):
@@ -62,10 +73,11 @@ class Schedule:
         self._runner = runner
         self._reporter = reporter
         self._phase = ""
-        self._n_stages = len(folder.search.user_attrs.get("stages", []))
+        self._n_stages = len(stages_of(folder.search))
         self.baselines = baselines_of(setup.space, setup.backbone)
         with folder.claim():
-            self.references = references_of(folder.confirm, setup.loaded, [r.name for r in setup.references])
+            names = add_references(folder.confirm, [r.name for r in setup.references])
+            self.references = tuple(make_reference(name, setup.loaded) for name in names)
         folder.use(setup.sampler, setup.pruner)
 
     def next(self) -> Work | Pause | None:
@@ -96,25 +108,25 @@ class Schedule:
             return False
         return not self._open_confirmations(self.finalists()) and not self._open_references()
 
-    def finalists(self) -> list[Finalist]:
+    def finalists(self) -> list[Confirmed]:
         """The designs to confirm, from the history."""
         return choose_finalists(self._folder.search, self._setup, self._runner.fit)
 
     def _next_baseline(self) -> Work | None:
         left = self._open_baselines()
         if left:
-            self._begin_phase("baselines", len(left))
+            self._begin_phase(Phase.BASELINES, len(left))
         for baseline in left:
-            facts = {KIND: "baseline", "baseline": baseline.name, "family": baseline.family}
+            facts = TrialFacts(kind=Kind.BASELINE, baseline=baseline.name, family=baseline.family)
             space = self._setup.context.distributions if baseline.params else {}
-            trial = _create(self._folder.search, dict(baseline.params or {}), space, dict(facts))
-            work = self._runner.begin(self._folder.search, trial, baseline.design, "baselines", baseline.name)
+            trial = _create(self._folder.search, facts, dict(baseline.params or {}), space)
+            work = self._runner.begin(self._folder.search, trial, baseline.design, Phase.BASELINES, baseline.name)
             if work is not None:
                 return work
         return None
 
     def _open_baselines(self) -> list[Baseline]:
-        known = {t.user_attrs.get("baseline") for t in not_interrupted(self._folder.search)}
+        known = {facts_of(t).baseline for t in not_interrupted(self._folder.search)}
         return [b for b in self.baselines if b.name not in known]
 
     def _next_search(self) -> Work | Pause | None:
@@ -126,14 +138,14 @@ class Schedule:
                 self._record_stages()
                 if self._search_is_over():
                     return None
-            self._begin_phase("search", setup.strategy.trials - self._spent())
+            self._begin_phase(Phase.SEARCH, setup.strategy.trials - self._spent())
             waiting = getattr(setup.sampler, "waiting", None)
             if lost is None and waiting is not None and waiting(trials):
                 return PAUSE
-            place = next_place(trials) if lost is None else lost.user_attrs[PLACE]
-            trial = _ask(study, setup.context.distributions) if lost is None else _again(study, lost)
-            trial.set_user_attr(PLACE, place)
-            work = self._runner.begin(study, trial, setup.space.design(trial.params), "search", f"trial {place}")
+            place = next_place(trials) if lost is None else place_of(lost)
+            trial = _ask(study, setup.context.distributions) if lost is None else create_trial(study, retry_of(lost))
+            write_facts(trial, TrialFacts(place=place))
+            work = self._runner.begin(study, trial, setup.space.design(trial.params), Phase.SEARCH, f"trial {place}")
             if work is not None:
                 return work
 
@@ -147,12 +159,12 @@ class Schedule:
         for stage in stages[self._n_stages :]:
             self._reporter.note(stage_line(stage))
         self._n_stages = max(self._n_stages, len(stages))
-        if len(stages) > len(study.user_attrs.get("stages", [])):
-            study.set_user_attr("stages", stages)
+        if len(stages) > len(stages_of(study)):
+            keep_stages(study, stages)
 
     def _spent(self) -> int:
         """Trials of the search that are trained, were, or were tried to."""
-        return sum(not t.user_attrs.get("infeasible") for t in counted(self._folder.search.get_trials(deepcopy=False)))
+        return sum(not facts_of(t).infeasible for t in counted(self._folder.search.get_trials(deepcopy=False)))
 
     def _search_is_over(self) -> bool:
         trials = self._folder.search.get_trials(deepcopy=False)
@@ -170,10 +182,11 @@ class Schedule:
         study = self._folder.confirm
         jobs = self._open_confirmations(self.finalists())
         if jobs:
-            self._begin_phase("confirm", len(jobs))
+            self._begin_phase(Phase.CONFIRM, len(jobs))
         for finalist, seed in jobs:
-            trial = _create(study, {}, {}, {"family": finalist.family} if finalist.baseline else {})
-            work = self._runner.begin(study, trial, finalist.design, "confirm", finalist.name, seed=seed)
+            assert finalist.design is not None, "a finalist has its design"
+            trial = _create(study, TrialFacts(family=finalist.family if finalist.baseline else None))
+            work = self._runner.begin(study, trial, finalist.design, Phase.CONFIRM, finalist.name, seed=seed)
             if work is not None:
                 return work
         return self._next_reference() or (PAUSE if _running(study) else None)
@@ -182,29 +195,29 @@ class Schedule:
         study, jobs = self._folder.confirm, self._open_references()
         if not jobs:
             return None
-        self._begin_phase("references", len(jobs))
-        return self._runner.begin_reference(study, _create(study, {}, {}, {KIND: "reference"}), *jobs[0])
+        self._begin_phase(Phase.REFERENCES, len(jobs))
+        return self._runner.begin_reference(study, _create(study, TrialFacts(kind=Kind.REFERENCE)), *jobs[0])
 
-    def _open_confirmations(self, finalists: list[Finalist]) -> list[tuple[Finalist, int]]:
+    def _open_confirmations(self, finalists: list[Confirmed]) -> list[tuple[Confirmed, int]]:
         """Trainings that nobody has begun; seed by seed, so that all designs have as many."""
         begun = self._begun()
         return [(f, seed) for seed in self._seeds for f in finalists if (f.name, seed) not in begun]
 
     def _open_references(self) -> list[tuple[Reference, int]]:
-        """The same of the references."""
+        """Trainings of the references that nobody has begun."""
         begun = self._begun()
         return [(r, seed) for seed in self._seeds for r in self.references if (r.name, seed) not in begun]
 
     def _begun(self) -> set[tuple[Any, Any]]:
         """Names and seeds of the confirmation's trainings."""
-        return {(t.user_attrs.get("name"), t.user_attrs.get("seed")) for t in not_interrupted(self._folder.confirm)}
+        return {((facts := facts_of(t)).name, facts.seed) for t in not_interrupted(self._folder.confirm)}
 
     @property
     def _seeds(self) -> range:
         first = self._setup.options.seed + _CONFIRM_SEED
         return range(first, first + self._setup.strategy.confirm.seeds)
 
-    def _begin_phase(self, name: str, n_trials: int) -> None:
+    def _begin_phase(self, name: Phase, n_trials: int) -> None:
         if name != self._phase:
             self._phase = name
             self._reporter.phase(name, n_trials)
@@ -216,16 +229,16 @@ def require_scores(study: optuna.Study, folder: StudyFolder) -> None:
     Raises:
         AllTrialsFailed: It has none; the message gives the reasons.
     """
-    trials = [t for t in not_interrupted(study) if t.user_attrs.get(KIND) != "reference"]
+    trials = [t for t in not_interrupted(study) if not is_reference(t)]
     scored = [t for t in trials if t.state == TrialState.COMPLETE]
-    if any(not t.user_attrs.get("violations") for t in scored):
+    if any(not facts_of(t).exceeds_limits for t in scored):
         return
     if scored:
-        limits = one_line("; ".join(min(scored, key=_excess).user_attrs["violations"]))
+        limits = one_line("; ".join(facts_of(min(scored, key=_excess)).violations or ()))
         raise AllTrialsFailed(
             f"no design keeps the limits; the nearest: {limits}; give larger limits, or a smaller --batch-size"
         )
-    reasons = sorted({str(t.user_attrs.get("reason")) for t in trials if t.user_attrs.get("reason")})
+    reasons = sorted({reason for t in trials if (reason := facts_of(t).reason)})
     raise AllTrialsFailed(
         f"all {len(trials)} trials failed: {one_line('; '.join(reasons[:3]))}; they are recorded in "
         f"{folder.path}; a lower --learning-rate or a smaller --batch-size may help"
@@ -234,7 +247,7 @@ def require_scores(study: optuna.Study, folder: StudyFolder) -> None:
 
 def _excess(trial: FrozenTrial) -> float:
     """How far a trial is beyond the limits."""
-    return float(sum(max(0.0, value) for value in trial.user_attrs[CONSTRAINTS]))
+    return sum(max(0.0, value) for value in trial.constraints.values())
 
 
 def _running(study: optuna.Study) -> bool:
@@ -250,31 +263,22 @@ def _ask(study: optuna.Study, distributions: dict[str, BaseDistribution]) -> opt
 
 def _create(
     study: optuna.Study,
-    params: dict[str, Any],
-    distributions: dict[str, BaseDistribution],
-    user_attrs: dict[str, Any],
-    system_attrs: dict[str, Any] | None = None,
+    facts: TrialFacts,
+    params: dict[str, Any] | None = None,
+    distributions: dict[str, BaseDistribution] | None = None,
 ) -> optuna.Trial:
     """A running trial with given parameters, which no sampler chose."""
     template = optuna.create_trial(
         state=TrialState.RUNNING,
-        params=params,
-        distributions=distributions,
-        user_attrs=user_attrs,
-        system_attrs=system_attrs,
+        params=params or {},
+        distributions=distributions or {},
+        user_attrs=facts.attributes(),
     )
-    return optuna.Trial(study, study._storage.create_new_trial(study._study_id, template_trial=template))
+    return create_trial(study, template)
 
 
 def _to_retry(trials: list[FrozenTrial]) -> list[FrozenTrial]:
     """Interrupted trials of the search whose place nobody has taken since, lowest place first."""
-    taken = {t.user_attrs.get(PLACE) for t in counted(trials)}
-    lost = {t.user_attrs[PLACE]: t for t in trials if t.user_attrs.get(INTERRUPTED) and PLACE in t.user_attrs}
+    taken = {place_of(t) for t in counted(trials)}
+    lost = {place: t for t in trials if is_interrupted(t) and (place := place_of(t)) is not None}
     return [lost[place] for place in sorted(lost) if place not in taken]
-
-
-def _again(study: optuna.Study, lost: FrozenTrial) -> optuna.Trial:
-    """A trial with the parameters and the sampler's notes of one that was lost."""
-    facts = {k: v for k, v in lost.user_attrs.items() if k not in _NOT_RETRIED}
-    notes = {k: v for k, v in lost.system_attrs.items() if not k.startswith(_RUNGS)}
-    return _create(study, dict(lost.params), dict(lost.distributions), facts, notes)

@@ -14,8 +14,8 @@ from peftsearch.design.space import Choice, DesignSpace, Dimension
 from peftsearch.engine.settings import TrainingSettings
 from peftsearch.files import plain
 from peftsearch.methods import METHODS
-from peftsearch.samplers.strategy import Strategy
-from peftsearch.searcher.options import RunOptions
+from peftsearch.searcher.options import Choices, RunOptions
+from peftsearch.study.settings import StudySettings
 from peftsearch.study.storage import without_password
 
 if TYPE_CHECKING:
@@ -31,32 +31,45 @@ def study_settings(
     backbone: Backbone,
     budget: Budget,
     space: DesignSpace,
-    strategy: Strategy,
+    choices: Choices,
     training: TrainingSettings,
     autocast: Any,
-) -> dict[str, Any]:
-    """The settings that make a study what it is, as plain values; `prepare` adds what only some studies have."""
-    return {
-        "format": "peftsearch-study/1",
-        "model": backbone.name,
-        "revision": backbone.revision,
-        "anatomy": _digest(backbone),
-        "task": suite.name,
-        "task_source": suite.source,
-        "task_fingerprint": suite.fingerprint,
-        "metric": suite.metric,
-        "budget": budget.text,
-        "budget_params": budget.n_params,
-        "count_head": options.count_head,
-        "space": space.name,
-        "dimensions": {d.name: _choices(d) for d in space.dimensions},
-        "rates": _rates(space),
-        "strategy": plain(asdict(strategy)),
-        "training": plain(asdict(training)),
-        "autocast": str(autocast).removeprefix("torch.") if autocast is not None else "none",
-        "seed": options.seed,
-        "storage": without_password(options.study.storage),
-    }
+) -> StudySettings:
+    """The settings that make a study what it is.
+
+    Args:
+        options: What the user asked for.
+        suite: The tasks.
+        backbone: The model's anatomy.
+        budget: What the methods may spend.
+        space: The space as it is on the backbone.
+        choices: What the options name.
+        training: Training settings, with a length that the model has positions for.
+        autocast: Reduced precision of the forward pass; None for full precision.
+    """
+    return StudySettings(
+        model=backbone.name,
+        revision=backbone.revision,
+        anatomy=_digest(backbone),
+        quantize=options.quantize,
+        task=suite.name,
+        task_source=suite.source,
+        task_fingerprint=suite.fingerprint,
+        metric=suite.metric,
+        budget=budget.text,
+        budget_params=budget.n_params,
+        count_head=options.count_head,
+        space=space.name,
+        dimensions={d.name: _choices(d) for d in space.dimensions},
+        rates=_rates(space),
+        strategy=plain(asdict(choices.strategy)),
+        training=plain(asdict(training)),
+        autocast=str(autocast).removeprefix("torch.") if autocast is not None else "none",
+        objectives=tuple(objective.name for objective in choices.objectives),
+        constraints=choices.constraints.to_dict(),
+        seed=options.seed,
+        storage=without_password(options.study.storage),
+    )
 
 
 def _rates(space: DesignSpace) -> dict[str, float]:

@@ -28,8 +28,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil, inf, sqrt
-from statistics import mean, stdev
+from math import ceil, sqrt
+from statistics import stdev
+
+from peftsearch.study.best import VerdictKind
+from peftsearch.study.confirmed import Confirmed
 
 LEVEL = 0.05
 """Chance of calling two equal designs different."""
@@ -38,43 +41,17 @@ _POWER = 2.8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Candidate:
-    """A confirmed design."""
-
-    name: str
-    """Baseline's name, or `trial 17` of the search."""
-    baseline: bool
-    n_params: int
-    """Trainable parameters, the head apart."""
-    scores: tuple[float, ...]
-    """Validation score of each seed; empty when every training failed."""
-    hits: tuple[float, ...] = ()
-    """Share of the seeds whose prediction is right, or mean score, for each validation example; empty without such."""
-
-    @property
-    def mean(self) -> float:
-        """Mean over seeds; minus infinity without scores."""
-        return mean(self.scores) if self.scores else -inf
-
-    @property
-    def std(self) -> float | None:
-        """Standard deviation over seeds (n - 1); None below two."""
-        return stdev(self.scores) if len(self.scores) > 1 else None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Verdict:
     """What may be claimed."""
 
-    kind: str
-    """`winner`, `baseline`, `tie` or `no_signal`."""
-    pick: Candidate
+    kind: VerdictKind
+    pick: Confirmed
     """The design to use."""
-    best: Candidate
+    best: Confirmed
     """The design with the highest mean."""
-    best_baseline: Candidate | None
+    best_baseline: Confirmed | None
     """The baseline with the highest mean."""
-    tied: tuple[Candidate, ...]
+    tied: tuple[Confirmed, ...]
     """The best, and the designs of the other kind (baselines or found ones) that cannot be told from it."""
     p_value: float | None
     """Corrected p-value of the pick against the best baseline; None where they are not compared."""
@@ -84,45 +61,14 @@ class Verdict:
     """What would settle an open question; empty when nothing is open."""
 
 
-def packed_hits(right: Sequence[Sequence[float]]) -> str:
-    """Which predictions are right, task by task: `0111 10`, or scores: `-1.204000,-0.300000`; empty without such."""
-    return " ".join(map(_packed, right)) if all(right) else ""
-
-
-def _packed(task: Sequence[float]) -> str:
-    if all(isinstance(hit, bool) for hit in task):
-        return "".join("01"[int(hit)] for hit in task)
-    return ",".join(f"{score:.6f}" for score in task)
-
-
-def _unpacked(task: str) -> list[float]:
-    return [float(score) for score in (task.split(",") if "." in task else task)]
-
-
-def hits_of(rows: Sequence[str]) -> tuple[float, ...]:
-    """Share of the seeds that predict each validation example right, or its mean score, from what `packed_hits` wrote.
-
-    With several tasks the examples are weighted, so that the mean of all is the mean over the tasks of their means.
-
-    Returns:
-        One share an example; empty where a training does not say.
-    """
-    unpacked = [[_unpacked(task) for task in row.split(" ")] for row in rows]
-    if not rows or not rows[0] or len({tuple(map(len, row)) for row in unpacked}) != 1:
-        return ()
-    tasks = [list(zip(*columns, strict=True)) for columns in zip(*unpacked, strict=True)]
-    n_examples = sum(map(len, tasks))
-    return tuple(mean(hits) * n_examples / (len(tasks) * len(examples)) for examples in tasks for hits in examples)
-
-
 def judge(
-    candidates: Sequence[Candidate],
+    candidates: Sequence[Confirmed],
     *,
     majority: float,
     n_validation: int,
     metric: str,
     n_steps: int,
-    frozen: Candidate | None = None,
+    frozen: Confirmed | None = None,
 ) -> Verdict | None:
     """Decide what the scores support.
 
@@ -137,19 +83,20 @@ def judge(
     Returns:
         The verdict; None when no candidate has a score.
     """
-    n_seeds = max((len(c.scores) for c in candidates), default=0)
-    full = [c for c in candidates if c.scores and len(c.scores) == n_seeds]
+    n_seeds = max((len(c.validation.values) for c in candidates), default=0)
+    full = [c for c in candidates if c.validation.values and len(c.validation.values) == n_seeds]
     if not full:
         return None
-    best = max(full, key=lambda c: (c.mean, -c.n_params))
+    best = max(full, key=lambda c: (c.mean, -c.size))
     baselines = [c for c in full if c.baseline]
     found = [c for c in full if not c.baseline]
-    best_baseline = max(baselines, key=lambda c: (c.mean, -c.n_params), default=None)
+    best_baseline = max(baselines, key=lambda c: (c.mean, -c.size), default=None)
     rivals = found if best.baseline else baselines
     p_values = _compare(best, rivals, n_validation)
     tied = [best, *(c for c in rivals if p_values[c.name] >= LEVEL)]
     close = [c for c in full if best.mean - c.mean <= standard_error(best, c, n_validation)]
     pick, p_value, settle = _cheapest([c for c in close if c in tied or c.baseline == best.baseline]), None, ""
+    kind: VerdictKind
     floor, noise = _floor(best, majority, frozen, n_validation)
     if best.mean - floor <= 2 * noise:
         name = "majority class" if frozen is None else frozen.name
@@ -181,16 +128,18 @@ def judge(
     )
 
 
-def _cheapest(candidates: Sequence[Candidate]) -> Candidate:
+def _cheapest(candidates: Sequence[Confirmed]) -> Confirmed:
     """Fewest parameters, then the better mean."""
-    return min(candidates, key=lambda c: (c.n_params, -c.mean))
+    return min(candidates, key=lambda c: (c.size, -c.mean))
 
 
-def _floor(best: Candidate, majority: float, frozen: Candidate | None, n_validation: int) -> tuple[float, float]:
+def _floor(best: Confirmed, majority: float, frozen: Confirmed | None, n_validation: int) -> tuple[float, float]:
     """The score that no training gives, and the standard error of the best mean's difference from it."""
     if frozen is not None:
         return frozen.mean, standard_error(best, frozen, n_validation)
-    return majority, sqrt(_variance(best, n_validation) / len(best.scores) + _chance_variance(majority, n_validation))
+    return majority, sqrt(
+        _variance(best, n_validation) / len(best.validation.values) + _chance_variance(majority, n_validation)
+    )
 
 
 def _chance_variance(majority: float, n_validation: int) -> float:
@@ -198,31 +147,31 @@ def _chance_variance(majority: float, n_validation: int) -> float:
     return majority * (1 - majority) / n_validation if majority > 0 else 1 / n_validation
 
 
-def _variance(c: Candidate, n_validation: int) -> float:
+def _variance(c: Confirmed, n_validation: int) -> float:
     """Variance of one score; never below that of rounding to whole examples."""
-    return max((c.std or 0.0) ** 2, (1 / n_validation) ** 2 / 12)
+    return max((c.validation.std or 0.0) ** 2, (1 / n_validation) ** 2 / 12)
 
 
-def _components(a: Candidate, b: Candidate, n_validation: int) -> list[tuple[float, int]]:
+def _components(a: Confirmed, b: Confirmed, n_validation: int) -> list[tuple[float, int]]:
     """Variances of the difference of two means, each with its degrees of freedom: seeds of a, of b, examples."""
-    parts = [(_variance(c, n_validation) / len(c.scores), len(c.scores) - 1) for c in (a, b)]
+    parts = [(_variance(c, n_validation) / len(c.validation.values), len(c.validation.values) - 1) for c in (a, b)]
     if len(a.hits) == len(b.hits) > 1:
         differences = [x - y for x, y in zip(a.hits, b.hits, strict=True)]
         parts.append((stdev(differences) ** 2 / len(differences), len(differences) - 1))
     return parts
 
 
-def standard_error(best: Candidate, other: Candidate, n_validation: int) -> float:
+def standard_error(best: Confirmed, other: Confirmed, n_validation: int) -> float:
     """Of the best mean against another design's, whose own variance over seeds does not count."""
     of_best, _, *of_examples = [variance for variance, _ in _components(best, other, n_validation)]
     return sqrt(of_best + sum(of_examples))
 
 
-def _p_value(a: Candidate, b: Candidate, n_validation: int) -> float:
+def _p_value(a: Confirmed, b: Confirmed, n_validation: int) -> float:
     """Two-sided, with Welch and Satterthwaite's degrees of freedom; 1 where a design has fewer than two scores."""
     from scipy.stats import t
 
-    if len(a.scores) < 2 or len(b.scores) < 2:
+    if len(a.validation.values) < 2 or len(b.validation.values) < 2:
         return 1.0
     parts = _components(a, b, n_validation)
     total = sum(variance for variance, _ in parts)
@@ -230,7 +179,7 @@ def _p_value(a: Candidate, b: Candidate, n_validation: int) -> float:
     return float(2 * t.sf(abs(a.mean - b.mean) / sqrt(total), freedom))
 
 
-def _compare(a: Candidate, rivals: Sequence[Candidate], n_validation: int) -> dict[str, float]:
+def _compare(a: Confirmed, rivals: Sequence[Confirmed], n_validation: int) -> dict[str, float]:
     """Corrected p-values of one design against each of the others."""
     return _holm({c.name: _p_value(a, c, n_validation) for c in rivals})
 
@@ -244,7 +193,7 @@ def _holm(p_values: dict[str, float]) -> dict[str, float]:
     return adjusted
 
 
-def _no_signal_text(best: Candidate, pick: Candidate, metric: str, floor: str, noise: float) -> str:
+def _no_signal_text(best: Confirmed, pick: Confirmed, metric: str, floor: str, noise: float) -> str:
     return (
         f"No signal: the best mean {metric}, {best.mean:.4f}, does not rise above the {floor} "
         f"by two standard errors ({noise:.4f}). No design can be recommended on these data; {pick.name} is the "
@@ -252,7 +201,7 @@ def _no_signal_text(best: Candidate, pick: Candidate, metric: str, floor: str, n
     )
 
 
-def _baseline_text(best: Candidate, pick: Candidate, found: list[Candidate], metric: str) -> tuple[str, str]:
+def _baseline_text(best: Confirmed, pick: Confirmed, found: list[Confirmed], metric: str) -> tuple[str, str]:
     text = f"No design of the search beats the best baseline, {best.name}: mean {metric} {best.mean:.4f}"
     if found:
         rival = max(found, key=lambda c: c.mean)
@@ -263,15 +212,16 @@ def _baseline_text(best: Candidate, pick: Candidate, found: list[Candidate], met
 
 
 def _tie_text(
-    best: Candidate, tied: list[Candidate], pick: Candidate, metric: str, n_validation: int
+    best: Confirmed, tied: list[Confirmed], pick: Confirmed, metric: str, n_validation: int
 ) -> tuple[str, str]:
     names = ", ".join(f"{c.name} {c.mean:.4f}" for c in sorted(tied, key=lambda c: -c.mean))
     baselines = [c for c in tied if c.baseline and c is not best]
     text = (
-        f"No winner: these cannot be told apart on mean {metric} over {len(best.scores)} seeds: {names}. The cheapest "
-        f"within one standard error of the best is {pick.name}: {pick.mean:.4f} with {pick.n_params:,} parameters."
+        f"No winner: these cannot be told apart on mean {metric} over {len(best.validation.values)} seeds: {names}. "
+        f"The cheapest within one standard error of the best is {pick.name}: {pick.mean:.4f} with {pick.size:,} "
+        "parameters."
     )
-    if len(best.scores) < 2:
+    if len(best.validation.values) < 2:
         return text, "One seed cannot tell designs apart: give at least --seeds 5."
     if not baselines:
         return text, "The best mean is a baseline's: a longer search (--trials) may find a design that beats it."
@@ -281,7 +231,7 @@ def _tie_text(
         return text, "The gap to the best baseline is below one validation example: more seeds will not settle it."
     seeds_a, seeds_b, *examples = [variance for variance, _ in _components(best, rival, n_validation)]
     left = (gap / _POWER) ** 2 - sum(examples)
-    n_seeds = len(best.scores)
+    n_seeds = len(best.validation.values)
     if left <= 0:
         needed = ceil(n_validation * sum(examples) / (gap / _POWER) ** 2)
         return text, (
@@ -296,9 +246,9 @@ def _tie_text(
 
 
 def _winner_text(
-    pick: Candidate, best: Candidate, baseline: Candidate | None, metric: str, p_value: float | None
+    pick: Confirmed, best: Confirmed, baseline: Confirmed | None, metric: str, p_value: float | None
 ) -> str:
-    text = f"Winner: {pick.name} with mean {metric} {pick.mean:.4f} over {len(pick.scores)} seeds"
+    text = f"Winner: {pick.name} with mean {metric} {pick.mean:.4f} over {len(pick.validation.values)} seeds"
     if baseline is not None and p_value is not None:
         text += f", {pick.mean - baseline.mean:+.4f} against the best baseline, {baseline.name}"
         text += f" (p = {p_value:.2g})"

@@ -1,22 +1,200 @@
-"""What a search found, read back: from a run's folder, its `best.yaml`, or the mapping in it."""
+"""What a search found: the content of `best.yaml`, written and read in one typed form."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from peftsearch.backbone.anatomy import Backbone
 from peftsearch.design.architecture import Architecture
 from peftsearch.design.design import Design
-from peftsearch.errors import MALFORMED, ConfigError, MethodError, one_line
-from peftsearch.files import MAX_OUTPUT_BYTES, read_yaml
+from peftsearch.errors import ConfigError, MethodError, one_line
+from peftsearch.files import MAX_OUTPUT_BYTES, from_plain, read_yaml, to_plain
 
 BEST = "best.yaml"
 FORMAT = "peftsearch-best/1"
 Source = str | PathLike[str] | Mapping[str, Any]
+VerdictKind = Literal["winner", "baseline", "tie", "no_signal"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredVerdict:
+    """What may be claimed."""
+
+    kind: VerdictKind
+    statement: str
+    settle: str = ""
+    """What would settle an open question; empty without one."""
+    p_value: float | None = None
+    """Corrected p-value of the pick against the best baseline; None where they are not compared."""
+    tied: tuple[str, ...] = ()
+    """Names of the designs that cannot be distinguished from the best."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredModel:
+    """The backbone that a design was found on."""
+
+    name: str
+    """Hub id or folder."""
+    revision: str = ""
+    """Commit or fingerprint of the weights; empty when unknown."""
+    model_type: str
+    """transformers' name of the family."""
+    n_params: int
+    quantize: str | None = None
+    """How the weights were packed; None when they were not."""
+    stacks: dict[str, int]
+    """Blocks of each stack."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredTask:
+    """The task of a run, or several together."""
+
+    name: str = ""
+    kind: str = ""
+    source: str = ""
+    """Where the data came from, in words."""
+    fingerprint: str = ""
+    labels: tuple[str, ...] = ()
+    metric: str = ""
+    majority_score: float | None = None
+    """Score of the majority class; None for generation."""
+    n_train: int = 0
+    n_validation: int = 0
+    n_test: int = 0
+    tasks: tuple[StoredTask, ...] = ()
+    """Each task, where there are several."""
+
+    @property
+    def each(self) -> tuple[StoredTask, ...]:
+        """The tasks of the run, one or several."""
+        return self.tasks or (self,)
+
+    def head(self) -> dict[str, Any]:
+        """What a saved head needs to know of its task."""
+        known = {"name": self.name, "kind": self.kind, "labels": list(self.labels), "metric": self.metric}
+        return known if self.kind else {}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredBudget:
+    """The budget, and what the pick uses of it."""
+
+    text: str
+    """What the user wrote: `0.1%`."""
+    n_params: int
+    used: int
+    """Trainable parameters of the pick, excluding the task head."""
+    share_used: float | None = None
+    changed: int | None = None
+    """Parameters in which the result differs from the model."""
+    count_head: bool = False
+    """Whether the budget includes the task head."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredScores:
+    """Scores of the pick, each as `Scores.to_dict` gives them."""
+
+    validation: dict[str, Any] | None = None
+    test: dict[str, Any] | None = None
+    search: float | None = None
+    """Score of the short training in the search."""
+    frozen_model: float | None = None
+    """Score of the untrained model, the baseline for generation tasks."""
+    perplexity: dict[str, float | None] | None = None
+    """By split, for generation tasks that are searched by their likelihood."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredRow:
+    """One line of the comparison; see `Confirmed`."""
+
+    name: str
+    baseline: bool = False
+    reference: bool = False
+    detail: str = ""
+    n_params: int | None = None
+    n_changed: int | None = None
+    share: float | None = None
+    search_score: float | None = None
+    validation: dict[str, Any] | None = None
+    test: dict[str, Any] | None = None
+    tasks: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredDesign:
+    """A confirmed design other than the pick."""
+
+    design: dict[str, Any]
+    architecture: dict[str, Any]
+    learning_rate: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Best:
+    """The content of `best.yaml`."""
+
+    format: Literal["peftsearch-best/1"] = "peftsearch-best/1"
+    verdict: StoredVerdict
+    name: str
+    """The pick: `trial 14`, `lora`."""
+    picked: str | None = None
+    """The run's own pick, where another confirmed design stands in its place."""
+    model: StoredModel
+    task: StoredTask = field(default_factory=StoredTask)
+    budget: StoredBudget
+    design: dict[str, Any]
+    """The design, as `Design.to_dict` gives it."""
+    architecture: dict[str, Any]
+    """The architecture with the label of every size."""
+    training: dict[str, Any] = field(default_factory=dict)
+    """Settings of the confirmation: those of `TrainingSettings`, with steps and dtype."""
+    scores: StoredScores = field(default_factory=StoredScores)
+    comparison: tuple[StoredRow, ...] = ()
+    confirmed: dict[str, StoredDesign] = field(default_factory=dict)
+    """The other confirmed designs by name."""
+    stages: tuple[dict[str, Any], ...] = ()
+    """Closed stages of a staged search."""
+    seed: int = 0
+    space: str = ""
+    strategy: str = ""
+    study: str = ""
+    """Folder of the run, as the run was given it; empty when unknown."""
+    hardware: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+    made: str = ""
+    """When, in ISO 8601."""
+
+    @property
+    def blocks(self) -> list[tuple[str, int]]:
+        """All blocks of the backbone as (stack, index), input side first."""
+        return [(stack, i) for stack, n in self.model.stacks.items() for i in range(n)]
+
+    @property
+    def labels(self) -> dict[tuple[str, int, str], str]:
+        """Readable size of each (stack, block, method) of the architecture."""
+        return {
+            (entry["stack"], entry["block"], method): str(facts.get("label", facts["size"]))
+            for entry in self.architecture["blocks"]
+            for method, facts in entry["methods"].items()
+        }
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of a confirmation."""
+        return int(self.training["steps"])
+
+    @property
+    def learning_rate(self) -> float:
+        """Base learning rate of the pick."""
+        return float(self.training["learning_rate"])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,8 +217,7 @@ class Found:
     """Blocks of each stack of the backbone."""
     quantize: str | None = None
     """How the backbone's weights were packed; None when they were not."""
-    task: dict[str, Any] = field(default_factory=dict)
-    """Of the task: name, kind, labels, metric; with `tasks` in it where there are several."""
+    task: StoredTask = field(default_factory=StoredTask)
     study: str = ""
     """Folder of the run, as the run was given it; empty when unknown."""
 
@@ -50,7 +227,7 @@ def read_found(source: Source, design: str | None = None) -> Found:
 
     Args:
         source: A run's folder, the path of its `best.yaml`, or the mapping that the file holds.
-        design: Name of another confirmed design than the pick: `trial 14` (or `14`), `lora`.
+        design: Name of a confirmed design other than the pick: `trial 14` (or `14`), `lora`.
 
     Raises:
         ConfigError: There is no such file, or it is not the `best.yaml` of a run, or it is damaged, or it has no such
@@ -59,12 +236,12 @@ def read_found(source: Source, design: str | None = None) -> Found:
     return parse_found(*read_best(source, design))
 
 
-def read_best(source: Source, design: str | None = None) -> tuple[str, Mapping[str, Any]]:
-    """The content of a `best.yaml`, with the design that is asked for in the place of the pick.
+def read_best(source: Source, design: str | None = None) -> tuple[str, Best]:
+    """Read a `best.yaml`, with the design that is asked for in the place of the pick.
 
     Args:
-        source: As for `read_found`.
-        design: Likewise.
+        source: A run's folder, the path of its `best.yaml`, or the mapping that the file holds.
+        design: Name of a confirmed design other than the pick.
 
     Returns:
         The file, for messages, and its content.
@@ -83,65 +260,76 @@ def read_best(source: Source, design: str | None = None) -> tuple[str, Mapping[s
         where, data = str(path), read_yaml(path, MAX_OUTPUT_BYTES)
     if data.get("format") != FORMAT:
         raise ConfigError(f"{where}: is not the best.yaml of a run (format {data.get('format')!r}, not {FORMAT!r})")
-    return where, data if design is None else _with_design(where, data, design)
+    best = from_plain(Best, data, where)
+    _check_parts(where, best)
+    return where, best if design is None else _with_design(where, best, design)
 
 
-def _with_design(where: str, data: Mapping[str, Any], design: str) -> Mapping[str, Any]:
-    """The content with another confirmed design in the pick's place, whose name is then under `picked`.
+def _check_parts(where: str, best: Best) -> None:
+    """Check what the types leave open: architecture, design, labels and training.
+
+    Raises:
+        ConfigError: A part is damaged.
+    """
+    try:
+        Architecture.from_dict(best.architecture)
+        Design.from_dict(best.design)
+        for other in best.confirmed.values():
+            Architecture.from_dict(other.architecture)
+            Design.from_dict(other.design)
+        _ = best.labels, best.steps, best.learning_rate
+    except ConfigError as error:
+        raise ConfigError(f"{where}: is damaged: {error}") from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ConfigError(f"{where}: is damaged: {type(error).__name__} {error}") from error
+
+
+def _with_design(where: str, best: Best, design: str) -> Best:
+    """Put another confirmed design in the pick's place, whose name is then under `picked`.
 
     Verdict and scores stay as they are.
     """
     name = f"trial {design}" if str(design).isdecimal() else str(design)
-    if name == data.get("name"):
-        return data
-    try:
-        others = dict(data.get("confirmed") or {})
-        if name not in others:
-            known = ", ".join(map(str, (data["name"], *others)))
-            older = "" if "confirmed" in data else "; `peftsearch run --resume --name NAME` writes down the others"
-            raise ConfigError(f"{where}: has no confirmed design {one_line(name, 60)!r} (it has {known}{older})")
-        own, budget = others[name], data["budget"]
-        architecture = own["architecture"]
-        used = int(architecture["n_params"])
-        row: dict[str, Any] = next((row for row in data["comparison"] if row["name"] == name), {})
-        return {
-            **data,
-            "name": name,
-            "picked": data["name"],
-            "design": own["design"],
-            "architecture": architecture,
-            "training": {**data["training"], "learning_rate": own["learning_rate"]},
-            "budget": {**budget, "used": used, "share_used": row.get("share"), "changed": row.get("n_changed")},
-        }
-    except MALFORMED as error:
-        raise ConfigError(f"{where}: is damaged: {type(error).__name__} {error}") from error
+    if name == best.name:
+        return best
+    if name not in best.confirmed:
+        known = ", ".join((best.name, *best.confirmed))
+        raise ConfigError(f"{where}: has no confirmed design {one_line(name, 60)!r} (it has {known})")
+    own = best.confirmed[name]
+    row = next((row for row in best.comparison if row.name == name), StoredRow(name=name))
+    used = Architecture.from_dict(own.architecture).n_params
+    return replace(
+        best,
+        name=name,
+        picked=best.name,
+        design=own.design,
+        architecture=own.architecture,
+        training={**best.training, "learning_rate": own.learning_rate},
+        budget=replace(best.budget, used=used, share_used=row.share, changed=row.n_changed),
+    )
 
 
-def parse_found(where: str, data: Mapping[str, Any]) -> Found:
-    """What `read_best` gave, parsed.
+def parse_found(where: str, best: Best) -> Found:
+    """Parse the architecture and the design of a `best.yaml`."""
+    return Found(
+        where=where,
+        name=best.name,
+        architecture=Architecture.from_dict(best.architecture),
+        design=Design.from_dict(best.design),
+        model_name=best.model.name,
+        revision=best.model.revision,
+        model_type=best.model.model_type,
+        stacks=dict(best.model.stacks),
+        quantize=best.model.quantize,
+        task=best.task,
+        study=best.study,
+    )
 
-    Raises:
-        ConfigError: It is damaged.
-    """
-    try:
-        model = data["model"]
-        return Found(
-            where=where,
-            name=str(data["name"]),
-            architecture=Architecture.from_dict(data["architecture"]),
-            design=Design.from_dict(data["design"]),
-            model_name=str(model["name"]),
-            revision=str(model["revision"]),
-            model_type=str(model["model_type"]),
-            stacks={str(name): int(n) for name, n in model["stacks"].items()},
-            quantize=None if model.get("quantize") is None else str(model["quantize"]),
-            task=dict(data.get("task") or {}),
-            study=str(data.get("study", "")),
-        )
-    except MALFORMED as error:
-        raise ConfigError(f"{where}: is damaged: {type(error).__name__} {error}") from error
-    except ConfigError as error:
-        raise ConfigError(f"{where}: is damaged: {error}") from error
+
+def best_content(best: Best) -> dict[str, Any]:
+    """The content of the file as plain values; what is None by default stays out."""
+    content = to_plain(best)
+    return {key: value for key, value in content.items() if key != "picked" or value is not None}
 
 
 def require_same_backbone(found: Found, backbone: Backbone) -> None:

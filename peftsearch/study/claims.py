@@ -20,10 +20,9 @@ import optuna
 import psutil
 from optuna.trial import FrozenTrial, TrialState
 
-from peftsearch.study.trials import INTERRUPTED
+from peftsearch.study.private_optuna import fail_trial, silent_trials
+from peftsearch.study.trials import TrialFacts, facts_of, write_facts_of
 
-OWNER = "owner"
-"""User attribute of a trial: who runs it."""
 HEARTBEAT_S = 20
 """Seconds between two signs of life."""
 GRACE_S = 120
@@ -61,7 +60,7 @@ def is_dead(owner: str, own: str) -> bool | None:
 
 
 def release_dead(study: optuna.Study, own: str) -> int:
-    """Fail the trials that dead processes left running, so that they are run anew.
+    """Fail the trials that dead processes left running, so that they are run again.
 
     Returns:
         How many there were.
@@ -69,12 +68,12 @@ def release_dead(study: optuna.Study, own: str) -> int:
     running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
     if not running:
         return 0
-    stale = set(study._storage._get_stale_trial_ids(study._study_id))  # type: ignore[attr-defined]  # RDBStorage has it
+    silent = silent_trials(study)
     n_dead = 0
     for trial in running:
-        owner = trial.user_attrs.get(OWNER)
+        owner = facts_of(trial).owner
         dead = True if owner is None else is_dead(owner, own)
-        if dead or (dead is None and trial._trial_id in stale):
+        if dead or (dead is None and trial.number in silent):
             release(study, trial, "its process ended while it ran")
             n_dead += 1
     return n_dead
@@ -87,29 +86,26 @@ def release(study: optuna.Study, trial: FrozenTrial, reason: str, by_user: bool 
         study: The study of the trial.
         trial: A running trial.
         reason: What happened, for the record.
-        by_user: The user stopped it: no reason ever to give it up.
+        by_user: Whether the user stopped it, which is never a reason to give it up.
 
     Returns:
-        Whether it will be run anew.
+        Whether it will be run again.
     """
     n_losses = 1 + sum(_is_same(t, trial) for t in study.get_trials(deepcopy=False))
     again = by_user or n_losses < MAX_LOSSES
-    facts: dict[str, object] = {"reason": reason if again else f"{reason}, {n_losses} times; it is not tried again"}
-    if again:
-        facts |= {INTERRUPTED: True} | ({"by_user": True} if by_user else {})
-    for key, fact in facts.items():
-        study._storage.set_trial_user_attr(trial._trial_id, key, fact)
-    study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+    told = reason if again else f"{reason}, {n_losses} times; it is not tried again"
+    marks = TrialFacts(reason=told, interrupted=again or None, by_user=(again and by_user) or None)
+    write_facts_of(study, trial, marks)
+    fail_trial(study, trial)
     return again
 
 
 def _is_same(earlier: FrozenTrial, trial: FrozenTrial) -> bool:
     """Whether an earlier trial was lost at the same work; of a trial that never got a name nobody knows."""
-    if "name" not in trial.user_attrs:
+    one, other = facts_of(earlier), facts_of(trial)
+    if other.name is None or not one.interrupted or one.by_user:
         return False
-    if not earlier.user_attrs.get(INTERRUPTED) or earlier.user_attrs.get("by_user"):
-        return False
-    return all(earlier.user_attrs.get(key) == trial.user_attrs.get(key) for key in ("name", "design", "seed"))
+    return (one.name, one.design, one.seed) == (other.name, other.design, other.seed)
 
 
 def _started(pid: int) -> str:

@@ -14,6 +14,7 @@ import re
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,8 +24,10 @@ from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 
 from peftsearch.errors import ConfigError, StudyError, one_line
-from peftsearch.files import read_yaml, to_yaml, write_atomically
+from peftsearch.files import from_plain, read_yaml, to_plain, to_yaml, write_atomically
 from peftsearch.study.claims import new_owner, release_dead
+from peftsearch.study.notes import keep_settings, settings_of
+from peftsearch.study.settings import StudySettings, first_difference
 from peftsearch.study.storage import (
     claim_lock,
     open_storage,
@@ -37,8 +40,6 @@ from peftsearch.study.storage import (
 
 SETTINGS = "settings.yaml"
 Direction = Literal["maximize", "minimize"]
-_NOT_COMPARED = {"id", "options"}
-"""Settings that every folder has its own of."""
 _OWN_FILES = {".lock", ".claim", f".{SETTINGS}.part"}
 """What a kill may leave in a folder before it holds a study."""
 
@@ -48,7 +49,7 @@ class StudyFolder:
 
     Args:
         path: The folder; made with its parents if it is not there.
-        settings: What the study is about; plain YAML values.
+        settings: What the study is about.
         storage: An Optuna storage URL; empty for SQLite in the folder. In a storage that several studies share, each
             has its folder's name and id before its own.
         options: What the user asked for, kept so that `--resume` and workers need no more than a name.
@@ -61,13 +62,13 @@ class StudyFolder:
     def __init__(
         self,
         path: Path,
-        settings: Mapping[str, Any],
+        settings: StudySettings,
         storage: str = "",
         options: Mapping[str, Any] | None = None,
         shared: bool = False,
     ) -> None:
         self.path = path
-        self.settings = dict(settings)
+        self.settings = settings
         self.owner = new_owner()
         """By which the trials that this process runs are known."""
         url = storage or own_url(path)
@@ -81,17 +82,17 @@ class StudyFolder:
             if not shared:
                 self._acquire()
             if not (path / SETTINGS).exists():
-                identity = {"id": uuid.uuid4().hex[:12], "options": dict(options or {})}
-                write_atomically(path / SETTINGS, to_yaml(self.settings | identity))
+                own = replace(settings, id=uuid.uuid4().hex[:12], options=dict(options or {}))
+                write_atomically(path / SETTINGS, to_yaml(to_plain(own)))
             if not storage:
                 self._storage = open_storage(url)
             self._claims = claim_lock(self._storage, path)
             stored = read_settings(path)
-            prefix = study_prefix(path.name, stored["id"]) if storage else ""
+            prefix = study_prefix(path.name, stored.id) if storage else ""
             self.search = self._open(f"{prefix}search", directions_of(settings))
             self.confirm = self._open(f"{prefix}confirm", ["maximize"])
-            if "settings" not in self.search.user_attrs:
-                self.search.set_user_attr("settings", stored)  # for workers that do not see this folder
+            if settings_of(self.search) is None:
+                keep_settings(self.search, to_plain(stored))
             with self.claim():
                 self.n_interrupted = self.release_dead()
 
@@ -134,16 +135,16 @@ class StudyFolder:
         )
 
 
-def directions_of(settings: Mapping[str, Any]) -> list[Direction]:
+def directions_of(settings: StudySettings) -> list[Direction]:
     """Optuna's directions of the search: the score is maximised, every other objective minimised."""
-    return ["maximize" if name == "score" else "minimize" for name in settings.get("objectives") or ["score"]]
+    return ["maximize" if name == "score" else "minimize" for name in settings.objectives]
 
 
 def _no_sampler() -> BaseSampler:
     return optuna.samplers.RandomSampler(seed=0)
 
 
-def check_settings(path: Path, settings: Mapping[str, Any]) -> bool:
+def check_settings(path: Path, settings: StudySettings) -> bool:
     """Whether the folder already holds a study of these settings; changes nothing.
 
     Raises:
@@ -157,17 +158,17 @@ def check_settings(path: Path, settings: Mapping[str, Any]) -> bool:
         if any(item.name not in _OWN_FILES for item in path.iterdir()):
             raise StudyError(f"{path}: is not empty and holds no study; give another --name or remove it")
         return False
-    stored = read_settings(path)
-    for key in (k for k in dict.fromkeys([*stored, *settings]) if k not in _NOT_COMPARED):
-        if stored.get(key) != settings.get(key):
-            raise StudyError(
-                f"{path}: belongs to other settings: {key} is {_brief(stored.get(key))} there and "
-                f"{_brief(settings.get(key))} here; give another --name, or the same settings to resume"
-            )
+    found = first_difference(to_plain(read_settings(path)), to_plain(settings))
+    if found is not None:
+        key, there, here = found
+        raise StudyError(
+            f"{path}: belongs to other settings: {key} is {_brief(there)} there and {_brief(here)} here; give another "
+            "--name, or the same settings to resume"
+        )
     return True
 
 
-def read_settings(path: Path) -> dict[str, Any]:
+def read_settings(path: Path) -> StudySettings:
     """The settings of the study in a folder.
 
     Raises:
@@ -176,7 +177,7 @@ def read_settings(path: Path) -> dict[str, Any]:
     if not (path / SETTINGS).is_file():
         raise StudyError(f"{path}: holds no study (no {SETTINGS}); `peftsearch run` makes one")
     try:
-        return read_yaml(path / SETTINGS)
+        return from_plain(StudySettings, read_yaml(path / SETTINGS), str(path / SETTINGS))
     except ConfigError as error:
         raise StudyError(f"the settings of the study are damaged: {error}") from error
 
@@ -199,8 +200,8 @@ def fetch_settings(path: Path, url: str) -> None:
             raise StudyError(
                 f"{path}: is not there, and the storage holds {what} of that name (it has {known or 'none'})"
             )
-        settings = optuna.load_study(study_name=own[0], storage=storage).user_attrs.get("settings")
-        if not isinstance(settings, dict):
+        settings = settings_of(optuna.load_study(study_name=own[0], storage=storage))
+        if settings is None:
             raise StudyError(f"{path}: is not there, and the storage does not hold its settings")
         path.mkdir(parents=True, exist_ok=True)
         write_atomically(path / SETTINGS, to_yaml(settings))

@@ -154,9 +154,9 @@ class Constraints:
             if measured / limit > 1  # as `values` has it, to the last bit
         ]
 
-    def values(self, measures: Mapping[str, float]) -> list[float]:
-        """Measured / limit - 1 of each limit in force: at most 0 where it is kept, as Optuna's samplers want it."""
-        return [measured / limit - 1 for _, measured, limit, _, _ in self._held(measures)]
+    def values(self, measures: Mapping[str, float]) -> dict[str, float]:
+        """Measured / limit - 1 of each limit in force, by name: at most 0 where it is kept, as Optuna defines it."""
+        return {what: measured / limit - 1 for what, measured, limit, _, _ in self._held(measures)}
 
     def to_dict(self) -> dict[str, float]:
         """The limits in force, by field name."""

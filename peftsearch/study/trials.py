@@ -1,30 +1,246 @@
-"""Read what a trial of a study says of itself."""
+"""The record of a trial: the one place that knows which attributes of an Optuna trial hold its facts.
+
+Everything is written by `write_facts` and read by `facts_of` or `TrialRecord`. Functions that a sampler calls on every
+trial of a long history read the one attribute that they need.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from enum import StrEnum
+from typing import Any
 
+import optuna
+from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-REPLICATE = "peftsearch:replicate"
-"""System attribute of a trial: trials with equal numbers share their training seed (absent means 0)."""
-STAGE = "peftsearch:stage"
-"""System attribute of a trial: the stage it belongs to, for the display and the report."""
-INTERRUPTED = "interrupted"
-"""User attribute of a failed trial that a killed process left behind; it is run anew and counts for nothing."""
-KIND = "kind"
-"""User attribute of a trial: `baseline`, or `reference` among the confirmations; others have none."""
-PLACE = "place"
-"""User attribute of a trial of the search: its number among those that count, from 1. A retry takes the same place."""
-CONSTRAINTS = "constraints"
-"""User attribute of a trial: numbers, none of which may be above 0; Optuna's samplers read a system attribute."""
+from peftsearch.design.design import Design
+from peftsearch.design.text import design_line
+from peftsearch.errors import ConfigError, one_line
+from peftsearch.study.private_optuna import write_system_attribute, write_user_attribute
+
+
+class Phase(StrEnum):
+    """The part of a search that a trial belongs to."""
+
+    BASELINES = "baselines"
+    SEARCH = "search"
+    CONFIRM = "confirm"
+    REFERENCES = "references"
+
+
+class Kind(StrEnum):
+    """What a trial trains."""
+
+    BASELINE = "baseline"
+    SEARCH = "search"
+    CONFIRM = "confirm"
+    REFERENCE = "reference"
+
+
+class State(StrEnum):
+    """How a trial stands."""
+
+    COMPLETE = "complete"
+    PRUNED = "pruned"
+    FAILED = "failed"
+    RUNNING = "running"
+    WAITING = "waiting"
+    INFEASIBLE = "infeasible"
+    """The design does not fit the budget or the memory."""
+    INTERRUPTED = "interrupted"
+    """A killed process left it; it counts for nothing, and another trial takes its place."""
+
+
+_STATES = {
+    TrialState.COMPLETE: State.COMPLETE,
+    TrialState.PRUNED: State.PRUNED,
+    TrialState.FAIL: State.FAILED,
+    TrialState.RUNNING: State.RUNNING,
+    TrialState.WAITING: State.WAITING,
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrialFacts:
+    """The facts of a trial, each under its own name among Optuna's user attributes; None is not written."""
+
+    name: str | None = None
+    """Baseline's or reference's name, or `trial 17` by its place in the search."""
+    kind: Kind | None = None
+    """Baseline or reference; other trials have none stored."""
+    baseline: str | None = None
+    """Name of the baseline, written before the trial has begun."""
+    family: str | None = None
+    """A baseline's name without learning rate and share of the budget."""
+    place: int | None = None
+    """Number among the trials of the search that count, from 1; a retry takes the same place."""
+    owner: str | None = None
+    """The process that runs it; see `claims`."""
+    design: Mapping[str, Any] | None = None
+    """The design, as `Design.to_dict` gives it."""
+    steps: int | None = None
+    """Optimizer steps."""
+    seed: int | None = None
+    """Seed of the training."""
+    n_params: int | None = None
+    """Trainable parameters, excluding the task head."""
+    n_head: int | None = None
+    """Trainable parameters of the head."""
+    share: float | None = None
+    """Share of the budget that is used."""
+    learning_rate: float | None = None
+    """Base learning rate."""
+    score: float | None = None
+    """Validation score; the mean over the tasks."""
+    task_scores: Mapping[str, float] | None = None
+    """Validation score of each task, where there are several."""
+    test_score: float | None = None
+    """Test score, for references."""
+    right: str | None = None
+    """Which validation examples are predicted right, packed; see `verdict.packed_hits`."""
+    loss: float | None = None
+    """Mean training loss of the last tenth of the steps."""
+    train_s: float | None = None
+    """Seconds of the training steps."""
+    wall_s: float | None = None
+    """Seconds in all."""
+    measures: Mapping[str, float] | None = None
+    """Costs by the name of the measure."""
+    violations: Sequence[str] | None = None
+    """Limits that the measures exceed, in words."""
+    reused_from: int | None = None
+    """Number of an equal trial whose results it takes over."""
+    reason: str | None = None
+    """Why there is no score."""
+    infeasible: bool | None = None
+    """Whether the design does not fit the budget or the memory."""
+    interrupted: bool | None = None
+    """Whether a killed process left it."""
+    by_user: bool | None = None
+    """Whether the user stopped it."""
+
+    @property
+    def exceeds_limits(self) -> bool:
+        """Whether a measure exceeds a limit."""
+        return bool(self.violations)
+
+    def attributes(self) -> dict[str, Any]:
+        """The facts that are known, by name."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+_NAMES = frozenset(f.name for f in fields(TrialFacts))
+CARRIED_OVER = ("score", "task_scores", "n_head", "loss", "measures", "violations")
+"""Facts that a trial takes over from an equal one."""
+_NOT_RETRIED = frozenset({"interrupted", "by_user", "reason", "owner"})
+"""Facts of a lost trial that its retry does not take over."""
+_REPLICATE, _STAGE, _SLOT = "peftsearch:replicate", "peftsearch:stage", "peftsearch:s4"
+"""System attributes: they are a sampler's notes and no facts of the training."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Slot:
+    """The place of a trial in a staged search."""
+
+    stage: str
+    choice: str | float
+    """The choice that the stage compares."""
+    repeat: int
+    """Trials with equal numbers share their training seed."""
+
+
+def facts_of(trial: FrozenTrial) -> TrialFacts:
+    """Read the facts of a trial."""
+    return TrialFacts(**{name: value for name, value in trial.user_attrs.items() if name in _NAMES})
+
+
+def write_facts(trial: optuna.Trial, facts: TrialFacts) -> None:
+    """Write facts into a running trial of this process."""
+    for name, value in facts.attributes().items():
+        trial.set_user_attr(name, value)
+
+
+def write_facts_of(study: optuna.Study, trial: FrozenTrial, facts: TrialFacts) -> None:
+    """Write facts into a running trial, whichever process runs it."""
+    for name, value in facts.attributes().items():
+        write_user_attribute(study, trial, name, value)
+
+
+def write_slot(study: optuna.Study, trial: FrozenTrial, slot: Slot) -> None:
+    """Write the place in a staged search into a trial that a sampler is asked for."""
+    for key, value in slot_attributes(slot).items():
+        write_system_attribute(study, trial, key, value)
+
+
+def slot_attributes(slot: Slot) -> dict[str, Any]:
+    """The system attributes that hold a place in a staged search."""
+    noted = {"stage": slot.stage, "choice": slot.choice, "repeat": slot.repeat}
+    return {_SLOT: noted, _REPLICATE: slot.repeat, _STAGE: slot.stage}
+
+
+def slot_of(trial: FrozenTrial) -> Slot | None:
+    """Read a trial's place in a staged search; None without stages."""
+    noted = trial.system_attrs.get(_SLOT)
+    return None if noted is None else Slot(**noted)
+
+
+def stage_of(trial: FrozenTrial) -> str:
+    """Read the name of a trial's stage; empty without stages."""
+    return str(trial.system_attrs.get(_STAGE, ""))
+
+
+def replicate_of(trial: FrozenTrial) -> int:
+    """Read a trial's number among its repeats, which share their seeds; 0 without stages."""
+    return int(trial.system_attrs.get(_REPLICATE, 0))
+
+
+def retry_of(lost: FrozenTrial) -> FrozenTrial:
+    """A running trial with the parameters, the facts and the sampler's notes of one that was lost.
+
+    The rungs that a pruner has noted are left out: the retry reaches them again.
+    """
+    return optuna.create_trial(
+        state=TrialState.RUNNING,
+        params=dict(lost.params),
+        distributions=dict(lost.distributions),
+        user_attrs={key: value for key, value in lost.user_attrs.items() if key not in _NOT_RETRIED},
+        system_attrs={k: value for k, value in lost.system_attrs.items() if not k.startswith("completed_rung_")},
+    )
+
+
+def is_interrupted(trial: FrozenTrial) -> bool:
+    """Whether a killed process left a trial behind."""
+    return bool(trial.user_attrs.get("interrupted"))
+
+
+def is_baseline(trial: FrozenTrial) -> bool:
+    """Whether a trial is that of a baseline."""
+    return bool(trial.user_attrs.get("kind") == Kind.BASELINE)
+
+
+def is_reference(trial: FrozenTrial) -> bool:
+    """Whether a trial trains the model's own weights."""
+    return bool(trial.user_attrs.get("kind") == Kind.REFERENCE)
+
+
+def place_of(trial: FrozenTrial) -> int | None:
+    """Read a trial's place in the search; None for baselines and confirmations."""
+    place: int | None = trial.user_attrs.get("place")
+    return place
+
+
+def not_interrupted(study: optuna.Study) -> list[FrozenTrial]:
+    """The trials of a study that count, baselines among them."""
+    return [trial for trial in study.get_trials(deepcopy=False) if not is_interrupted(trial)]
 
 
 def counts(trial: FrozenTrial) -> bool:
-    """Whether a trial of the search counts: it is no baseline, and none that a killed process left behind."""
-    begun = trial.state != TrialState.WAITING and not trial.user_attrs.get(INTERRUPTED)
-    return begun and trial.user_attrs.get(KIND) != "baseline"
+    """Whether a trial is one of the search: begun, not a baseline, and not left behind by a killed process."""
+    return trial.state != TrialState.WAITING and not is_interrupted(trial) and not is_baseline(trial)
 
 
 def counted(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
@@ -37,7 +253,7 @@ def next_place(trials: Iterable[FrozenTrial]) -> int:
 
     Without interruptions it is the number of trials so far, plus one. Trials without a place fill the gaps in order.
     """
-    own = [t.user_attrs.get(PLACE) for t in counted(trials)]
+    own = [place_of(t) for t in counted(trials)]
     taken = {place for place in own if place is not None}
     place = 1
     for _ in range(own.count(None) + 1):
@@ -56,3 +272,103 @@ def score_of(trial: FrozenTrial) -> float:
 def derived_seed(*parts: object) -> int:
     """A seed of 32 bits from any parts, the same on every machine."""
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:4], "big")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrialRecord:
+    """One stored trial, as reports and tables read it."""
+
+    number: int
+    """Optuna's number, in its own study."""
+    name: str
+    kind: Kind
+    state: State
+    stage: str
+    """Stage of a staged sampler; empty without one."""
+    score: float | None
+    """Validation score; None unless complete."""
+    values: tuple[float, ...]
+    """Values of the objectives; empty unless complete."""
+    params: Mapping[str, Any]
+    """Choices of the space's dimensions; those of groups that are not tuned mean nothing and are left out."""
+    facts: TrialFacts
+    distributions: Mapping[str, BaseDistribution] = field(default_factory=dict)
+    """Optuna's form of the dimensions."""
+
+    @classmethod
+    def of(cls, trial: FrozenTrial, study: Kind, objectives: Sequence[str] = ("score",)) -> TrialRecord:
+        """Read a stored trial.
+
+        Args:
+            trial: As Optuna keeps it.
+            study: `Kind.SEARCH` or `Kind.CONFIRM`, by the study that it is in.
+            objectives: Names of its values.
+        """
+        facts = facts_of(trial)
+        state = (
+            State.INTERRUPTED if facts.interrupted else State.INFEASIBLE if facts.infeasible else _STATES[trial.state]
+        )
+        complete = trial.state == TrialState.COMPLETE
+        return cls(
+            number=trial.number,
+            name=str(facts.name or facts.baseline or f"number {trial.number}"),
+            kind=study if facts.kind is None else Kind(facts.kind),
+            state=state,
+            stage=stage_of(trial),
+            score=_score(trial, facts, objectives) if complete else None,
+            values=tuple(trial.values or ()) if complete else (),
+            params=_meaningful(trial.params),
+            facts=facts,
+            distributions=trial.distributions,
+        )
+
+    @property
+    def detail(self) -> str:
+        """The design in one line; empty without one."""
+        design = self.facts.design
+        if not isinstance(design, Mapping):
+            return ""
+        try:
+            return design_line(Design.from_dict(design))
+        except (ConfigError, IndexError):
+            return one_line(dict(design))  # of another version: shown as it is stored
+
+    @property
+    def measures(self) -> dict[str, float]:
+        """Measured costs that are numbers: `params`, `step_s`, ..."""
+        measured = {"params": self.facts.n_params} | dict(self.facts.measures or {})
+        return {str(k): float(v) for k, v in measured.items() if isinstance(v, (int, float)) and v == v}
+
+    @property
+    def n_changed(self) -> int | None:
+        """Parameters in which the result differs from the model; None where nobody counted them."""
+        counted = (self.facts.measures or {}).get("changed_params")
+        return None if counted is None else int(counted)
+
+    @property
+    def violations(self) -> tuple[str, ...]:
+        """Limits that the design exceeds."""
+        return tuple(map(str, self.facts.violations or ()))
+
+    @property
+    def reason(self) -> str:
+        """Why there is no score."""
+        killed = "a killed process left it" if self.state == State.INTERRUPTED else ""
+        return str(self.facts.reason or "") or killed
+
+
+def _score(trial: FrozenTrial, facts: TrialFacts, objectives: Sequence[str]) -> float | None:
+    stated, values = facts.score, trial.values or []
+    if stated is None and len(values) == 1:
+        stated = values[0]
+    if stated is None and "score" in objectives and len(values) == len(objectives):
+        stated = values[list(objectives).index("score")]
+    return float(stated) if stated is not None and stated == stated else None
+
+
+def _meaningful(params: Mapping[str, Any]) -> dict[str, Any]:
+    tuned = params.get("tunable")
+    if tuned is None:
+        return dict(params)
+    groups = str(tuned).split("+")
+    return {k: v for k, v in params.items() if not k.startswith("methods.") or k.removeprefix("methods.") in groups}

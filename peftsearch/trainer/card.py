@@ -10,6 +10,7 @@ from peftsearch.backbone.demo import DEMO
 from peftsearch.design.references import is_in_place, n_top
 from peftsearch.tasks.reading.hub import parse_address
 from peftsearch.tasks.text_metrics import PACKAGES
+from peftsearch.units import Scores
 
 HUB_METRICS = {
     "accuracy": "accuracy", "f1": "f1", "matthews": "matthews_correlation", "pearson": "pearsonr",
@@ -87,7 +88,7 @@ def _text(settings: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
     how = model.get("quantize")
     packed = "" if how is None else f", the frozen ones packed in {how} by bitsandbytes"
     head = f" and a head of {model['n_head']:,}" if model["n_head"] else ""
-    rows = [f"| {split} | {metric} | {scores_text(scores)} |" for metric, split, scores in _scored(task, metrics)]
+    rows = [f"| {split} | {metric} | {Scores.from_dict(scores)} |" for metric, split, scores in _scored(task, metrics)]
     inputs = "prompts" if task["kind"] == "generation" else "texts"
     lines = [
         f"# {_title(settings)}",
@@ -160,12 +161,6 @@ def _methods(settings: Mapping[str, Any]) -> list[str]:
 
 def _title(settings: Mapping[str, Any]) -> str:
     return f"{settings['model']['name'].rstrip('/').split('/')[-1]} on {settings['task']['name']}"
-
-
-def scores_text(scores: Mapping[str, Any]) -> str:
-    """`0.9123 ± 0.0045 (n=3)`."""
-    spread = "" if scores["std"] is None else f" ± {scores['std']:.4f}"
-    return f"{scores['mean']:.4f}{spread} (n={scores['n']})"
 
 
 def _hub_name(name: str) -> str | None:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import exp
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 from torch import nn
@@ -25,6 +24,7 @@ from peftsearch.trainer.folder import finish, snapshot_path
 from peftsearch.trainer.loop import evaluation_options, split_score, train_seed
 from peftsearch.trainer.plan import Plan
 from peftsearch.trainer.snapshot import Course, put, read_best
+from peftsearch.units import Scores
 
 
 def train_all(plan: Plan, folder: Path, say: Callable[[str], None]) -> dict[str, Any]:
@@ -135,12 +135,8 @@ def _metrics(plan: Plan, courses: Sequence[Course], tests: dict[int, float | Non
 
 
 def summary(values: Sequence[float | None]) -> dict[str, Any] | None:
-    """Mean, standard deviation (n - 1; None below two), n and the values; None without values."""
-    known = [value for value in values if value is not None]
-    if not known:
-        return None
-    spread = stdev(known) if len(known) > 1 else None
-    return {"mean": mean(known), "std": spread, "n": len(known), "values": known}
+    """Mean, standard deviation, n and the values of what is known; None without values."""
+    return Scores(tuple(value for value in values if value is not None)).to_dict()
 
 
 def _write(plan: Plan, folder: Path, courses: Sequence[Course], metrics: dict[str, Any]) -> None:

@@ -7,11 +7,11 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from peftsearch.errors import MALFORMED, ConfigError, PeftSearchError, TaskError
-from peftsearch.files import from_plain, read_yaml
+from peftsearch.errors import PeftSearchError, TaskError
+from peftsearch.files import from_plain
 from peftsearch.options import TaskOptions, given
-from peftsearch.study.best import Found, parse_found, read_best
-from peftsearch.study.folder import SETTINGS
+from peftsearch.study.best import Found, StoredTask, parse_found, read_best
+from peftsearch.study.folder import SETTINGS, read_settings
 from peftsearch.tasks import EMBEDDED, Task, resolve_task
 from peftsearch.trainer.options import TrainOptions
 
@@ -42,6 +42,11 @@ class Run:
     seed: int
     """Decides what was generated or split off."""
 
+    @property
+    def task(self) -> StoredTask:
+        """The run's task, or several together."""
+        return self.found.task
+
 
 def read_run(path: Path, design: str | None = None) -> Run:
     """Read a `best.yaml`, or that of a run's folder.
@@ -54,18 +59,14 @@ def read_run(path: Path, design: str | None = None) -> Run:
         ConfigError: It is missing, no `best.yaml`, or damaged, or has no such design.
     """
     where, best = read_best(path, design)
-    found = parse_found(where, best)
-    try:
-        return Run(
-            path=Path(found.where),
-            found=found,
-            n_params=int(best["model"]["n_params"]),
-            budget=str(best["budget"]["text"]),
-            training=dict(best["training"]),
-            seed=int(best["seed"]),
-        )
-    except MALFORMED as error:
-        raise ConfigError(f"{found.where}: is damaged: {type(error).__name__} {error}") from error
+    return Run(
+        path=Path(where),
+        found=parse_found(where, best),
+        n_params=best.model.n_params,
+        budget=best.budget.text,
+        training=best.training,
+        seed=best.seed,
+    )
 
 
 def find_data(options: TrainOptions, run: Run | None) -> Data:
@@ -77,11 +78,11 @@ def find_data(options: TrainOptions, run: Run | None) -> Data:
     own = options.task
     if run is None:
         return Data(options=own, seed=options.seed)
-    if own.train is not None and own.kind is None and run.found.task.get("kind") == "generation":
+    if own.train is not None and own.kind is None and run.task.kind == "generation":
         own = replace(own, kind="generation")
     if own.name is None and own.train is None:
-        if run.found.task.get("tasks"):
-            names = ", ".join(str(task["name"]) for task in run.found.task["tasks"])
+        if run.task.tasks:
+            names = ", ".join(task.name for task in run.task.tasks)
             raise TaskError(f"{run.path}: was found on several tasks ({names}); name one with --task")
         others = [f.name for f in fields(own) if f.name not in ("name", "train")]
         own = replace(_kept(run) or _told(run), **given(own, *others))
@@ -90,24 +91,23 @@ def find_data(options: TrainOptions, run: Run | None) -> Data:
 
 def _kept(run: Run) -> TaskOptions | None:
     """The options that the run's folder keeps."""
-    path = run.path.parent / SETTINGS
-    if not path.is_file():
+    folder = run.path.parent
+    if not (folder / SETTINGS).is_file():
         return None
-    settings = read_yaml(path)
-    stored = settings.get("options")
-    if settings.get("task_fingerprint") != run.found.task.get("fingerprint") or not isinstance(stored, dict):
+    settings = read_settings(folder)
+    if settings.task_fingerprint != run.task.fingerprint or "task" not in settings.options:
         return None
-    return from_plain(TaskOptions, stored.get("task"), str(path))
+    return from_plain(TaskOptions, settings.options["task"], str(folder / SETTINGS))
 
 
 def _told(run: Run) -> TaskOptions:
     """What the source in `best.yaml` tells: enough for data sets that have a name."""
-    kind, _, name = str(run.found.task.get("source")).partition(" ")
+    kind, _, name = run.task.source.partition(" ")
     name = name.partition(",")[0]
     if (kind == "embedded" and name in EMBEDDED) or kind in ("hub", "folder"):
-        return TaskOptions(name=name, metric=run.found.task.get("metric"))
+        return TaskOptions(name=name, metric=run.task.metric or None)
     raise TaskError(
-        f"{run.path}: was found on {run.found.task['source']}, which it does not hold; give the data with --train FILE "
+        f"{run.path}: was found on {run.task.source}, which it does not hold; give the data with --train FILE "
         "--validation FILE (and --test FILE), or --task NAME"
     )
 
@@ -124,8 +124,8 @@ def load_data(data: Data, run: Run | None) -> tuple[Task, tuple[str, ...]]:
         if run is None:
             raise
         raise TaskError(
-            f"{error} ({run.path} was found on {run.found.task['source']}; --train or --task names other data)"
+            f"{error} ({run.path} was found on {run.task.source}; --train or --task names other data)"
         ) from error
-    if run is None or task.fingerprint == run.found.task.get("fingerprint"):
+    if run is None or task.fingerprint == run.task.fingerprint:
         return task, ()
-    return task, (f"the data are not those of {run.path}, which was found on {run.found.task['source']}",)
+    return task, (f"the data are not those of {run.path}, which was found on {run.task.source}",)

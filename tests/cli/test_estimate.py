@@ -10,6 +10,7 @@ from peftsearch.backbone.detect import detect
 from peftsearch.design.baselines import uniform
 from peftsearch.design.budget import parse_budget
 from peftsearch.design.fitting import fit
+from tests.found import CONCLUDED
 from tests.runs import call, refused
 from tests.tiny import FAMILIES
 
@@ -30,6 +31,8 @@ def best(folders):
     content = {
         "format": "peftsearch-best/1",
         "name": "trial 7",
+        **CONCLUDED,
+        "design": uniform("adapter").to_dict(),
         "model": {
             "name": backbone.name,
             "model_type": "bert",
@@ -192,7 +195,7 @@ class TestRefused:
             ({"model": {"name": "x"}}, "is damaged"),
             ({"model": {"stacks": {"encoder": 6}}}, "stacks is {'encoder': 6} there and {'encoder': 4}"),
             ({"model": {"n_params": 7}}, "n_params is 7 there"),
-            ({"architecture": {}}, "architecture: KeyError"),
+            ({"architecture": {}}, "is damaged: architecture: KeyError"),
             ({"block": 9}, "encoder block 9, adapter:.* has no such block"),
             ({"size": 10_000}, r"encoder block 0, adapter: width 10000 does not have \d+ parameters"),
             ({"method": "lorra"}, "did you mean 'lora'"),

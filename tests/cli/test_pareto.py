@@ -325,24 +325,24 @@ class TestRefusals:
         assert not (runs[0].parent / "s-pareto").exists()
 
     def test_folders_that_hold_no_study(self, runs, tmp_path, capsys):
-        assert "holds no study" in refused(capsys, "pareto", *runs, tmp_path / "none")
+        assert "is not the folder of a run" in refused(capsys, "pareto", *runs, tmp_path / "none")
         (runs[2] / "study.db").write_bytes(b"this is no database, but long enough to look like one" * 9)
         assert "storage cannot be used" in refused(capsys, "pareto", *runs)
         (runs[2] / "study.db").unlink()
-        assert "study.db is missing" in refused(capsys, "pareto", *runs)
+        assert "holds no study.db" in refused(capsys, "pareto", *runs)
         assert not (runs[2] / "study.db").exists()
 
     def test_a_study_without_scores(self, runs, tmp_path, capsys):
         empty = save_study(tmp_path / "empty", "2%", 20_000)
-        assert "no trial has a score yet" in refused(capsys, "pareto", *runs, empty)
+        assert "the study has no trials yet" in refused(capsys, "pareto", *runs, empty)
 
     def test_a_storage_elsewhere(self, runs, capsys):
         path = runs[1] / "settings.yaml"
         held = yaml.safe_load(path.read_text()) | {"storage": "sqlite:////elsewhere/x.db"}
         path.write_text(yaml.safe_dump(held))
-        assert "give that URL with --storage" in refused(capsys, "pareto", *runs)
+        assert "give --storage with the run's URL" in refused(capsys, "pareto", *runs)
         url = f"sqlite:///{runs[0] / 'study.db'}"
-        assert "is --storage the right one" in refused(capsys, "pareto", *runs, "--storage", url)
+        assert "holds no study of this run" in refused(capsys, "pareto", *runs, "--storage", url)
 
     def test_a_file_in_the_way(self, runs, tmp_path, capsys):
         (tmp_path / "file").write_text("x")

@@ -20,11 +20,10 @@ from peftsearch.engine.loop import rate_factor
 from peftsearch.engine.settings import TrainingSettings
 from peftsearch.errors import ConfigError, Diverged
 from peftsearch.injection.in_place import in_place
-from peftsearch.report.comparison import confirmed
 from peftsearch.report.pareto.points import read_points
 from peftsearch.report.provenance import command
-from peftsearch.report.record import read_record
 from peftsearch.study.objectives import MEASURES
+from peftsearch.study.record import read_record
 from peftsearch.tasks.encoding.batches import batches
 from peftsearch.tasks.encoding.encode import encode
 from peftsearch.tasks.suite import Suite
@@ -284,7 +283,7 @@ class TestRun:
         assert min(places) > max(i for i, line in enumerate(lines) if "(baseline)" in line)
         assert "  top-2: the weights of the last 2 blocks" in lines
         record = read_record(whole)
-        designs = confirmed(record)
+        designs = record.confirmed()
         assert [c.title for c in designs][-2:] in (["full (reference)", "top-2 (reference)"],
                                                    ["top-2 (reference)", "full (reference)"])  # fmt: skip
         assert not any(c.reference for c in designs[:-2])
@@ -334,7 +333,7 @@ class TestRun:
         assert call(*argv, "--baselines", "top-1") == 0
         row = best_of(tmp_path / "r")["comparison"][-1]
         assert (row["name"], row["test"]["n"]) == ("top-1", 2)
-        own = next(c for c in confirmed(read_record(tmp_path / "r")) if c.reference)
+        own = next(c for c in read_record(tmp_path / "r").confirmed() if c.reference)
         assert list(own.test) == row["test"]["values"]
 
 

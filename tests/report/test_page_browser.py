@@ -2,8 +2,8 @@
 
 import pytest
 
-from peftsearch.report.record import read_record
 from peftsearch.report.write_up import write_up
+from peftsearch.study.record import read_record
 from tests.browser import needs_chromium, open_page
 
 pytestmark = needs_chromium

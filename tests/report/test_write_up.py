@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from html import unescape
 from statistics import mean, stdev
 
@@ -18,13 +19,14 @@ from optuna.trial import TrialState
 from peftsearch.cli.main import main
 from peftsearch.errors import StudyError
 from peftsearch.files import to_plain
-from peftsearch.report.comparison import confirmed
 from peftsearch.report.front import non_dominated
 from peftsearch.report.importance import importances
 from peftsearch.report.provenance import command
-from peftsearch.report.record import read_record, trial_record
 from peftsearch.report.write_up import write_up
 from peftsearch.searcher.options import NOT_STORED
+from peftsearch.study.record import read_record
+from peftsearch.study.settings import StudySettings
+from peftsearch.study.trials import Kind, TrialRecord
 from tests.report.conftest import IMAGE, SCRIPT, TASKS
 from tests.runs import options_of
 from tests.studies import made_up_trials, read_best, write_study
@@ -94,16 +96,16 @@ def test_every_placement_of_the_pick_is_drawn(finished):
 def test_means_and_spreads_are_those_of_the_study(finished):
     storage = f"sqlite:///{finished / 'study.db'}"
     stored = optuna.load_study(study_name="confirm", storage=storage)
-    designs = confirmed(read_record(finished))
+    designs = read_record(finished).confirmed()
     assert len(designs) == 4
     assert [c.baseline for c in designs].count(True) == 2
     text = write_up(read_record(finished))
     for c in designs:
         values = [t.value for t in stored.trials if t.user_attrs["name"] == c.name]
-        assert sorted(c.validation) == sorted(values)
-        assert f'data-value="{mean(c.validation)!r}"' in text
-        assert f'data-value="{stdev(c.validation)!r}"' in text
-    assert sum(bool(c.test) for c in designs) == 2
+        assert sorted(c.validation.values) == sorted(values)
+        assert f'data-value="{mean(c.validation.values)!r}"' in text
+        assert f'data-value="{stdev(c.validation.values)!r}"' in text
+    assert sum(bool(c.test.values) for c in designs) == 2
 
 
 def test_trials_without_a_score_keep_their_reason(finished):
@@ -148,7 +150,7 @@ def test_the_front_is_optunas(multi):
 def test_importance_finds_what_the_scores_depend_on():
     """The made-up scores depend on the tuned groups and the methods of G4 alone."""
     made = enumerate(made_up_trials(200, random.Random(3)))
-    records = [trial_record(copy_with_number(t, i), "search") for i, t in made]
+    records = [TrialRecord.of(copy_with_number(t, i), Kind.SEARCH) for i, t in made]
     trials = [t for t in records if t.score is not None and t.kind == "search"]
     found = importances(trials, seed=0)
     assert {i.name for i in found[:2]} == {"tunable", "methods.G4"}
@@ -157,7 +159,7 @@ def test_importance_finds_what_the_scores_depend_on():
 
 
 def test_choices_of_groups_that_are_not_tuned_are_left_out():
-    records = [trial_record(t, "search") for t in made_up_trials(20, random.Random(0))]
+    records = [TrialRecord.of(t, Kind.SEARCH) for t in made_up_trials(20, random.Random(0))]
     for t in records[6:]:
         tuned = {f"methods.{g}" for g in t.params["tunable"].split("+")}
         assert {name for name in t.params if name.startswith("methods.")} == tuned
@@ -166,7 +168,7 @@ def test_choices_of_groups_that_are_not_tuned_are_left_out():
 def test_the_command_makes_the_options_again(finished, tmp_path):
     record = read_record(finished)
     given = options_of(shlex.split(command(record))[1:])
-    assert {k: v for k, v in to_plain(given).items() if k not in NOT_STORED} == record.settings["options"]
+    assert {k: v for k, v in to_plain(given).items() if k not in NOT_STORED} == record.settings.options
     assert given.study.runs / given.study.name == finished
 
 
@@ -174,15 +176,14 @@ def test_options_with_spaces_and_flags(finished):
     record = read_record(finished)
     task = {"train": "my data/a b.csv", "label_column": "-x"}
     options = {"budget": "0.1%", "count_head": True, "task": task, "search": {"objective": "score,params"}}
-    settings = {**record.settings, "options": options, "storage": "postgresql://me:***@host/db"}
-    changed = type(record)(**{f: getattr(record, f) for f in record.__slots__} | {"settings": settings})
+    settings = replace(record.settings, options=options, storage="postgresql://me:***@host/db")
+    changed = replace(record, settings=settings)
     assert shlex.split(command(changed))[2:] == [
         "--count-head", "--label-column=-x", "--train", "my data/a b.csv", "--objective", "score,params",
         "--name", finished.name, "--runs", str(finished.parent), "--storage", "postgresql://me:***@host/db",
         "--budget", "0.1%",
     ]  # fmt: skip
-    bare = type(record)(**{f: getattr(record, f) for f in record.__slots__} | {"settings": {"metric": "f1"}})
-    assert command(bare) is None
+    assert command(replace(record, settings=StudySettings(metric="f1"))) is None
 
 
 def test_a_storage_of_several_studies(unfinished, tmp_path):
@@ -249,8 +250,10 @@ def test_damaged_runs_are_refused(capsys, unfinished, finished, tmp_path):
     shutil.copytree(unfinished, folder)
     (folder / "best.yaml").write_text("name: [")
     assert "the result of the run is damaged" in refused(capsys, "report", folder)
-    (folder / "best.yaml").write_text("name: trial 1\n")
-    assert "best.yaml: is damaged" in refused(capsys, "report", folder)
+    (folder / "best.yaml").write_text("name: trial 1\nformat: peftsearch-best/1\n")
+    line = refused(capsys, "report", folder)
+    assert "best.yaml: is damaged" in line
+    assert "verdict: Field required; model: Field required" in line, "all faults at once"
     (folder / "study.db").write_bytes(b"this is no database" * 100)
     assert "the storage cannot be used" in refused(capsys, "report", folder)
     (folder / "study.db").unlink()

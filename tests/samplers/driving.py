@@ -10,7 +10,8 @@ from peftsearch.design.baselines import usable_methods
 from peftsearch.design.budget import parse_budget
 from peftsearch.design.space import load_space
 from peftsearch.samplers import SamplerContext, make_sampler
-from peftsearch.study.trials import INTERRUPTED, REPLICATE
+from peftsearch.study.private_optuna import write_user_attribute
+from peftsearch.study.trials import is_interrupted, replicate_of
 from tests.anatomies import bert_like
 
 SPACE = load_space("s4")
@@ -47,19 +48,19 @@ def run(name, ctx, study=None, n_trials=None, score=value_of):
             break
         trial = study.ask(ctx.distributions)
         stored = study.get_trials(deepcopy=False)[trial.number]
-        result = score(trial.params, stored.system_attrs.get(REPLICATE, 0))
+        result = score(trial.params, replicate_of(stored))
         study.tell(trial, result, state=TrialState.FAIL if result is None else None)
     return study
 
 
 def interrupt(study, trial):
     """What opening a study does with a trial that a killed process left behind."""
-    study._storage.set_trial_user_attr(trial._trial_id, INTERRUPTED, True)
+    write_user_attribute(study, trial, "interrupted", True)
     study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
 
 
 def asked(study):
-    return [t.params for t in study.trials if not t.user_attrs.get(INTERRUPTED)]
+    return [t.params for t in study.trials if not is_interrupted(t)]
 
 
 @cache

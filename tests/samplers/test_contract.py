@@ -14,8 +14,8 @@ from peftsearch.errors import ConfigError
 from peftsearch.samplers import SAMPLERS, make_sampler, require_objectives, supports_objectives
 from peftsearch.samplers.evolution import ranked
 from peftsearch.samplers.knapsack import worth
-from peftsearch.samplers.sensitivity import STORED
-from peftsearch.study.trials import CONSTRAINTS, KIND
+from peftsearch.study.notes import SENSITIVITY
+from peftsearch.study.trials import Kind
 from tests.samplers.driving import (
     BACKBONE,
     BUDGET,
@@ -66,8 +66,8 @@ class TestContract:
     def test_baselines_are_not_asked_for_and_count_for_no_trial(self, name):
         """One outside the space, one whose point is given; neither moves the first proposal."""
         study, ctx = optuna.create_study(direction="maximize"), context(n_of(name))
-        study.add_trial(optuna.create_trial(value=0.1, user_attrs={KIND: "baseline"}))
-        study.enqueue_trial(SPACE.params(S4_PAPER), user_attrs={KIND: "baseline"})
+        study.add_trial(optuna.create_trial(value=0.1, user_attrs={"kind": Kind.BASELINE}))
+        study.enqueue_trial(SPACE.params(S4_PAPER), user_attrs={"kind": Kind.BASELINE})
         study.sampler = make_sampler(name, ctx, SETTINGS.get(name, {}))
         baseline = study.ask(ctx.distributions)
         assert baseline.params == SPACE.params(S4_PAPER)
@@ -105,10 +105,11 @@ class TestContract:
         study.sampler = make_sampler(name, ctx, SETTINGS.get(name, {}))
         for _ in range(n_of(name)):
             trial = study.ask(ctx.distributions)
-            trial.set_user_attr(CONSTRAINTS, [value_of(trial.params, 2) - 0.5, -1.0])
+            trial.set_constraint("one", value_of(trial.params, 2) - 0.5)
+            trial.set_constraint("two", -1.0)
             study.tell(trial, [value_of(trial.params), value_of(trial.params, 1)])
         assert len({SPACE.design(t.params) for t in study.trials}) == n_of(name)
-        assert all(list(t.constraints.values()) == t.user_attrs[CONSTRAINTS] for t in study.trials)
+        assert all(set(t.constraints) == {"one", "two"} for t in study.trials)
 
     def test_unknown_settings_are_refused(self, name):
         with pytest.raises(ConfigError, match="its settings do not suit it"):
@@ -167,7 +168,9 @@ class TestEvolution:
         """The best rank is held by those that no other dominates; who violates a constraint comes after all others."""
         rng = random.Random(0)
         trials = [
-            optuna.create_trial(values=[rng.random(), rng.random()], system_attrs={CONSTRAINTS: [float(i % 5 == 4)]})
+            optuna.create_trial(
+                values=[rng.random(), rng.random()], system_attrs={"constraints:one": float(i % 5 == 4)}
+            )
             for i in range(30)
         ]
         ranks = ranked(trials, [StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE])
@@ -182,7 +185,7 @@ class TestEvolution:
 def test_nsga2_keeps_interrupted_trials_and_baselines_out_of_its_generations():
     ctx = context(20)
     study = optuna.create_study(direction="maximize", sampler=make_sampler("nsga2", ctx, {"population_size": 4}))
-    study.enqueue_trial(SPACE.params(S4_PAPER), user_attrs={KIND: "baseline"})
+    study.enqueue_trial(SPACE.params(S4_PAPER), user_attrs={"kind": Kind.BASELINE})
     study.tell(study.ask(ctx.distributions), 1.0)
     for i in range(12):
         trial = study.ask(ctx.distributions)
@@ -207,8 +210,8 @@ class TestSensitivity:
         study = run("sensitivity", ctx, n_trials=2)
         run("sensitivity", ctx, study, n_trials=2)
         assert len(calls) == 1
-        assert {tuple(s[:3]): s[3] for s in study.user_attrs[STORED]["scores"]} == SCORES
-        assert asked(study)[:4] == study.user_attrs[STORED]["designs"][:4] == whole("sensitivity")[:4]
+        assert {tuple(s[:3]): s[3] for s in study.user_attrs[SENSITIVITY]["scores"]} == SCORES
+        assert asked(study)[:4] == study.user_attrs[SENSITIVITY]["designs"][:4] == whole("sensitivity")[:4]
 
     def test_its_designs_are_different_architectures_and_worth_more_than_random_ones(self):
         def worths(trials):
@@ -226,7 +229,7 @@ class TestSensitivity:
             study.sampler = make_sampler("sensitivity", context(), {"n_warm": 2, "then": then})
             for _ in range(3):
                 study.tell(study.ask(context().distributions), 0.0)
-            assert study.trials[2].params not in study.user_attrs[STORED]["designs"]
+            assert study.trials[2].params not in study.user_attrs[SENSITIVITY]["designs"]
             study.sampler = make_sampler(then, context(), {})
             stored = study.trials[:2]
             alone = optuna.create_study(direction="maximize", sampler=study.sampler)

@@ -10,7 +10,8 @@ from peftsearch.engine.local import evaluation_steps
 from peftsearch.errors import ConfigError
 from peftsearch.samplers.pruners import Hyperband, make_pruner
 from peftsearch.samplers.strategy import PRUNERS, Strategy, load_strategy
-from peftsearch.study.trials import INTERRUPTED, KIND
+from peftsearch.study.private_optuna import write_user_attribute
+from peftsearch.study.trials import Kind
 
 STEPS = evaluation_steps(50, 4)[:-1]
 assert STEPS == (12, 25, 38)
@@ -53,7 +54,7 @@ class TestContract:
         before = [run_trial(study, place) for place in range(stop)]
         killed = run_trial(study, stop, until=12)
         if isinstance(killed, optuna.Trial):
-            study._storage.set_trial_user_attr(killed._trial_id, INTERRUPTED, True)
+            write_user_attribute(study, killed, "interrupted", True)
             study.tell(killed, state=TrialState.FAIL)
             before.append(run_trial(study, stop))
         else:
@@ -68,7 +69,7 @@ class TestContract:
         whole = [run_trial(study, place) for place in range(20)]
         study = new_study(pruner)
         for _ in range(8):
-            study.enqueue_trial({}, user_attrs={KIND: "baseline"})
+            study.enqueue_trial({}, user_attrs={"kind": Kind.BASELINE})
             baseline = study.ask()
             for step in STEPS:
                 baseline.report(2.0, step)

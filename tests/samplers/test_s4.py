@@ -12,7 +12,7 @@ from peftsearch.design.space import load_space
 from peftsearch.errors import ConfigError
 from peftsearch.samplers import make_sampler, plan_of
 from peftsearch.samplers.s4 import apportion
-from peftsearch.study.trials import REPLICATE, STAGE
+from peftsearch.study.trials import replicate_of, stage_of
 from tests.samplers.driving import SPACE, asked, context, interrupt, run, value_of
 
 
@@ -25,7 +25,7 @@ class TestS4:
         assert [r.name for r in records] == [d.name for d in SPACE.dimensions]
         decided = {}
         for record in records:
-            own = [t for t in study.trials if t.system_attrs.get(STAGE) == record.name]
+            own = [t for t in study.trials if stage_of(t) == record.name]
             if not own:
                 assert record.why == "the group is not tuned"
                 decided[record.name] = record.chosen
@@ -45,7 +45,7 @@ class TestS4:
             rest = {}
             for t in own:  # equal repeats share the completion and the training seed
                 others = tuple((k, v) for k, v in sorted(t.params.items()) if k != record.name)
-                rest.setdefault(t.system_attrs[REPLICATE], set()).add(others)
+                rest.setdefault(replicate_of(t), set()).add(others)
             assert all(len(completions) == 1 for completions in rest.values())
             decided[record.name] = record.chosen
 
@@ -89,7 +89,7 @@ class TestS4:
 
         ctx = context(n_trials=120)
         study = run("s4", ctx, score=score)
-        stages = {t.system_attrs[STAGE] for t in study.trials}
+        stages = {stage_of(t) for t in study.trials}
         assert "methods.G2" in stages
         assert not stages & {"methods.G1", "methods.G3", "methods.G4"}
         assert len(study.trials) > 100
@@ -115,7 +115,7 @@ class TestS4:
         while not sampler.exhausted(trials := study.get_trials(deepcopy=False)):
             closed = {r.name: r.chosen for r in sampler.decisions(trials) if r.chosen is not None}
             assert decided.items() <= closed.items(), "a decision never changes"
-            assert not any(study.trials[t.number].system_attrs[STAGE] in closed for t in running)
+            assert not any(stage_of(study.trials[t.number]) in closed for t in running)
             decided = closed
             waiting = sampler.waiting(trials)
             if len(running) < 3 and not waiting:
@@ -137,9 +137,9 @@ class TestS4:
             n_further += sum(r - min(repeats) for r in repeats) if max(repeats) > 1 else 0
             shared = {}
             for t in study.trials:
-                if t.system_attrs[STAGE] == stage:
+                if stage_of(t) == stage:
                     rest = tuple(sorted((k, v) for k, v in t.params.items() if k != stage))
-                    shared.setdefault(t.system_attrs[REPLICATE], set()).add(rest)
+                    shared.setdefault(replicate_of(t), set()).add(rest)
             assert all(len(completions) == 1 for completions in shared.values())
         assert n_waits
         assert n_further
@@ -149,7 +149,7 @@ class TestS4:
     def test_one_worker_alone_gets_the_planned_trials(self):
         ctx = context(n_trials=60)
         study, plan = run("s4", ctx), plan_of(make_sampler("s4", ctx, {}), ctx)
-        n_first = sum(t.system_attrs[STAGE] == "grouping" for t in study.trials)
+        n_first = sum(stage_of(t) == "grouping" for t in study.trials)
         assert n_first == plan[0].n_trials
 
     def test_further_trials_are_bounded_and_come_anew_when_interrupted(self):
@@ -188,7 +188,7 @@ class TestS4:
         for trial in trials[:2]:
             study.tell(trial, 0.0)
         further = study.ask(ctx.distributions)
-        assert study.trials[further.number].system_attrs[STAGE] == "grouping"
+        assert stage_of(study.trials[further.number]) == "grouping"
         assert sampler.waiting(study.trials)
 
     def test_the_learning_rate_is_decided_last(self):

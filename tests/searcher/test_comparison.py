@@ -6,13 +6,14 @@ import pytest
 from rich.console import Console
 
 from peftsearch.cli.tables import comparison_table
-from peftsearch.searcher.comparison import Row, Scores
+from peftsearch.study.confirmed import Confirmed
+from peftsearch.units import Scores
 
 
 def row(name, n_params, n_changed, **more):
     scores = Scores(values=(0.91, 0.93))
     own = {"baseline": False, "share": 0.98, "search_score": 0.9012, "validation": scores, "test": scores} | more
-    return Row(name=name, detail="", n_params=n_params, n_changed=n_changed, **own)
+    return Confirmed(name=name, detail="", n_params=n_params, n_changed=n_changed, **own)
 
 
 ROWS = (

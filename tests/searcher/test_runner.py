@@ -16,12 +16,14 @@ from peftsearch.samplers.pruners import make_pruner
 from peftsearch.samplers.strategy import load_strategy
 from peftsearch.searcher.finalists import choose_finalists
 from peftsearch.searcher.runner import TrialRunner
-from peftsearch.searcher.schedule import Pause, Schedule, _again
-from peftsearch.study.claims import OWNER, new_owner, release, release_dead
+from peftsearch.searcher.schedule import Pause, Schedule
+from peftsearch.study.claims import new_owner, release, release_dead
 from peftsearch.study.folder import StudyFolder, fetch_settings
 from peftsearch.study.objectives import Constraints, parse_objectives
+from peftsearch.study.private_optuna import create_trial, write_system_attribute, write_user_attribute
+from peftsearch.study.settings import StudySettings
 from peftsearch.study.storage import _ServerLock, open_storage
-from peftsearch.study.trials import INTERRUPTED, STAGE
+from peftsearch.study.trials import is_interrupted, retry_of, stage_of
 from tests.samplers.driving import BACKBONE, BUDGET, SPACE, context, value_of
 
 
@@ -57,7 +59,7 @@ def parts(tmp_path):
         training=SimpleNamespace(learning_rate=1e-3), objectives=parse_objectives("score"),
         suite=SimpleNamespace(tasks=(None,)), memory=None, loaded=None, references=(),
     )  # fmt: skip
-    folder, shown = StudyFolder(tmp_path / "r", {"a": 1}), Shown()
+    folder, shown = StudyFolder(tmp_path / "r", StudySettings()), Shown()
     runner = TrialRunner(setup, folder, shown)
     yield Schedule(setup, folder, runner, shown), runner, folder, shown
     folder.close()
@@ -67,7 +69,7 @@ def test_a_claimed_trial_has_given_a_sign_of_life(parts):
     """Its owner may die before it trains, on a host of which only the heartbeat tells."""
     schedule, _, folder, _ = parts
     work = schedule.next()
-    folder.search._storage.set_trial_user_attr(work.trial._trial_id, OWNER, "elsewhere 1 1 x")
+    write_user_attribute(folder.search, work.trial, "owner", "elsewhere 1 1 x")
     with folder._storage.engine.begin() as connection:
         connection.execute(sqlalchemy.text("UPDATE trial_heartbeats SET heartbeat = '2000-01-01 00:00:00'"))
     assert release_dead(folder.search, new_owner()) == 1
@@ -108,7 +110,7 @@ def test_a_trial_that_others_took_for_lost_ends_nothing(parts, end):
     else:
         runner.run(work, SimpleNamespace(run=run))
         assert shown.trials[-1] == ("lost", work.name)
-    assert folder.search.trials[work.trial.number].user_attrs[INTERRUPTED]
+    assert is_interrupted(folder.search.trials[work.trial.number])
 
 
 def test_a_stage_waits_for_the_retry_of_its_further_trial(parts):
@@ -125,19 +127,19 @@ def test_a_stage_waits_for_the_retry_of_its_further_trial(parts):
     runner.complete(first, outcome())
     again = schedule.next()
     assert again.name == further.name
-    assert folder.search.trials[again.trial.number].system_attrs[STAGE] == "grouping"
+    assert stage_of(folder.search.trials[again.trial.number]) == "grouping"
     assert "stages" not in folder.search.user_attrs, "decided before the retry has ended"
 
 
 def test_a_retry_takes_over_no_owner_and_no_rung():
     study = optuna.create_study()
     trial = study.ask()
-    trial.set_user_attr(OWNER, "elsewhere 1 1 x")
-    trial.set_user_attr(INTERRUPTED, True)
+    trial.set_user_attr("owner", "elsewhere 1 1 x")
+    trial.set_user_attr("interrupted", True)
     for key in ("completed_rung_0", "nsga2:generation"):
-        study._storage.set_trial_system_attr(trial._trial_id, key, 1)
+        write_system_attribute(study, trial, key, 1)
     study.tell(trial, state=TrialState.FAIL)
-    again = _again(study, study.trials[0])
+    again = create_trial(study, retry_of(study.trials[0]))
     assert study.trials[again.number].user_attrs == {}
     assert study.trials[again.number].system_attrs == {"nsga2:generation": 1}
 

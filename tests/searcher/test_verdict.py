@@ -3,11 +3,13 @@ import random
 import pytest
 from scipy.stats import ttest_ind
 
-from peftsearch.searcher.verdict import LEVEL, Candidate, judge
+from peftsearch.searcher.verdict import LEVEL, judge
+from peftsearch.study.confirmed import Confirmed
+from peftsearch.units import Scores
 
 
 def candidate(name, scores, n_params=100, baseline=False):
-    return Candidate(name=name, baseline=baseline, n_params=n_params, scores=tuple(scores))
+    return Confirmed(name=name, baseline=baseline, n_params=n_params, validation=Scores(tuple(scores)))
 
 
 def verdict(*candidates, majority=0.5):
@@ -141,8 +143,8 @@ def test_the_noise_of_the_examples_counts():
     def judged(with_hits):
         return judge(
             [
-                Candidate(name=name, baseline=name == "lora", n_params=100, scores=tuple(mean + w for w in wobble),
-                          hits=tuple(hits) if with_hits else ())
+                Confirmed(name=name, baseline=name == "lora", n_params=100, hits=tuple(hits) if with_hits else (),
+                          validation=Scores(tuple(mean + w for w in wobble)))
                 for name, mean, hits in (("A", a, hits_a), ("lora", b, hits_b))
             ],
             majority=0.5, n_validation=200, metric="accuracy", n_steps=100,

@@ -134,7 +134,7 @@ class TestConstraints:
     def test_none_are_none(self):
         constraints = parse_constraints(None, None)
         assert constraints.violations({}) == []
-        assert constraints.values({}) == []
+        assert constraints.values({}) == {}
         assert constraints.to_dict() == {}
 
     def test_what_is_exceeded_is_said_with_its_limit(self):
@@ -148,7 +148,9 @@ class TestConstraints:
 
     def test_values_are_relative(self):
         constraints = parse_constraints("8GB", "50%")
-        assert constraints.values(MEASURED | {"peak_memory_bytes": 4e9}) == pytest.approx([-0.5, -0.2])
+        assert constraints.values(MEASURED | {"peak_memory_bytes": 4e9}) == pytest.approx(
+            {"peak memory": -0.5, "latency": -0.2}
+        )
 
     def test_no_overhead_at_all(self):
         """A limit of 0% is a limit, and what stays below the backbone's latency keeps it."""
@@ -160,4 +162,6 @@ class TestConstraints:
     def test_values_above_zero_are_the_violations(self, memory, latency, limit, overhead):
         measures = MEASURED | {"peak_memory_bytes": memory, "merged_latency_s": latency}
         constraints = Constraints(max_memory_bytes=limit, max_latency_overhead=overhead)
-        assert sum(value > 0 for value in constraints.values(measures)) == len(constraints.violations(measures))
+        assert sum(value > 0 for value in constraints.values(measures).values()) == len(
+            constraints.violations(measures)
+        )

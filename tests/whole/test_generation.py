@@ -10,8 +10,11 @@ import yaml
 from peftsearch.backbone.load import load_backbone
 from peftsearch.design.architecture import Architecture
 from peftsearch.engine.generation import log_likelihoods
-from peftsearch.searcher.verdict import Candidate, hits_of, judge, packed_hits
+from peftsearch.searcher.verdict import judge
+from peftsearch.study.confirmed import Confirmed
+from peftsearch.study.hits import hits_of, packed_hits
 from peftsearch.tasks.encoding.encode import encode
+from peftsearch.units import Scores
 from tests.generators import SPECIALS, build, generate_arguments, save_generator
 from tests.runs import call, refused, save_model, study
 from tests.tasks import resolve_task
@@ -64,11 +67,13 @@ def test_a_seq2seq_model_is_searched_by_bleu(pairs, tmp_path):
 
 class TestVerdict:
     def frozen(self, *hits):
-        return Candidate(name="frozen model", baseline=True, n_params=0, scores=(sum(hits) / len(hits),), hits=hits)
+        return Confirmed(
+            name="frozen model", baseline=True, n_params=0, validation=Scores((sum(hits) / len(hits),)), hits=hits
+        )
 
     def design(self, *hits, scores=None):
         mean = sum(hits) / len(hits)
-        return Candidate(name="lora", baseline=True, n_params=9, scores=scores or (mean, mean), hits=hits)
+        return Confirmed(name="lora", baseline=True, n_params=9, validation=Scores(scores or (mean, mean)), hits=hits)
 
     def judge(self, candidates, frozen):
         return judge(

@@ -15,7 +15,7 @@ from peftsearch.design.space import load_space
 from peftsearch.engine.job import Job
 from peftsearch.engine.local import LocalEngine
 from peftsearch.engine.settings import TrainingSettings
-from peftsearch.searcher.verdict import hits_of, packed_hits
+from peftsearch.study.hits import hits_of, packed_hits
 from peftsearch.tasks.encoding.encode import encode
 from peftsearch.tasks.suite import Suite
 from peftsearch.tasks.task import Split, Task

@@ -11,7 +11,7 @@ import yaml
 from optuna.trial import TrialState
 
 from peftsearch.errors import StudyError
-from peftsearch.study.claims import MAX_LOSSES, OWNER, is_dead, new_owner, release, release_dead
+from peftsearch.study.claims import MAX_LOSSES, is_dead, new_owner, release, release_dead
 from peftsearch.study.folder import fetch_settings
 from peftsearch.study.storage import open_storage
 from tests.runs import arguments, kill_after, refused, start
@@ -53,7 +53,7 @@ class TestFourProcesses:
         assert set(slots.values()) == {1}
         confirmed = Counter((t.user_attrs["name"], t.user_attrs["seed"]) for t in confirm.trials)
         assert set(confirmed.values()) == {1}
-        assert len({t.user_attrs[OWNER] for t in counts}) > 1, "one process did it all"
+        assert len({t.user_attrs["owner"] for t in counts}) > 1, "one process did it all"
 
     def test_what_a_killed_worker_ran_was_run_again(self, shared):
         _, url, _ = shared
@@ -85,7 +85,7 @@ class TestClaims:
 
     def begin(self, study, owner, **facts):
         trial = study.ask()
-        for key, value in {OWNER: owner, "name": "trial 1", "seed": 0, "design": {}, **facts}.items():
+        for key, value in {"owner": owner, "name": "trial 1", "seed": 0, "design": {}, **facts}.items():
             trial.set_user_attr(key, value)
         return trial
 

@@ -15,7 +15,7 @@ from peftsearch.errors import StudyError, one_line
 from peftsearch.report.pareto.arithmetic import hypervolume, knee, nondominated, reference_point, smallest_within
 from peftsearch.report.pareto.axis import AXES, Axis, axis_of
 from peftsearch.report.pareto.points import Point, StudyPoints
-from peftsearch.searcher.verdict import Candidate, standard_error
+from peftsearch.searcher.verdict import standard_error
 
 _DIRECTIONS = (True, False)
 """Of score and cost."""
@@ -125,9 +125,9 @@ def analyse(studies: Sequence[StudyPoints], x: str = "params", reference: tuple[
     settings, objectives = studies[0].settings, studies[0].objectives
     return Front(
         axis=axis,
-        metric=str(settings.get("metric", "score")),
-        model=str(settings.get("model", "")),
-        task=str(settings.get("task", "")),
+        metric=settings.metric,
+        model=settings.model,
+        task=settings.task,
         points=points,
         levels=levels,
         best=best,
@@ -148,7 +148,7 @@ def require_comparable(studies: Sequence[StudyPoints]) -> None:
     first = studies[0]
     for other in studies[1:]:
         for key, named in _COMPARED.items():
-            _require_same(first, other, named, first.settings.get(key), other.settings.get(key))
+            _require_same(first, other, named, getattr(first.settings, key), getattr(other.settings, key))
         for named, place in _FIDELITY.items():
             here, there = (_setting(study, *place) for study in (first, other))
             if here is not None and there is not None:
@@ -161,9 +161,9 @@ def require_comparable(studies: Sequence[StudyPoints]) -> None:
             f"{first.path}: has one objective and one budget, which is no front; give several runs of different "
             "budgets, or let `peftsearch pareto --budgets 0.05%,0.1%,0.5%` make them"
         )
-    budgets: dict[Any, StudyPoints] = {}
+    budgets: dict[int, StudyPoints] = {}
     for study in studies:
-        same = budgets.setdefault(study.settings.get("budget_params"), study)
+        same = budgets.setdefault(study.settings.budget_params, study)
         if same is not study:
             raise StudyError(f"{same.path} and {study.path} have the same budget; give runs of different budgets")
 
@@ -178,8 +178,8 @@ def _require_same(first: StudyPoints, other: StudyPoints, named: str, here: obje
 
 def _setting(study: StudyPoints, *place: str) -> Any:
     """A setting within others; None where a study of old does not hold it."""
-    held: Any = study.settings
-    for key in place:
+    held: Any = getattr(study.settings, place[0])
+    for key in place[1:]:
         held = held.get(key) if isinstance(held, Mapping) else None
     return held
 
@@ -230,7 +230,7 @@ def _best_and_smallest(level: Level, axis: Axis, n_validation: int) -> tuple[Poi
     if len(best.scores) < 2:
         return best, None
     n = n_validation or 10**9  # unknown: the variance of rounding to whole examples is left out
-    errors = [standard_error(_candidate(best), _candidate(p), n) for p in full]
+    errors = [standard_error(best.design, p.design, n) for p in full]
     costs = [(float(p.budget_params), axis.cost(p)) for p in full]
     return best, full[smallest_within(costs, [p.score for p in full], errors)]
 
@@ -239,16 +239,6 @@ def _full(points: Sequence[Point]) -> list[Point]:
     """Points with as many seeds as any: one seed of a confirmation that was cut short is luck, and no conclusion."""
     n_seeds = max(len(p.scores) for p in points)
     return [p for p in points if len(p.scores) == n_seeds]
-
-
-def _candidate(point: Point) -> Candidate:
-    return Candidate(
-        name=f"{point.study}/{point.name}",
-        baseline=bool(point.baseline),
-        n_params=int(point.measures["params"]),
-        scores=point.scores,
-        hits=point.hits,
-    )
 
 
 def _notes(levels: Sequence[Level], points: Sequence[Point], usable: Sequence[Point], axis: Axis) -> list[str]:

@@ -12,7 +12,7 @@ from peftsearch.report.pareto.axis import Axis
 from peftsearch.report.pareto.front import Front, Level, Series
 from peftsearch.report.pareto.png import baseline_colours, level_title
 from peftsearch.report.pareto.points import Point
-from peftsearch.report.pareto.text import called, conclusions, rows_of, score_text
+from peftsearch.report.pareto.text import called, conclusions, rows_of
 
 _BASELINES = tuple(c for c in PALETTE if c not in {"--blue", "--grey"})
 _MARKS = ("square", "triangle-up", "diamond", "triangle-down", "cross", "x", "star")
@@ -177,7 +177,7 @@ def _head_line(point: Point) -> dict[str, Any]:
 def _hover(point: Point, axis: Axis) -> str:
     lines = [
         f"<b>{label(called(point))}</b> at {label(point.budget)}",
-        score_text(point),
+        str(point.design.validation),
         f"{int(point.measures['params']):,} parameters",
         *([] if axis.measure == "params" else [f"{axis.label} {axis.show(point.measures[axis.measure])}"]),
         label(point.detail),

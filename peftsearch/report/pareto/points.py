@@ -7,23 +7,18 @@ point of one seed at a lower fidelity. The two are never mixed, as their scores 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import mean, stdev
-from typing import Any
+from statistics import mean
 
-import optuna
-from optuna.trial import FrozenTrial, TrialState
-
-from peftsearch.design.design import Design
-from peftsearch.design.text import design_line
-from peftsearch.errors import ConfigError, StudyError
-from peftsearch.files import MAX_OUTPUT_BYTES, read_yaml
-from peftsearch.searcher.verdict import hits_of
-from peftsearch.study.folder import read_settings
-from peftsearch.study.storage import open_storage, own_url, quiet_optuna, storage_faults, study_prefix
-from peftsearch.study.trials import INTERRUPTED, KIND, score_of
+from peftsearch.errors import StudyError
+from peftsearch.study.confirmed import Confirmed
+from peftsearch.study.hits import hits_of
+from peftsearch.study.record import Record, read_record
+from peftsearch.study.settings import StudySettings
+from peftsearch.study.trials import Kind, State, TrialRecord
+from peftsearch.units import Scores
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,36 +31,45 @@ class Point:
     """The study's budget as the user wrote it."""
     budget_params: int
     """The same in trainable parameters."""
-    name: str
-    """Baseline's name, or `trial 17`."""
+    design: Confirmed
+    """The design, with the validation score of each seed."""
     baseline: str
     """Baseline's name; empty for designs of the search."""
     confirmed: bool
     """Whether the score is a mean over seeds at full fidelity."""
-    scores: tuple[float, ...]
-    """Validation score of each seed."""
     steps: int
     """Optimizer steps of each training."""
     measures: Mapping[str, float] = field(default_factory=dict)
     """Costs by the name of the measure (`params`, `latency_s`, ...); means over seeds."""
-    hits: tuple[float, ...] = ()
-    """Share of the seeds whose prediction is right, for each validation example."""
     objectives: tuple[float, ...] = ()
     """Values in the order of the study's objectives; empty where there is but one."""
     violations: str = ""
     """Which constraints the design violates; such designs are on no front."""
-    detail: str = ""
-    """The design in one line."""
+
+    @property
+    def name(self) -> str:
+        """Baseline's name, or `trial 17`."""
+        return self.design.name
+
+    @property
+    def detail(self) -> str:
+        """The design in one line."""
+        return self.design.detail
+
+    @property
+    def scores(self) -> tuple[float, ...]:
+        """Validation score of each seed."""
+        return self.design.validation.values
 
     @property
     def score(self) -> float:
         """Mean over seeds."""
-        return mean(self.scores)
+        return self.design.mean
 
     @property
     def std(self) -> float | None:
         """Standard deviation over seeds (n - 1); None below two."""
-        return stdev(self.scores) if len(self.scores) > 1 else None
+        return self.design.validation.std
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,12 +77,15 @@ class StudyPoints:
     """All points of one study."""
 
     path: Path
-    settings: Mapping[str, Any]
-    objectives: tuple[str, ...]
-    """What the study searches for; `score` alone for studies of one objective."""
+    settings: StudySettings
     points: tuple[Point, ...]
     n_validation: int | None
     """Validation examples; None where the study does not say."""
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """What the study searches for; `score` alone for studies of one objective."""
+        return self.settings.objectives
 
 
 def read_points(path: Path, storage: str = "") -> StudyPoints:
@@ -91,109 +98,52 @@ def read_points(path: Path, storage: str = "") -> StudyPoints:
     Raises:
         StudyError: There is none, or it cannot be read, or no trial of it has a score.
     """
-    settings = read_settings(path)
-    objectives = tuple(map(str, settings.get("objectives") or ("score",)))
-    with storage_faults(path):
-        search, confirm = _trials(path, settings, storage)
-    points = [*_confirmed(path, settings, confirm), *(_single(path, settings, objectives, t) for t in search)]
+    record = read_record(path, storage)
+    done = [t for t in (*record.search, *record.confirm) if t.state == State.COMPLETE and t.score is not None]
+    search = [t for t in done if t.kind in (Kind.SEARCH, Kind.BASELINE)]
+    groups: dict[str, list[TrialRecord]] = {}
+    for trial in done:
+        if trial.kind == Kind.CONFIRM:  # references keep to no budget, and belong on no front
+            groups.setdefault(trial.name, []).append(trial)
+    points = [_point(record, group, confirmed=True) for group in groups.values()]
+    points += [_point(record, [trial], confirmed=False) for trial in search]
     if not points:
         raise StudyError(f"{path}: no trial has a score yet; `peftsearch run` with its settings goes on with it")
-    n_hits = max((len(p.hits) for p in points), default=0)
-    return StudyPoints(
-        path=path,
-        settings=settings,
-        objectives=objectives,
-        points=tuple(points),
-        n_validation=n_hits or _n_validation(path),
-    )
+    n_hits = max((len(p.design.hits) for p in points), default=0)
+    stated = None if record.best is None else record.best.task.n_validation
+    return StudyPoints(path=path, settings=record.settings, points=tuple(points), n_validation=n_hits or stated or None)
 
 
-def _trials(path: Path, settings: Mapping[str, Any], storage: str) -> tuple[list[FrozenTrial], list[FrozenTrial]]:
-    own = settings.get("storage", "study.db") == "study.db"
-    if not own and not storage:
-        raise StudyError(f"{path}: its trials are in {settings['storage']}; give that URL with --storage")
-    if own and not (path / "study.db").is_file():
-        raise StudyError(f"{path}: its storage study.db is missing")
-    prefix = "" if own else study_prefix(path.name, str(settings.get("id")))
-    quiet_optuna()
-    kept = open_storage(own_url(path) if own else storage)
-    try:
-        studies = [optuna.load_study(study_name=f"{prefix}{name}", storage=kept) for name in ("search", "confirm")]
-        search, confirm = (s.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)) for s in studies)
-    except KeyError as error:
-        raise StudyError(f"{path}: its storage does not hold its studies; is --storage the right one?") from error
-    finally:
-        kept.remove_session()
-        kept.engine.dispose()
-    return _counting(search), _counting(confirm)
-
-
-def _counting(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
-    """Without interrupted trials, and without references: they keep to no budget, and belong on no front."""
-    return [t for t in trials if not t.user_attrs.get(INTERRUPTED) and t.user_attrs.get(KIND) != "reference"]
-
-
-def _single(path: Path, settings: Mapping[str, Any], objectives: tuple[str, ...], trial: FrozenTrial) -> Point:
-    """A training of the search or of a baseline."""
-    facts = trial.user_attrs
-    baseline = facts.get(KIND) == "baseline"
+def _point(record: Record, trials: Sequence[TrialRecord], confirmed: bool) -> Point:
+    """The point of one training, or of a confirmed design over its seeds."""
+    first, settings = trials[0], record.settings
+    is_baseline = not first.name.startswith("trial ") if confirmed else first.kind == Kind.BASELINE
+    several = len(settings.objectives) > 1 and not confirmed
     return Point(
-        **_common(path, settings, [trial]),
-        baseline=str(facts.get("family", facts["name"])) if baseline else "",
-        confirmed=False,
-        scores=(score_of(trial),),
-        objectives=tuple(map(float, trial.values)) if len(objectives) > 1 else (),
-        violations="; ".join(map(str, facts.get("violations", ()))),
+        study=record.path.name,
+        budget=settings.budget,
+        budget_params=settings.budget_params,
+        design=Confirmed(
+            name=first.name,
+            baseline=is_baseline,
+            detail=first.detail,
+            n_params=first.facts.n_params,
+            validation=Scores(tuple(t.score for t in trials if t.score is not None)),
+            hits=hits_of([t.facts.right or "" for t in trials]) if confirmed else (),
+        ),
+        baseline=(first.facts.family or first.name) if is_baseline else "",
+        confirmed=confirmed,
+        steps=first.facts.steps or 0,
+        measures=_means([t.measures for t in trials]),
+        objectives=first.values if several else (),
+        violations="; ".join(dict.fromkeys(v for t in trials for v in t.violations)),
     )
 
 
-def _confirmed(path: Path, settings: Mapping[str, Any], trials: Sequence[FrozenTrial]) -> list[Point]:
-    """The confirmed designs, each over its seeds."""
-    groups: dict[str, list[FrozenTrial]] = {}
-    for trial in trials:
-        groups.setdefault(str(trial.user_attrs["name"]), []).append(trial)
-    return [
-        Point(
-            **_common(path, settings, group),
-            baseline="" if name.startswith("trial ") else str(group[0].user_attrs.get("family", name)),
-            confirmed=True,
-            scores=tuple(score_of(t) for t in group),
-            hits=hits_of([str(t.user_attrs.get("right", "")) for t in group]),
-            violations="; ".join(dict.fromkeys(str(v) for t in group for v in t.user_attrs.get("violations", ()))),
-        )
-        for name, group in groups.items()
-    ]
-
-
-def _common(path: Path, settings: Mapping[str, Any], trials: Sequence[FrozenTrial]) -> dict[str, Any]:
-    facts = trials[0].user_attrs
-    try:
-        detail = design_line(Design.from_dict(facts["design"]))
-    except ConfigError:
-        detail = ""  # written by a newer version; the point stands without its picture
-    measured = [{"params": facts["n_params"], **t.user_attrs.get("measures", {})} for t in trials]
+def _means(measured: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Means over the trainings of the measures that all of them have; parameters are the same in all."""
     return {
-        "study": path.name,
-        "budget": str(settings.get("budget", "")),
-        "budget_params": int(settings.get("budget_params", 0)),
-        "name": str(facts["name"]),
-        "steps": int(facts.get("steps", 0)),
-        "measures": {
-            key: value if key == "params" else mean(float(m[key]) for m in measured)
-            for key, value in measured[0].items()
-            if all(_is_number(m.get(key)) for m in measured)
-        },
-        "detail": detail,
+        key: value if key == "params" else mean(m[key] for m in measured)
+        for key, value in measured[0].items()
+        if all(math.isfinite(m.get(key, math.nan)) for m in measured)
     }
-
-
-def _is_number(value: object) -> bool:
-    """Whether a measure was taken: one that failed may be missing or no number."""
-    return isinstance(value, (int, float)) and math.isfinite(value)
-
-
-def _n_validation(path: Path) -> int | None:
-    try:
-        return int(read_yaml(path / "best.yaml", MAX_OUTPUT_BYTES)["task"]["n_validation"])
-    except (ConfigError, KeyError, TypeError, ValueError):
-        return None

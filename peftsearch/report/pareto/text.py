@@ -52,7 +52,7 @@ def _cells(front: Front, point: Point) -> list[str]:
         f"{100 * n_params / point.budget_params:.1f}%" if point.budget_params else "",
         f"{int(changed):,}" if changed is not None else "",
         *([] if axis.measure in _COUNTED else [axis.show(axis.cost(point))]),
-        score_text(point),
+        str(point.design.validation),
         ", ".join(marks),
     ]
 
@@ -60,12 +60,6 @@ def _cells(front: Front, point: Point) -> list[str]:
 def called(point: Point) -> str:
     """`trial 17`, `lora (baseline)`."""
     return f"{point.name} (baseline)" if point.baseline else point.name
-
-
-def score_text(point: Point) -> str:
-    """`0.9340 ± 0.0222 (n=4)`."""
-    spread = f" ± {point.std:.4f}" if point.std is not None else ""
-    return f"{point.score:.4f}{spread} (n={len(point.scores)})"
 
 
 def conclusions(front: Front) -> list[str]:
@@ -110,7 +104,7 @@ def _smallest_line(front: Front, smallest: Point) -> str:
 
 def described(point: Point, axis: Axis) -> str:
     """`lora (baseline) at 0.1%, 0.9340 ± 0.0222 (n=4), 22,278 parameters`."""
-    text = f"{called(point)} at {point.budget}, {score_text(point)}, {int(point.measures['params']):,} parameters"
+    text = f"{called(point)} at {point.budget}, {point.design.validation}, {int(point.measures['params']):,} parameters"
     return text if axis.measure == "params" else f"{text}, {axis.show(axis.cost(point))}"
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import optuna
-from optuna.storages._heartbeat import BaseHeartbeatThread, get_heartbeat_thread
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from peftsearch.engine.job import Outcome
-from peftsearch.errors import StudyError, one_line
+from peftsearch.errors import InternalError, StudyError, internal_error, is_defect, one_line
 from peftsearch.searcher.runner import TrialRunner, Work, pruned_at
 from peftsearch.searcher.schedule import Pause, Schedule
+from peftsearch.study.private_optuna import heartbeat
 
 
 class StudySearch(Searcher):  # type: ignore[misc]  # ray ships no complete types
@@ -30,7 +30,7 @@ class StudySearch(Searcher):  # type: ignore[misc]  # ray ships no complete type
         super().__init__(metric="score", mode="max")
         self._schedule = schedule
         self._runner = runner
-        self._works: dict[str, tuple[Work, BaseHeartbeatThread]] = {}
+        self._works: dict[str, tuple[Work, Any]] = {}
         self.pruned: dict[str, str] = {}
         """Reason by Tune's trial id."""
         self.fault: BaseException | None = None
@@ -53,7 +53,7 @@ class StudySearch(Searcher):  # type: ignore[misc]  # ray ships no complete type
             return Searcher.FINISHED
         if isinstance(work, Pause):
             return None
-        beat = get_heartbeat_thread(work.trial._trial_id, work.study._storage)
+        beat = heartbeat(work.study, work.trial)
         beat.start()
         self._works[trial_id] = work, beat
         return {"job": work.job}
@@ -72,6 +72,9 @@ class StudySearch(Searcher):  # type: ignore[misc]  # ray ships no complete type
                 self._runner.prune(work, self.pruned.pop(trial_id))
             elif error or result is None:
                 self._runner.lose(work, "its worker died")
+            elif "defect" in result:
+                self._runner.lose(work, result["defect"], by_user=True)
+                self.fault = InternalError(result["defect"])
             elif "failed" in result:
                 self._runner.fail(work, result["failed"])
             else:
@@ -86,6 +89,8 @@ class StudySearch(Searcher):  # type: ignore[misc]  # ray ships no complete type
         except (StudyError, OSError, optuna.exceptions.OptunaError):
             raise
         except Exception as error:
+            if is_defect(error):
+                raise internal_error(error) from error
             self._runner.fail(work, f"{type(error).__name__}: {one_line(error)}")
 
     def interrupt(self) -> None:

@@ -12,7 +12,7 @@ from peftsearch.backbone.load import LoadedBackbone
 from peftsearch.engine.job import Job, Outcome
 from peftsearch.engine.local import LocalEngine
 from peftsearch.engine.settings import TrainingSettings
-from peftsearch.errors import one_line
+from peftsearch.errors import internal_error, is_defect, one_line
 from peftsearch.searcher.prepare import Setup
 from peftsearch.tasks.encoding.encoded import EncodedTask
 from peftsearch.tasks.suite import Suite
@@ -61,7 +61,7 @@ class JobTrainable(tune.Trainable):  # type: ignore[misc]  # ray ships no comple
         """Train up to the next validation, or to the end.
 
         Returns:
-            `opt_step` and `score`; or `done` with `outcome`, or with `failed`, the reason.
+            `opt_step` and `score`; or `done` with `outcome`, or with the reason under `failed` or `defect`.
         """
         job: Job = self.config["job"]
         if self._stages is None:
@@ -72,6 +72,8 @@ class JobTrainable(tune.Trainable):  # type: ignore[misc]  # ray ships no comple
             outcome: Outcome = end.value
             return self._ended({"outcome": outcome})
         except Exception as error:  # the trial's own fault: the worker lives on
+            if is_defect(error):
+                return self._ended({"defect": str(internal_error(error))})
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
             return self._ended({"failed": f"{type(error).__name__}: {one_line(error)}"})

@@ -1,0 +1,114 @@
+"""What a study keeps beside its trials, among Optuna's study attributes: each has one name and one form here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import optuna
+
+SENSITIVITY = "sensitivity"
+"""Name under which the gradient scores of a search are kept."""
+_SETTINGS, _STAGES, _TESTS, _FROZEN, _REFERENCES = "settings", "stages", "test_scores", "frozen", "references"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Frozen:
+    """How the frozen model of a generation task scores."""
+
+    score: float
+    right: str
+    """Its score on each validation example, packed; see `verdict.packed_hits`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Notes:
+    """The notes of a run's two studies."""
+
+    stages: tuple[Mapping[str, Any], ...] = ()
+    """Closed stages, as `samplers.stages.StageRecord.to_dict` gives them."""
+    test_scores: Mapping[str, float] = field(default_factory=dict)
+    """Test scores under `name/seed`."""
+    references: tuple[str, ...] = ()
+    """Names of the references."""
+
+    @classmethod
+    def of(cls, search: Mapping[str, Any], confirm: Mapping[str, Any]) -> Notes:
+        """Read the attributes of both studies."""
+        return cls(
+            stages=tuple(search.get(_STAGES, ())),
+            test_scores=dict(confirm.get(_TESTS, {})),
+            references=tuple(map(str, confirm.get(_REFERENCES, ()))),
+        )
+
+
+def settings_of(study: optuna.Study) -> dict[str, Any] | None:
+    """The settings that a search keeps for workers that do not see its folder."""
+    stored = study.user_attrs.get(_SETTINGS)
+    return stored if isinstance(stored, dict) else None
+
+
+def keep_settings(study: optuna.Study, settings: Mapping[str, Any]) -> None:
+    """Keep the settings in the storage."""
+    study.set_user_attr(_SETTINGS, dict(settings))
+
+
+def stages_of(search: optuna.Study) -> list[dict[str, Any]]:
+    """The closed stages of a staged search."""
+    return list(search.user_attrs.get(_STAGES, ()))
+
+
+def keep_stages(search: optuna.Study, stages: Sequence[Mapping[str, Any]]) -> None:
+    """Keep the closed stages."""
+    search.set_user_attr(_STAGES, list(stages))
+
+
+def test_scores_of(confirm: optuna.Study) -> dict[str, float]:
+    """The test scores that were read, under `name/seed`."""
+    return dict(confirm.user_attrs.get(_TESTS, {}))
+
+
+def keep_test_scores(confirm: optuna.Study, scores: Mapping[str, float]) -> None:
+    """Keep the test scores that were read."""
+    confirm.set_user_attr(_TESTS, dict(scores))
+
+
+def frozen_of(confirm: optuna.Study) -> Frozen | None:
+    """The score of the frozen model; None before it was measured."""
+    kept = confirm.user_attrs.get(_FROZEN)
+    return None if kept is None else Frozen(**kept)
+
+
+def keep_frozen(confirm: optuna.Study, frozen: Frozen) -> None:
+    """Keep the score of the frozen model."""
+    confirm.set_user_attr(_FROZEN, {"score": frozen.score, "right": frozen.right})
+
+
+def add_references(confirm: optuna.Study, asked: Sequence[str] = ()) -> tuple[str, ...]:
+    """Names of the references that any process of a study was asked for.
+
+    Args:
+        confirm: The study of the confirmation.
+        asked: Names that this process was asked for; they are kept from now on.
+    """
+    known = list(confirm.user_attrs.get(_REFERENCES, ()))
+    names = list(dict.fromkeys([*known, *asked]))
+    if names != known:
+        confirm.set_user_attr(_REFERENCES, names)
+    return tuple(names)
+
+
+def sensitivity_of(search: optuna.Study) -> dict[str, Any] | None:
+    """The gradient scores of a search and the designs that they suggest; None before they were measured.
+
+    Returns:
+        `scores`, a list of [stack, block, method, score], and `designs`, points of the space.
+    """
+    kept: dict[str, Any] | None = search.user_attrs.get(SENSITIVITY)
+    return kept
+
+
+def keep_sensitivity(search: optuna.Study, scores: Mapping[str, Any]) -> None:
+    """Keep the gradient scores and the designs that they suggest."""
+    search.set_user_attr(SENSITIVITY, dict(scores))

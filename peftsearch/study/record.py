@@ -1,0 +1,165 @@
+"""What is stored of a study, read without changing it: settings, trials, what was decided and concluded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import optuna
+import sqlalchemy.exc
+from sqlalchemy.engine import URL, make_url
+
+from peftsearch.errors import ConfigError, StudyError, one_line
+from peftsearch.study.best import BEST, Best, read_best
+from peftsearch.study.confirmed import Confirmed
+from peftsearch.study.folder import read_settings
+from peftsearch.study.hits import hits_of
+from peftsearch.study.notes import Notes
+from peftsearch.study.settings import OWN_STORAGE, StudySettings
+from peftsearch.study.storage import storage_faults, study_prefix
+from peftsearch.study.trials import Kind, TrialRecord
+from peftsearch.units import Scores
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Record:
+    """All that is stored of a study."""
+
+    path: Path
+    settings: StudySettings
+    best: Best | None
+    """None while the run is not finished."""
+    search: tuple[TrialRecord, ...]
+    confirm: tuple[TrialRecord, ...]
+    stages: tuple[Mapping[str, Any], ...]
+    """Closed stages, as `samplers.s4.StageRecord.to_dict` writes them."""
+    test_scores: Mapping[str, float]
+    """Test scores under `name/seed`."""
+    references: tuple[str, ...]
+    """Names of the references."""
+
+    @property
+    def metric(self) -> str:
+        """Name of the score."""
+        return self.settings.metric
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """The objectives of the search, in the order of a trial's values."""
+        return self.settings.objectives
+
+    @property
+    def scored(self) -> tuple[TrialRecord, ...]:
+        """Trials of the search, baselines among them, with a score and within the constraints."""
+        return tuple(t for t in self.search if t.score is not None and not t.violations)
+
+    def confirmed(self) -> list[Confirmed]:
+        """The confirmed designs with a score, best mean first; references behind them."""
+        baselines = {t.name for t in self.search if t.kind == Kind.BASELINE}
+        short = {t.name: t.score for t in self.search if t.score is not None}
+        scored = [t for t in self.confirm if t.score is not None]
+        found = []
+        for name in dict.fromkeys(t.name for t in scored):
+            own = [t for t in scored if t.name == name]
+            tests = [self.test_scores.get(f"{name}/{t.facts.seed}") for t in own]
+            found.append(
+                Confirmed(
+                    name=name,
+                    baseline=name in baselines,
+                    reference=own[0].kind == Kind.REFERENCE,
+                    family=own[0].facts.family or "",
+                    detail=own[0].detail,
+                    n_params=own[0].facts.n_params,
+                    n_changed=own[0].n_changed,
+                    share=own[0].facts.share,
+                    search_score=short.get(name),
+                    validation=Scores(tuple(t.score for t in own if t.score is not None)),
+                    test=Scores(tuple(score for score in tests if score is not None)),
+                    hits=hits_of([t.facts.right or "" for t in own]),
+                )
+            )
+        return sorted(found, key=lambda c: (c.reference, -c.mean))
+
+    @property
+    def pick(self) -> str | None:
+        """Name of the design that the run concluded on."""
+        return None if self.best is None else self.best.name
+
+
+def read_record(path: Path, storage: str = "") -> Record:
+    """Read a run's folder and its studies.
+
+    Args:
+        path: The folder `runs/NAME`.
+        storage: The Optuna storage URL that the run was given; empty for `study.db` in the folder.
+
+    Raises:
+        StudyError: It is no run, has no trials, or its files are damaged.
+    """
+    if not path.is_dir():
+        raise StudyError(f"{path}: is not the folder of a run; give one that `peftsearch run` made, such as runs/NAME")
+    settings = read_settings(path)
+    with storage_faults(storage or path):
+        backend = _open(path, settings, storage)
+        try:
+            prefix = study_prefix(path.resolve().name, settings.id) if storage else ""
+            names = [s.study_name for s in backend.get_all_studies() if s.study_name.startswith(prefix)]
+            ids = {name.removeprefix(prefix): backend.get_study_id_from_name(name) for name in names}
+            trials = {name: backend.get_all_trials(i, deepcopy=False) for name, i in ids.items()}
+            attributes = {name: backend.get_study_user_attrs(i) for name, i in ids.items()}
+        finally:
+            backend.remove_session()
+            backend.engine.dispose()
+    if "search" not in ids:
+        raise StudyError(f"{storage or path / 'study.db'}: holds no study of this run; `peftsearch run` resumes it")
+    if not any(trials.values()):
+        raise StudyError(f"{path}: the study has no trials yet; `peftsearch run` with its settings goes on with it")
+    objectives = settings.objectives
+    confirm = tuple(TrialRecord.of(t, Kind.CONFIRM, objectives) for t in trials.get("confirm", ()))
+    notes = Notes.of(attributes["search"], attributes.get("confirm", {}))
+    tested = {f"{t.name}/{t.facts.seed}": score for t in confirm if (score := t.facts.test_score) is not None}
+    return Record(
+        path=path,
+        settings=settings,
+        best=_read_best(path),
+        search=tuple(TrialRecord.of(t, Kind.SEARCH, objectives) for t in trials["search"]),
+        confirm=confirm,
+        stages=notes.stages,
+        test_scores=dict(notes.test_scores) | tested,
+        references=notes.references,
+    )
+
+
+def _open(path: Path, settings: StudySettings, storage: str) -> optuna.storages.RDBStorage:
+    """Open a storage for reading: no table, no version and no file is made; SQLite in the folder is read-only."""
+    own = path / OWN_STORAGE
+    if not storage and not settings.in_folder:
+        raise StudyError(
+            f"{path}: its trials are not in the folder; give --storage with the run's URL, {settings.storage}"
+        )
+    if not storage and not own.is_file():
+        raise StudyError(f"{path}: holds no {own.name}; `peftsearch run` with its settings starts anew")
+    # a write that a kill cut short leaves a journal: SQLite takes it back on opening, and must be able to write then
+    query = {"mode": "rw" if own.with_name(f"{own.name}-journal").exists() else "ro", "uri": "true"}
+    read_only = URL.create("sqlite", database=f"file:{quote(str(own.resolve()))}", query=query)
+    url = storage or read_only.render_as_string()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        database = make_url(storage).database if storage else None
+        if storage.startswith("sqlite") and not (database and Path(database).is_file()):
+            raise StudyError(f"--storage {storage!r}: there is no such database")
+        return optuna.storages.RDBStorage(url, skip_compatibility_check=True, skip_table_creation=True)
+    except (ImportError, sqlalchemy.exc.ArgumentError) as error:
+        raise StudyError(f"--storage {storage!r} cannot be opened: {one_line(error)}") from error
+
+
+def _read_best(path: Path) -> Best | None:
+    if not (path / BEST).exists():
+        return None
+    try:
+        return read_best(path)[1]
+    except ConfigError as error:
+        raise StudyError(f"the result of the run is damaged: {error}") from error
