@@ -1,7 +1,7 @@
-"""Which method acts on which backbone family: the table in README.md, made from the methods' own obstacles.
+"""Generate the table in docs/support.md: which method acts on which backbone family.
 
-`python -m tests.support` writes it anew. It is read from the anatomy of each family's tiny model, whose weights are
-never made.
+`python -m tests.support` rewrites the table. It asks each method for its obstacle on the anatomy of each family's tiny
+model; no weights are created.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from peftsearch.methods import METHODS
 from peftsearch.methods.support import find_obstacle
 from tests.tiny import FAMILIES, outline
 
-README = Path(__file__).parent.parent / "README.md"
+PAGE = Path(__file__).parent.parent / "docs" / "support.md"
 BEGIN, END = "<!-- support table -->", "<!-- end -->"
 ALSO = {"llama": "SmolLM", "gpt_neox": "Pythia", "deberta-v2": "DeBERTa-v3", "t5": "Flan-T5"}
 """Well-known models that go by the name of another family."""
@@ -55,7 +55,7 @@ def _refused(reasons: Iterable[tuple[str, list[str]]]) -> list[str]:
 
 
 def replaced(text: str) -> str:
-    """A README with the table between its marks.
+    """Put the table between the marks of a page.
 
     Raises:
         ValueError: The marks are not there, or not once.
@@ -63,9 +63,9 @@ def replaced(text: str) -> str:
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end or BEGIN in rest:
-        raise ValueError(f"README.md needs {BEGIN} and {END}, once each")
+        raise ValueError(f"docs/support.md needs {BEGIN} and {END}, once each")
     return f"{before}{begin}\n{render()}\n{end}{after}"
 
 
 if __name__ == "__main__":
-    README.write_text(replaced(README.read_text(encoding="utf-8")), encoding="utf-8")
+    PAGE.write_text(replaced(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

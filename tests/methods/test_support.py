@@ -1,4 +1,4 @@
-"""The support table: what it says, that the README holds it, and that a refusal comes before anything is loaded."""
+"""The support table: its content, its copy in docs/support.md, and refusals before anything is loaded."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from peftsearch.errors import MethodError
 from peftsearch.methods import METHODS
 from peftsearch.methods.support import find_obstacle, require_methods
 from tests.runs import arguments, refused, save_task
-from tests.support import BEGIN, END, README, render, replaced, support
+from tests.support import BEGIN, END, PAGE, render, replaced, support
 from tests.tiny import FAMILIES, outline
 
 OWN_ATTENTION = "does not use transformers' AttentionInterface"
@@ -40,12 +40,12 @@ def test_every_pair_is_in_the_table() -> None:
         assert refusing == {name for name in named if name in FAMILIES}
 
 
-def test_the_readme_holds_the_table() -> None:
-    text = README.read_text(encoding="utf-8")
-    assert replaced(text) == text, "python -m tests.support writes the table anew"
+def test_the_page_holds_the_table() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    assert replaced(text) == text, "run python -m tests.support to rewrite the table"
 
 
-def test_a_readme_without_marks_is_refused() -> None:
+def test_a_page_without_marks_is_refused() -> None:
     for text in ("no table", f"{BEGIN} without its end", f"{BEGIN}{END}{BEGIN}{END}"):
         with pytest.raises(ValueError, match="once each"):
             replaced(text)
