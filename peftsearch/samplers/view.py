@@ -1,4 +1,4 @@
-"""A study as samplers and pruners may see it: some of its trials hidden, everything else as it is."""
+"""A view of a study for samplers and pruners, with some of its trials hidden."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 
 class StudyView(Study):
-    """Shares storage, cache and identity with a study, and shows those of its trials that `visible` says.
+    """A study that shares storage, cache and identity with another, but shows only the visible trials.
 
     Args:
-        study: The study to look at.
+        study: The study to view.
         visible: Whether a trial is shown.
     """
 
