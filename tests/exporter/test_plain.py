@@ -216,7 +216,7 @@ def test_a_backbone_of_another_shape_is_refused_by_its_first_mismatch(run, tmp_p
     run.export("peftsearch", tmp_path / "own")
     other = str(save_model(tmp_path / "other", "roberta"))
     argv = ["--format", "peftsearch", "--output", tmp_path / "out", "--model", other]
-    assert "it is a bert there and this model is a roberta" in refused(capsys, "export", tmp_path / "own", *argv)
+    assert "it was saved from a bert and this model is a roberta" in refused(capsys, "export", tmp_path / "own", *argv)
     assert "found on bert with 4 encoder blocks, this model is roberta" in refused(capsys, "export", run.path, *argv)
 
 
