@@ -126,22 +126,22 @@ def test_a_reduction_factor_gives_every_width_back():
         (
             "peft", HYBRID,
             "HF peft cannot hold adapter on encoder blocks 1, 3 (it has no bottleneck adapter); prefix on encoder "
-            "blocks 0, 3 (its prefix moves the positions of the text, which makes it another model); formats that can: "
-            "merged (what does not merge beside it), peftsearch",
+            "blocks 0, 3 (its prefix shifts the positions of the text, which changes the model); formats that can: "
+            "merged (unmerged methods in a separate folder), peftsearch",
         ),
-        ("peft", {"bitfit": (1, 1, 1, 0)}, "bitfit on encoder blocks 0-2 (it trains biases only beside LoRA or DoRA); "
-         "formats that can: merged (what does not merge beside it), peftsearch"),
+        ("peft", {"bitfit": (1, 1, 1, 0)}, "bitfit on encoder blocks 0-2 (it trains biases only together with LoRA "
+         "or DoRA); formats that can: merged (unmerged methods in a separate folder), peftsearch"),
         ("adapters", HYBRID, "cannot hold bitfit on encoder blocks 1-2 (it has no BitFit); formats that can: merged"),
         ("peft", {"said": (9, 0, 0, 0)}, "said on encoder blocks 0 (this export does not write it); formats that can: "
          "merged"),
-        ("peft", {"lora": (1, 1, 0, 1), "ia3": (0, 0, 1, 0)}, "HF peft cannot hold ia3 on encoder blocks 2 (an adapter "
-         "of it is of one method, here lora); formats that can: merged"),
+        ("peft", {"lora": (1, 1, 0, 1), "ia3": (0, 0, 1, 0)}, "HF peft cannot hold ia3 on encoder blocks 2 (one "
+         "adapter holds one method, here lora); formats that can: merged"),
         ("peft", {"ia3": (1, 1, 0, 0), "bitfit": (0, 0, 1, 0)}, "cannot hold bitfit on encoder blocks 2 (it trains "
-         "biases only beside LoRA or DoRA); formats"),
+         "biases only together with LoRA or DoRA); formats"),
         ("merged", {"prefix": (1, 1, 0, 0)}, "prefix on encoder blocks 0-1 (it does not merge); formats that can: "
          "adapters (the configuration), peftsearch"),
         ("adapters", {"adapter": (2, 1, 0, 0), "adapter_parallel": (0, 1, 1, 0)}, "cannot hold adapter_parallel on "
-         "encoder blocks 1 (it has one bottleneck a place); formats that can: peftsearch"),
+         "encoder blocks 1 (it allows one bottleneck per place); formats that can: peftsearch"),
         ("peft", {}, "HF peft cannot hold the head alone; formats that can: merged, peftsearch"),
     ],
 )  # fmt: skip
