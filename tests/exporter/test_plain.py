@@ -201,7 +201,7 @@ def test_an_output_that_exists_and_sources_are_never_written_over(run, tmp_path,
     out = tmp_path / "out"
     out.mkdir()
     (out / "model.safetensors.index.json").write_text("{}")
-    assert "exists and is not empty; give another, or --overwrite" in refused(capsys, *argv, out)
+    assert "exists and is not empty; give another folder, or --overwrite" in refused(capsys, *argv, out)
     assert [p.name for p in out.iterdir()] == ["model.safetensors.index.json"]
     assert call(*argv, out, "--overwrite") == 0
     assert not (out / "model.safetensors.index.json").exists(), "transformers would look for its shards"

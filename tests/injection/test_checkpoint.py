@@ -100,7 +100,7 @@ def test_an_output_that_exists_is_kept_unless_overwritten(saved):
     (saved / "notes.txt").write_text("mine")
     before = (saved / "peftsearch.safetensors").read_bytes()
     model = trained(lora=1)
-    with pytest.raises(CheckpointError, match=r"exists and is not empty; give another, or --overwrite"):
+    with pytest.raises(CheckpointError, match=r"exists and is not empty; give another folder, or --overwrite"):
         peftsearch.save(model, saved)
     assert (saved / "peftsearch.safetensors").read_bytes() == before
     peftsearch.save(model, saved, overwrite=True)
