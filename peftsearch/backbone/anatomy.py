@@ -93,7 +93,7 @@ class FeedForward:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Words:
-    """Where the words enter and leave the stack of a single-stack model."""
+    """The places where words enter and leave the stack of a single-stack model."""
 
     path: str
     """Dotted path of the word embeddings."""

@@ -22,7 +22,7 @@ class Design:
     """
 
     grouping: str
-    """How consecutive blocks fall into groups: `spindle`, ..."""
+    """Pattern by which consecutive blocks fall into groups: `spindle`, ..."""
     allocation: tuple[float, ...]
     """Share of the budget of one block of each group, relative to the others'; `(1, 1, 1, 1)` is uniform."""
     methods: tuple[tuple[str, ...], ...]

@@ -103,7 +103,7 @@ class SavedActivations(saved_tensors_hooks):
 
         super().__init__(pack, _unpack)
         self.keep = pack
-        """Counts a tensor that is kept without autograd's hooks seeing it."""
+        """Function that counts a tensor which is kept without autograd's hooks seeing it."""
 
     @property
     def n_bytes(self) -> int:

@@ -1,4 +1,4 @@
-"""The scaled parallel adapter beside the feed-forward network (arXiv 2110.04366).
+"""The scaled parallel adapter on the feed-forward network (arXiv 2110.04366).
 
 2110.04366 sec. 3.3 and 4.5: FFN(x) + s (W_up f(W_down x + b_down) + b_up) with s = 4. The size is the width m of the
 bottleneck, from 1 to the hidden size; 2 d m + d + m parameters. It starts as the paper's scaled variant does, like

@@ -36,7 +36,7 @@ class DoRA:
     name: str = "dora"
     paper: str = "2402.09353, eq. 5"
     lora: LoRA = field(default_factory=LoRA)
-    """Gives the projections and the scale of B A."""
+    """LoRA with the projections and the scale of B A."""
     lr_scale: float = 1.0
     knob: str = "rank"
     merges: bool = True

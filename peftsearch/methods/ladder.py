@@ -32,7 +32,7 @@ class Ladder(Added):
 
     name: str = "ladder"
     paper: str = "2206.06522, sec. 3.1"
-    places: str = "beside all blocks, once a model"
+    places: str = "beside all blocks, once per model"
     lr_scale: float = 3.0
     knob: str = "width"
     model_wide: Literal[True] = True

@@ -34,7 +34,7 @@ class Prompt(Added):
 
     name: str = "prompt"
     paper: str = "2104.08691, sec. 2"
-    places: str = "in front of the input, once a model"
+    places: str = "in front of the input, once per model"
     lr_scale: float = 10.0
     knob: str = "length"
     exact_at_init: bool = False

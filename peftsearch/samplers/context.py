@@ -32,7 +32,7 @@ class SamplerContext:
     budget: Budget | None = None
     """The budget of a design, for samplers that look at architectures."""
     sensitivity: Callable[[], Mapping[tuple[str, int, str], float]] | None = None
-    """Measures a score for every stack, block and method (`engine.saliency`) from the gradients of a few batches."""
+    """Function that scores every stack, block and method (`engine.saliency`) by the gradients of a few batches."""
 
     @property
     def distributions(self) -> dict[str, BaseDistribution]:

@@ -13,7 +13,7 @@ class Attachment:
     """The new parameters of an attached method, and the calls that remove it."""
 
     module: nn.Module
-    """Holds the method's trainable parameters and nothing else."""
+    """Module with the method's trainable parameters and nothing else."""
     undo: list[Callable[[], object]] = field(default_factory=list)
     """Calls that `remove` makes in reverse order, which restore the model."""
 

@@ -27,7 +27,7 @@ class MaskedMap(ProbedMap):
         """Delta `(d_out, d_in)`, nonzero only at the chosen weights."""
         owner: ChosenWeights = self.__dict__["owner"]
         n = self.shape[0] * self.shape[1]
-        inside = (owner.index >= self.start) & (owner.index < self.start + n)  # masked, not selected: no sync
+        inside = (owner.index >= self.start) & (owner.index < self.start + n)  # a mask, as selecting would sync
         places = torch.where(inside, owner.index - self.start, 0)
         flat = owner.values.new_zeros(n).scatter_add(0, places, torch.where(inside, owner.values, 0))
         return flat.view(self.shape)

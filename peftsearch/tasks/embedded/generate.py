@@ -35,7 +35,7 @@ class Draft:
 
 
 Maker = Callable[[Random, int, bool], Draft]
-"""Makes an example for a label, from rare words if the last argument is true."""
+"""Function that makes an example for a label, from rare words if the last argument is true."""
 
 
 def make_split(maker: Maker, name: str, split: str, n_examples: int, seed: int) -> Split:
