@@ -1,6 +1,6 @@
 """Automated search for parameter-efficient fine-tuning.
 
-Names are loaded when they are first used, so that `import peftsearch` and `peftsearch --help` stay fast.
+Names are imported on first use, so that `import peftsearch` and `peftsearch --help` stay fast.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A found architecture in a user's own code: put into a model, saved with what was trained, and loaded again."""
+"""Injection of a found architecture in a user's own code."""
 
 from __future__ import annotations
 
@@ -24,23 +24,25 @@ def inject(
 
     Args:
         model: A transformers model, without an architecture in it.
-        architecture: What to put in: an `Architecture`, a run's folder, its `best.yaml`, or the mapping in that.
+        architecture: An `Architecture`, a run's folder, its `best.yaml`, or the mapping in that file.
         backbone: The model's anatomy; None detects it.
-        seed: Seed of the initial values. The global random generators are left as they are.
-        design: Name of another confirmed design of a run than its pick: `trial 14`, `lora`.
+        seed: Seed of the initial values; the global random generators are left unchanged.
+        design: Name of a confirmed design of a run other than its pick: `trial 14`, `lora`.
 
     Returns:
         The injection; its `remove()` restores the model bit for bit.
 
     Raises:
         ConfigError: The source cannot be read.
-        MethodError: The model carries an architecture already, or this one was found on another kind of model.
+        MethodError: The model already carries an architecture, or this one was found on another kind of model.
         BackboneError: The model is not understood.
     """
     backbone = identify(model) if backbone is None else backbone
     if isinstance(architecture, Architecture):
         if design is not None:
-            raise ConfigError(f"design {design!r}: is one of a run; an Architecture is a design with its sizes already")
+            raise ConfigError(
+                f"design {design!r}: is one of a run; leave it out with an Architecture, which is a design"
+            )
         return inject_architecture(model, architecture, backbone, seed)
     found = read_found(architecture, design)
     require_same_backbone(found, backbone)

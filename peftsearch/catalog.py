@@ -1,8 +1,7 @@
-"""Finding and reading the YAML catalogues: search spaces and strategies, shipped ones and the user's own.
+"""Find and read search spaces and strategies, both shipped YAML files and the user's own.
 
-A name is looked up in this order: `package.module:Object` (a Python object), a path that ends in .yaml or .yml,
-a shipped file. Files are read with `yaml.safe_load` only, without anchors (what YAML bombs are made of) and up to
-64 KiB.
+A name is looked up in this order: a path that ends in .yaml or .yml, `package.module:Object` (a Python object), a
+shipped file. Files are read with `yaml.safe_load` only, without anchors (which YAML bombs need), and up to 64 KiB.
 """
 
 from __future__ import annotations
@@ -18,20 +17,20 @@ from peftsearch.files import parse_yaml, read_yaml
 
 
 def shipped(kind: str) -> dict[str, Any]:
-    """The shipped files of a catalogue.
+    """List the shipped files of a catalogue.
 
     Args:
         kind: `search_spaces` or `strategies`.
 
     Returns:
-        Name to an openable resource, sorted by name.
+        Readable resources by name, sorted.
     """
     try:
         root: Any = resources.files(f"peftsearch.{kind}")
         found = {Path(item.name).stem: item for item in root.iterdir() if item.name.endswith(".yaml")}
     except ModuleNotFoundError:
         found = {}
-    if not found:  # a checkout that is on the path without being installed
+    if not found:  # a checkout on the path that is not installed
         found = {path.stem: path for path in (Path(__file__).parent.parent / kind).glob("*.yaml")}
     return dict(sorted(found.items()))
 
@@ -41,14 +40,14 @@ def load_entry(kind: str, noun: str, name: str) -> tuple[str, Mapping[str, Any] 
 
     Args:
         kind: `search_spaces` or `strategies`.
-        noun: What the entry is called in messages: `space`.
+        noun: Noun for the entry in messages: `space`.
         name: A shipped name, a path to a YAML file, or `package.module:Object`.
 
     Returns:
         The entry's own name, and its mapping or Python object.
 
     Raises:
-        ConfigError: Nothing of that name, or it cannot be read.
+        ConfigError: There is no entry of that name, or it cannot be read.
     """
     if name.endswith((".yaml", ".yml")):
         return Path(name).stem, read_yaml(Path(name))
@@ -64,10 +63,10 @@ def load_object(name: str) -> Any:
     """Import `package.module:Object`.
 
     Raises:
-        ConfigError: It cannot be imported.
+        ConfigError: The object cannot be imported.
     """
     module, _, attribute = name.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
-    except Exception as error:  # a module of the user's own may raise anything while it is imported
+    except Exception as error:  # importing a user's module may raise anything
         raise ConfigError(f"{name}: cannot be imported: {one_line(error)}") from error

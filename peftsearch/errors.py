@@ -1,7 +1,7 @@
-"""Every fault that a user can cause, and the nearest-name hint that goes with an unknown name.
+"""Errors that users can cause, and the nearest-name hint for unknown names.
 
-The command line prints the message of a `PeftSearchError` as one line and exits with 2; anything else that
-escapes is a defect of this project and shows its traceback.
+The command line prints the message of a `PeftSearchError` as one line and exits with 2; any other exception is a
+defect of this project and shows its traceback.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 _PACKAGE = Path(__file__).parent
 MALFORMED = (KeyError, TypeError, AttributeError, ValueError, OverflowError)
-"""What reading a mapping of unknown form raises where a field is missing, of another type, or no number."""
+"""Exceptions from reading a mapping whose fields may be missing, have a wrong type, or not be numbers."""
 
 
 class PeftSearchError(Exception):
@@ -20,10 +20,10 @@ class PeftSearchError(Exception):
 
 
 class BudgetError(PeftSearchError):
-    """The budget cannot be read, or a design cannot fit into it.
+    """The budget cannot be parsed, or is too small for a design.
 
     Attributes:
-        smallest: The smallest number of trainable parameters that can hold the design; None where it does not apply.
+        smallest: Smallest number of trainable parameters that fits the design; None where it does not apply.
     """
 
     def __init__(self, message: str, smallest: int | None = None) -> None:
@@ -32,7 +32,7 @@ class BudgetError(PeftSearchError):
 
 
 class ConfigError(PeftSearchError):
-    """A YAML file or a setting is not of the form that is needed."""
+    """A YAML file or a setting is malformed or not allowed."""
 
 
 class BackboneError(PeftSearchError):
@@ -44,7 +44,7 @@ class MethodError(PeftSearchError):
 
 
 class TaskError(PeftSearchError):
-    """The data of the task are missing or cannot be used."""
+    """The task's data are missing or unusable."""
 
 
 class StudyError(PeftSearchError):
@@ -52,7 +52,7 @@ class StudyError(PeftSearchError):
 
 
 class CheckpointError(PeftSearchError):
-    """A saved or exported folder cannot be read, written, or put into this model."""
+    """A saved or exported folder cannot be read, written, or loaded into this model."""
 
 
 class ReportError(PeftSearchError):
@@ -60,21 +60,21 @@ class ReportError(PeftSearchError):
 
 
 def one_line(text: object, limit: int = 300) -> str:
-    """Squeeze a text into one line of at most `limit` characters, as messages and trial reasons need it."""
+    """Shorten a text to one line of at most `limit` characters, for messages and reasons of failed trials."""
     line = " ".join(str(text).split())
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> str:
-    """Say that `name` is unknown, with the nearest known name and all that there are.
+    """Say that `name` is unknown, with the nearest known name and a list of all.
 
     Args:
-        kind: What is named, singular: "task".
-        name: What was given.
-        known: The names that exist.
+        kind: Singular noun for the named thing: "task".
+        name: The unknown name.
+        known: All known names.
 
     Returns:
-        One line, without a full stop at its end.
+        One line, without a full stop.
     """
     names = sorted(known)
     near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
@@ -83,11 +83,11 @@ def unknown_name(kind: str, name: object, known: Iterable[str]) -> str:
 
 
 class AllTrialsFailed(Exception):
-    """Not one trial has a score, or none keeps the limits; the message gives the reasons."""
+    """No trial has a score, or none keeps the limits; the message gives the reasons."""
 
 
 class Diverged(Exception):
-    """The loss is no longer a number; the trial is recorded as failed with this reason."""
+    """The training diverged: a loss, gradient or output is not finite; the trial fails with this reason."""
 
 
 class InternalError(Exception):

@@ -1,4 +1,4 @@
-"""Reading a mapping field by field, with all its faults reported at once."""
+"""Read a mapping field by field, reporting all faults at once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _REQUIRED = object()
 
 
 class Fields:
-    """Takes known fields out of a mapping, collects what is wrong, and raises once.
+    """Read known fields of a mapping, collect all faults, and raise once.
 
     >>> fields = Fields("space.yaml", {"groups": 4})
     >>> fields.take("groups", int, 1)
@@ -36,13 +36,13 @@ class Fields:
         """Read one field.
 
         Args:
-            name: The field.
-            kind: The type or types allowed; a bool never counts as a number, an int counts as a float.
-            default: What to give when it is absent; without one the field is required.
-            check: Returns what is wrong with the value, or None.
+            name: Name of the field.
+            kind: The allowed type or types; a bool never counts as a number, an int counts as a float.
+            default: Value of an absent field; without a default the field is required.
+            check: Returns the fault of a value, or None.
 
         Returns:
-            The value, or the default; where there is a fault, the default or None (`finish` will raise).
+            The value or the default; after a fault, the default or None (`finish` will raise).
         """
         self._known.append(name)
         if name not in self._data:
@@ -64,11 +64,11 @@ class Fields:
         return None if default is _REQUIRED else default
 
     def fault(self, text: str) -> None:
-        """Add a fault that concerns several fields."""
+        """Add a fault, for example one that concerns several fields."""
         self._faults.append(text)
 
     def finish(self) -> None:
-        """Raise all faults, unknown fields among them.
+        """Raise all faults, including unknown fields.
 
         Raises:
             ConfigError: There is at least one fault.
@@ -82,22 +82,22 @@ class Fields:
 
 
 def at_least(low: float) -> Callable[[Any], str | None]:
-    """A check that a number is finite and not below `low`."""
+    """Make a check that a number is finite and at least `low`."""
     return lambda value: None if low <= value < float("inf") else f"must be at least {low:g}, got {value}"
 
 
 def above(low: float) -> Callable[[Any], str | None]:
-    """A check that a number is finite and above `low`."""
+    """Make a check that a number is finite and above `low`."""
     return lambda value: None if low < value < float("inf") else f"must be above {low:g}, got {value}"
 
 
 def one_of(known: tuple[str, ...]) -> Callable[[Any], str | None]:
-    """A check that a text is one of the known ones."""
+    """Make a check that a text is one of the known ones."""
     return lambda value: None if value in known else f"must be one of {', '.join(known)}, got {one_line(value, 40)!r}"
 
 
 def list_of(kind: type, check: Callable[[Any], str | None] | None = None) -> Callable[[Any], str | None]:
-    """A check that a list is not empty, holds no value twice, and that each value is of the kind and passes `check`."""
+    """Make a check that a list is non-empty, has no duplicates, and that each value has the type and passes `check`."""
 
     def checked(values: Any) -> str | None:
         if not values:

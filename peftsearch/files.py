@@ -1,4 +1,4 @@
-"""Writing a folder whole or not at all, and never over something that is not asked for."""
+"""Read and write files: atomic folders and files that overwrite only on request, and small YAML files."""
 
 from __future__ import annotations
 
@@ -16,27 +16,29 @@ from peftsearch.errors import CheckpointError, ConfigError, one_line
 
 Record = TypeVar("Record")
 WEIGHTS = ("model*.safetensors", "model.safetensors.index.json", "adapter_model.*", "peftsearch.safetensors")
-"""Files of an earlier content that would be read beside, or in place of, the new ones."""
+"""Patterns of old weight files that would be read together with, or instead of, the new ones."""
 
 
 def check_output(directory: Path, overwrite: bool) -> None:
-    """Refuse an output that exists; called before anything is loaded, so that nobody waits for a refusal.
+    """Refuse an output that exists; call it before loading anything, so that the user need not wait for the error.
 
     Raises:
-        CheckpointError: It is a file, or a folder that is not empty and may not be overwritten.
+        CheckpointError: The output is a file, or a non-empty folder that may not be overwritten.
     """
     if directory.exists() and not directory.is_dir():
         raise CheckpointError(f"{directory}: is a file; give a folder")
     if directory.is_dir() and not overwrite and any(directory.iterdir()):
-        raise CheckpointError(f"{directory}: exists and is not empty; give another, or --overwrite (overwrite=True)")
+        raise CheckpointError(
+            f"{directory}: exists and is not empty; give another folder, or --overwrite (overwrite=True)"
+        )
 
 
 @contextmanager
 def staged(directory: Path, overwrite: bool) -> Iterator[Path]:
-    """Give an empty folder beside the output; what is in it at the end becomes the output's content.
+    """Yield an empty folder next to the output, whose content becomes the output's content at the end.
 
-    An error inside leaves the output as it was. Of what an overwritten folder holds, files of the same names are
-    replaced and weights that would be mistaken for the new ones removed; everything else stays.
+    An error inside leaves the output unchanged. In an overwritten folder, files with the same names are replaced, old
+    weights that could be mistaken for the new ones are removed, and everything else stays.
 
     Raises:
         CheckpointError: The output exists, or cannot be written.
@@ -58,7 +60,7 @@ def staged(directory: Path, overwrite: bool) -> Iterator[Path]:
 
 def _move(stage: Path, directory: Path) -> None:
     if not directory.exists():
-        stage.chmod(0o755)  # mkdtemp's own is for its user alone
+        stage.chmod(0o755)  # mkdtemp's default is for its user alone
         stage.rename(directory)
         return
     new = {path.name for path in stage.iterdir()}
@@ -75,11 +77,11 @@ def _move(stage: Path, directory: Path) -> None:
 
 
 MAX_BYTES = 64 * 1024
-"""Of what a user writes."""
+"""Largest YAML file of a user."""
 
 
 MAX_OUTPUT_BYTES = 8 * 1024 * 1024
-"""Of what peftsearch wrote itself: a `best.yaml` holds every confirmed design."""
+"""Largest YAML file of peftsearch itself; a `best.yaml` holds every confirmed design."""
 
 
 _MAX_DEPTH = 20
@@ -100,7 +102,7 @@ def read_yaml(path: Path, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
     """Read a small YAML mapping of at most `max_bytes`.
 
     Raises:
-        ConfigError: The file is missing, too large, no valid YAML, uses anchors, or is not a mapping with text keys.
+        ConfigError: The file is missing, too large, not valid YAML, uses anchors, or is not a mapping with text keys.
     """
     try:
         raw = path.read_bytes()
@@ -113,7 +115,7 @@ def parse_yaml(raw: bytes, where: str, max_bytes: int = MAX_BYTES) -> dict[str, 
     """Parse a small YAML mapping; `where` names it in messages.
 
     Raises:
-        ConfigError: As `read_yaml`.
+        ConfigError: The text is too large, not valid YAML, uses anchors, or is not a mapping with text keys.
     """
     if len(raw) > max_bytes:
         raise ConfigError(f"{where}: {len(raw):,} bytes; a configuration has at most {max_bytes:,}")
@@ -131,7 +133,7 @@ def parse_yaml(raw: bytes, where: str, max_bytes: int = MAX_BYTES) -> dict[str, 
 
 
 def _refuse_bombs(text: str, where: str) -> None:
-    """Refuse what makes a small text large or slow: anchors, aliases, deep nesting."""
+    """Refuse YAML features that make a small text large or slow to load: anchors, aliases, deep nesting."""
     depth = 0
     for token in yaml.scan(text, yaml.SafeLoader):
         if isinstance(token, (yaml.AnchorToken, yaml.AliasToken)):
@@ -143,7 +145,7 @@ def _refuse_bombs(text: str, where: str) -> None:
 
 
 def to_yaml(data: Mapping[str, Any]) -> str:
-    """A mapping as YAML in its own order, wide lines, no anchors."""
+    """Dump a mapping as YAML, in its own order, with wide lines and without anchors."""
     dumper = yaml.SafeDumper
     text: str = yaml.dump(dict(data), Dumper=_plain(dumper), sort_keys=False, width=120, allow_unicode=True)
     return text
@@ -154,7 +156,7 @@ def _plain(dumper: type[yaml.SafeDumper]) -> type[yaml.SafeDumper]:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a file so that a kill leaves the old one or the new one whole."""
+    """Write a file so that a crash leaves either the old or the new content, never a part."""
     part = path.with_name(f".{path.name}.part")
     with part.open("w", encoding="utf-8") as file:
         file.write(text)
@@ -164,7 +166,7 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def plain(value: Any) -> Any:
-    """A value as YAML gives it back: tuples become lists."""
+    """Convert a value to the form that YAML loads: tuples become lists, keys become text."""
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -173,10 +175,10 @@ def plain(value: Any) -> Any:
 
 
 def write_state(packed: bytes, path: Path | str) -> None:
-    """Write a state that is already packed, whole or not at all.
+    """Write a serialised state, whole or not at all.
 
     Raises:
-        OSError: The disk is full, read-only or forbidden.
+        OSError: The disk is full or read-only, or access is denied.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -186,7 +188,7 @@ def write_state(packed: bytes, path: Path | str) -> None:
 
 
 def to_plain(record: object) -> dict[str, Any]:
-    """Turn a dataclass into plain YAML and JSON values, nested dataclasses too."""
+    """Convert a dataclass, including nested ones, to plain YAML and JSON values."""
     from pydantic import TypeAdapter
 
     values: dict[str, Any] = TypeAdapter(type(record)).dump_python(record, mode="json")
@@ -194,15 +196,15 @@ def to_plain(record: object) -> dict[str, Any]:
 
 
 def from_plain(cls: type[Record], data: object, where: str) -> Record:
-    """Read a dataclass back from what `to_plain` gave.
+    """Read a dataclass from the values of `to_plain`.
 
     Args:
         cls: The dataclass.
-        data: Plain values, as YAML and JSON hold them.
-        where: Names the values in messages.
+        data: Plain values, as in YAML and JSON.
+        where: Name of the source in messages.
 
     Raises:
-        ConfigError: With all faults at once, each with its place.
+        ConfigError: The values have faults; lists all of them with their places.
     """
     from pydantic import TypeAdapter, ValidationError
 

@@ -1,7 +1,7 @@
-"""Options that several commands share, in groups; a command composes its own options from them.
+"""Groups of options that several commands share and compose their own options from.
 
-A field is an option of the command line: its name is the flag, its docstring the help text. `Parameter` of cyclopts
-says what a field cannot say of itself: another flag, or a value that may begin with a hyphen.
+Each field is an option of the command line: its name is the flag, its docstring the help text. cyclopts' `Parameter`
+adds the rest: another flag, or permission for values that begin with a hyphen.
 """
 
 from __future__ import annotations
@@ -14,29 +14,29 @@ from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin, get_
 from cyclopts import Group, Parameter
 
 Asked = Literal["classification", "regression", "generation", "image"]
-"""Kinds of task that a user may ask for; `image` is a classification of images."""
+"""Kinds of task that a user may choose; `image` is classification of images."""
 HYPHEN = Parameter(allow_leading_hyphen=True)
-"""For values such as `-1%`, which are refused with a reason instead of being taken for an option."""
+"""Parameter for values such as `-1%`, which are then refused with a reason instead of being parsed as an option."""
 
 
 def group(title: str) -> Parameter:
-    """Put the fields of an options group under a heading of the help, with flags of their own names."""
+    """Put the fields of an options group under a heading of the help, with flags named after the fields."""
     return Parameter(name="*", group=Group(title))
 
 
 def given(options: object, *names: str) -> dict[str, Any]:
-    """The fields that are not None, by name.
+    """Return those of the named fields that are not None, by name.
 
     Args:
         options: A group of options.
-        names: The fields to look at.
+        names: Fields to look up.
     """
     return {name: value for name in names if (value := getattr(options, name)) is not None}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OptionGroup:
-    """Base of all groups: where options are read back from a file, an unknown one is a fault."""
+    """Base of all groups; unknown options are an error when options are read back from a file."""
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
@@ -52,12 +52,12 @@ class ModelOptions(OptionGroup):
     trust_remote_code: bool = False
     """Run the code that comes with a hub model."""
     anatomy: Path | None = None
-    """YAML file that describes the blocks of an unknown model."""
+    """YAML file that describes the blocks of an unsupported model."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InputColumns(OptionGroup):
-    """The columns that a model reads; None guesses."""
+    """Columns that a model reads; None means guess."""
 
     text_column: str | None = None
     """Column of the text."""
@@ -69,60 +69,60 @@ class InputColumns(OptionGroup):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ColumnOptions(InputColumns):
-    """The columns of a table of examples; None guesses."""
+    """Columns of a table of examples; None means guess."""
 
     label_column: str | None = None
-    """Column of the class or the target."""
+    """Column of the class or the regression target."""
     completion_column: str | None = None
     """Column of the completion, for generation."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TaskOptions(ColumnOptions):
-    """The data of a task, and what is to be learned from them."""
+    """Data, kind and metric of a task."""
 
     name: Annotated[str | None, Parameter(name="--task")] = None
-    """Embedded task, or a hub data set such as glue/sst2; several with commas between."""
+    """Embedded task, or a hub data set such as glue/sst2; separate several by commas."""
     train: Path | None = None
     """Training examples: CSV, TSV, JSONL or Parquet; for images a folder with one folder per class."""
     validation: Path | None = None
-    """Validation examples, in the same form."""
+    """Validation examples, in the format of --train."""
     test: Path | None = None
-    """Test examples, in the same form; read once, at the end."""
+    """Test examples, in the format of --train; scored once, at the end."""
     template: str | None = None
-    r"""How prompt and completion are joined, for generation (default: '{prompt}\n{completion}')."""
+    r"""Template that joins prompt and completion, for generation (default: '{prompt}\n{completion}')."""
     kind: Asked | None = None
-    """Kind of task; classification and regression are guessed."""
+    """Kind of task (default: guess between classification and regression)."""
     metric: str | None = None
-    """accuracy, f1, matthews; pearson, spearman; for generation perplexity, bleu, rouge_l."""
+    """accuracy, f1, matthews; for regression pearson, spearman; for generation perplexity, bleu, rouge_l."""
     max_train: int | None = None
-    """Most training examples."""
+    """Maximum number of training examples."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingOptions(OptionGroup):
-    """Settings of a training that have a default of their own."""
+    """Training settings that users may override."""
 
     learning_rate: float | None = None
-    """Base learning rate; each method scales it (default: 0.01)."""
+    """Base learning rate, which each method scales (default: 0.01)."""
     batch_size: int | None = None
     """Examples per optimizer step, over all processes (default: 16)."""
     max_length: int | None = None
-    """Tokens after which a text is cut (default: 128)."""
+    """Maximum number of tokens of a text; longer texts are cut (default: 128)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MachineOptions(OptionGroup):
-    """Where to train, and in which precision."""
+    """Device and precision."""
 
     device: str | None = None
-    """cpu, cuda or cuda:1 (default: cuda where there is one)."""
+    """cpu, cuda or cuda:1 (default: cuda if available)."""
     dtype: str | None = None
-    """auto, fp32 or bf16 (default: auto)."""
+    """Precision: auto, fp32 or bf16 (default: auto)."""
 
 
 def changed_options(options: object, but: Container[str] = ()) -> dict[str, Any]:
-    """The options that differ from their defaults, by flag: `{"--max-train": 100}`.
+    """Return the options that differ from their defaults, by flag: `{"--max-train": 100}`.
 
     Args:
         options: A group of options.
@@ -140,14 +140,14 @@ def changed_options(options: object, but: Container[str] = ()) -> dict[str, Any]
 
 
 def flag_of(name: str, hint: Any) -> str:
-    """The flag of a field: the one that its `Parameter` names, or the field's own name."""
+    """Flag of a field: the one that its `Parameter` gives, or the field's own name."""
     marks = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
     named = next((mark.name for mark in marks if isinstance(mark, Parameter) and mark.name), None)
     return f"--{name.replace('_', '-')}" if named is None else named if isinstance(named, str) else next(iter(named))
 
 
 def command_words(options: object, but: Container[str] = ()) -> list[str]:
-    """The options that differ from their defaults as words of a command line."""
+    """Return the options that differ from their defaults, as words of a command line."""
     words: list[str] = []
     for flag, value in changed_options(options, but).items():
         text = str(value)

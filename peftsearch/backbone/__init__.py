@@ -1,6 +1,6 @@
-"""The pretrained model: loading it, reading its anatomy, and choosing where it runs.
+"""The pretrained model: load it, read its anatomy, and choose its device.
 
-The anatomy is here by name, since it needs neither torch nor transformers; the rest is imported from its own module.
+Only the anatomy is exported here, since it needs neither torch nor transformers; import the rest from its modules.
 """
 
 from peftsearch.backbone.anatomy import Attention, Backbone, Block, FeedForward, Norm, Projection, Stack

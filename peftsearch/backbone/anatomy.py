@@ -1,8 +1,8 @@
-"""The anatomy of a backbone: what its blocks are made of, as plain data that needs no torch.
+"""The anatomy of a backbone: the structure of its blocks as plain data, without torch.
 
 A `Backbone` holds one stack of blocks (encoder or decoder) or two (encoder-decoder, with cross-attention in the
-second). Everything that counts parameters or fits a design works on these types alone; `detect` makes them from
-a loaded transformers model, `describe` from a mapping written by hand.
+second). All code that counts parameters or fits a design works on these types alone; `detect` makes them from a loaded
+transformers model, `describe` from a user's description.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ class Projection:
     d_out: int
     """Output width of this projection (of the slice, where the map is fused)."""
     start: int = 0
-    """First output index of the slice in the module's output (in each piece of it); 0 for a map of its own."""
+    """First output index of the slice in the module's output, or in each piece of it; 0 for an unfused map."""
     d_module: int = 0
-    """Output width of the whole module; 0 means `d_out` (a map of its own)."""
+    """Output width of the whole module; 0 means `d_out` (an unfused map)."""
     n_pieces: int = 1
-    """In how many equal pieces of the module's output the slice lies: the heads, where the query, key and value of
-    each stand side by side (GPT-NeoX, BLOOM); 1 where the slice is whole."""
+    """Number of equal pieces of the module's output over which the slice is spread: the heads, where a map is fused
+    head by head (GPT-NeoX, BLOOM); 1 for a contiguous slice."""
     bias: bool = True
     """Whether the module has a bias."""
 
@@ -44,9 +44,9 @@ class Norm:
     path: str
     """Dotted module path from the model's root."""
     width: int
-    """Length of its gain."""
+    """Length of the gain."""
     bias: bool
-    """Whether it has a bias (LayerNorm) or not (RMSNorm)."""
+    """Whether the norm has a bias (LayerNorm) or not (RMSNorm)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,15 +60,15 @@ class Attention:
     value: Projection
     output: Projection
     n_heads: int
-    """Query heads."""
+    """Number of query heads."""
     n_kv_heads: int
-    """Key and value heads; fewer than `n_heads` under grouped-query attention."""
+    """Number of key and value heads; fewer than `n_heads` in grouped-query attention."""
     head_dim: int
     """Width of one head."""
     causal: bool
-    """Whether a token sees only what stands before it."""
+    """Whether a token sees only itself and earlier tokens."""
     interface: bool
-    """Whether the module goes through transformers' AttentionInterface (what prefix tuning needs)."""
+    """Whether the module uses transformers' AttentionInterface, which prefix tuning needs."""
 
     @property
     def d_kv(self) -> int:
@@ -93,12 +93,12 @@ class FeedForward:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Words:
-    """Where a model of one stack looks up its words, and where what came of them leaves the stack."""
+    """The places where words enter and leave the stack of a single-stack model."""
 
     path: str
     """Dotted path of the word embeddings."""
     width: int
-    """Width of one embedding; in some families (ELECTRA) not the hidden size."""
+    """Width of an embedding, which differs from the hidden size in some families (ELECTRA)."""
     last_block: str
     """Dotted path of the stack's last block."""
 
@@ -108,9 +108,9 @@ class Block:
     """One transformer block."""
 
     stack: str
-    """Name of its stack: `encoder` or `decoder`."""
+    """Name of the stack: `encoder` or `decoder`."""
     index: int
-    """Position in its stack, from 0 (nearest to the input)."""
+    """Position in the stack, from 0 (nearest to the input)."""
     path: str
     """Dotted module path from the model's root."""
     hidden_size: int
@@ -118,15 +118,15 @@ class Block:
     ffn: FeedForward
     norms: tuple[Norm, ...] = ()
     cross_attention: Attention | None = None
-    """Set in the decoder of an encoder-decoder model."""
+    """Cross-attention, in the decoder of an encoder-decoder model only."""
     words: Words | None = None
-    """The model's words, the same in all blocks; None in models of two stacks and of other inputs."""
+    """The model's words, the same in all blocks; None in models with two stacks or with other inputs than words."""
     n_uses: int = 1
-    """How often a forward pass runs it: more than once where layers share it (ALBERT)."""
+    """Number of times that a forward pass runs the block: more than one where layers share it (ALBERT)."""
 
     @property
     def attentions(self) -> tuple[Attention, ...]:
-        """Self-attention, and cross-attention where there is one."""
+        """Self-attention, then cross-attention where there is one."""
         return (self.attention,) if self.cross_attention is None else (self.attention, self.cross_attention)
 
     @property
@@ -140,7 +140,7 @@ class Block:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stack:
-    """A run of blocks of one kind."""
+    """A sequence of blocks of one kind."""
 
     name: Literal["encoder", "decoder"]
     blocks: tuple[Block, ...]
@@ -148,19 +148,19 @@ class Stack:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Backbone:
-    """A pretrained model as the search sees it."""
+    """The anatomy of a pretrained model."""
 
     name: str
-    """What the user called it: a hub id or a folder."""
+    """The user's name for the model: a hub id or a folder."""
     model_type: str
-    """transformers' own name of the family: `bert`, `llama`, ..."""
+    """transformers' name of the family: `bert`, `llama`, ..."""
     n_params: int
-    """Parameters of the backbone, the task head apart; shared weights count once, packed ones by their real number."""
+    """Parameters excluding the task head; shared weights count once, packed ones by their real number."""
     stacks: tuple[Stack, ...]
     revision: str = ""
     """Commit hash of a hub model, or a fingerprint of a local folder's weights; empty when unknown."""
     head: tuple[str, ...] = field(default=())
-    """Paths of the head's modules (`classifier`): what is trained beside the budget."""
+    """Paths of the head's modules (`classifier`), which are trained outside the budget."""
 
     @property
     def blocks(self) -> tuple[Block, ...]:
@@ -170,14 +170,14 @@ class Backbone:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Weights:
-    """The parameters of a model with its head, as far as their storage goes."""
+    """Counts of a model's parameters, including the head, for storage estimates."""
 
     n_params: int
-    """All of them; shared ones count once."""
+    """Number of all parameters; shared ones count once."""
     maps: tuple[tuple[int, int], ...] = ()
-    """Inputs and outputs of each linear map that quantisation packs: those inside the blocks."""
+    """Input and output width of each linear map that quantisation packs, which are those inside the blocks."""
 
     @property
     def n_packed(self) -> int:
-        """Weights of these maps, together."""
+        """Total number of weights in the packed maps."""
         return sum(d_in * d_out for d_in, d_out in self.maps)

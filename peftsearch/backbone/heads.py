@@ -1,4 +1,4 @@
-"""Heads of several tasks on one backbone: as many classes as each task has, worn one at a time."""
+"""Heads of several tasks on one backbone, each with its task's number of classes, attached one at a time."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from torch import nn
 from peftsearch.backbone.load import LoadedBackbone
 
 Head = dict[str, nn.Module]
-"""A head's modules by their paths in the model; empty for the model's own."""
+"""A head's modules by their paths in the model; empty for the model's own head."""
 
 
 def make_heads(loaded: LoadedBackbone, num_labels: Sequence[int]) -> list[Head]:
-    """Heads for tasks with these numbers of outputs, on the model's device.
+    """Make heads with the given numbers of outputs, on the model's device.
 
-    The first is the model's own, and so is every other of the same width. Their values are drawn by `reset_head`.
+    The first head, and every other of the same width, is the model's own. `reset_head` initialises them.
     """
     model = loaded.model
     return [{} if n == num_labels[0] else _make(model, loaded.backbone.head, n) for n in num_labels]
@@ -29,14 +29,14 @@ def _make(model: Any, paths: Sequence[str], num_labels: int) -> Head:
     config = copy.deepcopy(model.config)
     config.num_labels = num_labels
     with torch.device("meta"):
-        other = type(model)(config)  # transformers alone knows how the head of this family is built; no memory is taken
+        other = type(model)(config)  # only transformers knows how this family's head is built; takes no memory
     own = next(model.parameters())
     return {path: other.get_submodule(path).to_empty(device=own.device).to(own.dtype) for path in paths}
 
 
 @contextmanager
 def wearing(model: Any, head: Head) -> Iterator[None]:
-    """Put a head on a model; the model's own comes back at the end."""
+    """Put a head on a model while the `with` block lasts, then restore the model's own."""
     if not head:
         yield
         return

@@ -1,4 +1,4 @@
-"""The image processor of a model that reads images, and whether the two belong together."""
+"""Load the image processor of a model that reads images, and check that the two fit together."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from peftsearch.errors import BackboneError, one_line
 
 
 class ImageReader:
-    """Loads image processors as `AutoTokenizer` loads tokenizers."""
+    """Load image processors as `AutoTokenizer` loads tokenizers."""
 
     @staticmethod
     def from_pretrained(source: str, **options: Any) -> Any:
@@ -18,7 +18,7 @@ class ImageReader:
 
         Args:
             source: Hub id or folder.
-            options: As `from_pretrained` has them.
+            options: Arguments for `from_pretrained`.
 
         Raises:
             BackboneError: Pillow is missing, or the model has no image processor.
@@ -30,22 +30,22 @@ class ImageReader:
         from transformers import AutoImageProcessor
 
         try:
-            # Not torchvision where it happens to be installed: its resizing gives other pixels, and other scores.
+            # Not torchvision, even if installed: its resizing gives different pixels, and thus different scores.
             return AutoImageProcessor.from_pretrained(source, backend="pil", **options)
         except OSError as error:
             if "preprocessor_config.json" not in str(error):
                 raise
             raise BackboneError(
-                f"model {source!r}: has no preprocessor_config.json, which says how images become pixels; add that of "
-                "the model that it was made from"
+                f"model {source!r}: has no preprocessor_config.json, which defines how images become pixels; add that "
+                "of the model it was trained from"
             ) from error
 
 
 def check_reading(name: str, model: Any, processor: Any) -> None:
-    """Put a black image through the processor and the model.
+    """Run a black image through the processor and the model.
 
     Raises:
-        BackboneError: The model cannot read what the processor makes.
+        BackboneError: The model cannot read the processor's output.
     """
     from PIL import Image
 
@@ -53,7 +53,7 @@ def check_reading(name: str, model: Any, processor: Any) -> None:
         pixels = processor(images=[Image.new("RGB", (8, 8))], return_tensors="pt")["pixel_values"]
         with torch.no_grad():
             model.eval()(pixel_values=pixels.to(model.device, model.dtype))
-    except Exception as error:  # models check their inputs in ways of their own: ValueError, RuntimeError, IndexError
+    except Exception as error:  # models raise different errors on bad inputs: ValueError, RuntimeError, IndexError
         raise BackboneError(
             f"model {name!r}: cannot read what its image processor makes ({one_line(error, 120)}); preprocessor_config"
             ".json must have the model's size and three channels"

@@ -1,6 +1,6 @@
-"""Loading a pretrained model with a fresh task head, or as it is to generate: from the hub, a folder, or embedded.
+"""Load a pretrained model from the hub, a folder or the embedded demo, with a new task head or for generation.
 
-Only safetensors and GGUF are read, never pickles. This is the one module that loads models.
+Only safetensors and GGUF are read, never pickles. No other module loads models.
 """
 
 from __future__ import annotations
@@ -46,17 +46,17 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoadedBackbone:
-    """A model in memory, what prepares its inputs, and its anatomy."""
+    """A model in memory, its tokenizer or image processor, and its anatomy."""
 
     model: Any
     """The transformers model with its task head, in evaluation mode."""
     tokenizer: Any
-    """Its tokenizer, with a padding token; of a model of images its image processor."""
+    """The model's tokenizer, with a padding token, or its image processor."""
     backbone: Backbone
 
     @property
     def reads_images(self) -> bool:
-        """Whether it takes images instead of texts."""
+        """Whether the model takes images instead of texts."""
         return reads_images(self.model)
 
 
@@ -74,24 +74,24 @@ def load_backbone(
     quantize: str | None = None,
     compute_dtype: torch.dtype | None = None,
 ) -> LoadedBackbone:
-    """Load a model for classification or regression, of images too, or a causal or seq2seq language model.
+    """Load a model for classification (of texts or images) or regression, or a causal or seq2seq language model.
 
     Args:
         name_or_path: A hub id, a folder or a GGUF file; None, `demo` or `minilm` for the embedded MiniLM-L6.
-        num_labels: Outputs of the head; not used for a generation, where nothing but the methods is trained.
-        problem_type: `regression`, `generation`, or None for classification with one label.
-        dtype: Of the weights; reduced precision of the forward pass is autocast's matter.
-        device: Where the model goes.
-        trust_remote_code: Whether code that the model brings with it may run.
+        num_labels: Outputs of the head; not used for generation, where only the methods are trained.
+        problem_type: `regression`, `generation`, or None for single-label classification.
+        dtype: Type of the weights; autocast sets the precision of the forward pass.
+        device: Device for the model.
+        trust_remote_code: Whether code that comes with the model may run.
         revision: Branch, tag or commit of a hub model.
-        local_files_only: Whether to stay off the network.
-        anatomy: A description by hand, see `describe`; None detects.
-        quantize: `nf4` or `int8` packs the linear maps of the blocks while they are loaded; see `quantised`.
-        compute_dtype: In which 4-bit weights are multiplied; None is float32.
+        local_files_only: Whether to avoid the network.
+        anatomy: The user's description, see `describe`; None detects the anatomy.
+        quantize: `nf4` or `int8` packs the linear maps of the blocks while loading; see `quantised`.
+        compute_dtype: Precision in which 4-bit weights are multiplied; None is float32.
 
     Raises:
-        BackboneError: It cannot be found, loaded, read, or packed.
-        ConfigError: The description by hand is not of the right form, or the quantisation is not there.
+        BackboneError: The model cannot be found, loaded, read, or packed.
+        ConfigError: The user's description is malformed, or the quantisation is unknown or not installed.
     """
     check_quantisation(quantize)
     name = DEMO if name_or_path in (None, "demo") else str(name_or_path)
@@ -110,7 +110,7 @@ def load_backbone(
     model, tokenizer, info = _load(name, source, options, {**labels, "dtype": dtype}, packing)
     settle(model)
     if "gguf_file" in options:
-        forget_quantiser(model)  # its weights are plain floats by now, and transformers would not save it
+        forget_quantiser(model)  # its weights are plain floats now, which transformers would otherwise refuse to save
     if reads_images(model):
         check_reading(name, model, tokenizer)
     else:
@@ -121,7 +121,7 @@ def load_backbone(
         backbone = replace(backbone, head=(), n_params=count_params(model))
     _check_weights(name, backbone, info)
     if hasattr(model.config, "use_cache"):
-        model.config.use_cache = False  # nothing is generated here, and a cache per forward pass costs memory
+        model.config.use_cache = False  # no generation here, and a cache in every forward pass costs memory
     return LoadedBackbone(model=model.to(device).eval(), tokenizer=tokenizer, backbone=backbone)
 
 
@@ -135,20 +135,20 @@ def decoder_start(loaded: LoadedBackbone) -> int | None:
 
 
 def n_head_params(loaded: LoadedBackbone) -> int:
-    """Parameters of the task head, which are trained beside the budget."""
+    """Number of parameters of the task head, which are trained outside the budget."""
     modules = (loaded.model.get_submodule(path) for path in loaded.backbone.head)
     return sum(p.numel() for module in modules for p in module.parameters())
 
 
 def max_positions(loaded: LoadedBackbone) -> int | None:
-    """Tokens that the model has positions for; None where nothing limits them."""
+    """Number of tokens that a loaded model has positions for; None where there is no limit."""
     return n_positions(loaded.model)
 
 
 def n_positions(model: Any) -> int | None:
-    """Tokens that a model, on whatever device, has positions for; None where nothing limits them.
+    """Number of tokens that a model, on any device, has positions for; None where there is no limit.
 
-    Of a model of images all that an image becomes: its patches, and what stands before them.
+    For a model of images, the tokens of an image: its patches, and the special tokens before them.
     """
     if reads_images(model):
         places = (p for name, p in model.named_parameters() if name.endswith("position_embeddings") and p.dim() == 3)
@@ -159,27 +159,27 @@ def n_positions(model: Any) -> int | None:
     for name, module in model.named_modules():
         offset = getattr(module, "padding_idx", None)
         if name.endswith("position_embeddings") and offset is not None:
-            return int(stated - offset - 1)  # RoBERTa counts positions from behind the padding index
+            return int(stated - offset - 1)  # RoBERTa's positions start after the padding index
     return stated
 
 
 def reset_head(model: nn.Module, backbone: Backbone, seed: int) -> None:
-    """Initialise the head anew, equal for equal seeds on every device, and leave the global generator as it was.
+    """Reinitialise the head, equal for equal seeds on every device, without touching the global generator.
 
     Args:
         model: The loaded model.
-        backbone: Its anatomy, which names the head.
-        seed: Of the initial values.
+        backbone: The model's anatomy, which names the head.
+        seed: Seed of the initial values.
 
     Raises:
-        BackboneError: A module of the head does not know how to initialise itself.
+        BackboneError: A module of the head has no way to initialise itself.
     """
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.default_generator.manual_seed(seed)
         for path in backbone.head:
             module = model.get_submodule(path)
-            # Drawn on the CPU: a GPU's generator gives other numbers. A copy, since transformers marks what it loaded
-            # and leaves marked parameters as they are; copies have no mark.
+            # Drawn on the CPU, since a GPU's generator gives different numbers. Drawn on a copy, since transformers
+            # does not reinitialise parameters that it marked as loaded, and copies have no mark.
             fresh = copy.deepcopy(module).to("cpu")
             for part in fresh.modules():
                 _initialise(model, path, part)
@@ -196,12 +196,12 @@ def _initialise(model: nn.Module, path: str, part: nn.Module) -> None:
 
 
 def _is_hub_reachable() -> bool:
-    """Ask the hub once: its client's own retries take most of a minute without a network."""
+    """Try to reach the hub once, since its client's own retries take most of a minute without a network."""
     from huggingface_hub import constants, get_session
 
     try:
         get_session().head(constants.ENDPOINT, timeout=_HUB_SECONDS)
-    except Exception:  # whatever the HTTP library of the day raises; the cache is the answer to all of it
+    except Exception:  # whatever error the HTTP library raises, the cache is the fallback
         return False
     return True
 
@@ -213,14 +213,14 @@ def _load(
     settings: dict[str, Any],
     packing: Callable[[nn.Module], dict[str, Any]] | None,
 ) -> tuple[Any, Any, Mapping[str, Any]]:
-    """Load tokenizer and model; weights that the files lack are drawn with a fixed seed.
+    """Load tokenizer and model; weights missing from the files are drawn with a fixed seed.
 
     Args:
-        name: What the user called it.
-        source: Where it is.
-        options: For whatever is loaded from there.
-        settings: For the model alone.
-        packing: From the model without weights, the settings that pack them; None packs nothing.
+        name: The user's name for the model.
+        source: Hub id or folder.
+        options: Arguments for loading both tokenizer and model.
+        settings: Arguments for the model only.
+        packing: Maps the model without weights to the settings that pack it; None packs nothing.
     """
     generates = settings["problem_type"] == "generation"
     try:
@@ -237,7 +237,7 @@ def _load(
                 **own,
                 use_safetensors=True,
                 output_loading_info=True,
-                ignore_mismatched_sizes=True,  # a head of other size is replaced; `_check_weights` refuses the rest
+                ignore_mismatched_sizes=True,  # replaces a head of another size; `_check_weights` refuses the rest
             )
     except BackboneError:
         raise
@@ -249,7 +249,7 @@ def _load(
 
 
 def _reader(loader: Any) -> Any:
-    """What loads the tokenizer of a class of models, or their image processor."""
+    """The loader of the tokenizer, or of the image processor, for a class of models."""
     from transformers import AutoModelForImageClassification, AutoTokenizer
 
     return ImageReader if loader is AutoModelForImageClassification else AutoTokenizer
@@ -268,12 +268,12 @@ def _skeleton(loader: Any, source: str, options: dict[str, Any], settings: dict[
 
 
 def _explain(error: Exception, options: Mapping[str, Any]) -> str:
-    """What went wrong, and the next step."""
+    """Explain a loading error, with the next step."""
     text = str(error)
     if "trust_remote_code" in text:
         return "it brings its own code; add --trust-remote-code if you trust its authors, after reading the code"
     if "gated repo" in text:
-        return "the hub gives it only to those who accepted its terms; accept them there and run `hf auth login`"
+        return "access on the hub requires accepting its terms; accept them there and run `hf auth login`"
     if "use_safetensors" in text:
         return f"the hub has no safetensors of it; {CONVERT}"
     if "Unrecognized configuration class" in text:
@@ -290,7 +290,7 @@ def _explain(error: Exception, options: Mapping[str, Any]) -> str:
 
 
 def _check_weights(name: str, backbone: Backbone, info: Mapping[str, Any]) -> None:
-    """Refuse files that lack weights of the backbone, which would then be random."""
+    """Refuse files that lack weights of the backbone, since missing weights would be random."""
     absent = [*info.get("missing_keys", ()), *(key[0] for key in info.get("mismatched_keys", ()))]
     lacking = sorted(key for key in absent if not key.startswith(tuple(f"{path}." for path in backbone.head)))
     pooler = [key for key in lacking if ".pooler." in f".{key}"]
@@ -305,17 +305,17 @@ def _check_weights(name: str, backbone: Backbone, info: Mapping[str, Any]) -> No
 
 
 def _set_padding(name: str, model: Any, tokenizer: Any) -> None:
-    """Give decoders, which often have none, a padding token: the classification head looks for the last other token."""
+    """Give decoders, which often lack one, a padding token: the classification head finds the last token by it."""
     if tokenizer.pad_token is None:
         substitute = tokenizer.eos_token or tokenizer.unk_token
         if substitute is None:
             raise BackboneError(f"model {name!r}: its tokenizer has no padding, end or unknown token; set pad_token")
         tokenizer.pad_token = substitute
-    if len(tokenizer) <= len(tokenizer.all_special_tokens):  # transformers 5 makes an empty one when the files lack
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):  # transformers 5 makes an empty one if files are missing
         raise BackboneError(
             f"model {name!r}: its tokenizer has no vocabulary; add tokenizer.json or the vocabulary files"
         )
-    # The head of a decoder finds the last token by this id: it has to be the one that batches are padded with.
+    # A decoder's head finds the last token by this id, so it must be the id that batches are padded with.
     model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
     model.config.pad_token_id = tokenizer.pad_token_id
     n_embeddings = model.get_input_embeddings().num_embeddings
@@ -328,7 +328,7 @@ def _set_padding(name: str, model: Any, tokenizer: Any) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No progress bars, no report of a head that is new on purpose, no conversion of pickles by a bot of the hub."""
+    """Suppress progress bars, warnings about the new head, and the hub bot's conversion of pickles."""
     from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
     from transformers.utils import logging as library
 

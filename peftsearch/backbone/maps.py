@@ -1,7 +1,7 @@
-"""What detection and hand-written descriptions share: widths, counts, checks, and the errors that tell how to go on.
+"""Common parts of detection and users' descriptions: widths, counts, checks, and errors that name the next step.
 
 Widths come from `in_features` and `out_features` (`nx` and `nf` of transformers' Conv1D) and never from a weight's
-shape, since the weights of quantised layers are packed.
+shape, since quantised layers pack their weights.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ ANATOMY_HINT = (
 
 
 def unreadable(model: nn.Module, wanted: str, found: str, hint: str = ANATOMY_HINT) -> BackboneError:
-    """The error for a model whose anatomy cannot be read: what was looked for, what was found, and the next step."""
+    """Make the error for a model whose anatomy cannot be read: expected structure, actual structure, next step."""
     return BackboneError(
         f"{type(model).__name__}: looked for {one_line(wanted, 200)}, found {one_line(found, 240) or 'nothing'}; {hint}"
     )
 
 
 def join(*parts: str) -> str:
-    """Join dotted paths, leaving out empty parts."""
+    """Join dotted paths, skipping empty parts."""
     return ".".join(part for part in parts if part)
 
 
@@ -47,7 +47,7 @@ def widths(module: nn.Module) -> tuple[int, int]:
 def read_projection(
     model: nn.Module, path: str, start: int = 0, d_out: int | None = None, n_pieces: int = 1
 ) -> Projection:
-    """Read a linear map, or the slice `[start, start + d_out)` of its outputs, in so many pieces."""
+    """Read a linear map, or the slice `[start, start + d_out)` of its outputs, spread over `n_pieces` pieces."""
     module = model.get_submodule(path)
     d_in, d_module = widths(module)
     return Projection(
@@ -62,7 +62,7 @@ def read_projection(
 
 
 def read_norm(model: nn.Module, path: str) -> Norm | None:
-    """Read a normalisation layer; None where the module is none (its gain is its one weight, a vector)."""
+    """Read a normalisation layer, whose only weight is a vector, the gain; None where the module is not a norm."""
     module = model.get_submodule(path)
     weight = getattr(module, "weight", None)
     if next(module.children(), None) is not None or not isinstance(weight, nn.Parameter) or weight.dim() != 1:
@@ -74,8 +74,8 @@ def count_params(root: nn.Module, without: Iterable[nn.Module] = ()) -> int:
     """Count parameters: shared ones once, packed ones of quantised linear maps by their real number.
 
     Args:
-        root: What to count.
-        without: Modules below it that are left out.
+        root: The module to count.
+        without: Submodules to leave out.
     """
     seen = {id(p) for module in without for p in module.parameters()}
     total = 0
@@ -91,11 +91,11 @@ def count_params(root: nn.Module, without: Iterable[nn.Module] = ()) -> int:
 
 
 def find_words(model: nn.Module, last_block: str) -> Words | None:
-    """Find the word embeddings of a model of one stack; None where its input is not words."""
+    """Find the word embeddings of a single-stack model; None where its input is not words."""
     library: Any = model
     try:
         words = library.get_input_embeddings()
-    except (AttributeError, NotImplementedError):  # not a transformers model, or one of other inputs
+    except (AttributeError, NotImplementedError):  # not a transformers model, or not one that reads words
         return None
     if not isinstance(words, nn.Embedding):
         return None
@@ -104,7 +104,7 @@ def find_words(model: nn.Module, last_block: str) -> Words | None:
 
 
 def list_head(model: nn.Module, base: nn.Module) -> tuple[str, ...]:
-    """Name the top-level modules that are not the base and share nothing with it (a tied lm_head is no head)."""
+    """Name the top-level modules outside the base that share nothing with it (a tied lm_head is not a head)."""
     if base is model:
         return ()
     own = {id(p) for p in base.parameters()}
@@ -116,12 +116,12 @@ def list_head(model: nn.Module, base: nn.Module) -> tuple[str, ...]:
 
 
 def uses_interface(model: nn.Module, attention: nn.Module) -> bool:
-    """Whether an attention goes through transformers' AttentionInterface, and its model lets others be chosen."""
+    """Whether an attention uses transformers' AttentionInterface, and its model can switch implementations."""
     return hasattr(model, "set_attn_implementation") and calls_attention_functions(type(attention))
 
 
 def check_widths(attention: Attention, ffn: FeedForward, hidden: int) -> list[str]:
-    """Say where the widths of a block do not fit together."""
+    """List the widths of a block that do not fit together."""
     wanted = {
         "query input": (attention.query.d_in, hidden),
         "query output": (attention.query.d_out, attention.n_heads * attention.head_dim),

@@ -1,6 +1,6 @@
-"""A model's anatomy from its config alone: built on torch's meta device, no weight is read or made.
+"""A model's anatomy from its config alone, built on torch's meta device without reading or allocating weights.
 
-Left out: what only the files tell, such as a dtype or a quantisation that the weights themselves carry.
+Left out: facts that only the weight files hold, such as their dtype or quantisation.
 """
 
 from __future__ import annotations
@@ -27,31 +27,30 @@ from peftsearch.options import ModelOptions
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outline:
-    """What the config of a model tells."""
+    """Facts of a model that its config gives."""
 
     backbone: Backbone
     weights: Weights
-    """Of the model with its head."""
+    """Counts of parameters, including the head's."""
     n_head: int
-    """Parameters of the head."""
+    """Number of parameters of the head."""
     n_positions: int | None
-    """Tokens that it has positions for; None where nothing limits them."""
+    """Number of tokens that the model has positions for; None where there is no limit."""
     reads_images: bool
-    """Whether it takes images, all of which are as many tokens as it has positions for."""
+    """Whether the model takes images, each of which has `n_positions` tokens."""
     attention: str
-    """Implementation of attention that transformers chooses for it: `sdpa`, `eager`."""
+    """Attention implementation that transformers chooses for the model: `sdpa`, `eager`."""
 
 
 def read_outline(options: ModelOptions) -> Outline:
-    """Read the outline of a model; of a folder nothing but `config.json` is needed.
+    """Read the outline of a model; a folder needs only `config.json`.
 
     Args:
-        options: Name, revision and description of the model; without a name, or with `demo` or `minilm`, it is the
-            embedded MiniLM-L6.
+        options: Name, revision and description of the model; no name, `demo` and `minilm` mean the embedded MiniLM-L6.
 
     Raises:
-        BackboneError: There is no config, it describes no model, or the model cannot be read.
-        ConfigError: The description by hand is not of the right form.
+        BackboneError: There is no config, it does not describe a model, or the model cannot be read.
+        ConfigError: The user's description is malformed.
     """
     name = DEMO if options.name in (None, "demo") else str(options.name)
     folder = demo_folder() if name == DEMO else find_folder(name)
@@ -74,9 +73,9 @@ def read_outline(options: ModelOptions) -> Outline:
 
 
 def preview(options: ModelOptions) -> Backbone | None:
-    """A model's anatomy before it is loaded; None where its config alone does not tell it (a GGUF file, a fault).
+    """A model's anatomy before loading; None where the config alone does not give it (a GGUF file, a fault).
 
-    Loading the model says what is wrong with it, with more to go by.
+    A fault is not reported here, since loading the model reports it with more detail.
     """
     try:
         return read_outline(options).backbone
@@ -85,12 +84,12 @@ def preview(options: ModelOptions) -> Backbone | None:
 
 
 def weights_of(model: nn.Module) -> Weights:
-    """Count a model's parameters, and list the maps that loading it quantised would pack."""
+    """Count a model's parameters, and list the maps that quantised loading would pack."""
     return Weights(n_params=count_params(model), maps=tuple(widths(module) for module in maps_to_pack(model).values()))
 
 
 def _build(name: str, source: str, options: dict[str, Any]) -> Any:
-    """Build the model with the head that `run` gives it, or bare where transformers has none for it."""
+    """Build the model with the head that `run` gives it, or without a head where transformers has none for it."""
     from transformers import AutoConfig, AutoModel
 
     try:

@@ -1,8 +1,8 @@
-"""Private parts of bitsandbytes: the one module that touches them, each behind a function that says why.
+"""Private parts of bitsandbytes, used only in this module, each in a function that says why.
 
-Public are the classes `Linear4bit` and `Linear8bitLt`; their states, flags and operators are not. Nothing is looked up
-before a packed map is at hand. `tests/backbone/test_private_bitsandbytes.py` checks each on a tiny model and names its
-users when it breaks.
+The classes `Linear4bit` and `Linear8bitLt` are public; their states, flags and operators are not. None is looked up
+before there is a packed map. `tests/backbone/test_private_bitsandbytes.py` checks each function on a tiny model and
+names its users when it breaks.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from torch import Tensor
 from peftsearch.backbone.private_torch import by_operator
 
 LIBRARY_LOG = "bitsandbytes"
-"""Log of the advice on optional kernels that bitsandbytes gives as it is imported."""
+"""Logger of the advice on optional kernels that bitsandbytes prints when imported."""
 CASTS_LOG = "bitsandbytes.autograd._functions"
-"""Log of the casts that LLM.int8() is made of."""
+"""Logger of warnings about the casts in LLM.int8()."""
 REPACKS = "support_avx512bf16_for_cpu"
-"""Flag of a 4-bit map that lets its first evaluation on a CPU repack the weights."""
+"""Flag of a 4-bit map that lets the first evaluation on a CPU repack the weights."""
 HELD = ("absmax", "offset", "code", "CB", "SCB")
-"""Tensors of a packing's state that last; others are left over from the latest forward pass."""
+"""Permanent tensors of a packing's state; all others are left over from the latest forward pass."""
 
 
 def import_quietly() -> None:
-    """Import bitsandbytes without its advice on optional kernels and on the casts that LLM.int8() is made of.
+    """Import bitsandbytes without its advice on optional kernels and its warnings about casts in LLM.int8().
 
-    Private: the names of its logs. Without them a run prints a warning at each 8-bit product.
+    Private: the names of its loggers. Without them a run prints a warning at every 8-bit product.
     """
     logger = logging.getLogger(LIBRARY_LOG)
     level = logger.level
@@ -42,29 +42,29 @@ def import_quietly() -> None:
 
 
 def is_4bit(module: Any) -> bool:
-    """Whether a packed map holds 4 bits a weight, not 8.
+    """Whether a packed map has 4 bits per weight, not 8.
 
-    Private: `quant_state`, which 4-bit maps alone have. Without it 4-bit and 8-bit maps cannot be told apart once
+    Private: `quant_state`, which only 4-bit maps have. Without it 4-bit and 8-bit maps cannot be distinguished once
     they are on a CPU.
     """
     return hasattr(module, "quant_state")
 
 
 def is_double_nf4(module: Any) -> bool:
-    """Whether a 4-bit map is packed as QLoRA does: NormalFloat, with the blocks' scales quantised once more.
+    """Whether a 4-bit map is packed as in QLoRA: NormalFloat, with double quantisation of the blocks' scales.
 
-    Private: `weight.quant_type` and `weight.compress_statistics`. Without them a packing by the user's own hand would
-    pass for `--quantize nf4`.
+    Private: `weight.quant_type` and `weight.compress_statistics`. Without them a user's own packing would count as
+    `--quantize nf4`.
     """
     weight = module.weight
     return bool(weight.quant_type == "nf4" and weight.compress_statistics)
 
 
 def settle_map(module: Any) -> None:
-    """Bring a freshly loaded map into the state that it keeps, as the first forward pass would.
+    """Bring a freshly loaded map into its permanent state, as the first forward pass would.
 
     Private: `init_8bit_state` and `weight.CB` of 8-bit maps; `support_avx512bf16_for_cpu` and `compute_dtype` of 4-bit
-    ones. Without it the first evaluation repacks 4-bit weights, rounds their scales, and ends all gradients.
+    ones. Without it the first evaluation repacks 4-bit weights, rounds their scales, and breaks all gradients.
     """
     if not is_4bit(module):
         if module.weight.CB is not None:
@@ -76,10 +76,10 @@ def settle_map(module: Any) -> None:
 
 
 def unpacked_weight(module: Any) -> Tensor:
-    """The weights that a packed map stands for.
+    """Dequantise the weights of a packed map.
 
-    Private: `weight.quant_state` of 4-bit maps; `CB` and `SCB`, on the weight before the first forward pass and on
-    `state` after it, of 8-bit ones. Without it packed backbones cannot be exported or merged.
+    Private: `weight.quant_state` of 4-bit maps; `CB` and `SCB` of 8-bit ones, on the weight before the first forward
+    pass and on `state` after it. Without them packed backbones cannot be exported or merged.
 
     Returns:
         `(d_out, d_in)`, float32.
@@ -96,15 +96,15 @@ def unpacked_weight(module: Any) -> Tensor:
 
 
 def state_of(module: Any) -> Any:
-    """The object with scales and code books that stands beside a map's packed weight.
+    """The object with the scales and code books of a map's packed weight.
 
-    Private: `quant_state` and `state`. Without it a copy of the model on the same tensors copies the scales.
+    Private: `quant_state` and `state`. Without them a copy of the model on the same tensors copies the scales.
     """
     return module.quant_state if is_4bit(module) else module.state
 
 
 def state_tensors(state: Any) -> Iterator[Tensor]:
-    """The lasting tensors of a `state_of`, those of doubly quantised scales in its `state2` included.
+    """The permanent tensors of a `state_of`, including those of doubly quantised scales in its `state2`.
 
     Private: the names in `HELD`. Without them stored bytes and peak memory leave out the scales.
     """
@@ -114,9 +114,9 @@ def state_tensors(state: Any) -> Iterator[Tensor]:
 
 
 def product_formulas() -> Mapping[Any, Callable[..., int]]:
-    """FLOPs of bitsandbytes' products by operator; call it after bitsandbytes was imported.
+    """FLOP formulas of bitsandbytes' products by operator; call it after importing bitsandbytes.
 
-    Private: the names of the operators and their arguments. Without them a packed backbone's FLOPs are too few.
+    Private: the names of the operators and their arguments. Without them the FLOPs of a packed backbone are too low.
     """
     return by_operator("bitsandbytes", _FORMULAS)
 
@@ -139,4 +139,4 @@ _FORMULAS: Mapping[str, Callable[..., int]] = {
     "int8_scaled_mm": _flops_8bit,
     "int8_mixed_scaled_mm": _flops_mixed,
 }
-"""By the operator's name."""
+"""FLOP formulas by the operator's name."""

@@ -1,8 +1,8 @@
-"""Private parts of torch: the one module that touches them, each behind a function that says why.
+"""Private parts of torch, used only in this module, each in a function that says why.
 
-Torch gives out a handle for each hook and no way to list hooks, to keep one from running for a while without losing
-its place among the others, or to hand hooks on to another module. `tests/backbone/test_private_torch.py` checks each
-function and names its users when it breaks.
+Torch returns a handle for each hook, but has no way to list hooks, to disable one temporarily without losing its place
+among the others, or to pass hooks to another module. `tests/backbone/test_private_torch.py` checks each function and
+names its users when it breaks.
 """
 
 from __future__ import annotations
@@ -24,29 +24,29 @@ _T = TypeVar("_T")
 
 
 def hook_owners(module: nn.Module) -> dict[int, Any]:
-    """Objects whose bound methods are a module's forward hooks, by the hook's key, in the order in which hooks run.
+    """Owners of a module's forward hooks, which are bound methods, by the hook's key and in running order.
 
-    Private: `nn.Module._forward_hooks`. The injection cannot keep this list itself: folding has to know of hooks of
-    others between its own.
+    Private: `nn.Module._forward_hooks`. The injection cannot keep this list itself, since folding must know about other
+    hooks between its own.
 
     Returns:
-        None as the owner of a hook that is no bound method.
+        Owners by key; None for a hook that is not a bound method.
     """
     return {key: getattr(hook, "__self__", None) for key, hook in module._forward_hooks.items()}
 
 
 def hide_forward_hooks(module: nn.Module, keys: Collection[int]) -> Callable[[], None]:
-    """Keep forward hooks from running for a while; the others run in their order.
+    """Disable forward hooks temporarily; the others still run in their order.
 
     Private: `nn.Module._forward_hooks` is replaced by another mapping. Removing the hooks and registering them again
-    would put them behind the others and void their handles.
+    would put them after the others and invalidate their handles.
 
     Args:
         module: The hooked module.
-        keys: Of the hooks, as `hook_owners` gives them.
+        keys: Keys of the hooks, from `hook_owners`.
 
     Returns:
-        A function that puts the module's own mapping back, in which the hooks' handles find them.
+        A function that restores the module's own mapping, which the hooks' handles refer to.
     """
     before = module._forward_hooks
     module._forward_hooks = OrderedDict((key, hook) for key, hook in before.items() if key not in keys)
@@ -58,7 +58,7 @@ def hide_forward_hooks(module: nn.Module, keys: Collection[int]) -> Callable[[],
 
 
 def share_hooks(source: nn.Module, target: nn.Module) -> None:
-    """Let a module run the forward hooks of the module that it replaces, those before it and those after it.
+    """Let a module run the forward hooks and forward pre-hooks of the module that it replaces.
 
     Private: `nn.Module._forward_hooks` and `_forward_pre_hooks`. Both modules hold the same mappings, so the hooks'
     handles remove them from both. Left out: hooks that take keyword arguments.
@@ -70,12 +70,12 @@ def share_hooks(source: nn.Module, target: nn.Module) -> None:
 def by_operator(namespace: str, formulas: Mapping[str, _T]) -> dict[Any, _T]:
     """Key FLOP formulas by operator instead of by name, as torch's `FlopCounterMode` takes them.
 
-    Private: names of kernels under `torch.ops`. One that this version does not have is logged once and left out: its
-    FLOPs are missing, and nothing else.
+    Private: names of kernels under `torch.ops`. A kernel that this version does not have is logged once and left out;
+    only its FLOPs are then missing.
 
     Args:
-        namespace: `aten`, or that of a library with operators of its own.
-        formulas: By name of the operator.
+        namespace: `aten`, or the namespace of a library with its own operators.
+        formulas: Formulas by the operator's name.
     """
     operators = getattr(torch.ops, namespace)
     found = {name: getattr(operators, name, None) for name in formulas}

@@ -1,6 +1,6 @@
-"""Private parts of transformers: the one module that touches them, each behind a function that says why.
+"""Private parts of transformers, used only in this module, each in a function that says why.
 
-`tests/backbone/test_private_transformers.py` checks each on a tiny model and names its users when it breaks.
+`tests/backbone/test_private_transformers.py` checks each function on a tiny model and names its users when it breaks.
 """
 
 from __future__ import annotations
@@ -14,30 +14,30 @@ from torch import nn
 
 
 def commit_of(config: Any) -> str:
-    """Commit of the hub that a config came from; empty when unknown, as always since transformers 5.23.
+    """Hub commit that a config came from; empty when unknown, as always since transformers 5.23.
 
     Private: `config._commit_hash`, which earlier releases of transformers 5 set and later ones do not; nothing public
-    tells the commit of a model that a user loaded. Without it `save` records no commit for such a model.
+    gives the commit of a model that a user loaded. Without it `save` records no commit for such a model.
     """
     return str(getattr(config, "_commit_hash", None) or "")
 
 
 def calls_attention_functions(attention: type[nn.Module]) -> bool:
-    """Whether an attention's class goes through transformers' AttentionInterface, read from the code that runs.
+    """Whether an attention class uses transformers' AttentionInterface, according to its code.
 
     Private: the global name `ALL_ATTENTION_FUNCTIONS` of the modelling files. The class flag
-    `_supports_attention_backend` says less: it is missing on BART and T5, which go through the interface, and it
-    belongs to the model rather than to the attention. Without it no model takes a prefix.
+    `_supports_attention_backend` is less precise: it is missing on BART and T5, which use the interface, and it belongs
+    to the model rather than to the attention. Without that name no model can take a prefix.
     """
     forward = getattr(inspect.unwrap(attention.forward), "__code__", None)
     return "ALL_ATTENTION_FUNCTIONS" in getattr(forward, "co_names", ())
 
 
 def initialise(model: nn.Module, part: nn.Module) -> bool:
-    """Draw the parameters of one module, without its children, as the model's family does.
+    """Initialise the parameters of one module, excluding its children, as the model's family does.
 
-    Private: `PreTrainedModel._init_weights`; the public `initialize_weights` draws whole models. Without it a new head
-    starts from torch's defaults, which are larger than the family's `initializer_range`.
+    Private: `PreTrainedModel._init_weights`; the public `initialize_weights` initialises whole models. Without it a new
+    head starts from torch's defaults, which are larger than the family's `initializer_range`.
 
     Args:
         model: The model that the module belongs to.
@@ -45,7 +45,7 @@ def initialise(model: nn.Module, part: nn.Module) -> bool:
             parameters have no such mark.
 
     Returns:
-        False, with nothing drawn, where the model is not of transformers.
+        False, with nothing changed, where the model is not a transformers model.
     """
     draw = getattr(model, "_init_weights", None)
     if not callable(draw):
@@ -55,35 +55,35 @@ def initialise(model: nn.Module, part: nn.Module) -> bool:
 
 
 # --- Attention functions ---
-# An attention module asks its config for the name of an attention function, and the table in the file where its
-# `forward` is written for the function of that name. A prefix takes the place of that name on one config.
+# An attention module reads the name of an attention function from its config and looks the function up in the table of
+# the file that defines its `forward`. A prefix replaces that name on one config.
 
 
 def attention_of(config: Any) -> str | None:
-    """The attention implementation that a config names: `sdpa`, `eager`; None before a model was made of it.
+    """The attention implementation that a config names: `sdpa`, `eager`; None before a model was made from it.
 
-    Private: `config._attn_implementation`; there is a public setter, `model.set_attn_implementation`, and no getter.
-    Without it prefixes cannot be taken out again, and an estimate lacks the memory of eager attention's weights.
+    Private: `config._attn_implementation`; there is a public setter, `model.set_attn_implementation`, but no getter.
+    Without it prefixes cannot be removed, and estimates leave out the memory of eager attention's weights.
     """
     implementation: str | None = getattr(config, "_attn_implementation", None)
     return implementation
 
 
 def set_attention(config: Any, implementation: str | None) -> None:
-    """Name the attention implementation of one config, and of none of its sub-configs.
+    """Set the attention implementation of one config, but not of its sub-configs.
 
-    The public `set_attn_implementation` sets the stacks and sub-models of a model alike, and cannot give back
-    implementations that differ among them; the setter of `_attn_implementation` passes the name on to sub-configs. The
-    attribute behind it alone belongs to one config.
+    The public `set_attn_implementation` sets all stacks and sub-models of a model, and cannot restore implementations
+    that differ among them; the setter of `_attn_implementation` passes the name on to sub-configs. Only the attribute
+    behind it belongs to one config.
     """
     config._attn_implementation_internal = implementation
 
 
 def attention_function_of(module: nn.Module, implementation: str) -> Any:
-    """The attention function that a module would call itself under an implementation.
+    """The attention function that a module itself would call under an implementation.
 
-    It is looked up in the file where the module's `forward` is written: a family may have a table of functions of its
-    own there, and its eager attention is a function of that file. Nothing public leads to either.
+    It is looked up in the file that defines the module's `forward`: a family may have its own table of functions there,
+    and its eager attention is a function of that file. There is no public way to either.
     """
     scope = inspect.unwrap(type(module).forward).__globals__
     if implementation == "eager":

@@ -1,14 +1,14 @@
 """Quantised backbones: frozen linear maps kept in 4 or 8 bits by bitsandbytes, everything else in full precision.
 
-`nf4` is QLoRA's (arXiv 2305.14314, sec. 3): NormalFloat in blocks of 64 weights, the blocks' scales quantised once
-more (double quantisation). `int8` is LLM.int8() (arXiv 2208.07339) with its threshold of 6 for outliers. Only maps
-inside the blocks are packed; embeddings, poolers and the head stay whole. What the methods add acts on the packed maps'
-outputs and is never packed itself.
+`nf4` is QLoRA's (arXiv 2305.14314, sec. 3): NormalFloat in blocks of 64 weights, with the blocks' scales quantised
+again (double quantisation). `int8` is LLM.int8() (arXiv 2208.07339) with its threshold of 6 for outliers. Only maps
+inside the blocks are packed; embeddings, poolers and the head keep full precision. The methods' own parameters act on
+the outputs of packed maps and are never packed.
 
 On a CPU with AVX512-BF16, bitsandbytes 0.50 repacks 4-bit weights in the first evaluation, rounds their scales to bf16,
-and later forward passes have no gradient. `settle` switches that off, so the weights never change and training and
-evaluation compute the same. int8 on a CPU trains on dequantised weights and evaluates with quantised activations
-too: bitsandbytes does so in this version, and the two differ by a rounding error of 8 bits.
+and later forward passes have no gradient. `settle` switches that off, so that the weights never change and training and
+evaluation compute the same. int8 on a CPU trains on dequantised weights but evaluates with quantised activations too,
+as this version of bitsandbytes does; the two differ by an 8-bit rounding error.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ BLOCK = PACKINGS["nf4"].block
 def quantised_settings(
     how: str, skeleton: nn.Module, device: torch.device | str, compute_dtype: torch.dtype | None
 ) -> dict[str, Any]:
-    """What `from_pretrained` needs to load a model's blocks packed.
+    """Arguments for `from_pretrained` that load a model with packed blocks.
 
     Args:
         how: `nf4` or `int8`.
         skeleton: The model without weights, on the meta device.
-        device: Where the model is loaded to.
-        compute_dtype: In which 4-bit weights are multiplied; None is float32.
+        device: Device for the model.
+        compute_dtype: Precision in which 4-bit weights are multiplied; None is float32.
 
     Raises:
         BackboneError: bitsandbytes cannot pack this model.
@@ -65,10 +65,10 @@ def quantised_settings(
     odd = {path: d_in for path, d_in in packed.items() if d_in % BLOCK}
     if how == "nf4" and odd:
         first = next(iter(odd))
-        # Its CPU kernel gives wrong weights for such widths, without a word (bitsandbytes 0.50, AVX512).
+        # The CPU kernel silently gives wrong weights for such widths (bitsandbytes 0.50, AVX512).
         raise BackboneError(
             f"nf4 packs blocks of {BLOCK} weights, and {len(odd)} of its {len(packed)} maps have an input width that "
-            f"is no multiple of it (first: {first}, {odd[first]}); use --quantize int8, or leave it out"
+            f"is not a multiple of {BLOCK} (first: {first}, {odd[first]}); use --quantize int8, or leave it out"
         )
     if how == "nf4":
         kind: dict[str, Any] = {
@@ -90,7 +90,7 @@ def _linear_maps(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def maps_to_pack(model: nn.Module) -> dict[str, nn.Module]:
-    """The linear maps inside the blocks, by path; none of the head's, since a fresh map cannot be packed."""
+    """The linear maps inside the blocks, by path, excluding the head's, since a new map cannot be packed."""
     base = getattr(model, "base_model", model)
     head = tuple(f"{path}." for path in list_head(model, base))
     lists = tuple(f"{path}." for path, module in model.named_modules() if isinstance(module, nn.ModuleList))
@@ -110,9 +110,9 @@ def quantised_maps(model: nn.Module) -> Iterator[tuple[str, Any]]:
 
 
 def quantisation_of(model: nn.Module) -> str | None:
-    """How a model was packed as it was loaded; None for a plain model, and for files that were packed already.
+    """Name of the quantisation with which a model was loaded; None for a plain model.
 
-    Those load as they are. A packing of another kind, which a user may have chosen, has no name here either.
+    Also None for files that were already packed, which load as they are, and for other packings of a user's choice.
     """
     found = next(quantised_maps(model), None)
     if found is None or getattr(getattr(model, "hf_quantizer", None), "pre_quantized", False):
@@ -123,16 +123,16 @@ def quantisation_of(model: nn.Module) -> str | None:
 
 
 def settle(model: nn.Module) -> None:
-    """Bring the packed maps of a freshly loaded model into the state that they keep: no forward changes them."""
+    """Bring the packed maps of a freshly loaded model into their permanent state, which no forward changes."""
     for _, module in quantised_maps(model):
         settle_map(module)  # see the module's docstring
 
 
 def dequantised(module: Any) -> Tensor:
-    """The weights that a packed map stands for.
+    """Dequantise the weights of a packed map.
 
     Args:
-        module: One of `quantised_maps`.
+        module: A map from `quantised_maps`.
 
     Returns:
         `(d_out, d_in)`, float32.
@@ -141,10 +141,11 @@ def dequantised(module: Any) -> Tensor:
 
 
 def dequantise(model: nn.Module) -> int:
-    """Replace every packed map by a plain one with the weights that it stands for; to say so is the caller's part.
+    """Replace every packed map by a plain one with its dequantised weights; the caller should tell the user.
 
-    What is injected stays injected: the maps' hooks move along, and `merged` then folds them as on any model. The
-    weights are those that the architecture was trained on, not the pretrained ones. There is no way back but loading.
+    Injected architectures stay: the maps' hooks move to the plain maps, and `merged` then folds them as on any model.
+    The weights are those that the architecture was trained on, not the pretrained ones. Only loading the model again
+    undoes this.
 
     Returns:
         Number of maps replaced.
@@ -165,7 +166,7 @@ def dequantise(model: nn.Module) -> int:
 
 
 def forget_quantiser(model: Any) -> None:
-    """Take transformers' marks off a model that is plain again, so that it is saved as one."""
+    """Remove transformers' quantisation marks from a model that is plain again, so that it can be saved as such."""
     for holder, names in (
         (model, ("hf_quantizer", "quantization_method", "is_quantized", "is_loaded_in_4bit", "is_loaded_in_8bit")),
         (getattr(model, "config", None), ("quantization_config",)),
@@ -176,7 +177,7 @@ def forget_quantiser(model: Any) -> None:
 
 
 def packing_states(model: nn.Module) -> list[Any]:
-    """What stands beside the packed weights: an object with scales and code books for each map."""
+    """For each packed map, the object with its scales and code books."""
     return [state_of(module) for _, module in quantised_maps(model)]
 
 
@@ -188,7 +189,7 @@ def packing_tensors(model: nn.Module) -> Iterator[Tensor]:
 
 @contextmanager
 def keeping_inputs(model: nn.Module, keep: Callable[[Tensor], object]) -> Iterator[None]:
-    """Tell `keep` of the inputs that 8-bit maps hold until the backward pass, past autograd's own bookkeeping."""
+    """Report to `keep` the inputs that 8-bit maps hold until the backward pass, which autograd's hooks do not see."""
 
     def see(module: nn.Module, args: tuple[Tensor, ...]) -> None:
         if args[0].requires_grad:
@@ -203,5 +204,5 @@ def keeping_inputs(model: nn.Module, keep: Callable[[Tensor], object]) -> Iterat
 
 
 def product_flops(model: nn.Module) -> Mapping[Any, Callable[..., int]]:
-    """FLOPs of bitsandbytes' products, which torch's counter does not know; empty for a model that has none."""
+    """FLOP formulas of bitsandbytes' products, which torch's counter lacks; empty for a model without packed maps."""
     return {} if next(quantised_maps(model), None) is None else product_formulas()

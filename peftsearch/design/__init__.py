@@ -1,1 +1,1 @@
-"""What is trained: designs, search spaces, budgets, and architectures with exact sizes. No torch."""
+"""Designs, search spaces, budgets, and architectures with exact sizes, all without torch."""

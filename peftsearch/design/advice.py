@@ -1,9 +1,9 @@
-"""Which methods and what budget to start from, by the number of examples: a rule of thumb, and how to test it.
+"""Methods and budget to start from for a number of examples: a rule of thumb, and a command to test it.
 
-The rule is that of the project's notes on methods (methods.md, "Which method for how much data"): "Tens to hundreds of
-examples: prompting, IA3. Hundreds to thousands: prompt tuning, IA3. More: LoRA, adapters." It comes without a
-measurement. Its words overlap, and so do the ranges here: tens are 10 to 99, hundreds 100 to 999, thousands 1,000 to
-9,999. The budgets are shares that the survey arXiv 2303.15647 tabulates for these methods.
+The rule comes from the project's notes on methods (methods.md, "Which method for how much data"): "Tens to hundreds of
+examples: prompting, IA3. Hundreds to thousands: prompt tuning, IA3. More: LoRA, adapters." No measurement backs it.
+Its words overlap, and so do the ranges here: tens are 10 to 99, hundreds 100 to 999, thousands 1,000 to 9,999. The
+budgets are shares that the survey arXiv 2303.15647 tabulates for these methods.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SOURCE = (
     "survey arXiv 2303.15647"
 )
 MOST_EXAMPLES = 10**12
-"""Above this a number is a slip of the keyboard."""
+"""Largest number of examples that is accepted; a larger one is taken for a typing error."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,11 +28,11 @@ class Advised:
     """One method of the rule."""
 
     name: str
-    """As the rule has it: `prompt tuning`."""
+    """Name in the rule: `prompt tuning`."""
     methods: tuple[str, ...]
-    """Its names in the table of methods, first choice first; empty where nothing is trained."""
+    """Matching methods of the table, first choice first; empty where nothing is trained."""
     nearest: tuple[str, ...] = ()
-    """What is of its kind, where the table has it not: a judgement, and no part of the rule."""
+    """Similar methods to fall back on: a judgement, not part of the rule."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,15 +41,15 @@ class Rule:
 
     words: str
     least: int
-    """Fewest examples that it speaks of."""
+    """Fewest examples that the sentence covers."""
     most: float
-    """Most examples."""
+    """Most examples that the sentence covers."""
     advised: tuple[Advised, ...]
     budget: str
-    """A share to start from."""
+    """Share of the backbone to start from."""
 
 
-_IA3 = Advised(name="IA3", methods=("ia3",), nearest=("bitfit",))  # both train a vector beside a map
+_IA3 = Advised(name="IA3", methods=("ia3",), nearest=("bitfit",))  # both train a vector per map
 _PROMPTING = Advised(name="prompting", methods=())
 _PROMPT_TUNING = Advised(name="prompt tuning", methods=("prompt", "prompt_tuning"), nearest=("prefix",))
 RULES = (
@@ -66,39 +66,39 @@ RULES = (
         budget="0.5%",
     ),
 )
-"""The rule; 0.1% is the survey's share of prompt tuning and the least of adapters, 0.5% the most of LoRA."""
+"""The rule. Shares of the survey: 0.1% is prompt tuning's and the lowest of adapters, 0.5% the highest of LoRA."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Advice:
-    """What the rule of thumb says for a number of examples."""
+    """The rule of thumb applied to a number of examples."""
 
     rules: tuple[Rule, ...]
-    """The sentences that speak of this number; the first for fewer than tens."""
+    """The sentences that cover this number; the first sentence for fewer than 10 examples."""
     untrained: tuple[str, ...]
-    """Advised and nothing to train."""
+    """Advised methods that train nothing."""
     missing: tuple[str, ...]
-    """Advised and not in the table of methods."""
+    """Advised methods that are not in the table."""
     unusable: tuple[str, ...]
     """Advised methods of the table that cannot act on the model."""
     methods: tuple[str, ...]
     """Methods of the table to start from."""
     by_rule: bool
-    """Whether these are the rule's own; otherwise they are the nearest of their kind."""
+    """Whether the rule itself names `methods`; otherwise they are the nearest of their kind."""
     budget: str
-    """A share to start from."""
+    """Share of the backbone to start from."""
 
 
 def advise(n_examples: int, known: Collection[str], usable: Collection[str]) -> Advice:
     """Apply the rule of thumb.
 
     Args:
-        n_examples: Training examples.
-        known: Methods that there are.
-        usable: Those among them that can act on the model.
+        n_examples: Number of training examples.
+        known: Names of all methods.
+        usable: Names of the methods that can act on the model.
 
     Raises:
-        ConfigError: The number is below 1 or absurd.
+        ConfigError: The number is below 1 or above `MOST_EXAMPLES`.
     """
     if not 1 <= n_examples <= MOST_EXAMPLES:
         raise ConfigError(f"--examples must be from 1 to {MOST_EXAMPLES:,}, got {n_examples:,}")
@@ -118,10 +118,10 @@ def advise(n_examples: int, known: Collection[str], usable: Collection[str]) -> 
 
 
 def command_to_test(advice: Advice, n_examples: int, model: str | None) -> str:
-    """The command that holds the advice against the alternatives on the user's own files.
+    """The command that tests the advice against the alternatives on the user's own files.
 
-    Every run trains LoRA, adapter, BitFit and prefix alone at the same budget beside what it finds; all of them are
-    confirmed with several seeds.
+    Every run also trains LoRA, adapter, BitFit and prefix alone at the same budget, and confirms all of them with
+    several seeds.
     """
     words = ["peftsearch", "run", "--budget", advice.budget, *(["--model", model] if model else [])]
     words += ["--train", "train.csv", "--validation", "validation.csv"]

@@ -1,4 +1,4 @@
-"""Describe what a design becomes on one backbone under one budget. Plain data, no torch."""
+"""Architectures: designs made concrete on one backbone under one budget. Plain data, no torch."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class Placement:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Architecture:
-    """A design made concrete: exact sizes for each block. Without placements it is the head alone, if there is one."""
+    """A design made concrete: exact sizes for each block. Without placements only the head, if any, is trained."""
 
     placements: tuple[Placement, ...]
 
     @property
     def n_params(self) -> int:
-        """Trainable parameters, the task head apart."""
+        """Trainable parameters, excluding the task head."""
         return sum(placement.n_params for placement in self.placements)
 
     def to_dict(self) -> dict[str, Any]:
@@ -45,7 +45,7 @@ class Architecture:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Architecture:
-        """Read what `to_dict` wrote.
+        """Read the mapping that `to_dict` wrote.
 
         Raises:
             ConfigError: The mapping is not of that form, or its sum differs from its `n_params`.

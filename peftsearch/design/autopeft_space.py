@@ -1,12 +1,12 @@
-"""The space of AutoPEFT (arXiv 2301.12132, sec. 3.1): which blocks are tuned, and one size for each method on them.
+"""The space of AutoPEFT (arXiv 2301.12132, sec. 3.1): which blocks are tuned, and one size per method.
 
 Every block is on or off, and every method has one absolute size, the same on all blocks that are on; 0 leaves the
 method out. The dimensions, in the order in which a staged search decides them, are `block.0` ... (the position over all
-stacks, input side first) and `size.METHOD` ... in the order of the YAML. A design fixes its sizes: what does not fit
-the budget is infeasible and is not scaled down. All blocks off, or all sizes 0, is not a design.
+stacks, input side first) and `size.METHOD` ... in the order of the YAML. A design fixes its sizes: a design that
+exceeds the budget is infeasible and is not scaled down. All blocks off, or all sizes 0, is not a design.
 
-The paper's own space is this one with a serial (Pfeiffer) adapter, a parallel adapter and prefix, and sizes of
-d / 2^k and 0. Its search is Bayesian and has two objectives, score and parameters: that is left to the samplers.
+The paper's own space has a serial (Pfeiffer) adapter, a parallel adapter and prefix, with sizes of d / 2^k and 0. Its
+search is Bayesian with two objectives, score and parameters; here the search is left to the samplers.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class AutoPeftSpace:
     description: str
     """One line for `peftsearch list spaces`."""
     blocks: int
-    """Blocks of the backbone; the YAML's number (12 where it has none) until `bound_to` puts in the real one."""
+    """Number of blocks of the backbone; until `bound_to` sets it, the YAML's number (12 where it has none)."""
     sizes: tuple[tuple[str, tuple[int, ...]], ...]
     """Sizes that each method may take, ascending; 0 leaves it out."""
 
@@ -41,7 +41,7 @@ class AutoPeftSpace:
         """Read a space.
 
         Raises:
-            ConfigError: With all faults of the mapping at once.
+            ConfigError: The mapping has faults; lists all of them.
         """
         fields = Fields(f"space {name}", data)
         description = fields.take("description", str, "")
@@ -73,7 +73,7 @@ class AutoPeftSpace:
 
     @property
     def dimensions(self) -> tuple[Dimension, ...]:
-        """A switch a block, then a size a method."""
+        """One switch per block, then one size per method."""
         switches = [Dimension(name=f"block.{i}", choices=("on", "off")) for i in range(self.blocks)]
         return (*switches, *(Dimension(name=f"size.{m}", choices=tuple(map(str, sizes))) for m, sizes in self.sizes))
 
@@ -96,7 +96,7 @@ class AutoPeftSpace:
         )
 
     def params(self, design: Design) -> dict[str, Choice] | None:
-        """The inverse of `design`; None for what the space does not hold, such as a design with nothing tuned."""
+        """The inverse of `design`; None for designs outside the space, such as one with nothing tuned."""
         if len(design.methods) != self.blocks or not design.tunable:
             return None
         sizes = dict(design.sizes)
@@ -106,7 +106,7 @@ class AutoPeftSpace:
         return params if allowed and self.design(params) == design else None
 
     def neighbours(self, params: Mapping[str, Any]) -> list[dict[str, Choice]]:
-        """All designs that differ by one block switched, or by one size moved up or down by one place."""
+        """All designs that differ by one block switched or by one size moved up or down one step."""
         found: list[dict[str, Choice]] = []
         for dimension in self.dimensions:
             at = dimension.choices.index(params[dimension.name])
@@ -115,7 +115,7 @@ class AutoPeftSpace:
         return [point for point in found if self.design(point).tunable]
 
     def smallest_points(self) -> Iterator[dict[str, Choice]]:
-        """Points among which is the cheapest design: one block on, and as few and as small methods as can be."""
+        """Points that include the cheapest design: one block on, and as few and as small methods as possible."""
         least = {f"size.{method}": str(sizes[0]) for method, sizes in self.sizes}
         for block in range(self.blocks):
             base: dict[str, Choice] = {f"block.{i}": "on" if i == block else "off" for i in range(self.blocks)}

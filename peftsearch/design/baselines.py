@@ -1,4 +1,4 @@
-"""The designs that every study tries first: what a user would have done by hand, and what the S4 paper found."""
+"""Designs that every study tries first: the ones a user would try by hand, and the one that the S4 paper found."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from peftsearch.methods import METHODS
 from peftsearch.methods.support import find_obstacle
 
 SINGLE_METHODS = ("lora", "adapter", "bitfit", "prefix")
-"""Methods that are tried alone, uniformly over all blocks, at the same budget."""
+"""Methods that are each tried alone, uniformly over all blocks, at the same budget."""
 S4_PAPER = Design(
     grouping="spindle",
     allocation=(1.0, 1.0, 1.0, 1.0),
@@ -34,9 +34,9 @@ class Baseline:
     name: str
     design: Design
     params: dict[str, str | float] | None
-    """The design as a point of the space; None when the space does not hold it."""
+    """The design as a point of the space; None when the space does not contain it."""
     family: str
-    """The name without learning rate and share of the budget: `lora`."""
+    """Name without learning rate and share of the budget: `lora`."""
 
 
 def baselines_of(space: DesignSpace, backbone: Backbone) -> list[Baseline]:
@@ -77,7 +77,7 @@ def usable_methods(backbone: Backbone) -> tuple[str, ...]:
 
 
 def uniform(*methods: str) -> Design:
-    """The methods, together, on all blocks alike."""
+    """A design with all the methods together on every block."""
     return Design(grouping="uniform", allocation=(1.0,), methods=(methods,))
 
 

@@ -1,4 +1,4 @@
-"""Reading a budget: the number of trainable parameters that a search may spend, the task head apart."""
+"""Parse budgets: the number of trainable parameters that a search may spend, excluding the task head."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from peftsearch.errors import BudgetError, one_line
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9}
 _FORMS = "write a share of the backbone such as 0.1%, or a count such as 22_700, 22.7k or 1M"
 _LONGEST = 40
-"""Characters of the longest text that is read as a budget."""
+"""Most characters of a text that is read as a budget."""
 _NUMBER = re.compile(r"([+-]?\d[\d_]*(?:\.\d+)?|[+-]?\.\d+)\s*([%a-z]*)", re.IGNORECASE)
 
 
@@ -20,11 +20,11 @@ class Budget:
     """A budget on one backbone."""
 
     text: str
-    """What the user wrote: `0.1%`."""
+    """The user's text: `0.1%`."""
     n_params: int
-    """Trainable parameters that it allows, rounded down."""
+    """Trainable parameters that the budget allows, rounded down."""
     n_backbone: int
-    """Parameters of the backbone that the share is of."""
+    """Parameters of the backbone, which shares refer to."""
 
     @property
     def percent(self) -> float:
@@ -36,7 +36,7 @@ def check_budget(text: str) -> None:
     """Check the form of a budget, before a model is loaded.
 
     Raises:
-        BudgetError: The text is missing, is no budget, or is not above zero.
+        BudgetError: The text is missing, is not a budget, or is not above zero.
     """
     _read(text)
 
@@ -45,11 +45,11 @@ def parse_budget(text: str, n_backbone: int) -> Budget:
     """Read a budget: `0.1%`, `22_700`, `22.7k`, `1M`.
 
     Args:
-        text: What the user wrote.
+        text: The user's text.
         n_backbone: Parameters of the backbone, excluding the head.
 
     Raises:
-        BudgetError: The text is no budget, or it is not above zero, or it is more than the backbone has.
+        BudgetError: The text is not a budget, or the budget is not above zero or exceeds the backbone.
     """
     given = one_line(text, 60)
     number, unit = _read(text)

@@ -1,4 +1,4 @@
-"""Describe a point of the search space."""
+"""Designs: points of a search space."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from typing import Any
 from peftsearch.errors import MALFORMED, ConfigError
 
 UNTUNED = ("head", "frozen")
-"""Names of the baseline without placements: the task head alone, or the frozen model where there is no head."""
+"""Names of the baseline without placements: only the task head, or the frozen model where there is no head."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Design:
-    """A point of a search space (arXiv 2301.01821, sec. 3): it names choices, and sizes only where a space fixes them.
+    """A point of a search space (arXiv 2301.01821, sec. 3): choices, and sizes only where a space fixes them.
 
     Raises:
         ConfigError: A size is below 1 or given twice, or the share of the budget is not above 0 and at most 1.
     """
 
     grouping: str
-    """How consecutive blocks fall into groups: `spindle`, ..."""
+    """Pattern by which consecutive blocks fall into groups: `spindle`, ..."""
     allocation: tuple[float, ...]
     """Share of the budget of one block of each group, relative to the others'; `(1, 1, 1, 1)` is uniform."""
     methods: tuple[tuple[str, ...], ...]
     """Methods of each group, input side first; an empty tuple leaves the group untuned."""
     learning_rate: float | None = None
-    """Base learning rate; None takes the training settings' own."""
+    """Base learning rate; None takes that of the training settings."""
     sizes: tuple[tuple[str, int], ...] = ()
-    """Size of each method on every block that it tunes, kept sorted by name; empty lets the budget decide."""
+    """Size of each method on every block that it tunes, sorted by name; empty lets the budget decide."""
     budget_share: float = 1.0
     """Share of the study's budget that the design may spend, above 0 and at most 1."""
 
@@ -48,7 +48,7 @@ class Design:
 
     @property
     def key(self) -> str:
-        """One text for one design: equal designs have equal keys."""
+        """Unique text of the design: equal designs have equal keys."""
         return json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
 
     def to_dict(self) -> dict[str, Any]:
@@ -68,7 +68,7 @@ class Design:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Design:
-        """Read what `to_dict` wrote.
+        """Read the mapping that `to_dict` wrote.
 
         Raises:
             ConfigError: Keys are missing or unknown, or a value has a wrong type.

@@ -1,4 +1,4 @@
-"""Which designs of a space a backbone and a budget can hold, and whether there is one at all."""
+"""Check which designs of a space fit a backbone and a budget, and that at least one does."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from peftsearch.units import show_bytes
 
 
 def feasibility(backbone: Backbone, budget: Budget, memory: MemoryLimit | None = None) -> Callable[[Design], bool]:
-    """Whether a design fits the budget, the backbone's widths and a limit on memory, remembered per design."""
+    """A cached check whether a design fits the budget, the backbone's widths and a memory limit."""
 
     @lru_cache(maxsize=100_000)
     def feasible(design: Design) -> bool:
@@ -24,18 +24,18 @@ def feasibility(backbone: Backbone, budget: Budget, memory: MemoryLimit | None =
             if not 0 < smallest_budget(design, backbone) <= budget.n_params:
                 return False
             return memory is None or fit(design, backbone, budget).n_params <= memory.room
-        except MethodError:  # a size that the space fixes is wider than a block
+        except MethodError:  # a size that the space fixes is too large for a block
             return False
 
     return feasible
 
 
 def require_a_fit(space: DesignSpace, backbone: Backbone, budget: Budget, memory: MemoryLimit | None = None) -> None:
-    """Check that at least one design fits the budget, and a limit on memory.
+    """Check that at least one design fits the budget and the memory limit.
 
     Raises:
-        BudgetError: None does; the message names the smallest budget that holds one, or what the limit leaves room for.
-        MethodError: None has sizes that the backbone's blocks can take.
+        BudgetError: No design fits; the message names the smallest budget that does, or the smallest memory need.
+        MethodError: No design has sizes that the backbone's blocks can take.
     """
     cost = _smallest_cost(space, backbone)
     if cost > budget.n_params:
@@ -53,7 +53,7 @@ def require_a_fit(space: DesignSpace, backbone: Backbone, budget: Budget, memory
 
 
 def _smallest_cost(space: DesignSpace, backbone: Backbone) -> int:
-    """Cost of the cheapest design: of the points that the space itself names, or found by descent."""
+    """Cost of the cheapest design, among the points that the space itself names or else by descent."""
     points = getattr(space, "smallest_points", None)
     if points is None:
         return min(_descend(space, backbone, first) for first in space.dimensions[0].choices)

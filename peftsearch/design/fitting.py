@@ -1,22 +1,22 @@
-"""Fitting a design into a budget: exact sizes for every block, never above the budget.
+"""Fit a design into a budget: exact sizes for every block, never above the budget.
 
 A slot is one method on one block. The rule, in whole sizes:
 
 1. Every slot gets its smallest size. If these alone exceed the budget, the design cannot fit.
 2. A slot's target is its fair share: the allocation's weight of its block, divided evenly over the block's methods.
    The next size always goes to the slot whose cost after growing is smallest against its target (ties: input side
-   first, then the order of the methods in the table), until the next one in this order no longer fits. BitFit,
-   whose few sizes are fixed costs, so grows to the largest subset within its share.
-3. What is left over goes, largest step first, to slots where one more step fits.
+   first, then the order of the methods in the table), until the next one in this order no longer fits. BitFit
+   has few sizes at fixed costs and thus grows to the largest subset within its share.
+3. The remainder goes, largest step first, to slots where one more step fits.
 
-The order of step 2 does not depend on the budget, and step 3 takes the largest step first from steps of constant
-cost; so a larger budget never gives fewer parameters.
+The order of step 2 does not depend on the budget, and step 3 takes the largest of steps of constant cost first; so a
+larger budget never gives fewer parameters.
 
-A method that acts once on a model has one slot, on the first block, whose target is the sum of those that it would
-have on every block of its groups. Parameters that all placements of a method share are a cost of its first slot.
+A method that acts once per model has one slot, on the first block, whose target is the sum of the targets it would have
+on every block of its groups. Parameters that all placements of a method share are a cost of its first slot.
 
-A design may spend a share of the budget alone: the rule then works on floor(share x budget). A design that fixes its
-sizes gets exactly these: they are its smallest and its largest at once, and nothing grows.
+A design may be limited to a share of the budget: the rule then works on floor(share x budget). A design that fixes its
+sizes gets exactly these sizes: each is both the smallest and the largest, and nothing grows.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ class _Slot:
     weight: float
     size: int = 1
     fixed: bool = False
-    """Whether the design itself says the size."""
+    """Whether the design itself fixes the size."""
     shared: int = 0
-    """Parameters of the method's first slot that all its slots share."""
+    """Parameters that all slots of the method share, counted in its first slot; 0 in the others."""
 
     counts: dict[int, int] = field(default_factory=dict)
-    """Parameters by size, as far as they were asked for: budgets have many sizes, and each is asked for repeatedly."""
+    """Cache of parameters by size: a budget passes through many sizes, each needed several times."""
     largest: int = 0
-    """The largest size; 0 before it was asked for."""
+    """Cache of the largest size; 0 before it is known."""
 
     def count(self, size: int) -> int:
         if size not in self.counts:
@@ -77,17 +77,17 @@ def fit(design: Design, backbone: Backbone, budget: Budget) -> Architecture:
     """Size a design for a backbone under a budget.
 
     Args:
-        design: What to size.
-        backbone: Its blocks give the widths.
-        budget: The most trainable parameters, the head apart.
+        design: The design to size.
+        backbone: The backbone whose blocks give the widths.
+        budget: The most trainable parameters, excluding the head.
 
     Returns:
         An architecture of at most the design's share of the budget; deterministic, and never smaller for a larger
         budget.
 
     Raises:
-        BudgetError: The design's smallest sizes exceed its share; `smallest` is the budget that it needs.
-        MethodError: A method is unknown, cannot act on a block, or its fixed size is outside its range there.
+        BudgetError: The design's smallest sizes exceed its share; `smallest` is the budget that the design needs.
+        MethodError: A method is unknown, cannot act on a block, or has a fixed size outside its range there.
         ConfigError: The grouping does not suit the number of blocks, or a fixed size is missing.
     """
     slots = _slots(design, backbone)
@@ -109,19 +109,20 @@ def fit(design: Design, backbone: Backbone, budget: Budget) -> Architecture:
 
 
 def smallest_budget(design: Design, backbone: Backbone) -> int:
-    """The smallest budget, in trainable parameters, that holds the design; 0 for the task head alone.
+    """The smallest budget, in trainable parameters, that fits the design; 0 for the task head alone.
 
-    With a share of the budget it is the smallest whose share, rounded down, holds the design's smallest sizes.
+    For a design limited to a share of the budget, the smallest budget whose share, rounded down, is enough.
 
     Raises:
-        MethodError: As `fit`.
-        ConfigError: As `fit`.
+        MethodError: A method is unknown, cannot act on a block, or has a fixed size outside its range there.
+        ConfigError: The grouping does not suit the number of blocks, or a fixed size is missing.
     """
+    # The exact inverse of `fit`, whose allowance is floor(share x budget): floor(s b) >= c just when b >= c / s.
     return ceil(sum(slot.cost for slot in _slots(design, backbone)) / _share(design))
 
 
 def _share(design: Design) -> Fraction:
-    """The share as it is written: 0.3 is 3/10 and not the float just below, which would take a parameter away."""
+    """The share as written: 0.3 is 3/10, not the float just below it, which could cost one parameter."""
     return Fraction(str(design.budget_share))
 
 
@@ -138,7 +139,7 @@ def _slots(design: Design, backbone: Backbone) -> list[_Slot]:
                 raise MethodError(f"{method.name} cannot act on this backbone: {obstacle}")
             weight = design.allocation[group] / len(names)
             if isinstance(method, ModelWide) and method.name in first:
-                first[method.name].weight += weight
+                first[method.name].weight += weight  # one placement, which claims the shares of all its blocks
                 continue
             place = backbone.blocks[0] if isinstance(method, ModelWide) else block
             slot = _Slot(block=place, method=method, weight=weight)
@@ -161,17 +162,19 @@ def _fixed_size(method: Method, block: Block, sizes: dict[str, int]) -> int:
 
 
 def _grow_evenly(slots: list[_Slot], left: int) -> int:
-    """Step 2; returns what is left of the budget."""
+    """Step 2; returns the remaining budget."""
 
     def entry(i: int) -> tuple[float, int] | None:
         step = slots[i].step
         return None if step is None else ((slots[i].cost + step) / slots[i].weight, i)
 
+    # A slot's key depends on that slot alone, so after a step only the top entry of the heap has to be replaced.
     heap = [e for e in map(entry, range(len(slots))) if e is not None]
     heapq.heapify(heap)
     while heap:
         _, i = heap[0]
         step = slots[i].step
+        # Stopping here, instead of trying cheaper slots, gives a larger budget the same sequence of steps, only longer.
         if step is None or step > left:
             break
         left -= step
@@ -185,12 +188,13 @@ def _grow_evenly(slots: list[_Slot], left: int) -> int:
 
 
 def _spend_the_rest(slots: list[_Slot], left: int) -> None:
-    """Step 3; slots with unequal steps (BitFit's subsets) are left as they are, which keeps the total monotone."""
+    """Step 3; slots with unequal steps (BitFit's subsets) stay as they are, which keeps the total monotone."""
     linear = [s for s in slots if s.method.knob != "subset"]
     while True:
         fitting = [s for s in linear if s.step is not None and s.step <= left]
         if not fitting:
             return
+        # Among equal steps the slot furthest below its target grows, as in step 2.
         slot = max(fitting, key=lambda s: (s.step or 0, -s.cost / s.weight))
         left -= slot.step or 0
         slot.size += 1

@@ -1,13 +1,13 @@
-"""How consecutive blocks fall into groups (arXiv 2301.01821, sec. 3.1): five patterns for any number of blocks.
+"""Groupings of consecutive blocks (arXiv 2301.01821, sec. 3.1): five patterns for any number of blocks.
 
 With N_i blocks in group i the paper names five patterns for four groups: increasing N_1 < N_2 < N_3 < N_4; uniform,
 all equal; decreasing, the reverse of increasing; spindle N_1 < N_2 = N_3 > N_4; bottleneck N_1 > N_2 = N_3 < N_4.
 
 The inequalities leave many sizes open, and small or odd numbers of blocks cannot meet them all. The rule here:
 of all sizes that meet the pattern, take those nearest (least squares) to its ramp (increasing 1:2:3:4,
-spindle 1:2:2:1, bottleneck 2:1:1:2), ties to the lexicographically smallest. Where no sizes meet the pattern
-first `=` may be off by one, then `<` may be `<=`. Uniform gives what is left over to groups spread evenly from
-the first (6 blocks: 2, 1, 2, 1). Every group holds at least one block.
+spindle 1:2:2:1, bottleneck 2:1:1:2), ties to the lexicographically smallest. Where no sizes meet the pattern,
+first `=` may be off by one, then `<` may be `<=`. Uniform gives surplus blocks to groups spread evenly from
+the first (6 blocks: 2, 1, 2, 1). Every group has at least one block.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ GROUPINGS = ("increasing", "uniform", "decreasing", "spindle", "bottleneck")
 
 @lru_cache(maxsize=1024)
 def group_sizes(grouping: str, n_blocks: int, n_groups: int = 4) -> tuple[int, ...]:
-    """Blocks in each group, input side first.
+    """Number of blocks in each group, input side first.
 
     Args:
         grouping: One of `GROUPINGS`.
-        n_blocks: Blocks to group, at least `n_groups`.
-        n_groups: Groups to form.
+        n_blocks: Number of blocks, at least `n_groups`.
+        n_groups: Number of groups.
 
     Returns:
         `n_groups` positive numbers that sum to `n_blocks`.
@@ -62,7 +62,7 @@ def group_of_blocks(grouping: str, n_blocks: int, n_groups: int = 4) -> tuple[in
 
 
 def distinct_groupings(groupings: tuple[str, ...], n_blocks: int, n_groups: int = 4) -> tuple[str, ...]:
-    """The patterns that differ on this depth: of those with equal sizes only the first named stays."""
+    """The patterns that differ at this depth; of patterns with equal sizes only the first is kept."""
     first: dict[tuple[int, ...], str] = {}
     for grouping in groupings:
         first.setdefault(group_sizes(grouping, n_blocks, n_groups), grouping)
@@ -91,7 +91,7 @@ def _near(ideal: list[float], n_blocks: int) -> Iterator[tuple[int, ...]]:
 
 
 def _meets(sizes: tuple[int, ...], ramp: tuple[int, ...], equal_slack: int, order_slack: int) -> bool:
-    """Whether neighbours compare as the ramp's do, within the slacks."""
+    """Whether neighbouring sizes are ordered as in the ramp, within the slacks."""
     for a, b, x, y in zip(sizes, sizes[1:], ramp, ramp[1:], strict=False):
         if x == y and abs(a - b) > equal_slack:
             return False

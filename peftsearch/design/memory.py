@@ -1,22 +1,22 @@
-"""What memory a training step needs, by arithmetic on the anatomy alone: no torch, no weights.
+"""Memory of a training step, computed from the anatomy alone: no torch, no weights.
 
-The formulas, with b bytes a float, N parameters, n trained ones, L blocks of width d, and texts of `seq` tokens:
+The formulas, with b bytes per float, N parameters, n trained ones, L blocks of width d, and texts of `seq` tokens:
 
     CUDA context    about 1 GB
     weights         b N                                     (quantised maps: see `Packing`)
     gradients       b n
     optimizer       2 b n                                   (AdamW's two moments)
-    hidden states   b L (20 d seq + 3 seq^2) an example
+    hidden states   b L (20 d seq + 3 seq^2) per example
     fp32 copies     4 n, where floats have 16 bits          (maybe: some trainers keep gradients in fp32 too)
 
-The 20 d seq is what a block of 4 d inner width keeps for the backward pass when all of it is trained (compare arXiv
-2205.05198, eq. 1: 34 bytes d seq at 16 bits, dropout masks of one byte included). The 3 seq^2 is what **one** head's
-attention weights take (softmax, dropout and its mask), and so no model's true figure: fused attention (`sdpa`) keeps
-none of them, eager attention those of all heads. `Step.n_stored` says which is counted.
+A block of inner width 4 d keeps 20 d seq for the backward pass when all of it is trained (compare arXiv 2205.05198,
+eq. 1: 34 bytes d seq at 16 bits, including dropout masks of one byte). The attention weights of **one** head take
+3 seq^2 (softmax, dropout and its mask). That is no model's true figure: fused attention (`sdpa`) keeps none of them,
+eager attention those of all heads. `Step.n_stored` gives the number of heads counted.
 
-Left out: the hidden states outside the blocks (embeddings, pooler, the logits of a language model), what the methods
-themselves keep, the second attention of a decoder that reads an encoder, kernels' temporaries, and what the allocator
-rounds up.
+Left out: hidden states outside the blocks (embeddings, pooler, the logits of a language model), activations of the
+methods themselves, the second attention of a decoder that reads an encoder, temporaries of kernels, and rounding by the
+allocator.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from peftsearch.design.architecture import Architecture
 from peftsearch.units import show_bytes
 
 CONTEXT_BYTES = 10**9
-"""CUDA and cuDNN themselves, about."""
+"""Approximate memory of CUDA and cuDNN themselves."""
 ADAM_STATES = 2
-"""Numbers that AdamW keeps for a parameter."""
+"""Numbers that AdamW keeps per parameter."""
 FLOATS = {"fp32": 4, "bf16": 2, "fp16": 2}
-"""Bytes of a float by its name."""
+"""Bytes per float, by the name of the type."""
 Attention = Literal["documented", "fused", "eager"]
 
 
@@ -44,16 +44,16 @@ class Step:
     """One training step."""
 
     batch: int
-    """Examples."""
+    """Examples per batch."""
     seq: int
-    """Tokens of each."""
+    """Tokens per example."""
     float_bytes: int = 4
-    """Of a float, all through."""
+    """Bytes per float, for weights, gradients and activations."""
     attention: Attention = "documented"
-    """Whose attention weights are counted: one head's, none, or all heads'."""
+    """Heads whose attention weights are counted: one (`documented`), none (`fused`) or all (`eager`)."""
 
     def n_stored(self, block: Block) -> int:
-        """Heads of a block whose attention weights are counted."""
+        """Number of heads of a block whose attention weights are counted."""
         return {"documented": 1, "fused": 0, "eager": block.attention.n_heads}[self.attention]
 
 
@@ -62,17 +62,17 @@ class Memory:
     """The parts of a training step's memory, in bytes."""
 
     context: int = field(default=CONTEXT_BYTES)
-    """CUDA and cuDNN; nothing of it on a CPU."""
+    """CUDA and cuDNN; does not apply on a CPU."""
     weights: int
     gradients: int
     optimizer: int
     hidden_states: int
     fp32_copies: int
-    """Of gradients at 16 bits, where a trainer keeps them; not part of the total."""
+    """Copies of 16-bit gradients, which only some trainers keep; not part of the total."""
 
     @property
     def total(self) -> int:
-        """The sum of the parts, the copies in fp32 apart: not every trainer has them."""
+        """The sum of the parts, excluding the fp32 copies, which not every trainer keeps."""
         return self.context + self.weights + self.gradients + self.optimizer + self.hidden_states
 
 
@@ -80,8 +80,8 @@ def weight_bytes(weights: Weights, float_bytes: int, quantize: str | None = None
     """Bytes of all parameters.
 
     Args:
-        weights: How many there are.
-        float_bytes: Of a parameter that is not packed.
+        weights: Counts of parameters.
+        float_bytes: Bytes per parameter that is not packed.
         quantize: Name of a packing; None packs nothing.
     """
     if quantize is None:
@@ -91,20 +91,20 @@ def weight_bytes(weights: Weights, float_bytes: int, quantize: str | None = None
 
 
 def hidden_state_bytes(blocks: Sequence[Block], step: Step) -> int:
-    """What blocks keep of a forward pass for the backward pass: b L (20 d seq + 3 seq^2) an example.
+    """Bytes that blocks keep for the backward pass: b L (20 d seq + 3 seq^2) per example.
 
-    A block that several layers share keeps it once a layer.
+    A block that several layers share counts once per layer.
     """
     an_example = sum(b.n_uses * (20 * b.hidden_size * step.seq + 3 * step.n_stored(b) * step.seq**2) for b in blocks)
     return step.float_bytes * step.batch * an_example
 
 
 BESIDE = ("ladder",)
-"""Methods whose gradients do not pass the backbone."""
+"""Methods whose gradients do not flow through the backbone."""
 
 
 def blocks_passed(architecture: Architecture, backbone: Backbone) -> tuple[Block, ...]:
-    """The blocks that gradients pass: from the first tuned one on; autograd keeps nothing of those before.
+    """The blocks that gradients flow through, from the first tuned one on; autograd keeps nothing of earlier blocks.
 
     A ladder reads the blocks and tunes none of them.
     """
@@ -122,14 +122,14 @@ def estimate(
     n_added: int = 0,
     quantize: str | None = None,
 ) -> Memory:
-    """Estimate a training step.
+    """Estimate the memory of a training step.
 
     Args:
-        weights: The model's parameters.
-        blocks: Those that gradients pass.
+        weights: Counts of the model's parameters.
+        blocks: The blocks that gradients flow through.
         step: Batch, length and precision.
-        n_trained: Trained parameters, the head's included.
-        n_added: Those among them that the model itself does not have.
+        n_trained: Number of trained parameters, including the head's.
+        n_added: Number of trained parameters that are not part of the model itself.
         quantize: Packing of the model's linear maps.
     """
     return Memory(
@@ -143,21 +143,22 @@ def estimate(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MemoryLimit:
-    """A limit on memory, held against what a design needs for certain: weights, gradients and optimizer states.
+    """A memory limit, compared with the least that a design needs: weights, gradients and optimizer states.
 
-    Hidden states are not counted: their formula is an upper estimate, and what it alone forbids may well fit. So
-    nothing is refused that would keep the limit, and what is not refused may still exceed it when it is measured.
+    Hidden states are not counted: their formula is an upper estimate, and a design that exceeds the limit only by it
+    may well fit. So no design that would keep the limit is refused, and one that is accepted may still exceed the limit
+    when measured.
     """
 
     limit: int
-    """Bytes."""
+    """Limit in bytes."""
     model_bytes: int
-    """Of the loaded model's parameters and buffers."""
+    """Bytes of the loaded model's parameters and buffers."""
     n_head: int
-    """Trained parameters of the head."""
+    """Number of trained parameters of the head."""
 
     def certain(self, n_added: int) -> int:
-        """Bytes that methods of so many parameters, which are fp32 as the head's are, need whatever the batch."""
+        """Bytes needed at any batch size by methods with `n_added` parameters, which are fp32 like the head's."""
         return self.model_bytes + 4 * n_added + (1 + ADAM_STATES) * 4 * (n_added + self.n_head)
 
     @property
@@ -166,7 +167,7 @@ class MemoryLimit:
         return (self.limit - self.certain(0)) // (self.certain(1) - self.certain(0))
 
     def obstacle(self, n_added: int) -> str | None:
-        """Say why methods of so many parameters cannot be trained; None when they may."""
+        """Say why methods with `n_added` parameters cannot be trained; None when they can."""
         if n_added <= self.room:
             return None
         return (

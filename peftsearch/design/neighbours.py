@@ -1,4 +1,4 @@
-"""Elementary changes of a choice: what `DesignSpace.neighbours` is built from.
+"""Elementary changes of a choice, the building blocks of `DesignSpace.neighbours`.
 
 Both kinds are symmetric: when b is one change away from a, a is one change away from b.
 """
@@ -13,14 +13,14 @@ Value = TypeVar("Value", str, float, int)
 
 
 def next_values(values: Sequence[Value], current: Value) -> list[Value]:
-    """The next-lower and the next-higher of some numbers, which may be written as texts."""
+    """The values next below and above the current one; values are numbers, or numbers written as text."""
     ordered = sorted(values, key=float)
     place = ordered.index(current)
     return ordered[max(0, place - 1) : place] + ordered[place + 1 : place + 2]
 
 
 def toggled(chosen: str, names: Sequence[str], most: int | None = None) -> list[str]:
-    """The subsets that one name more or less makes of `adapter+lora`; never the empty one, none of over `most`."""
+    """The non-empty subsets of at most `most` names that differ from one such as `adapter+lora` by one name."""
     parts = chosen.split("+")
     changed = [[name for name in names if (name in parts) != (name == other)] for other in names]
     return ["+".join(subset) for subset in changed if 0 < len(subset) <= (most or len(names))]

@@ -1,6 +1,6 @@
-"""Reference points of a study: the model's own weights trained in place, in full or those of its top blocks.
+"""Reference points of a study: the model's own weights trained in place, all of them or only the top blocks'.
 
-They stand outside the budget: they show what the designs are measured against, and are never chosen.
+References are outside the budget: the designs are compared with them, and a reference is never picked.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ if TYPE_CHECKING:
 FULL = "full"
 """Name of full fine-tuning."""
 FULL_LEARNING_RATE = 5e-5
-"""Rate of weights that are trained in place, the largest of those that BERT's authors try (1810.04805, app. A.3)."""
+"""Learning rate of weights trained in place, the largest that BERT's authors try (1810.04805, app. A.3)."""
 _TOP = re.compile(r"top-([1-9][0-9]{0,3})")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reference:
-    """Which of a model's own weights are trained."""
+    """A choice of a model's own weights to train."""
 
     name: str
     """`full`, or `top-2` for the last two blocks."""
     modules: tuple[str, ...]
-    """Paths of the modules that are trained, the head's among them; one empty path is the whole model."""
+    """Paths of the trained modules, including the head's; one empty path is the whole model."""
     n_params: int
-    """Their parameters, the head apart; shared ones count once."""
+    """Number of trained parameters, excluding the head; shared ones count once."""
 
     @property
     def detail(self) -> str:
-        """What is trained, in words."""
+        """The trained weights, in words."""
         n_blocks = n_top(self.name)
         if n_blocks is None:
             return "all weights of the model"
@@ -44,24 +44,24 @@ class Reference:
 
 
 def n_top(name: str | None) -> int | None:
-    """The blocks of a name such as `top-2`; None for other names."""
+    """Number of blocks in a name such as `top-2`; None for other names."""
     found = None if name is None else _TOP.fullmatch(name)
     return None if found is None else int(found[1])
 
 
 def is_in_place(name: str | None) -> bool:
-    """Whether a name stands for weights that are trained in place."""
+    """Whether a name means training the model's own weights in place."""
     return name == FULL or n_top(name) is not None
 
 
 def parse_references(text: str | None) -> tuple[str, ...]:
-    """The names of `--baselines`, in its order.
+    """Parse the names of `--baselines`, keeping their order.
 
     Args:
-        text: Names with commas between; None is none.
+        text: Names separated by commas; None means no references.
 
     Raises:
-        ConfigError: One is empty, unknown, or named twice.
+        ConfigError: A name is empty, unknown, or given twice.
     """
     names = () if text is None else tuple(part.strip() for part in text.split(","))
     for name in names:
@@ -70,7 +70,7 @@ def parse_references(text: str | None) -> tuple[str, ...]:
         if not is_in_place(name):
             raise ConfigError(
                 f"--baselines: {unknown_name('reference', name, (FULL, 'top-1', 'top-2'))}, or any other number of "
-                "blocks; single methods are compared without being asked for"
+                "blocks; single methods are always compared"
             )
         if names.count(name) > 1:
             raise ConfigError(f"--baselines {one_line(text, 60)!r} names {name!r} twice; name it once")
@@ -81,7 +81,7 @@ def require_blocks(name: str, backbone: Backbone, option: str = "--baselines") -
     """Check that the backbone has the blocks of a reference.
 
     Raises:
-        ConfigError: Its last stack has fewer.
+        ConfigError: The backbone's last stack has fewer blocks.
     """
     stack, n_blocks = backbone.stacks[-1], n_top(name)
     if n_blocks is not None and n_blocks > len(stack.blocks):
@@ -92,15 +92,15 @@ def require_blocks(name: str, backbone: Backbone, option: str = "--baselines") -
 
 
 def make_reference(name: str, loaded: LoadedBackbone, option: str = "--baselines") -> Reference:
-    """What a name stands for in a model.
+    """Resolve the name of a reference in a model.
 
-    Blocks are counted from the end of the last stack. With them the head is trained; embeddings, other stacks and what
-    lies between the last block and the head stay frozen.
+    Blocks are counted from the end of the last stack. The head is trained with them; embeddings, other stacks and
+    modules between the last block and the head stay frozen.
 
     Args:
         name: `full` or `top-2`.
         loaded: The model, whose weights are not packed.
-        option: Where the name was given, for the message.
+        option: The option that gave the name, for the message.
 
     Raises:
         ConfigError: The model has fewer blocks.
@@ -115,14 +115,14 @@ def make_reference(name: str, loaded: LoadedBackbone, option: str = "--baselines
 
 
 def notes_on(references: Sequence[Reference], limited: bool) -> tuple[str, ...]:
-    """What the user should know of references before they are trained.
+    """Notes for the user on references, before they are trained.
 
     Args:
-        references: Of the study.
-        limited: Whether the designs are held to limits.
+        references: References of the study.
+        limited: Whether the study has limits for its designs.
     """
     if not references:
         return ()
     each = ", ".join(f"{r.name} {r.n_params:,}" for r in references)
-    holds = "neither the budget nor the limits hold" if limited else "the budget does not hold"
-    return (f"references train the model's own weights ({each}): {holds} for them, and a copy is kept meanwhile",)
+    holds = "neither the budget nor the limits apply" if limited else "the budget does not apply"
+    return (f"references train the model's own weights ({each}): {holds} to them, and a copy is kept meanwhile",)

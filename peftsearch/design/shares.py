@@ -1,4 +1,4 @@
-"""What a method trains and what it changes, as shares of a backbone: from its anatomy alone, on all blocks alike."""
+"""Trained and changed parameters of a method on all blocks, as shares of a backbone, from its anatomy alone."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ class Shares:
     label: str
     """The size of the first placement: `r=4`."""
     trained: float
-    """Trainable parameters, of those of the backbone; 0.001 is 0.1%."""
+    """Trainable parameters as a share of the backbone's; 0.001 is 0.1%."""
     changed: float
-    """Parameters in which the result differs from the backbone, likewise."""
+    """Parameters in which the result differs from the backbone, as a share of the backbone's."""
     smallest: float
-    """Trainable share at the smallest size of all blocks."""
+    """Trainable share at the smallest size on all blocks."""
     largest: float
     """Trainable share at the largest sizes that make sense."""
     fits: bool
-    """Whether the budget holds the method; where not, all is said of the smallest size."""
+    """Whether the method fits the budget; if not, label, trained and changed are those of the smallest size."""
 
 
 def shares(name: str, backbone: Backbone, budget: Budget) -> Shares:
     """The shares of a method that acts on all blocks.
 
     Args:
-        name: Of the method.
-        backbone: What it acts on.
-        budget: What it is fitted to.
+        name: Name of the method.
+        backbone: The backbone that the method acts on.
+        budget: The budget that the method is fitted to.
 
     Raises:
-        MethodError: It cannot act on a block.
+        MethodError: The method cannot act on a block.
     """
     method = get_method(name)
     for block in backbone.blocks:
@@ -65,7 +65,7 @@ def shares(name: str, backbone: Backbone, budget: Budget) -> Shares:
 
 
 def at_sizes(method: Method, backbone: Backbone, size_of: Callable[[Block], int]) -> Architecture:
-    """A method wherever it has a place, at the size that `size_of` gives for the block."""
+    """A method on every block where it has a placement, at the size that `size_of` gives for the block."""
     first = backbone.blocks[0]
     return Architecture(
         placements=tuple(
@@ -83,10 +83,11 @@ def at_sizes(method: Method, backbone: Backbone, size_of: Callable[[Block], int]
 
 
 def n_changed(architecture: Architecture, backbone: Backbone) -> int:
-    """Parameters in which the result differs from the backbone, added ones included.
+    """Number of parameters in which the result differs from the backbone, including added ones.
 
-    What placements share counts once. Methods that change whole matrices change the same ones of a block (query and
-    value) and count together; single weights that a sparse method chooses beside them count on top, an upper bound.
+    Parameters that placements share count once. Methods that change whole matrices change the same ones of a block
+    (query and value) and count together; single weights that a sparse method chooses count in addition, which gives an
+    upper bound.
     """
     blocks = {(block.stack, block.index): block for block in backbone.blocks}
     whole: dict[tuple[str, int], int] = {}

@@ -1,8 +1,8 @@
-"""Search spaces: which designs there are, as named dimensions of choices (arXiv 2301.01821, sec. 3 and 4).
+"""Search spaces: the possible designs, as named dimensions of choices (arXiv 2301.01821, sec. 3 and 4).
 
 A space is data (a YAML in `search_spaces/`). Its dimensions, in the order in which the S4 procedure decides them,
 are: `grouping`, `allocation`, `tunable` (which groups are trained), `methods.G1` ... and, where the space has them,
-`budget_share` (what part of the budget a design spends) and `learning_rate`. A space with `ranks` has `rank.G1` ...
+`budget_share` (the part of the budget that a design spends) and `learning_rate`. A space with `ranks` has `rank.G1` ...
 instead of allocation and tunable groups: relative sizes, which `fit` scales to the budget (0:1:2:4 with any budget
 means twice and four times the rank of G2 in G3 and G4).
 
@@ -29,9 +29,9 @@ from peftsearch.methods import METHODS
 Choice = str | float
 ALLOCATIONS = ("increasing", "uniform", "decreasing")
 KINDS = {"groups": "peftsearch.design.space:SearchSpace", "autopeft": "peftsearch.design.autopeft_space:AutoPeftSpace"}
-"""Classes of spaces by the `kind` of their YAML; one without a kind is of `groups`."""
+"""Classes of spaces by the `kind` of their YAML; a YAML without a kind has the kind `groups`."""
 _MOST_SUBSETS = 4095
-"""Sets of methods that a group may choose from: those of 12 methods."""
+"""Most sets of methods that a group may choose from, which is the number for 12 methods."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,19 +41,19 @@ class Dimension:
     name: str
     """`grouping`, `methods.G1`, ..."""
     choices: tuple[Choice, ...]
-    """What may be chosen; texts, or numbers for a learning rate."""
+    """Possible choices: texts, or numbers for a learning rate or a share of the budget."""
 
 
 class DesignSpace(Protocol):
-    """What the samplers and the search need of a space.
+    """The interface of a space for the samplers and the search.
 
-    A space may also have `methods` (the names that it uses) and `smallest_points()` (points among which is its cheapest
-    design); without the second the cheapest design is found by descent over the dimensions.
+    A space may also have `methods` (the names that it uses) and `smallest_points()` (points that include its cheapest
+    design); without the latter the cheapest design is found by descent over the dimensions.
     """
 
     @property
     def name(self) -> str:
-        """What messages call it."""
+        """Name of the space in messages."""
 
     @property
     def dimensions(self) -> tuple[Dimension, ...]:
@@ -61,22 +61,22 @@ class DesignSpace(Protocol):
 
     @property
     def n_designs(self) -> int:
-        """How many different designs there are."""
+        """Number of different designs."""
 
     def design(self, params: Mapping[str, Any]) -> Design:
-        """The design that one choice for every dimension names."""
+        """The design at a point: one choice for every dimension."""
 
     def params(self, design: Design) -> dict[str, Choice] | None:
-        """One choice for every dimension that names this design; None when the space does not hold it."""
+        """The point of a design: one choice for every dimension; None when the space does not contain the design."""
 
     def neighbours(self, params: Mapping[str, Any]) -> list[dict[str, Choice]]:
-        """The other designs that are one elementary change away, each once, as one choice for every dimension.
+        """Points of the other designs that are one elementary change away, each design once.
 
-        Symmetric: when it names b for a, it names a for b.
+        Symmetric: if b is a neighbour of a, a is a neighbour of b.
         """
 
     def bound_to(self, n_blocks: int, methods: tuple[str, ...]) -> DesignSpace:
-        """The space as it is on one backbone: without doubled groupings and without methods that cannot act."""
+        """The space on one backbone: without duplicate groupings and without methods that cannot act on it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,20 +87,20 @@ class SearchSpace:
     description: str
     """One line for `peftsearch list spaces`."""
     groups: int
-    """Groups that the blocks fall into."""
+    """Number of groups that the blocks fall into."""
     groupings: tuple[str, ...]
     methods: tuple[str, ...]
-    """Methods; every non-empty subset of at most `max_methods` of them is a choice for each tunable group."""
+    """Methods, of which every non-empty subset of at most `max_methods` is a choice for each tunable group."""
     allocations: tuple[str, ...] = ()
-    """Patterns of the budget over groups; empty in a space with `ranks`."""
+    """Patterns of the budget over the groups; empty in a space with `ranks`."""
     tunable: str = "any"
-    """`any`: every non-empty subset of the groups may be trained; `all`: all groups are."""
+    """`any`: every non-empty subset of the groups may be trained; `all`: all groups are trained."""
     ranks: tuple[int, ...] = ()
-    """Relative sizes that a group may take (0 leaves it untuned); with them there is exactly one method."""
+    """Relative sizes that a group may take (0 leaves it untuned); a space with ranks has exactly one method."""
     learning_rates: tuple[float, ...] = ()
     """Base learning rates to choose from; empty leaves it to the training settings."""
     max_methods: int | None = None
-    """Most methods that one group combines; None is all of them."""
+    """Most methods that one group combines; None means no limit."""
     budget_shares: tuple[float, ...] = ()
     """Shares of the budget that a design may spend; empty lets every design spend all of it."""
 
@@ -109,7 +109,7 @@ class SearchSpace:
         """Read a space.
 
         Raises:
-            ConfigError: With all faults of the mapping at once.
+            ConfigError: The mapping has faults; lists all of them.
         """
         fields = Fields(f"space {name}", data)
         methods = fields.take("methods", (list, str), [], _all_or_list)
@@ -160,7 +160,7 @@ class SearchSpace:
 
     @property
     def n_designs(self) -> int:
-        """Different designs: groupings x (allocations x group choices | distinct ratios of ranks) x shares x rates."""
+        """Number of designs: groupings x (allocations x group choices | distinct ratios of ranks) x shares x rates."""
         around = len(self.groupings) * max(1, len(self.budget_shares)) * max(1, len(self.learning_rates))
         if self.ranks:
             ratios = {_reduced(r) for r in product(self.ranks, repeat=self.groups) if any(r)}
@@ -171,12 +171,12 @@ class SearchSpace:
 
     @property
     def n_subsets(self) -> int:
-        """Sets of methods that a tuned group chooses from."""
+        """Number of sets of methods that a tuned group chooses from."""
         n = len(self.methods)
         return sum(comb(n, size) for size in range(1, min(n, self.max_methods or n) + 1))
 
     def design(self, params: Mapping[str, Any]) -> Design:
-        """The design that the choices name; those for groups that are not tuned do not matter."""
+        """The design at a point; choices for groups that are not tuned are ignored."""
         names = self._group_names
         methods: tuple[tuple[str, ...], ...]
         if self.ranks:
@@ -226,11 +226,11 @@ class SearchSpace:
             yield base | {"allocation": allocation}
 
     def neighbours(self, params: Mapping[str, Any]) -> list[dict[str, Choice]]:
-        """The designs that differ by one elementary change, each once, untuned groups with their first choice.
+        """Points of the designs that differ by one elementary change, each once; untuned groups have the first choice.
 
-        A change is another grouping; another allocation; one group more or less that is tuned (a group that comes in
-        may take any methods, so that the change is symmetric); one method more or less in a tuned group; the next
-        lower or higher rank of a group, share of the budget or learning rate.
+        A change is another grouping; another allocation; one tuned group more or less (an added group may take any
+        methods, so that the change is symmetric); one method more or less in a tuned group; the next lower or higher
+        rank of a group, share of the budget or learning rate.
         """
         same = [self._canonical(params)] if not self.ranks else self._equivalents(params)
         own = self.design(params)
@@ -243,7 +243,7 @@ class SearchSpace:
         return list(found.values())
 
     def _canonical(self, params: Mapping[str, Any]) -> dict[str, Choice]:
-        """The one point that stands for all points of the same design."""
+        """The representative of all points of the same design."""
         if self.ranks:
             return min(self._equivalents(params), key=lambda p: [d.choices.index(p[d.name]) for d in self.dimensions])
         tuned = str(params["tunable"]).split("+")
@@ -251,7 +251,7 @@ class SearchSpace:
         return point | {f"methods.{g}": self.methods[0] for g in self._group_names if g not in tuned}
 
     def _equivalents(self, params: Mapping[str, Any]) -> list[dict[str, Choice]]:
-        """The points whose ranks have the ratio of these."""
+        """All points whose ranks have the same ratio."""
         ratio = _reduced(tuple(int(params[f"rank.{g}"]) for g in self._group_names))
         scaled = (tuple(r * scale for r in ratio) for scale in range(1, max(self.ranks) + 1))
         fitting = [ranks for ranks in scaled if set(ranks) <= set(self.ranks)]
@@ -287,7 +287,7 @@ class SearchSpace:
         return [f"G{i + 1}" for i in range(self.groups)]
 
     def bound_to(self, n_blocks: int, methods: tuple[str, ...]) -> SearchSpace:
-        """Drop groupings that coincide on this depth and methods that the backbone cannot take.
+        """Drop groupings that coincide at this depth and methods that cannot act on the backbone.
 
         Raises:
             ConfigError: No method is left, or there are fewer blocks than groups.
@@ -298,15 +298,15 @@ class SearchSpace:
         return replace(self, groupings=distinct_groupings(self.groupings, n_blocks, self.groups), methods=left)
 
     def with_budget_shares(self, shares: tuple[float, ...]) -> SearchSpace:
-        """The space with the share of the budget as one more dimension; as it is where it has one already."""
+        """The space with the share of the budget as a dimension; unchanged if it already has that dimension."""
         return self if self.budget_shares else replace(self, budget_shares=shares)
 
 
 def load_space(name: str) -> DesignSpace:
-    """A space by its shipped name, YAML path, or `package.module:Object`.
+    """Load a space by its shipped name, YAML path, or `package.module:Object`.
 
     Raises:
-        ConfigError: It does not exist or is not of the form.
+        ConfigError: The space does not exist, or lacks a part of the form.
     """
     found, entry = load_entry("search_spaces", "space", name)
     if isinstance(entry, Mapping):
@@ -316,7 +316,7 @@ def load_space(name: str) -> DesignSpace:
         space: DesignSpace = load_object(KINDS[kind]).from_dict(found, {k: v for k, v in entry.items() if k != "kind"})
         return space
     if isinstance(entry, type):
-        raise ConfigError(f"space {name}: is a class; name an object of it")
+        raise ConfigError(f"space {name}: is a class; give an instance of it")
     missing = [
         part
         for part in ("dimensions", "n_designs", "design", "params", "neighbours", "bound_to")
@@ -337,7 +337,7 @@ def allocation_weights(allocation: str, n_groups: int) -> tuple[float, ...]:
 
 
 def _in_order(design: Design) -> Design:
-    """The design with the methods of each group sorted: their order says nothing."""
+    """The design with the methods of each group sorted, since their order has no meaning."""
     return replace(design, methods=tuple(tuple(sorted(group)) for group in design.methods))
 
 

@@ -1,4 +1,4 @@
-"""Designs and architectures as text: one line for a list, a picture of blocks by methods for a terminal."""
+"""Designs and architectures as text: one line for lists, a table of blocks by methods for a terminal."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _BARS = " ▁▂▃▄▅▆▇█"
 
 
 def design_line(design: Design) -> str:
-    """`spindle, uniform: G1 adapter+lora | G2 - | G3 bitfit | G4 lora`; fixed sizes as `adapter 8`."""
+    """One line: `spindle, uniform: G1 adapter+lora | G2 - | G3 bitfit | G4 lora`; fixed sizes as `adapter 8`."""
     if not design.tunable:
         return "no method"
     rate = "" if design.learning_rate is None else f", lr {design.learning_rate:g}"
@@ -31,7 +31,7 @@ def design_line(design: Design) -> str:
     if len(set(design.methods)) == 1 and len(set(design.allocation)) == 1:
         return f"{named[0]} on all blocks{tail}"
     tuned = {named[i] for i in design.tunable}
-    if sizes and len(tuned) == 1:  # the same in every group that is tuned: which groups, and what once
+    if sizes and len(tuned) == 1:  # every tuned group is the same: list the groups, and their methods once
         groups = " ".join(f"G{i + 1}" for i in design.tunable)
         return f"{tuned.pop()} in {groups} of {len(design.methods)} groups{tail}"
     groups = " | ".join(f"G{i + 1} {name or '-'}" for i, name in enumerate(named))
@@ -39,7 +39,7 @@ def design_line(design: Design) -> str:
 
 
 def allocation_name(weights: tuple[float, ...]) -> str:
-    """The pattern's name, or the weights as a ratio."""
+    """Name of the allocation's pattern, or the weights as a ratio where there is none."""
     for name in ("uniform", *ALLOCATIONS):
         if allocation_weights(name, len(weights)) == weights:
             return name
@@ -52,13 +52,13 @@ def picture(
     labels: Mapping[tuple[str, int, str], str],
     n_changed: int | None,
 ) -> Table:
-    """Blocks (columns, input side left) by methods (rows): size of each placement under a bar of its share.
+    """Draw blocks (columns, input side left) by methods (rows): each placement's size under a bar of its parameters.
 
     Args:
-        architecture: What to draw.
+        architecture: The architecture to draw.
         blocks: All blocks of the backbone as (stack, index), input side first.
-        labels: Readable size of each (stack, block, method); the bare size where one is missing.
-        n_changed: Parameters in which the result differs from the backbone, for the title; None where nobody counted.
+        labels: Readable size of each (stack, block, method); a missing one shows the plain size.
+        n_changed: Parameters in which the result differs from the backbone, for the title; None leaves it out.
     """
     most = max((p.n_params for p in architecture.placements), default=1)
     changed = "" if n_changed is None else f", {n_changed:,} changed"
@@ -78,12 +78,12 @@ def picture(
 
 
 def block_keys(backbone: Backbone) -> list[BlockKey]:
-    """(stack, index) of every block, input side first."""
+    """The pairs (stack, index) of all blocks, input side first."""
     return [(b.stack, b.index) for b in backbone.blocks]
 
 
 def labelled(architecture: Architecture, backbone: Backbone) -> dict[str, Any]:
-    """The architecture as YAML holds it, with a readable size beside each number: `r=4`, `query+ffn_in`."""
+    """The architecture as YAML holds it, with a readable size next to each number: `r=4`, `query+ffn_in`."""
     blocks, data = {(b.stack, b.index): b for b in backbone.blocks}, architecture.to_dict()
     for entry in data["blocks"]:
         for method, facts in entry["methods"].items():
@@ -108,13 +108,13 @@ def _methods(architecture: Architecture) -> list[str]:
 
 
 def space_notes(space: DesignSpace, bound: DesignSpace) -> tuple[str, ...]:
-    """Say which choices of a space a backbone rules out."""
+    """Notes on the choices of a space that a backbone rules out."""
     before = {d.name: d.choices for d in space.dimensions}
     notes = []
     for dimension in bound.dimensions:
         dropped = [c for c in before.get(dimension.name, ()) if c not in dimension.choices]
         if dropped and dimension.name == "grouping":
-            notes.append(f"groupings that coincide on this depth are left out: {', '.join(map(str, dropped))}")
+            notes.append(f"groupings that coincide at this depth are left out: {', '.join(map(str, dropped))}")
     left_out = set(getattr(space, "methods", ())) - set(getattr(bound, "methods", ()))
     if left_out:
         notes.append(f"methods that cannot act on this backbone are left out: {', '.join(sorted(left_out))}")

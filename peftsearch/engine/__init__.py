@@ -1,1 +1,1 @@
-"""Train and score one job on the backbone that this process holds."""
+"""Train and score one job at a time on the backbone that this process holds."""

@@ -1,8 +1,8 @@
-"""Scores of a generation: log-likelihood of the references, or greedy texts that are held against them.
+"""Scores of a generation task: log-likelihood of the references, or a comparison of greedy texts with them.
 
 Generation is transformers' own, in batches and with a key-value cache, which `load_backbone` switches off for training.
-It is plain greedy search: what a checkpoint asks for beside (beams, penalties, forced tokens) stays out, so that
-designs are compared by what they learnt. The methods act in every forward pass, a cached step like any other.
+It is plain greedy search: other settings of a checkpoint (beams, penalties, forced tokens) are ignored, so that designs
+are compared by what they learnt. The methods act in every forward pass, including cached steps.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ def score_pairs(
     device: torch.device,
     autocast: torch.dtype | None,
 ) -> tuple[float, list[float]]:
-    """A metric on a split; the model is left in evaluation mode.
+    """Score a split by one metric; the model is left in evaluation mode.
 
     Args:
         model: A causal or seq2seq language model.
         split: Prompts and references.
-        metric: A metric of a generation.
-        batch_size: Examples of a forward pass.
+        metric: A metric of generation tasks.
+        batch_size: Examples per forward pass.
         device: Where the model is.
         autocast: Reduced precision of the forward pass, or None.
 
     Returns:
-        The score, and numbers whose mean it is: one a row for the log-likelihood, weighted by the row's tokens, one a
-        prompt for ROUGE-L, none for BLEU, which is no mean over examples.
+        The score, and the numbers whose mean it is: one per row for the log-likelihood, weighted by the row's tokens;
+        one per prompt for ROUGE-L; none for BLEU, which is not a mean over examples.
 
     Raises:
         Diverged: An output is not a finite number.
@@ -62,7 +62,7 @@ def score_pairs(
 def score_texts(
     model: Any, split: EncodedPairs, *, batch_size: int, device: torch.device, autocast: torch.dtype | None
 ) -> dict[str, float]:
-    """All metrics of a generation that are installed, from one generation of the texts; `score_pairs` gives each alone.
+    """Score a split by all installed metrics of generation tasks, generating the texts only once.
 
     Raises:
         Diverged: An output is not a finite number.
@@ -81,7 +81,7 @@ def score_texts(
 def log_likelihoods(
     model: Any, split: EncodedPairs, *, batch_size: int, device: torch.device, autocast: torch.dtype | None
 ) -> list[float]:
-    """Log-probability of each row's completion, its end token included.
+    """Log-probability of each row's completion, including the end token.
 
     Raises:
         Diverged: An output is not a finite number.
@@ -109,13 +109,13 @@ def generate(
 
     Args:
         model: A causal or seq2seq language model, which is left in evaluation mode.
-        split: Its `groups` are the prompts.
-        batch_size: Prompts at a time; those of like length go together.
+        split: The split whose `groups` are the prompts.
+        batch_size: Prompts per batch; prompts of similar length are batched together.
         device: Where the model is.
         autocast: Reduced precision of the forward pass, or None.
 
     Returns:
-        A text for each of the split's groups.
+        One text for each of the split's groups.
     """
     model.eval()
     texts = [""] * len(split.groups)
@@ -125,7 +125,7 @@ def generate(
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
             batch = {k: v.to(device) for k, v in split.collate_prompts([first[i] for i in chosen]).items()}
-            made = model.generate(**batch)  # (batch, n), behind the prompt of a causal model or the start token
+            made = model.generate(**batch)  # (batch, prompt + n) of a causal model, else (batch, 1 + n)
             made = made[:, batch["input_ids"].shape[1] if split.start_id is None else 1 :]
             for i, row in zip(chosen, made.tolist(), strict=True):
                 texts[i] = _text(row, split)
@@ -134,7 +134,7 @@ def generate(
 
 @contextmanager
 def _greedily(model: Any, split: EncodedPairs) -> Iterator[None]:
-    """Plain greedy search in place of what the checkpoint asks for, while the `with` block lasts."""
+    """Replace the checkpoint's generation settings with plain greedy search while the `with` block lasts."""
     from transformers import GenerationConfig
 
     own = model.generation_config

@@ -1,4 +1,4 @@
-"""Load what the options name: the one way from options to a model, for a search and for training."""
+"""Load the model that the options name, for searches and for training."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def load_model(
         options: The model.
         kind: Kind of the task, or a `problem_type` of transformers; None is a classification.
         num_labels: Outputs of the head.
-        device: Where the model goes.
+        device: Device for the model.
         quantize: `nf4` or `int8` packs the frozen weights.
         compute_dtype: Precision in which packed weights are multiplied.
 
     Raises:
-        BackboneError: It cannot be found, loaded, read, or packed.
-        ConfigError: The description of its blocks by hand is not of the right form.
+        BackboneError: The model cannot be found, loaded, read, or packed.
+        ConfigError: The user's description of the blocks is malformed.
     """
     from peftsearch.backbone.load import load_backbone
 
@@ -54,18 +54,18 @@ def load_model(
 def within_positions(
     training: TrainingSettings, max_length: int | None, loaded: LoadedBackbone
 ) -> tuple[TrainingSettings, tuple[str, ...]]:
-    """Hold the length of texts against the positions that the model has.
+    """Limit the length of texts to the positions that the model has.
 
     Args:
         training: Settings with a length.
-        max_length: What the user asked for; None where the length is a default, which may be cut.
+        max_length: The user's length; None where the length is a default, which may be reduced.
         loaded: The model.
 
     Returns:
-        The settings, and what the user should know.
+        The settings, and notes for the user.
 
     Raises:
-        ConfigError: The user asked for more than the model has.
+        ConfigError: The user's length exceeds the positions of the model.
     """
     from peftsearch.backbone.load import max_positions
 
@@ -79,5 +79,7 @@ def within_positions(
     if limit is None or training.max_length <= limit:
         return training, ()
     if max_length is not None:
-        raise ConfigError(f"--max-length {max_length}: {loaded.backbone.name} has positions for {limit} tokens")
-    return replace(training, max_length=limit), (f"texts are cut at {limit} tokens, for which the model has positions",)
+        raise ConfigError(
+            f"--max-length {max_length}: {loaded.backbone.name} has positions for {limit} tokens; give at most that"
+        )
+    return replace(training, max_length=limit), (f"texts are cut at {limit} tokens, the positions of the model",)

@@ -1,4 +1,4 @@
-"""What an engine is asked to do, and what it gives back."""
+"""Jobs for an engine, and their outcomes."""
 
 from __future__ import annotations
 
@@ -11,52 +11,50 @@ from peftsearch.design.references import Reference
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
-    """One training of one architecture, or of weights of the model itself."""
+    """One training of an architecture, or of the model's own weights."""
 
     architecture: Architecture | Reference
-    """What goes in; a reference trains the model's own weights in its place."""
+    """The architecture to inject; a reference trains the model's own weights instead."""
     learning_rate: float
-    """Base rate, before the methods' scales."""
+    """Base learning rate, before the methods' scales."""
     steps: int
-    """Optimizer steps, on each task."""
+    """Optimizer steps per task."""
     evaluations: int = 1
-    """Validations, evenly spread, the last one at the end."""
+    """Validations per task, evenly spread, the last at the end."""
     seed: int = 0
-    """Seeds the new parameters, the head, the order of the data and dropout."""
+    """Seed of the new parameters, the head, the order of the data and dropout."""
     keep_state: bool = False
     """Whether the outcome holds the trained parameters."""
     measure: bool = True
-    """Whether the architecture's costs are measured after the training, which changes nothing else; not those of a
-    reference."""
+    """Whether to measure the architecture's costs after the training, which has no other effect."""
     test: bool = False
-    """Whether the outcome holds the score on the test split: of a reference, whose weights, as many as the model's, are
-    kept by nobody."""
+    """Whether to score the test split too, for references, whose weights are too many to keep until later."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """What came of a job."""
+    """The result of a job."""
 
     score: float
-    """Validation score at the end; the mean over the tasks."""
+    """Validation score at the end, averaged over the tasks."""
     task_scores: tuple[float, ...]
     """Validation score of each task."""
     right: tuple[Sequence[float], ...]
-    """For each task which validation examples are predicted right, or the score of each of a generation; empty for
-    metrics that are no mean over them."""
+    """For each task, which validation examples are predicted right (for generation, the score of each example); empty
+    for metrics that are not a mean over examples."""
     n_params: int
-    """Trainable parameters, the head apart."""
+    """Trainable parameters, excluding the head."""
     n_head: int
-    """Trainable parameters of the head; of the largest where there are several tasks."""
+    """Trainable parameters of the head, or of the largest head if there are several tasks."""
     loss: float
     """Mean training loss of the last tenth of the steps, averaged over the tasks."""
     train_s: float
-    """Seconds in training steps, of all tasks."""
+    """Seconds in training steps, over all tasks."""
     wall_s: float
-    """Seconds in all."""
+    """Total seconds."""
     measures: dict[str, float] = field(default_factory=dict)
-    """What the architecture costs; see `Meter.measure`. Empty where the job did not ask."""
+    """Costs of the architecture, see `Meter.measure`; empty if the job did not ask for them."""
     states: tuple[bytes, ...] = ()
-    """The trained parameters of each task in safetensors' format, where the job asked for them."""
+    """Trained parameters of each task in safetensors' format, if the job asked for them."""
     test_scores: tuple[float, ...] = ()
-    """Score of each task on its test split, where the job asked for it; tasks without one are left out."""
+    """Test scores of the tasks with a test split, if the job asked for them."""

@@ -1,4 +1,4 @@
-"""The in-process engine: one loaded backbone, data encoded once, trials one after the other."""
+"""The in-process engine: one loaded backbone, data encoded once, one trial at a time."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from peftsearch.tasks.suite import Suite
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Track:
-    """One task as the engine trains it."""
+    """One task in the form that the engine trains it."""
 
     encoded: EncodedTask
     objective: Scorer
@@ -42,7 +42,7 @@ class _Track:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Part:
-    """What came of a job on one task; see `Outcome`."""
+    """The result of a job on one task; see `Outcome`."""
 
     score: float
     right: Sequence[float]
@@ -55,11 +55,11 @@ class _Part:
 
 
 class LocalEngine:
-    """Runs jobs on the backbone that this process holds.
+    """Run jobs on the backbone that this process holds.
 
     Args:
-        loaded: The backbone; every job leaves it bit for bit as it was.
-        suite: The tasks, for losses, metrics and heads; the backbone's own head is that of the first.
+        loaded: The backbone, which every job restores bit for bit.
+        suite: The tasks, for losses, metrics and heads; the backbone's own head is that of the first task.
         encoded: The tokenised splits of each task.
         settings: Training settings of the study.
         device: Where the model is.
@@ -97,8 +97,8 @@ class LocalEngine:
         """Train one architecture and score it on the validation split.
 
         Args:
-            job: What to train.
-            report: Called with step and score at each validation before the last; what it raises ends the job.
+            job: The job to run.
+            report: Called with step and score at each validation before the last; an exception from it ends the job.
 
         Returns:
             The outcome; the model is restored whatever happens.
@@ -122,8 +122,8 @@ class LocalEngine:
         """Train one architecture on every task, from validation to validation; closing the generator ends the job.
 
         Yields:
-            Step and score of each validation before the last. With several tasks the steps of the earlier ones count,
-            and the score is the mean over the tasks so far.
+            Step and score of each validation before the last. With several tasks the step includes those of the earlier
+            tasks, and the score is the mean over the tasks so far.
 
         Returns:
             The outcome; the model is restored whatever happens.
@@ -201,7 +201,7 @@ class LocalEngine:
             )
 
     def _ready(self, job: Job) -> AbstractContextManager[object]:
-        """The model with what a job trains; as it was before at the end."""
+        """The model made ready for a job's training, and restored at the end."""
         if isinstance(job.architecture, Reference):
             return in_place(self._loaded.model, job.architecture.modules)
         return inject(self._loaded.model, job.architecture, self._loaded.backbone, seed=job.seed)
@@ -221,7 +221,7 @@ class LocalEngine:
         )
 
     def test_scores(self, architecture: Architecture, states: Sequence[Path]) -> list[float]:
-        """Score trained states, one a task, on the tasks' test splits, which they must have."""
+        """Score trained states, one per task, on the tasks' test splits, which must exist."""
         model, scores = self._loaded.model, []
         for track, path in zip(self._tracks, states, strict=True):
             assert track.encoded.test is not None, "the task has no test split"
@@ -231,13 +231,13 @@ class LocalEngine:
         return scores
 
     def calibrate(self, architecture: Architecture, steps: int = 5) -> tuple[float, float]:
-        """Seconds of a training step on all tasks and of all validations, from a few steps after a warm-up."""
+        """Seconds of one training step on all tasks, and of all validations, from a few steps after a warm-up."""
         self.run(Job(architecture=architecture, learning_rate=0.0, steps=2, measure=False))
         outcome = self.run(Job(architecture=architecture, learning_rate=0.0, steps=steps, measure=False))
         return outcome.train_s / steps, outcome.wall_s - outcome.train_s
 
     def frozen(self) -> tuple[float, tuple[Sequence[float], ...]]:
-        """Validation score of the backbone as it is, and what `Outcome.right` holds; for tasks without a head."""
+        """Validation score of the untrained backbone and its `Outcome.right`; for tasks without a head."""
         parts = [self._score(track, track.encoded.validation) for track in self._tracks]
         return mean(score for score, _ in parts), tuple(right for _, right in parts)
 

@@ -1,7 +1,7 @@
-"""The one training loop: AdamW, linear warm-up and decay, gradient clipping, divergence detection.
+"""The training loop: AdamW, linear warm-up and decay, gradient clipping, divergence detection.
 
-It trains whatever parameters the groups hold, on batches that come ready (tokenised once a study, bucketed by length),
-and knows nothing of methods, studies or tasks beyond the loss.
+It trains whatever parameters the groups hold, on prepared batches (tokenised once per study, bucketed by length), and
+knows nothing of methods, studies or tasks beyond the loss.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from peftsearch.errors import Diverged
 from peftsearch.injection.extra_loss import extra_loss
 
 N_WATCHED = 3
-"""Batches whose loss is taken where nothing is trained, as in the frozen model of a generation."""
+"""Batches to take the loss of if nothing is trained, as in the frozen model of a generation task."""
 
 
 @dataclass(kw_only=True, slots=True)
 class TrainingLog:
-    """What came of a training."""
+    """Losses and times of a training."""
 
     losses: list[float] = field(default_factory=list)
     """Training loss of each step."""
     step_s: list[float] = field(default_factory=list)
-    """Seconds of each step, evaluations apart."""
+    """Seconds of each step, excluding evaluations."""
 
     @property
     def train_s(self) -> float:
@@ -57,11 +57,11 @@ def train(
     device: torch.device,
     autocast: torch.dtype | None = None,
 ) -> Generator[int, None, TrainingLog]:
-    """Train the parameters of `groups`, step by step; whoever iterates may evaluate the model between two steps.
+    """Train the parameters of `groups`, step by step; the caller may evaluate the model between two steps.
 
     Args:
         model: Gives `.logits` `(batch, num_labels)` for a batch without its labels.
-        groups: AdamW parameter groups with `params`, `lr` and `weight_decay`; without any, nothing is trained.
+        groups: AdamW parameter groups with `params`, `lr` and `weight_decay`; if empty, nothing is trained.
         batches: At least `n_steps` batches with `labels`.
         n_steps: Optimizer steps.
         settings: Schedule and clipping.
@@ -73,7 +73,7 @@ def train(
         The number of steps done, after each of them.
 
     Returns:
-        Losses and seconds; what happens between two steps is not counted.
+        Losses and seconds; time between two steps is not counted.
 
     Raises:
         Diverged: A loss or a gradient norm is not finite.
@@ -106,7 +106,7 @@ def _watch(
     device: torch.device,
     autocast: torch.dtype | None,
 ) -> Generator[int, None, TrainingLog]:
-    """Losses of a model in which nothing is trained, on a few batches; steps as `train` counts them."""
+    """Take the losses of a model without training it, on a few batches; yields steps as `train` does."""
     log = TrainingLog()
     for step, batch in zip(range(1, n_steps + 1), batches, strict=False):
         model.train()
@@ -129,7 +129,7 @@ def _step(
     autocast: torch.dtype | None,
     step: int,
 ) -> float:
-    """Forward, backward and clip; the loss as a number."""
+    """Run forward and backward, clip the gradients, and return the loss."""
     logits, labels = forward(model, batch, device, autocast)
     loss = loss_of(logits.float(), labels)
     added = extra_loss(model, logits, lambda: forward(model, batch, device, autocast)[0])
@@ -158,7 +158,7 @@ def forward(
 ) -> tuple[Tensor, Tensor]:
     """Logits `(batch, num_labels)` and labels `(batch,)` of one batch."""
     if device.type == "cuda":
-        batch = {name: tensor.pin_memory() for name, tensor in batch.items()}  # else non_blocking waits all the same
+        batch = {name: tensor.pin_memory() for name, tensor in batch.items()}  # without it non_blocking has no effect
     moved = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
     labels = moved.pop("labels")
     with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):

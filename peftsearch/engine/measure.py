@@ -1,12 +1,12 @@
-"""What an architecture costs, measured in the model it is injected in: FLOPs, disk, memory, seconds.
+"""Costs of an architecture, measured in the model it is injected into: FLOPs, disk, memory, seconds.
 
 All trials of a study are measured on one reference batch of its training data: as many examples as a training batch
-has, of middling length; latency is that of one of them, as a served model meets it. Counts (FLOPs, disk, memory)
-depend on the architecture alone and are kept for it; times are taken anew each time. Measuring changes nothing:
-parameters, gradients, modes and random generators are as before.
+has, of about median length; latency is measured on one of them, as in serving. Counts (FLOPs, disk, memory) depend on
+the architecture alone and are cached for it; times are measured every time. Measuring has no side effects: parameters,
+gradients, modes and random generators are unchanged.
 
-Left out: the optimizer step's own FLOPs (element-wise, as all that torch's counter leaves out), and the pages and
-buffers that an allocator adds.
+Left out: the optimizer step's own FLOPs (element-wise, like everything that torch's counter leaves out), and the pages
+and buffers that an allocator adds.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ from peftsearch.methods import METHODS
 from peftsearch.tasks.encoding.encoded import EncodedSplit
 
 ROUNDS = 5, 30
-"""The fewest and the most forward passes of each kind whose median is the latency."""
+"""Fewest and most forward passes of each kind; the latency is their median."""
 LATENCY_SHARE = 0.02
-"""Share of the training's time after which no further round is begun: longer trials get steadier figures."""
+"""Share of the training's time after which no new round starts: longer trials get steadier figures."""
 Shape = tuple[int, ...]
 
 
@@ -54,7 +54,7 @@ def _attention_flops(query: Shape, key: Shape, value: Shape, *args: object, **kw
 def _attention_backward_flops(
     gradient: Shape, query: Shape, key: Shape, value: Shape, *args: object, **kwargs: object
 ) -> int:
-    """FLOPs of its backward pass, which computes the attention weights once more."""
+    """FLOPs of attention's backward pass, which computes the attention weights once more."""
     n_flops: int = sdpa_backward_flop_count(gradient, query, key, value)  # type: ignore[no-untyped-call]  # likewise
     return n_flops
 
@@ -63,15 +63,15 @@ CPU_FORMULAS: dict[str, Callable[..., int]] = {
     CPU_ATTENTION: _attention_flops,
     CPU_ATTENTION_BACKWARD: _attention_backward_flops,
 }
-"""Formulas of the CPU's attention kernel, which torch's counter does not know; it knows those of CUDA."""
+"""Formulas of the CPU's attention kernels, which torch's counter lacks; it has those of CUDA."""
 
 
 def reference_batch(split: EncodedSplit, batch_size: int) -> dict[str, Tensor]:
-    """The examples around the median length, the same on every machine.
+    """A batch of the examples around the median length, the same on every machine.
 
     Args:
         split: Training examples.
-        batch_size: How many; all where there are fewer.
+        batch_size: Number of examples; all of them if there are fewer.
 
     Returns:
         A batch as `EncodedSplit.collate` makes it.
@@ -82,13 +82,13 @@ def reference_batch(split: EncodedSplit, batch_size: int) -> dict[str, Tensor]:
 
 
 def stored_bytes(model: nn.Module) -> int:
-    """Bytes of a model's parameters and buffers, packed ones as they are stored; shared storages count once."""
+    """Bytes of a model's parameters and buffers as stored, packed or not; shared storages count once."""
     tensors = {t.untyped_storage().data_ptr(): t for t in _tensors_of(model)}
     return sum(t.untyped_storage().nbytes() for t in tensors.values())
 
 
 class SavedActivations(saved_tensors_hooks):
-    """Counts the bytes that autograd keeps for the backward pass: each storage once, those of the model not at all."""
+    """Count the bytes that autograd keeps for the backward pass: each storage once, excluding the model's own."""
 
     def __init__(self, model: nn.Module) -> None:
         own = {t.untyped_storage().data_ptr() for t in _tensors_of(model)}
@@ -103,7 +103,7 @@ class SavedActivations(saved_tensors_hooks):
 
         super().__init__(pack, _unpack)
         self.keep = pack
-        """Counts a tensor that is kept past autograd's bookkeeping."""
+        """Function that counts a tensor which is kept without autograd's hooks seeing it."""
 
     @property
     def n_bytes(self) -> int:
@@ -116,15 +116,15 @@ def _unpack(tensor: Tensor) -> Tensor:
 
 
 def _tensors_of(model: nn.Module) -> Iterator[Tensor]:
-    """All tensors that a model holds: parameters, buffers, and what quantised maps keep beside their weights."""
+    """All tensors that a model holds: parameters, buffers, and the packing data of quantised maps."""
     return chain(model.parameters(), model.buffers(), packing_tensors(model))
 
 
 class Meter:
-    """Measures the architectures that are injected into one model, one after the other.
+    """Measure the architectures that are injected into one model, one after the other.
 
     Args:
-        model: The model, with no architecture in it yet.
+        model: The model, before any architecture is injected.
         split: Training examples, for the reference batch.
         loss_of: Loss of logits `(batch, num_labels)` and labels `(batch,)`.
         batch_size: Examples of a training step.
@@ -148,25 +148,26 @@ class Meter:
         self._device = device
         self._autocast = autocast
         self._counts: dict[Architecture | Reference, dict[str, float]] = {}
-        # Modules and config of its own on the same tensors: the backbone can be timed beside what is injected.
+        # The copy has its own modules and config but shares all tensors (`deepcopy` finds them in its memo), so that
+        # the backbone without hooks can be timed while an architecture is injected.
         own = chain(model.parameters(), model.buffers(), packing_states(model))
         shared: dict[int, Any] = {id(each): each for each in own}
         self._bare: nn.Module = copy.deepcopy(model, shared).eval()
 
     def measure(self, trained: Architecture | Reference, step_s: Sequence[float]) -> dict[str, float]:
-        """Measure what is in the model.
+        """Measure the architecture in the model.
 
         Args:
-            trained: The architecture that the model carries, or what of its own weights is trained in place.
-            step_s: Seconds of each training step that it took.
+            trained: The architecture that the model carries, or the reference whose weights are trained in place.
+            step_s: Seconds of each of its training steps.
 
         Returns:
             `params` and `changed_params`; `train_flops` of one forward and backward pass and `inference_flops` of one
-            forward pass on the reference batch; `disk_bytes` of the trained parameters' file, the head apart (in
-            place: of their values);
-            `step_s`, the median of the training steps; `peak_memory_bytes` (see `_count_memory`); `latency_s`,
-            `merged_latency_s` and `backbone_latency_s`, seconds of a forward pass of one example in evaluation mode:
-            as it is, with all folded into the weights that can be, and of the backbone alone.
+            forward pass on the reference batch; `disk_bytes` of the trained parameters' file, excluding the head (in
+            place: of their values); `step_s`, the median of the training steps; `peak_memory_bytes` (see
+            `_count_memory`); `latency_s`, `merged_latency_s` and `backbone_latency_s`, seconds of a forward pass of one
+            example in evaluation mode: as injected, with everything foldable folded into the weights, and of the
+            backbone alone.
         """
         if trained not in self._counts:
             self._counts[trained] = {"params": trained.n_params} | self._sizes(trained) | self._count()
@@ -188,15 +189,17 @@ class Meter:
         """FLOPs and memory, from one training step without its update."""
         training, on_gpu = self._model.training, self._device.type == "cuda"
         self._model.train()
+        # Dropout draws random numbers, which must not shift those of the trainings to come.
         with torch.random.fork_rng(devices=[self._device] if on_gpu else []):
             products = by_operator("aten", CPU_FORMULAS) | dict(product_flops(self._model))
             counter = FlopCounterMode(display=False, custom_mapping=products)
             activations = SavedActivations(self._model)
             with counter, activations, keeping_inputs(self._model, activations.keep):
                 logits, labels = self._forward()
+                # Read before the loss, for which `extra_loss` may run a second forward that only training needs.
                 inference_flops = counter.get_total_flops()
                 loss = self._loss(logits, labels)
-                if loss.requires_grad:  # in the frozen model of a generation nothing does
+                if loss.requires_grad:  # false in the frozen model of a generation task
                     loss.backward()  # type: ignore[no-untyped-call]  # torch ships it untyped
             self._model.zero_grad(set_to_none=True)
             peak = self._peak_on_gpu() if on_gpu else self._count_memory(activations.n_bytes)
@@ -216,15 +219,15 @@ class Meter:
         return loss if added is None else loss + added
 
     def _count_memory(self, n_activations: int) -> int:
-        """The peak of a training step where no allocator tells it: an upper bound of what tensors hold.
+        """Peak memory of a training step where no allocator reports it: an upper bound for the tensors.
 
-        Weights and buffers, and all that autograd saves for the backward pass (each storage once), and the gradients
-        and AdamW states of the trained parameters. Left out: temporaries inside a kernel.
+        It sums weights and buffers, everything that autograd saves for the backward pass (each storage once), and the
+        gradients and AdamW states of the trained parameters. Left out: temporaries inside a kernel.
         """
         return stored_bytes(self._model) + n_activations + (1 + ADAM_STATES) * self._trained_bytes()
 
     def _peak_on_gpu(self) -> int:
-        """The allocator's peak over a forward and backward pass, and the AdamW states, which are freed by now."""
+        """The allocator's peak over a forward and backward pass, plus the AdamW states, which are already freed."""
         torch.cuda.reset_peak_memory_stats(self._device)
         loss = self._loss(*self._forward())
         if loss.requires_grad:
@@ -236,12 +239,12 @@ class Meter:
         return sum(p.numel() * p.element_size() for p in self._model.parameters() if p.requires_grad)
 
     def _latencies(self, merges: bool, train_s: float) -> dict[str, float]:
-        """Medians over rounds of one pass of each kind, so that a load from outside falls on all of them."""
+        """Medians over rounds, each with one pass of every kind, so that other load on the machine hits all alike."""
         inputs = {k: v[:1].to(self._device) for k, v in self._batch.items() if k != "labels"}
         times: dict[str, list[float]] = {"backbone_latency_s": [], "latency_s": [], "merged_latency_s": []}
         training = self._model.training
         self._model.eval()
-        self._time(self._bare, inputs)  # warms up
+        self._time(self._bare, inputs)  # warm-up
         until = time.perf_counter() + LATENCY_SHARE * train_s
         for done in range(ROUNDS[1]):
             if done >= ROUNDS[0] and time.perf_counter() > until:
@@ -258,7 +261,7 @@ class Meter:
 
     def _time(self, model: nn.Module, inputs: dict[str, Tensor]) -> float:
         """Seconds of one forward pass."""
-        self._wait()
+        self._wait()  # kernels run asynchronously: earlier ones must be done, and below the timed ones too
         started = time.perf_counter()
         with (
             torch.inference_mode(),

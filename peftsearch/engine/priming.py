@@ -1,8 +1,8 @@
-"""Priming: methods that choose what they train by the gradients of a few batches choose it before training.
+"""Priming: before training, some methods select the weights to train by the gradients of a few batches.
 
-FishMask (arXiv 2111.09839), FAR (2205.01541) and SparseAdapter (2210.04284) look at the data once; their modules have
-`Primed`, and this drives all of them in the same passes. The model is in evaluation mode meanwhile: no dropout, and no
-random number is drawn.
+FishMask (arXiv 2111.09839), FAR (2205.01541) and SparseAdapter (2210.04284) look at the data once; their modules are
+`Primed`, and all of them are primed in the same passes. The model is in evaluation mode meanwhile: there is no dropout,
+and no random number is drawn.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from peftsearch.injection.inject import NAME, injection_of
 from peftsearch.methods.abilities import Primed
 
 N_BATCHES = 8
-"""Training batches that priming looks at."""
+"""Number of training batches that priming uses."""
 
 
 def needs_priming(model: nn.Module) -> bool:
-    """Whether the architecture in a model chooses by data what it trains."""
+    """Whether the architecture in a model selects weights by data."""
     injected = getattr(model, NAME, None)
     return injected is not None and any(isinstance(module, Primed) for module in injected.modules())
 
@@ -35,10 +35,10 @@ def prime(
     device: torch.device | None = None,
     autocast: torch.dtype | None = None,
 ) -> None:
-    """Let the injected methods choose what they train; does nothing where none does.
+    """Let the injected methods select the weights to train; does nothing if no method needs it.
 
     Args:
-        model: A model with an architecture in it, its head as training begins with it.
+        model: A model with an architecture in it, with the head that training starts from.
         batches: Training batches with `labels`; the first `N_BATCHES` are used.
         loss_of: Loss of logits and labels.
         device: Where the model is; None takes that of its first parameter.
@@ -46,7 +46,7 @@ def prime(
 
     Raises:
         MethodError: The model carries no architecture, or there are no batches.
-        Diverged: A loss is not finite; nothing is chosen then.
+        Diverged: A loss is not finite; nothing is selected then.
     """
     modules = [module for module in injection_of(model).injected.modules() if isinstance(module, Primed)]
     if not modules:
@@ -63,7 +63,7 @@ def prime(
             loss = loss_of(logits.float(), labels)
             if not bool(torch.isfinite(loss)):
                 value = float(loss.detach())
-                raise Diverged(f"the loss is {value} before training, where methods choose what they train")
+                raise Diverged(f"the loss is {value} before training, while methods select the weights to train")
             loss.backward()  # type: ignore[no-untyped-call]  # torch ships it untyped
             for module in modules:
                 module.record()

@@ -1,17 +1,17 @@
-"""How much a method on a block would help, from gradients of a few batches and without training.
+"""Scores of methods by block, which estimate their benefit from gradients of a few batches, without training.
 
-A superset of all methods is put into the backbone, every method on every block. The saliency of a pair is the root of
-the expected squared norm of the loss's gradient by its parameters (the trace of the empirical Fisher information, as
-FishMask uses it, arXiv 2111.09839), over a few batches.
+A superset of all methods is put into the backbone, every method on every block. The saliency of a pair is the square
+root of the expected squared norm of the loss's gradient with respect to the pair's parameters (the trace of the
+empirical Fisher information, as FishMask uses it, arXiv 2111.09839), over a few batches.
 
 Saliencies are not comparable across methods: a bias moves all inputs alike and has a large gradient at first, LoRA
-starts from a random projection and has a small one, and neither says what they reach; learning rates differ on top. A
-score is therefore a saliency divided by the method's mean over the blocks: it says where a method acts best, not which
-method is best, and whatever scales a method's gradients as a whole (its learning rate, its scale) drops out.
+starts from a random projection and has a small one, and neither says how far training would get; learning rates differ
+too. A score is therefore a saliency divided by the method's mean over the blocks: it says where a method acts best, not
+which method is best, and factors common to all of a method's gradients (learning rate, scale) cancel out.
 
-The halves that start at zero (LoRA's B, the adapter's W_up) alone have a gradient at first. Methods that leave the
-output as it is share one pass; each other method (prefix) has a pass of its own, since its random start would change
-the gradients of the rest.
+At first only the halves that start at zero (LoRA's B, the adapter's W_up) have a gradient. Methods that leave the
+output unchanged share one pass; every other method (prefix) gets its own pass, since its random start would change the
+gradients of the rest.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from peftsearch.methods import METHODS
 from peftsearch.methods.abilities import count_placed, is_placed
 
 N_BATCHES = 8
-"""Training batches that a study spends on its scores."""
+"""Number of training batches that a study spends on its scores."""
 PROBE_SIZE = 4
-"""Rank, width or length of the probes, or the largest size below; of BitFit's subsets the largest."""
+"""Size of the probes (rank, width, length), or a method's largest size if that is smaller."""
 
 
 def measure(
@@ -47,19 +47,19 @@ def measure(
     device: torch.device,
     autocast: torch.dtype | None = None,
 ) -> dict[tuple[str, int, str], float]:
-    """Score every method on every block; the model is left as it was.
+    """Score every method on every block; the model is left unchanged.
 
     Args:
         loaded: The backbone.
         methods: Names of methods that can act on every block.
         batches: At least one, with `labels` `(batch,)`.
         loss_of: Loss of logits and labels.
-        seed: Of the head and of the probes.
+        seed: Seed of the head and of the probes.
         device: Where the model is.
         autocast: Reduced precision of the forward pass, or None.
 
     Returns:
-        Score by stack, block and method, 0 or more; the mean of a method is 1.
+        Non-negative scores by stack, block and method; each method has mean 1.
     """
     assert batches, "scores need data"
     names = list(methods)
@@ -97,7 +97,7 @@ def _superset(names: list[str], backbone: Backbone) -> Architecture:
 
 
 def _squared_norms(injection: Injection) -> dict[tuple[str, int, str], float]:
-    """The squared norm of each placement's gradient; 0 where it is not finite or the loss does not reach."""
+    """The squared norm of each placement's gradient; 0 if it is not finite or the loss does not depend on it."""
     found = {}
     for p in injection.architecture.placements:
         module: nn.Module = injection.injected[f"{p.stack}_{p.block}_{p.method}"]
@@ -108,6 +108,6 @@ def _squared_norms(injection: Injection) -> dict[tuple[str, int, str], float]:
 
 
 def _relative(saliencies: dict[tuple[str, int, str], float]) -> dict[tuple[str, int, str], float]:
-    """Divide by the mean of the method over the blocks."""
+    """Divide each saliency by its method's mean over the blocks."""
     means = {method: mean(s for pair, s in saliencies.items() if pair[2] == method) for _, _, method in saliencies}
     return {pair: s / means[pair[2]] if means[pair[2]] > 0 else 0.0 for pair, s in saliencies.items()}

@@ -20,11 +20,11 @@ from peftsearch.tasks.task import Task
 class Scorer:
     """Loss and score of one task.
 
-    Regression targets are standardised with the training split's mean and deviation; the correlations that score
-    them do not change by it.
+    Regression targets are standardised with the training split's mean and standard deviation, which does not affect the
+    correlations that score them.
 
     Args:
-        task: Its kind, metric and training labels.
+        task: The task, for its kind, metric and training labels.
     """
 
     def __init__(self, task: Task) -> None:
@@ -35,14 +35,14 @@ class Scorer:
         self.mean = float(targets.mean())
         """Mean of the training targets; 0 for classes."""
         self.scale = max(float(targets.std(correction=0)), 1e-12)
-        """Their deviation."""
+        """Standard deviation of the training targets; 1e-12 at least."""
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Cross-entropy, or mean squared error of the standardised target.
 
         Args:
-            logits: `(batch, num_labels)`, or `(batch, seq, vocabulary)` of a generation.
-            labels: `(batch,)`, class indices or targets; `(batch, seq)`, the tokens that are learnt.
+            logits: `(batch, num_labels)`, or `(batch, seq, vocabulary)` for generation.
+            labels: Class indices or targets `(batch,)`, or the tokens to learn `(batch, seq)`.
         """
         if self._regression:
             targets = ((labels - self.mean) / self.scale).float()  # in the labels' float64: large offsets cancel
@@ -58,10 +58,11 @@ class Scorer:
         device: torch.device,
         autocast: torch.dtype | None,
     ) -> tuple[float, Sequence[float]]:
-        """The task's metric on a split, and which predictions are right; the model is left in evaluation mode.
+        """Score a split, and say which predictions are right; the model is left in evaluation mode.
 
-        Which are right is empty for metrics that are no mean over examples; of a generation it is what `score_pairs`
-        says.
+        Returns:
+            The task's metric, and for accuracy whether each prediction is right; for generation the numbers of
+            `score_pairs`, for other metrics an empty list.
 
         Raises:
             Diverged: An output is not a finite number.
@@ -88,21 +89,22 @@ def logits_of(
 
     Args:
         model: Gives `.logits` `(batch, num_labels)`.
-        split: Its labels are not looked at.
+        split: The split, whose labels are not used.
         batch_size: Examples per forward pass.
         device: Where the model is.
         autocast: Reduced precision of the forward pass, or None.
-        part: Index and number of the processes that share the work; the rows of the others are 0, and their sum is all.
+        part: Index of this process and number of processes that share the work. Rows of other processes are 0, so that
+            the sum over processes is complete.
 
     Returns:
-        `(n, num_labels)` of float32 on the CPU, in the order of the examples.
+        `(n, num_labels)` in float32 on the CPU, in the order of the examples.
     """
     model.eval()
     index, n_parts = part
     rows: Tensor | None = None
     for number, (indices, batch) in enumerate(eval_batches(split, batch_size)):
         if number % n_parts != index and number > 0:
-            continue  # the first batch tells every process the number of outputs
+            continue  # every process runs the first batch, to know the number of outputs
         logits = forward(model, batch, device, autocast)[0].float().cpu()
         rows = torch.zeros(len(split), logits.shape[1]) if rows is None else rows
         if number % n_parts == index:
@@ -112,7 +114,7 @@ def logits_of(
 
 
 def predictions_of(logits: Tensor, *, regression: bool) -> list[float]:
-    """The class or the standardised target of every row of logits `(n, num_labels)`.
+    """Predictions for logits `(n, num_labels)`: the class, or the standardised target, of each row.
 
     Raises:
         Diverged: An output is not a finite number.

@@ -1,4 +1,4 @@
-"""Settings of a training that are equal for all trials of a study."""
+"""Training settings that all trials of a study share."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from peftsearch.fields import Fields, above, at_least
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingSettings:
-    """How every trial trains; equal for all trials of a study."""
+    """Settings of every training; equal for all trials of a study."""
 
     learning_rate: float = 1e-2
-    """Base rate; a method's own scale multiplies it."""
+    """Base learning rate, which each method multiplies by its own scale."""
     batch_size: int = 16
-    """Examples a step."""
+    """Examples per optimizer step."""
     warmup_share: float = 0.1
     """Share of the steps over which the rate rises linearly from 0; then it falls linearly to 0."""
     max_grad_norm: float = 1.0
     """Global norm to which gradients are clipped."""
     max_length: int = 128
-    """Tokens after which a text is cut."""
+    """Most tokens of a text; longer texts are cut."""
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], where: str = "training settings") -> TrainingSettings:
         """Read settings; absent fields keep their defaults.
 
         Raises:
-            ConfigError: With all faults at once.
+            ConfigError: The mapping has faults; lists all of them.
         """
         fields = Fields(where, data)
         d = cls()

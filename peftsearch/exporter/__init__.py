@@ -1,1 +1,1 @@
-"""Handing what was found, and trained, to other tools."""
+"""Export of found and trained architectures to other tools."""

@@ -1,10 +1,11 @@
-"""Export to AdapterHub's `adapters`: the configuration, as JSON that its `AdapterConfig.load` reads.
+"""Export to AdapterHub's `adapters`: the configuration, as JSON for its `AdapterConfig.load`.
 
-A `ConfigUnion` of one configuration for each method and size, whose `leave_out` names all other blocks (counted over
-the encoder and then the decoder, as `adapters` counts). A union of `adapters` takes one rank of LoRA and one length of
-prefix: further ones go into files of their own, to be added as adapters of their own and activated as one `Stack`. The
-package pins an older transformers than this project needs, so it is not a dependency, and the trained parameters stay
-behind: their names there are its own.
+The configuration is a `ConfigUnion` of one configuration for each method and size, whose `leave_out` names all other
+blocks (counted over the encoder and then the decoder, as `adapters` counts). A union of `adapters` takes one rank of
+LoRA and one length of prefix: further ones go into separate files, to be added as separate adapters and activated as
+one `Stack`. The package pins an older transformers than this project needs, so it is not a dependency.
+
+Left out: the trained parameters, which have other names in `adapters`.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def write_adapters(source: Exportable, directory: Path) -> list[str]:
     """Write the configuration of an architecture without BitFit into a folder.
 
     Returns:
-        What was written, in lines for the user.
+        Lines for the user that list the written files.
     """
     unions = list_unions(source)
     names = [FILE] if len(unions) == 1 else [f"adapters-{i + 1}.json" for i in range(len(unions))]
@@ -40,7 +41,7 @@ def write_adapters(source: Exportable, directory: Path) -> list[str]:
 
 
 def list_unions(source: Exportable) -> list[list[dict[str, Any]]]:
-    """The configurations of each union: the i-th rank of LoRA and the i-th length of prefix go into the i-th."""
+    """The configurations of each union; the i-th union gets the i-th rank of LoRA and the i-th length of prefix."""
     backbone = source.injection.backbone
     positions = {(block.stack, block.index): i for i, block in enumerate(backbone.blocks)}
     blocks: dict[tuple[str, int], list[int]] = {}
@@ -70,7 +71,7 @@ def _config(method: str, size: int, backbone: Backbone) -> dict[str, Any]:
             "intermediate_lora": False,
             "output_lora": False,
             "r": size,
-            "alpha": own.alpha * math.sqrt(size),  # there the scale is alpha / r, here alpha / sqrt(r)
+            "alpha": own.alpha * math.sqrt(size),  # the scale is alpha / r in adapters, alpha / sqrt(r) here
             "attn_matrices": [target[0] for target in own.targets],
         }
     if method == "prefix":
@@ -86,12 +87,12 @@ def _config(method: str, size: int, backbone: Backbone) -> dict[str, Any]:
 
 
 def _crosses(backbone: Backbone) -> bool:
-    """Whether a decoder reads an encoder: our methods act on that attention too."""
+    """Whether a decoder reads an encoder, since our methods act on that attention too."""
     return any(block.cross_attention is not None for block in backbone.blocks)
 
 
 def _bottleneck(method: str, width: int, hidden: int) -> dict[str, Any]:
-    """A `BnConfig` that acts, as ours do, on a sub-layer's output before the residual and the norm."""
+    """A `BnConfig` that, like ours, acts on a sub-layer's output before the residual and the norm."""
     config: dict[str, Any] = {
         "architecture": None,
         "mh_adapter": method == "adapter",
@@ -108,6 +109,6 @@ def _bottleneck(method: str, width: int, hidden: int) -> dict[str, Any]:
 
 
 def _reduction_factor(width: int, hidden: int) -> float:
-    """The factor from which `adapters` gets the width back, as hidden // factor in floating point."""
+    """The factor that gives the width in `adapters`, which computes hidden // factor in floating point."""
     factor = hidden / width
     return factor if int(hidden // factor) == width else hidden / (width + 0.5)

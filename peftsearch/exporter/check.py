@@ -1,4 +1,4 @@
-"""The comparison that an export has to pass before it is kept: the logits of a few random inputs."""
+"""The check that every export must pass before it is kept: equal logits on a few random inputs."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from peftsearch.backbone.auto import reads_images
 from peftsearch.errors import CheckpointError
 
 TOLERANCE = 1e-5
-"""Largest difference of two logits, as a share of the larger of 1 and the largest logit."""
+"""Largest difference allowed between logits, as a share of the larger of 1 and the largest logit."""
 
 
 def probe(model: Any) -> torch.Tensor:
-    """The model's logits for two random sequences of 12 and 8 tokens, or for two random images; always the same.
+    """The model's logits on fixed random inputs: two sequences of 12 and 8 tokens, or two images.
 
     Returns:
-        `(2, num_labels)`, or `(2, seq, vocabulary)` of a language model.
+        `(2, num_labels)`, or `(2, seq, vocabulary)` for a language model.
     """
     if reads_images(model):
         return _probe_images(model)
@@ -46,13 +46,13 @@ def _probe_images(model: Any) -> torch.Tensor:
 
 
 def require_equal(what: str, wanted: torch.Tensor, got: torch.Tensor) -> float:
-    """Hold an export's logits against the trained model's; nothing that differs is ever written.
+    """Compare an export's logits with the trained model's; an export that differs is never written.
 
     Returns:
         The largest difference.
 
     Raises:
-        CheckpointError: It is above `TOLERANCE`.
+        CheckpointError: The difference is above `TOLERANCE`.
     """
     difference = float((wanted - got).abs().max())
     if not difference <= TOLERANCE * max(1.0, float(wanted.abs().max())):

@@ -1,4 +1,4 @@
-"""The formats, and what each of them can hold: known from the architecture alone, before a model is loaded."""
+"""Export formats and the architectures that each can hold, decided before a model is loaded."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ FORMATS = {
     "peftsearch": "a folder of peftsearch.save",
 }
 _TUNERS = ("lora", "dora", "krona", "ia3", "prompt", "layernorm")
-"""What HF peft has a configuration for; an adapter there is of one of them."""
+"""Methods that HF peft has a configuration for; one adapter holds only one of them."""
 _BESIDE = {"bitfit": ("lora", "dora"), "layernorm": ("lora", "dora", "krona", "ia3")}
-"""What HF peft holds beside some of them: biases by `bias`, norms by `modules_to_save`."""
+"""Methods that HF peft can add to some tuners: biases by `bias`, norms by `modules_to_save`."""
 _ADAPTERS = ("lora", "adapter", "adapter_pfeiffer", "adapter_parallel", "prefix")
 _REASONS = {
-    ("peft", "prefix"): "its prefix moves the positions of the text, which makes it another model",
-    ("peft", "bitfit"): "it trains biases only beside LoRA or DoRA",
+    ("peft", "prefix"): "its prefix shifts the positions of the text, which changes the model",
+    ("peft", "bitfit"): "it trains biases only together with LoRA or DoRA",
     ("peft", "adapter"): "it has no bottleneck adapter",
     ("peft", "adapter_pfeiffer"): "it has no bottleneck adapter",
     ("peft", "adapter_parallel"): "it has no bottleneck adapter",
@@ -32,9 +32,10 @@ _REASONS = {
 
 
 def placements_in_the_way(form: str, architecture: Architecture) -> list[Placement]:
-    """The placements that a format cannot hold; empty where it holds the architecture.
+    """The placements that a format cannot hold; empty where it can hold the architecture.
 
-    For `merged` they are in the way only where nothing merges: the rest of a hybrid stays as a folder beside it.
+    `merged` refuses placements only if none of them merges: the unmerged part of a hybrid goes into a folder of its
+    own.
     """
     placements = list(architecture.placements)
     if form == "merged":
@@ -48,9 +49,9 @@ def placements_in_the_way(form: str, architecture: Architecture) -> list[Placeme
 
 
 def peft_tuner(architecture: Architecture) -> str | None:
-    """The method that an adapter of HF peft would be of: the one on most blocks that it has a configuration for.
+    """The method of an HF peft adapter for an architecture: of those with a configuration, the one on most blocks.
 
-    LayerNorm tuning is held beside most others, and is chosen only where it is alone.
+    LayerNorm tuning can be added to most other tuners, so it is chosen only if it is alone.
     """
     counts = Counter(name for p in architecture.placements if (name := _kept_name(p)) in _TUNERS)
     if len(counts) > 1:
@@ -59,13 +60,13 @@ def peft_tuner(architecture: Architecture) -> str | None:
 
 
 def _kept_name(placement: Placement) -> str:
-    """The placement's method, or the smaller one that `peftsearch.reduce` makes of it."""
+    """The placement's method, or the smaller method that `peftsearch.reduce` turns it into."""
     method = METHODS[placement.method]
     return method.becomes if isinstance(method, Reducible) else method.name
 
 
 def _second_bottlenecks(placements: list[Placement]) -> list[Placement]:
-    """What comes after the first bottleneck of a block, since all of them act on its feed-forward network."""
+    """Placements after the first bottleneck of a block, since all of them act on its feed-forward network."""
     taken: set[tuple[str, int]] = set()
     second = []
     for p in placements:
@@ -80,7 +81,7 @@ def require_format(form: str, architecture: Architecture) -> None:
     """Refuse a format that cannot hold an architecture.
 
     Raises:
-        CheckpointError: Naming the blocks and methods in the way, and the formats that can.
+        CheckpointError: The format cannot; names the blocks and methods that prevent it, and the formats that can.
     """
     if form in ("peft", "adapters") and not architecture.placements:
         raise CheckpointError(f"{FORMATS[form]} cannot hold the head alone; formats that can: merged, peftsearch")
@@ -91,12 +92,12 @@ def require_format(form: str, architecture: Architecture) -> None:
 
 
 def refusal(form: str, architecture: Architecture, reasons: Mapping[Placement, str]) -> CheckpointError:
-    """The error that names blocks and methods in the way, and the formats that can hold the architecture.
+    """Make the error that names the offending blocks and methods, and the formats that can hold the architecture.
 
     Args:
-        form: The format that cannot.
-        architecture: What was to be exported.
-        reasons: Why not, of each placement in the way.
+        form: The format that cannot hold it.
+        architecture: The architecture to export.
+        reasons: The reason for each offending placement.
     """
     order = list(METHODS)
     kinds = dict.fromkeys((p.method, reason) for p, reason in reasons.items())
@@ -112,14 +113,14 @@ def _reason(form: str, method: str, tuner: str | None) -> str:
     if form == "merged":
         return "it does not merge"
     if form == "adapters" and method in _ADAPTERS:
-        return "it has one bottleneck a place"
+        return "it allows one bottleneck per place"
     if method in _TUNERS and tuner is not None:
-        return f"an adapter of it is of one method, here {tuner}"
+        return f"one adapter holds one method, here {tuner}"
     return _REASONS.get((form, method), "this export does not write it")
 
 
 def _note(form: str) -> str:
-    return {"adapters": "adapters (the configuration)", "merged": "merged (what does not merge beside it)"}.get(
+    return {"adapters": "adapters (the configuration)", "merged": "merged (unmerged methods in a separate folder)"}.get(
         form, form
     )
 

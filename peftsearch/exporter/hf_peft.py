@@ -1,8 +1,8 @@
 """Export to HF peft: one adapter of LoRA, DoRA, KronA, IA3, LayerNorm tuning or a prompt, and the head.
 
-`PeftModel.from_pretrained` loads the folder. Beside LoRA and DoRA stand trained biases, beside all but a prompt the
-norms of LayerNorm tuning, saved whole as the head is. HF peft itself makes the configuration and, before anything is
-kept, loads the result for a comparison of logits.
+`PeftModel.from_pretrained` loads the folder. Trained biases can be added to LoRA and DoRA, and the norms of LayerNorm
+tuning to everything except a prompt; norms are saved whole, like the head. HF peft itself makes the configuration and,
+before anything is kept, loads the result for a comparison of logits.
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ WEIGHTS = "adapter_model.safetensors"
 
 
 def write_peft(source: Exportable, directory: Path) -> list[str]:
-    """Write a folder for `PeftModel.from_pretrained`; the source's model is used up.
+    """Write a folder for `PeftModel.from_pretrained`; consumes the source's model.
 
     Args:
-        source: Methods that `formats.require_format` lets pass.
+        source: An architecture that `formats.require_format` accepts.
         directory: An empty folder.
 
     Returns:
-        What was written, in lines for the user.
+        Lines for the user that describe the export.
 
     Raises:
-        CheckpointError: HF peft is not installed, it has no such shapes, or its model's logits differ.
+        CheckpointError: HF peft is not installed or cannot hold the shapes, or its model's logits differ.
     """
     try:
         import peft
     except ImportError as error:
         raise CheckpointError('--format peft needs HF peft: pip install "peftsearch[peft]"') from error
     model: Any = source.injection.model
-    unpacked = unpack(model)  # first: what is on packed maps does not fold
+    unpacked = unpack(model)  # first, since parameters on packed maps cannot be folded
     reduce(model)
     injection = injection_of(model)
     norms = {} if peft_tuner(injection.architecture) == "layernorm" else read_norms(injection)
@@ -59,20 +59,20 @@ def write_peft(source: Exportable, directory: Path) -> list[str]:
     source.tokenizer.save_pretrained(directory)
     injection.remove()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # peft's own about names that it asks transformers for
+        warnings.simplefilter("ignore")  # peft warns about names that it looks up in transformers
         got = probe(peft.PeftModel.from_pretrained(model, str(directory)))
     difference = require_equal("HF peft", wanted, got[:, adapter.n_prompt :] if adapter.n_prompt else got)
     beside = f", {len(norms)} norms" if norms else ""
     head = f", head {', '.join(injection.backbone.head)}" if injection.backbone.head else ""
     lines = [*unpacked, f"HF peft: {adapter.told}{beside}{head}; same logits to {difference:.1g}"]
     if unpacked:
-        lines.append("Load its base with a BitsAndBytesConfig of the same packing, which leaves pooler and head whole")
+        lines.append("Load the base model with a BitsAndBytesConfig of the same packing that skips pooler and head")
     return [*lines, *adapter.notes]
 
 
 def _config(peft: Any, injection: Injection, adapter: PeftAdapter, saved: list[str]) -> Any:
     model: Any = injection.model
-    whole = {"modules_to_save": saved} if saved else {}  # a prompt's configuration does not know the option
+    whole = {"modules_to_save": saved} if saved else {}  # a prompt's configuration lacks the option
     return getattr(peft, adapter.config)(
         task_type=_task_type(model),
         base_model_name_or_path=str(getattr(model, "name_or_path", "") or injection.backbone.name),
@@ -87,7 +87,7 @@ def _read(injection: Injection, norms: dict[str, dict[str, torch.Tensor]]) -> Pe
     if tuner in ("lora", "dora"):
         return read_lora(injection, norms)
     readers = {"krona": read_krona, "ia3": read_ia3, "layernorm": read_layernorm, "prompt": read_prompt}
-    assert tuner in readers, f"{tuner} was let pass"
+    assert tuner in readers, f"{tuner} was accepted"
     return readers[tuner](injection)
 
 
@@ -102,7 +102,7 @@ def _task_type(model: Any) -> str | None:
 def _tensors(
     injection: Injection, adapter: PeftAdapter, norms: dict[str, dict[str, torch.Tensor]]
 ) -> dict[str, torch.Tensor]:
-    """By the names of peft's files: the adapter's own, and the modules that are saved whole."""
+    """Tensors by their names in peft's files: those of the adapter, and the modules that are saved whole."""
     tensors = dict(adapter.tensors)
     tensors |= {f"{PREFIX}{path}.{name}": value for path, values in norms.items() for name, value in values.items()}
     for path in injection.backbone.head:

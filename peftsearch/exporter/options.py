@@ -1,4 +1,4 @@
-"""Options of an export, and the checks that need nothing loaded."""
+"""Options of an export, and checks that need no loading."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from peftsearch.options import ModelOptions, OptionGroup, group
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExportOptions(OptionGroup):
-    """What the user may say about where parameters and backbone come from."""
+    """Options for the source of parameters and backbone."""
 
     design: str | None = None
     """A confirmed design of the run other than its pick: 'trial 14', lora."""
     seed: int | None = None
-    """Seed of the confirmed training of a run (default: the first)."""
+    """Seed of the run's confirmed training to export (default: the first)."""
     task: str | None = None
-    """Task of a run with several."""
+    """Task to export, of a run with several."""
     model: Annotated[ModelOptions, group("Model (default: the one that was used)")] = field(
         default_factory=ModelOptions
     )
 
 
 def require_source(what: Path) -> None:
-    """Check that there is something to export.
+    """Check that the source of an export exists.
 
     Raises:
         CheckpointError: There is no such file or folder.

@@ -1,4 +1,4 @@
-"""What an export does about a quantised backbone: it goes on with the plain weights that the packed ones stand for."""
+"""Dequantisation of a quantised backbone before an export."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from peftsearch.exporter.check import probe
 
 
 def unpack(model: Any) -> list[str]:
-    """Replace packed maps by plain ones with the weights that were trained on.
+    """Replace packed maps by plain ones with the dequantised weights, which the training used.
 
-    nf4 computes with those weights, so the logits stay as they are. int8 rounds activations too, and they move by that.
+    nf4 computes with these weights, so the logits do not change. int8 also rounds activations, which changes the logits
+    by the rounding error.
 
     Returns:
-        A line for the user; none where nothing is packed.
+        A line for the user; empty where nothing is packed.
     """
     if next(quantised_maps(model), None) is None:
         return []
@@ -22,6 +23,6 @@ def unpack(model: Any) -> list[str]:
     n_maps = dequantise(model)
     moved = float((packed - probe(model)).abs().max())
     return [
-        f"{n_maps} {how or 'quantised'} maps were dequantised first, which moves the logits by {moved:.1g}: what was "
-        "trained belongs to these weights, not to the pretrained ones"
+        f"{n_maps} {how or 'quantised'} maps were dequantised first, which changes the logits by {moved:.1g}: the "
+        "trained parameters belong to these weights, not to the pretrained ones"
     ]

@@ -1,4 +1,4 @@
-"""What an adapter of HF peft is made of, and how the parts of ours are found that go into it."""
+"""The contents of an HF peft adapter, and helpers that find the injected modules for it."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from peftsearch.design.architecture import Placement
 from peftsearch.injection.inject import Injection
 
 PREFIX = "base_model.model."
-"""In front of a module's path in HF peft's files."""
+"""Prefix of a module's path in HF peft's files."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PeftAdapter:
-    """One adapter of HF peft, the head and what else it saves whole apart."""
+    """One adapter of HF peft, excluding the head and other modules that are saved whole."""
 
     config: str
-    """Name of the class of its configuration: `LoraConfig`."""
+    """Class name of the configuration: `LoraConfig`."""
     options: dict[str, Any]
-    """What the configuration is made with."""
+    """Arguments of the configuration."""
     tensors: dict[str, torch.Tensor]
-    """What is trained, by the names of HF peft's file."""
+    """Trained tensors by their names in HF peft's file."""
     told: str
-    """What it holds, for the user."""
+    """Description of the contents for the user."""
     notes: tuple[str, ...] = ()
     """Further lines for the user."""
     n_prompt: int = 0
-    """Positions in front of the text that its logits have too."""
+    """Number of prompt positions, for which the logits have extra rows in front of the text's."""
 
 
 def hooks_of(model: nn.Module, *kinds: type[nn.Module]) -> Iterator[tuple[str, Any]]:
-    """Paths of hooked modules and the hook modules of some kinds on them."""
+    """Pairs of a hooked module's path and a hook module of one of the kinds on it."""
     for path, module in model.named_modules():
         for owner in hook_owners(module).values():
             if isinstance(owner, kinds):
@@ -44,7 +44,7 @@ def hooks_of(model: nn.Module, *kinds: type[nn.Module]) -> Iterator[tuple[str, A
 
 
 def placement_of(injection: Injection, part: nn.Module) -> Placement:
-    """The placement that an injected module is a part of."""
+    """The placement that an injected module belongs to."""
     for p in injection.architecture.placements:
         if any(part is module for module in injection.injected[f"{p.stack}_{p.block}_{p.method}"].modules()):
             return p
@@ -52,5 +52,5 @@ def placement_of(injection: Injection, part: nn.Module) -> Placement:
 
 
 def are_conv1d(model: nn.Module, paths: Iterable[str]) -> bool:
-    """Whether maps are transformers' Conv1D, which keep their weights as (d_in, d_out): `fan_in_fan_out` there."""
+    """Whether maps are transformers' Conv1D, whose weights are (d_in, d_out): peft's `fan_in_fan_out`."""
     return all(not isinstance(model.get_submodule(path), nn.Linear) for path in paths)

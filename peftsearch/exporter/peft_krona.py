@@ -1,8 +1,8 @@
-"""KronA for HF peft: LoKr with both factors whole.
+"""KronA for HF peft: LoKr with both factors as full matrices.
 
-LoKr knows one `decompose_factor` for all maps and makes the shapes of the factors of it, the same divisor for rows and
-columns where it divides both: of a square map A is square. Other shapes, several of them, slices of fused maps, and
-maps that are no nn.Linear are refused. Its rank only says that B is whole; the scale is alpha over it.
+LoKr has one `decompose_factor` for all maps and derives the factors' shapes from it, with the same divisor for rows and
+columns where it divides both: A of a square map is square. Refused are other shapes, several of them, slices of fused
+maps, and maps that are not nn.Linear. The rank only tells LoKr not to decompose B; the scale is alpha / rank.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from peftsearch.methods.layers.krona import Kronecker
 
 
 def read_krona(injection: Injection) -> PeftAdapter:
-    """Make HF peft's LoKr of what is injected.
+    """Convert the injected KronA to HF peft's LoKr.
 
     Raises:
-        CheckpointError: LoKr has no such factors; the blocks in the way are named.
+        CheckpointError: LoKr cannot have these factors; names the blocks.
     """
     model = injection.model
     pairs: list[tuple[str, Kronecker]] = list(hooks_of(model, Kronecker))
@@ -56,10 +56,10 @@ def _require_whole(injection: Injection, pairs: list[tuple[str, Kronecker]]) -> 
 
 
 def first_factor(dimension: int, factor: int) -> int:
-    """Rows or columns of A where LoKr splits a dimension between A and B.
+    """Number of rows or columns of A when LoKr splits a dimension between A and B.
 
-    The arithmetic of `peft.tuners.lokr.layer.factorization`, which is not part of peft's interface; peft is its oracle
-    in the tests.
+    The arithmetic is that of `peft.tuners.lokr.layer.factorization`, which is not part of peft's interface; the tests
+    compare with peft.
 
     Args:
         dimension: Rows or columns of the map.
@@ -76,7 +76,7 @@ def first_factor(dimension: int, factor: int) -> int:
 
 
 def _decompose_factor(injection: Injection, pairs: list[tuple[str, Kronecker]]) -> int:
-    """The factor of which LoKr makes our shapes."""
+    """The `decompose_factor` that gives our shapes in LoKr."""
 
     def fits(factor: int, pair: Kronecker) -> bool:
         dims = [rows * columns for rows, columns in zip(pair.a.shape, pair.b.shape, strict=True)]
@@ -84,7 +84,7 @@ def _decompose_factor(injection: Injection, pairs: list[tuple[str, Kronecker]]) 
 
     widest = max(size for _, pair in pairs for size in pair.a.shape)
     best: int = max((*range(1, widest + 1), -1), key=lambda factor: sum(fits(factor, pair) for _, pair in pairs))
-    told = "the one decompose_factor that its LoKr has for all maps gives no A of {} x {}"
+    told = "its LoKr has one decompose_factor for all maps, which does not give A of {} x {}"
     left = {placement_of(injection, pair): told.format(*pair.a.shape) for _, pair in pairs if not fits(best, pair)}
     if left:
         raise refusal("peft", injection.architecture, left)

@@ -1,10 +1,10 @@
-"""LoRA and DoRA for HF peft: a rank and a scale for each map, and trained biases beside them.
+"""LoRA and DoRA for HF peft: a rank and a scale for each map, and trained biases.
 
-A map's rank and alpha go into `rank_pattern` and `alpha_pattern` by full path, `use_rslora` gives our scale
-alpha / sqrt(r). What acts on slices of a fused map (GPT-2) becomes one pair of the summed ranks on the whole map, whose
-B is zero outside the slices, and of DoRA's magnitudes those outside are the norms of their rows: the same function,
-with more parameters should training go on there. Trained biases are values of `bias="lora_only"` where LoRA sits on all
-of their maps, else of `bias="all"`.
+A map's rank and alpha go into `rank_pattern` and `alpha_pattern` by full path; `use_rslora` gives our scale
+alpha / sqrt(r). Pairs on slices of a fused map (GPT-2) become one pair on the whole map, whose rank is the sum of
+theirs, whose B is zero outside the slices, and for DoRA whose magnitudes outside the slices are the norms of the rows.
+The function is the same, but with more parameters if training continues in peft. Trained biases are stored as
+`bias="lora_only"` if LoRA acts on all of their maps, else as `bias="all"`.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ Pair = LowRank | Decomposed
 
 
 def read_lora(injection: Injection, saved: Collection[str] = ()) -> PeftAdapter:
-    """Make HF peft's LoRA, or DoRA, of what is injected.
+    """Convert the injected LoRA or DoRA to HF peft's.
 
     Args:
         injection: LoRA or DoRA, with or without BitFit.
-        saved: Paths of modules that are saved whole, with their biases.
+        saved: Paths of modules that are saved whole, including their biases.
     """
     pairs: dict[str, list[Pair]] = {}
     for path, pair in hooks_of(injection.model, LowRank, Decomposed):
@@ -47,14 +47,14 @@ def read_lora(injection: Injection, saved: Collection[str] = ()) -> PeftAdapter:
         options=options,
         tensors=_tensors(injection.model, pairs, biases),
         told=f"{name} on {len(pairs)} maps" + (f", {len(biases)} biases ({options['bias']})" if biases else ""),
-        notes=(f"{fused} of the maps are fused: their slices are held as one {name} of the summed ranks each",)
+        notes=(f"{fused} of the maps are fused: each has one {name} whose rank is the sum over its slices",)
         if fused
         else (),
     )
 
 
 def _biases(injection: Injection, saved: Collection[str]) -> dict[str, torch.Tensor]:
-    """The trained biases as they are with their deltas, by the paths of their modules."""
+    """The trained biases, including their deltas, by the paths of their modules."""
     paths = [path for path, _ in hooks_of(injection.model, BiasDelta) if path not in saved]
     with merged(injection.model):
         return {path: injection.model.get_submodule(path).get_parameter("bias").detach().clone() for path in paths}

@@ -1,8 +1,8 @@
 """IA3 and LayerNorm tuning for HF peft.
 
-IA3's vectors are ours plus one; in a fused map (GPT-2) the one vector of the whole map is one outside the slices of
-keys and values. LayerNorm tuning copies whole norms: the biases of norms whose gains alone are trained are held as they
-are in the backbone. In both cases the function is the same, with more parameters should training go on there.
+peft's IA3 vectors are ours plus one; a fused map (GPT-2) has one vector for the whole map, which is one outside the
+slices of keys and values. LayerNorm tuning copies whole norms: if only the gains are trained, the biases keep the
+backbone's values. In both cases the function is the same, but with more parameters if training continues in peft.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from peftsearch.methods.layers.projections import widen
 
 
 def read_ia3(injection: Injection) -> PeftAdapter:
-    """Make HF peft's IA3 of what is injected."""
+    """Convert the injected IA3 to HF peft's."""
     scales: dict[str, torch.Tensor] = {}
     for path, part in hooks_of(injection.model, OutputScale):
         delta = widen(part.delta, part.margins)[:, None]  # (d_module, 1)
@@ -37,7 +37,7 @@ def read_ia3(injection: Injection) -> PeftAdapter:
 
 
 def read_layernorm(injection: Injection) -> PeftAdapter:
-    """Make HF peft's LayerNorm tuning of what is injected."""
+    """Convert the injected LayerNorm tuning to HF peft's."""
     norms = read_norms(injection)
     return PeftAdapter(
         config="LNTuningConfig",
@@ -52,7 +52,7 @@ def read_layernorm(injection: Injection) -> PeftAdapter:
 
 
 def read_norms(injection: Injection) -> dict[str, dict[str, torch.Tensor]]:
-    """All parameters of the norms that LayerNorm tuning acts on, as they are with their deltas, by path and name."""
+    """All parameters of the norms that LayerNorm tuning acts on, including their deltas, by path and name."""
     paths = [path for path, _ in hooks_of(injection.model, NormDelta)]
     with merged(injection.model):
         return {

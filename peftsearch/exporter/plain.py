@@ -1,7 +1,7 @@
-"""Export to a plain transformers model: what merges is folded into the weights, the rest stays beside them.
+"""Export to a plain transformers model: mergeable methods are folded into the weights, others saved separately.
 
 A hybrid's folder holds the model, and in `adapter/` a folder of `peftsearch.save` whose backbone is that model:
-`peftsearch.load(None, DIR/adapter)` gives the whole.
+`peftsearch.load(None, DIR/adapter)` loads both.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from peftsearch.methods import METHODS
 from peftsearch.methods.abilities import Foldable
 
 BESIDE = "adapter"
-"""Folder of what does not merge, in the model's own."""
+"""Subfolder for the methods that do not merge."""
 
 
 def write_merged(source: Exportable, directory: Path) -> list[str]:
-    """Write a folder for transformers' `from_pretrained`; the source's model is used up.
+    """Write a folder for transformers' `from_pretrained`; consumes the source's model.
 
     Args:
-        source: With at least one method that merges, or the head alone.
+        source: An architecture with at least one method that merges, or only the head.
         directory: An empty folder.
 
     Returns:
-        What was written, in lines for the user.
+        Lines for the user that describe the export.
 
     Raises:
-        CheckpointError: The weights are packed in a way that is not known here, or the merged model's logits differ.
+        CheckpointError: The weights are packed in an unknown way, or the merged model's logits differ.
     """
     injection = source.injection
     model: Any = injection.model
@@ -62,7 +62,7 @@ def write_merged(source: Exportable, directory: Path) -> list[str]:
     rest = ", ".join(dict.fromkeys(p.method for p in left))
     return [
         *unpacked,
-        f"transformers: {type(model).__name__} with what does not merge, in {BESIDE}/: {rest} on {name_blocks(left)}; "
+        f"transformers: {type(model).__name__}, and unmerged methods in {BESIDE}/: {rest} on {name_blocks(left)}; "
         f"together the same logits to {_compare(model, wanted, directory, directory / BESIDE):.1g}",
     ]
 
@@ -73,7 +73,7 @@ def _has_foldable_hooks(model: nn.Module) -> bool:
 
 
 def _compare(model: Any, wanted: torch.Tensor, directory: Path, beside: Path | None = None) -> float:
-    """Read the folder as anybody would, and hold its logits against the trained model's."""
+    """Load the folder as a user would, and compare its logits with the trained model's."""
     with quiet():
         read = type(model).from_pretrained(directory)
     if beside is not None:

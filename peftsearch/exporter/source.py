@@ -1,4 +1,4 @@
-"""What is exported: the pick of a run with its confirmed parameters, or a folder of `peftsearch.save`."""
+"""Sources of an export: a run's pick with its confirmed parameters, or a folder of `peftsearch.save`."""
 
 from __future__ import annotations
 
@@ -27,32 +27,32 @@ class Exportable:
     injection: Injection
     tokenizer: Any
     origin: str
-    """Where the parameters come from, for the user."""
+    """Origin of the parameters, for the user."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExportSource:
-    """What was read of the source; no model is loaded yet."""
+    """The facts read from a source, before any model is loaded."""
 
     architecture: Architecture
     options: ExportOptions
     found: Found | None = None
-    """Set where it is a run."""
+    """The run's result; None if the source is not a run."""
     checkpoint: Checkpoint | None = None
-    """Set where it is a folder of `peftsearch.save`."""
+    """The checkpoint; None if the source is not a folder of `peftsearch.save`."""
     state: Path | None = None
-    """File of a run's confirmed parameters; None where there is none."""
+    """File of a run's confirmed parameters; None if there is no such file."""
     task: dict[str, Any] = field(default_factory=dict)
-    """The task of the parameters."""
+    """Facts of the task that the parameters were trained on."""
 
     def open(self, weights: bool = True) -> Exportable:
         """Load the model and put architecture and parameters into it.
 
         Args:
-            weights: Whether the parameters are needed; a run's architecture can be had without them.
+            weights: Whether the parameters are needed; a run's architecture can be opened without them.
 
         Raises:
-            CheckpointError: The parameters are missing, damaged, or of another model.
+            CheckpointError: The parameters are missing, damaged, or belong to another model.
             BackboneError: The model cannot be loaded.
             MethodError: The architecture does not fit the model.
         """
@@ -62,7 +62,7 @@ class ExportSource:
         if weights and self.state is None:
             raise CheckpointError(
                 f"{self.found.where}: the run's confirmed parameters are not there (no confirmed/*.safetensors of "
-                f"{self.found.name!r}); `peftsearch train` trains it anew"
+                f"{self.found.name!r}); train the design again with `peftsearch train`"
             )
         loaded = self._load(self.found, self.found.quantize if weights else None)
         require_same_backbone(self.found, loaded.backbone)
@@ -102,14 +102,14 @@ class ExportSource:
 
 
 def read_source(what: Path, options: ExportOptions) -> ExportSource:
-    """Read what is to be exported.
+    """Read the source of an export.
 
     Args:
         what: A run's folder, its `best.yaml`, or a folder of `peftsearch.save`.
-        options: What the user said of it.
+        options: The user's options for the source.
 
     Raises:
-        PeftSearchError: It is neither, or it is damaged, or it has no such seed or task.
+        PeftSearchError: The source is neither, or is damaged, or does not have the seed or task.
     """
     if (what / FACTS).is_file():
         checkpoint = read_checkpoint(what)
@@ -140,7 +140,7 @@ def _task_index(found: Found, tasks: list[dict[str, Any]], name: str | None) -> 
 
 
 def _confirmed(found: Found, folder: Path, seed: int | None, n_tasks: int, index: int) -> Path | None:
-    """The file of the confirmed parameters: beside `best.yaml`, or in the folder that the run was given."""
+    """The file of the confirmed parameters: next to `best.yaml`, or in the folder that the run was given."""
     for run in (folder, Path(found.study) if found.study else folder):
         seeds = confirmed_seeds(run, found.name)
         if seed is not None and seeds and seed not in seeds:
@@ -155,7 +155,7 @@ def _require_revision(found: Found, backbone: Backbone) -> None:
     if found.revision and backbone.revision and found.revision != backbone.revision:
         raise CheckpointError(
             f"{found.where}: the run used {found.model_name} at {found.revision}, which is {backbone.revision} now; "
-            "get the weights that it used, or name them with --model"
+            "get the weights that the run used, or give them with --model"
         )
 
 

@@ -1,1 +1,1 @@
-"""What goes into a loaded model and comes out again bit for bit: hooks, their states, folds and checkpoints."""
+"""Injection of architectures into a loaded model, exactly reversible: hooks, states, folding and checkpoints."""

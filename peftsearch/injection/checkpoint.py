@@ -1,7 +1,7 @@
-"""A saved folder: what is in it, and the model that it belongs to.
+"""Checkpoints: saved folders with the trained parameters and the facts of the model they belong to.
 
 `peftsearch.yaml` holds the architecture, the backbone (name, revision, shapes) and the task; `peftsearch.safetensors`
-the injected parameters and the head, bit for bit as they were. The backbone's own weights are not in it.
+holds the injected parameters and the head, bit for bit. The backbone's own weights are not saved.
 """
 
 from __future__ import annotations
@@ -37,27 +37,27 @@ _GENERATES = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Checkpoint:
-    """What a saved folder says of itself, its tensors apart."""
+    """The facts in a saved folder, excluding the tensors."""
 
     where: Path
-    """The folder."""
+    """Path of the folder."""
     architecture: Architecture
     model: dict[str, Any]
     """The backbone: name, revision, model_type, class, n_params, quantize, stacks, shapes, num_labels, problem_type."""
     shapes: Shapes
     """The widths of the backbone's maps and norms."""
     task: dict[str, Any] = field(default_factory=dict)
-    """Of the task, where known: name, kind, labels, metric."""
+    """Facts of the task, where known: name, kind, labels, metric."""
 
 
 def write_checkpoint(carried: Injection, folder: Path, task: Mapping[str, Any], base: str = "") -> None:
-    """Write what an injected model learned into an empty folder.
+    """Write the trained parameters of an injected model into an empty folder.
 
     Args:
         carried: The architecture in its model.
-        folder: Where the two files go.
-        task: What is known of the task.
-        base: Where the backbone is found; empty for the name that it was loaded by.
+        folder: The folder for the two files.
+        task: Facts of the task, where known.
+        base: Where to find the backbone; empty for the name that it was loaded by.
     """
     facts = {
         "format": FORMAT,
@@ -89,10 +89,10 @@ def _model_facts(carried: Injection, base: str) -> dict[str, Any]:
 
 
 def read_checkpoint(directory: str | PathLike[str]) -> Checkpoint:
-    """Read what a saved folder says of itself.
+    """Read the facts of a saved folder.
 
     Raises:
-        CheckpointError: It is not a folder of `save`, or it is damaged.
+        CheckpointError: The folder was not made by `save`, or is damaged.
     """
     folder = Path(directory)
     if not (folder / FACTS).is_file():
@@ -124,18 +124,22 @@ def _parse(folder: Path, data: Mapping[str, Any]) -> Checkpoint:
 
 
 def load_base(checkpoint: Checkpoint, **options: Any) -> LoadedBackbone:
-    """Load the backbone that a folder was saved from, packed as it was; `options` are those of `load_backbone`.
+    """Load the backbone that a folder was saved from, packed as it was.
+
+    Args:
+        checkpoint: The folder.
+        **options: Options of `load_backbone`.
 
     Raises:
-        CheckpointError: It is no classifier and no language model, or its weights are other ones now.
-        BackboneError: It cannot be found or loaded.
+        CheckpointError: The backbone is neither a classifier nor a language model, or its weights have changed.
+        BackboneError: The backbone cannot be found or loaded.
     """
     facts = checkpoint.model
     name, revision = str(facts["name"]), str(facts["revision"])
     if not str(facts["class"]).endswith((*_HEADED, *_GENERATES)) or not name:
         raise CheckpointError(
             f"{checkpoint.where}: was saved from a {facts['class']} {name or 'without a name'}; load that model "
-            "yourself and give it: peftsearch.load(model, directory)"
+            "yourself and pass it: peftsearch.load(model, directory)"
         )
     if name.startswith("."):
         name = str(checkpoint.where / name)
@@ -152,7 +156,7 @@ def load_base(checkpoint: Checkpoint, **options: Any) -> LoadedBackbone:
 
 
 def labels_of(checkpoint: Checkpoint) -> tuple[int, str | None]:
-    """Outputs of the head, and the kind of problem, as `load_backbone` takes them."""
+    """Number of outputs of the head, and the kind of problem, as `load_backbone` takes them."""
     if str(checkpoint.model["class"]).endswith(_GENERATES):
         return 0, "generation"
     return int(checkpoint.model.get("num_labels") or 2), checkpoint.model.get("problem_type")
@@ -162,7 +166,7 @@ def read_tensors(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
     """The tensors of a folder by their names in the model.
 
     Raises:
-        CheckpointError: There are none, or only pickled ones, or the file is damaged.
+        CheckpointError: The folder has no tensors, or only pickled ones, or the file is damaged.
     """
     folder = checkpoint.where
     if not (folder / WEIGHTS).is_file():
@@ -176,14 +180,14 @@ def read_tensors(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
 
 
 def require_same_model(checkpoint: Checkpoint, backbone: Backbone) -> None:
-    """Refuse a folder of another model, naming the first mismatch.
+    """Refuse a folder that belongs to another model, naming the first mismatch.
 
     Raises:
         CheckpointError: Family, blocks, widths or number of parameters differ.
     """
     there, mismatch = checkpoint.model, first_mismatch(checkpoint.shapes, list_shapes(backbone))
     if there["model_type"] != backbone.model_type:
-        mismatch = f"it is a {there['model_type']} there and this model is a {backbone.model_type}"
+        mismatch = f"it was saved from a {there['model_type']} and this model is a {backbone.model_type}"
     elif mismatch is None and there["n_params"] != backbone.n_params:
         mismatch = f"the backbone has {there['n_params']:,} parameters there and {backbone.n_params:,} in this model"
     if mismatch:
@@ -193,10 +197,10 @@ def require_same_model(checkpoint: Checkpoint, backbone: Backbone) -> None:
 def require_head(
     checkpoint: Checkpoint, values: Mapping[str, torch.Tensor], model: nn.Module, backbone: Backbone
 ) -> None:
-    """Refuse a head that is missing, on either side, or of another size; all other tensors are `set_state`'s matter.
+    """Refuse a head that is missing on either side or has another size; `set_state` checks all other tensors.
 
     Raises:
-        CheckpointError: Naming the first parameter of the head that does not fit.
+        CheckpointError: A parameter of the head does not fit; names the first.
     """
     saved = {name: value for name, value in values.items() if not name.startswith(f"{NAME}.")}
     own = {f"{at}.{name}": p for at in backbone.head for name, p in model.get_submodule(at).named_parameters()}
@@ -218,7 +222,7 @@ def require_head(
 
 
 def identify(model: nn.Module) -> Backbone:
-    """Read a model's anatomy, with the name and, where transformers keeps it, the commit in its config."""
+    """Detect a model's anatomy; the name and, where transformers keeps it, the commit come from the config."""
     if hasattr(model, NAME):
         return injection_of(model).backbone
     config = getattr(model, "config", None)
@@ -233,14 +237,14 @@ def save(
     task: Mapping[str, Any] | None = None,
     base: str = "",
 ) -> None:
-    """Write what an injected model learned, with all that it takes to put it back; whole or not at all.
+    """Save the trained parameters of an injected model, with everything needed to restore them; whole or not at all.
 
     Args:
         model: A model with an architecture in it.
         directory: The folder to make.
         overwrite: Whether an earlier save in it may be replaced.
-        task: What is known of the task (name, kind, labels, metric); None takes what `inject` and `load` know.
-        base: Where the backbone is found; empty for the name that it was loaded by.
+        task: Facts of the task (name, kind, labels, metric); None takes those known from `inject` and `load`.
+        base: Where to find the backbone; empty for the name that it was loaded by.
 
     Raises:
         MethodError: The model carries no architecture.
@@ -258,20 +262,20 @@ def load(
     device: torch.device | str = "cpu",
     trust_remote_code: bool = False,
 ) -> Injection:
-    """Put a saved folder into a model; an error leaves the model as it was.
+    """Load a saved folder into a model; an error leaves the model unchanged.
 
     Args:
-        model: The backbone that it was saved from, with or without this architecture in it; None loads the backbone
-            by its saved name.
-        directory: A folder of `save`.
-        device: Where a model that is loaded goes.
-        trust_remote_code: Whether code that a hub model brings with it may run.
+        model: The backbone that the folder was saved from, with or without this architecture in it; None loads the
+            backbone by its saved name.
+        directory: A folder made by `save`.
+        device: Device of a model that is loaded here.
+        trust_remote_code: Whether code that comes with a hub model may run.
 
     Returns:
         The injection; its `model` is the model.
 
     Raises:
-        CheckpointError: The folder is not one of `save`, is damaged, or belongs to another model.
+        CheckpointError: The folder was not made by `save`, is damaged, or belongs to another model.
         BackboneError: The backbone cannot be loaded or understood.
     """
     checkpoint = read_checkpoint(directory)
@@ -286,7 +290,7 @@ def load(
 
 
 def put(model: nn.Module, backbone: Backbone, checkpoint: Checkpoint, values: Mapping[str, torch.Tensor]) -> Injection:
-    """Put what was read from a folder into a model; an error leaves the model as it was.
+    """Put the contents of a folder into a model; an error leaves the model unchanged.
 
     Raises:
         CheckpointError: The folder belongs to another model, or its parts do not belong together.

@@ -1,4 +1,4 @@
-"""What methods add to the loss: DiffPruning's penalty (arXiv 2012.07463) and AdaMix's consistency (2205.12410)."""
+"""Loss terms of methods: DiffPruning's penalty (arXiv 2012.07463) and AdaMix's consistency loss (2205.12410)."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from peftsearch.injection.inject import NAME
 
 
 def extra_loss(model: nn.Module, logits: Tensor, again: Callable[[], Tensor]) -> Tensor | None:
-    """What the injected methods add to the loss of a training step; None where they add nothing.
+    """The loss that the injected methods add to a training step; None where they add nothing.
 
     Args:
         model: A model in training mode, with or without an architecture in it.
-        logits: `(batch, num_labels)` of the step's forward; token logits of a generation take no consistency loss.
+        logits: Logits `(batch, num_labels)` of the step's forward; token logits of a generation get no consistency
+            loss.
         again: Computes the logits of the same batch once more; called only where a method draws at random.
 
     Returns:
@@ -32,9 +33,9 @@ def extra_loss(model: nn.Module, logits: Tensor, again: Callable[[], Tensor]) ->
 
 
 def consistency(first: Tensor, second: Tensor) -> Tensor:
-    """Mean of the Kullback-Leibler divergences of two predictions both ways (2205.12410, eq. 6).
+    """Mean of the Kullback-Leibler divergences of two predictions in both directions (2205.12410, eq. 6).
 
-    With one output, as in regression, the mean squared difference.
+    With a single output, as in regression, it is the mean squared difference.
 
     Args:
         first: Logits `(batch, num_labels)`.

@@ -1,4 +1,4 @@
-"""Training a model's own weights: they are made trainable where they are, and the model gets them back afterwards."""
+"""In-place training of a model's own weights, which are restored afterwards."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torch import nn
 
 @contextmanager
 def in_place(model: nn.Module, modules: Sequence[str] = ("",)) -> Iterator[None]:
-    """Train the parameters of some modules and freeze all others; afterwards values and flags are as before.
+    """Make the parameters of some modules trainable and freeze all others; restore values and flags at the end.
 
-    A copy of what is trained is kept meanwhile.
+    A copy of the trained parameters is kept meanwhile.
 
     Args:
         model: A model with no architecture in it.
@@ -37,6 +37,6 @@ def in_place(model: nn.Module, modules: Sequence[str] = ("",)) -> Iterator[None]
 
 
 def in_place_groups(model: nn.Module, lr: float) -> list[dict[str, Any]]:
-    """AdamW's parameter groups inside `in_place`: one at one rate, without weight decay."""
+    """AdamW's parameter groups inside `in_place`: a single group, without weight decay."""
     params = [parameter for parameter in model.parameters() if parameter.requires_grad]
     return [{"name": "weights", "params": params, "lr": lr, "weight_decay": 0.0}]

@@ -1,10 +1,9 @@
-"""Putting an architecture into a loaded model and taking it out again.
+"""Inject an architecture into a loaded model, and remove it.
 
-Methods attach by hooks and never touch the backbone's weights (but inside `merging.merged`), so removal is exact:
-afterwards `state_dict`, the `requires_grad` flags, the attention implementation and the head are as they were, bit for
-bit.
-Everything trainable but the head sits in one submodule, `model.peftsearch`, where optimizers, DistributedDataParallel
-and Trainer find it.
+Methods attach by hooks and never touch the backbone's weights (except inside `merging.merged`), so removal is exact:
+it restores `state_dict`, the `requires_grad` flags, the attention implementation and the head, bit for bit. All
+trainable parameters except the head's are in one submodule, `model.peftsearch`, where optimizers,
+DistributedDataParallel and Trainer find them.
 
 Gradient checkpointing works as on any frozen model: the reentrant kind needs `model.enable_input_require_grads()`.
 """
@@ -34,7 +33,7 @@ HEAD_LR_SCALE = 1.0
 
 
 class Injected(nn.ModuleDict):
-    """All injected parameters, by `STACK_BLOCK_METHOD`, and what it takes to remove them."""
+    """All injected parameters, keyed by `STACK_BLOCK_METHOD`, and the data needed to remove them."""
 
     def __init__(
         self, architecture: Architecture, backbone: Backbone, flags: dict[str, bool], head: dict[str, torch.Tensor]
@@ -43,18 +42,18 @@ class Injected(nn.ModuleDict):
         self.architecture = architecture
         self.backbone = backbone
         self.task: dict[str, Any] = {}
-        """What is known of the task of the head (name, kind, labels, metric); saved with the parameters."""
+        """Facts of the head's task (name, kind, labels, metric), where known; saved with the parameters."""
         self.flags = flags
         """`requires_grad` of each parameter of the model before injection."""
         self.head = head
         """Copies of the head's parameters before injection."""
         self.methods: dict[str, str] = {}
-        """Name of the method behind each key."""
+        """Name of the method of each key."""
         self.undo: list[Callable[[], object]] = []
         self.penalised: list[Penalised] = []
-        """The modules that add a penalty to the loss; found once, since every training step asks."""
+        """The modules that add a penalty to the loss; cached, since every training step needs them."""
         self.routes = False
-        """Whether a module draws its path at random in training."""
+        """Whether a module draws a random path in training."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,7 +66,7 @@ class Injection:
     injected: Injected = field(repr=False)
 
     def remove(self) -> None:
-        """Take the architecture out; does nothing when it is out already."""
+        """Remove the architecture; does nothing if it is already removed."""
         if getattr(self.model, NAME, None) is self.injected:
             remove(self.model)
 
@@ -85,12 +84,12 @@ def inject(model: nn.Module, architecture: Architecture, backbone: Backbone | No
 
     Args:
         model: A transformers model, without an architecture in it.
-        architecture: What to put in. Nothing is touched unless all of it fits.
+        architecture: The architecture; nothing is changed unless all of it fits.
         backbone: The model's anatomy; None detects it.
-        seed: Seed of the initial values. The global random generators are left as they are.
+        seed: Seed of the initial values; the global random generators are left unchanged.
 
     Raises:
-        MethodError: The model carries an architecture already, or a placement does not fit the backbone.
+        MethodError: The model already carries an architecture, or a placement does not fit the backbone.
     """
     if hasattr(model, NAME):
         raise MethodError("the model already carries an architecture: remove(model) first")
@@ -100,7 +99,7 @@ def inject(model: nn.Module, architecture: Architecture, backbone: Backbone | No
     injected = _freeze(model, architecture, backbone, head)
     try:
         with torch.random.fork_rng(devices=[]):
-            # The CPU's generator alone: manual_seed of the torch module would reseed the accelerators too.
+            # Only the CPU's generator: torch.manual_seed would reseed the accelerators too.
             torch.default_generator.manual_seed(seed)
             for placement, block in placements:
                 _attach(model, injected, placement, block)
@@ -115,7 +114,7 @@ def inject(model: nn.Module, architecture: Architecture, backbone: Backbone | No
 
 
 def injection_of(model: nn.Module) -> Injection:
-    """The injection that a model carries, for code that was given the model alone.
+    """The injection that a model carries, for code that has only the model.
 
     Raises:
         MethodError: The model carries no architecture.
@@ -125,7 +124,7 @@ def injection_of(model: nn.Module) -> Injection:
 
 
 def remove(model: nn.Module) -> None:
-    """Take the injected architecture out and restore the head: the model is as it was before `inject`.
+    """Remove the injected architecture and restore the head, to the state before `inject`.
 
     Raises:
         MethodError: The model carries no architecture.
@@ -143,17 +142,17 @@ def remove(model: nn.Module) -> None:
 
 
 def param_groups(model: nn.Module, lr: float) -> list[dict[str, Any]]:
-    """Group the trainable parameters for AdamW: one group a method, then the head; none has weight decay.
+    """Group the trainable parameters for AdamW: one group per method, then the head, all without weight decay.
 
     Args:
         model: A model with an architecture in it.
         lr: The run's learning rate, which each method and the head scale by their own constants.
 
     Returns:
-        Groups with `name`, `params`, `lr` and `weight_decay`; no empty ones.
+        Non-empty groups with `name`, `params`, `lr` and `weight_decay`.
     """
     injected = _injected(model)
-    groups: dict[str, tuple[float, dict[int, nn.Parameter]]] = {}  # placements may share parameters: once each
+    groups: dict[str, tuple[float, dict[int, nn.Parameter]]] = {}  # by id, since placements may share parameters
     for key, module in injected.items():
         for name, rate, part in _parts(METHODS[injected.methods[key]], module):
             groups.setdefault(name, (rate, {}))[1].update({id(p): p for p in part.parameters()})
@@ -166,7 +165,7 @@ def param_groups(model: nn.Module, lr: float) -> list[dict[str, Any]]:
 
 
 def _parts(method: Method, module: nn.Module) -> Iterator[tuple[str, float, nn.Module]]:
-    """Name, rate and module of what trains at one rate: a method, or each part of a mixed one."""
+    """Name, rate and module of each part with its own learning rate: a method, or each part of a mixed one."""
     if isinstance(method, Mixed):
         for part in method.parts:
             yield f"{method.name}.{part.name}", method.lr_scale * part.lr_scale, module.get_submodule(part.name)
@@ -182,7 +181,7 @@ def _injected(model: nn.Module) -> Injected:
 
 
 def _check(architecture: Architecture, backbone: Backbone) -> list[tuple[Placement, Block]]:
-    """Hold every placement against the backbone; return them with their blocks in the order of attachment."""
+    """Check every placement against the backbone; return the placements with their blocks in order of attachment."""
     blocks = {(block.stack, block.index): (position, block) for position, block in enumerate(backbone.blocks)}
     ranks = {name: rank for rank, name in enumerate(METHODS)}
     found: dict[tuple[int, int], tuple[Placement, Block]] = {}
@@ -208,7 +207,7 @@ def _check_placement(placement: Placement, block: Block, first: Block, is_first:
     where = f"{placement.stack} block {placement.block}, {placement.method}"
     method = get_method(placement.method)
     if not is_placed(method, block, first):
-        raise MethodError(f"{where}: it acts once on a model and is placed on the first block")
+        raise MethodError(f"{where}: acts once per model; place it on the first block")
     obstacle = method.obstacle(block)
     if obstacle is not None:
         raise MethodError(f"{where}: {obstacle}")

@@ -1,4 +1,4 @@
-"""Folding what was trained into the backbone's weights for a while."""
+"""Temporary folding of the trained parameters into the backbone's weights."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from peftsearch.methods.abilities import Foldable, FoldAware
 
 @contextmanager
 def merged(model: nn.Module) -> Iterator[None]:
-    """Fold what can be folded into the backbone's weights while the `with` block lasts.
+    """Fold all foldable placements into the backbone's weights while the `with` block lasts.
 
     Placements of methods that merge become part of the weights and cost nothing at inference; the others, and those on
-    packed weights, stay as they are. A hook behind one that stays is not folded, since hooks act in their order.
-    Afterwards the model is as it was before, bit for bit: the weights before are kept, not recomputed.
+    packed weights, stay as they are. A hook that follows an unfolded one is not folded, since hooks act in order.
+    Afterwards the model is restored bit for bit: the original weights are kept, not recomputed.
 
     Raises:
         MethodError: The model carries no architecture.
@@ -53,7 +53,7 @@ def merged(model: nn.Module) -> Iterator[None]:
 
 
 def _folds(module: nn.Module, ours: set[nn.Module]) -> Iterator[tuple[int, Foldable, dict[str, torch.Tensor]]]:
-    """The first hooks of a module as long as they are ours and fold: key, owner, and the parameters they make."""
+    """The leading hooks of a module that are ours and can be folded: key, owner, and the folded parameters."""
     for key, owner in hook_owners(module).items():
         if owner not in ours or not isinstance(owner, Foldable):
             return

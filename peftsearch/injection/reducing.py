@@ -1,4 +1,4 @@
-"""Dropping what served training alone, such as the encoder of P-tuning: what is kept is a smaller architecture."""
+"""Reduction of a trained architecture: parts that only training needs, such as P-tuning's encoder, are dropped."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from peftsearch.methods.abilities import Reducible
 
 
 def reduce(model: nn.Module) -> Architecture:
-    """Drop what served training alone: placements become those of the smaller methods that they stand for.
+    """Drop the parts that only training needs: placements become those of the corresponding smaller methods.
 
-    The encoder of P-tuning and the network of a reparametrised prefix are evaluated once, and their output stays; of
-    AdaMix the mean of its adapters, of DiffPruning the differences that are kept. A placement whose smaller method is
-    on its block already stays as it is.
+    The encoder of P-tuning and the network of a reparametrised prefix are evaluated once and replaced by their output;
+    AdaMix keeps the mean of its adapters, DiffPruning the differences that survive pruning. A placement stays as it is
+    if its block already has a placement of the smaller method.
 
     Args:
         model: A model with an architecture in it; its output in evaluation mode stays the same up to rounding.
 
     Returns:
-        The architecture that it carries now: with fewer parameters, or the same where there was nothing to drop.
+        The architecture that the model carries now: with fewer parameters, or the same if there was nothing to drop.
 
     Raises:
         MethodError: The model carries no architecture.

@@ -1,7 +1,7 @@
-"""The shapes of a backbone, by which a saved folder knows the model that it belongs to.
+"""Shapes of a backbone, which identify the model that a saved folder belongs to.
 
-Made from the anatomy and never from the weights' own shapes, so that a quantised backbone and a plain one, a bare
-model and one with a head have the same.
+They come from the anatomy and never from the weights' own shapes, so that quantised and plain backbones, and models
+with and without a head, have the same shapes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from peftsearch.backbone.anatomy import Backbone
 from peftsearch.methods.projections import name_projections
 
 Shapes = dict[str, tuple[int, ...]]
-"""By `encoder block 0, query`: output and input width of a map, or the width of a norm."""
+"""Output and input width of a map, or width of a norm, by its place: `encoder block 0, query`."""
 
 
 def list_shapes(backbone: Backbone) -> Shapes:
@@ -34,7 +34,7 @@ def fingerprint_shapes(backbone: Backbone) -> str:
 
 
 def first_mismatch(saved: Mapping[str, tuple[int, ...]], own: Mapping[str, tuple[int, ...]]) -> str | None:
-    """Name the first place, in the order of the saved shapes, where two backbones differ; None where none does."""
+    """Describe the first difference between two backbones, in the order of the saved shapes; None without any."""
     for place in dict.fromkeys([*saved, *own]):
         if saved.get(place) != own.get(place):
             return f"{place} is {_size(saved.get(place))} there and {_size(own.get(place))} in this model"

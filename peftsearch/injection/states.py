@@ -1,4 +1,4 @@
-"""Reading and writing what was trained: the injected parameters and buffers, and the head."""
+"""Read and write the trained state: the injected parameters and buffers, and the head."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ FORMAT = "peftsearch-1"
 
 
 def state(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Copy what is trained: injected parameters (`peftsearch.STACK_BLOCK_METHOD...`) and the head's, by name.
+    """Copy the trained state: injected parameters (`peftsearch.STACK_BLOCK_METHOD...`) and the head's, by name.
 
-    With them go the injected buffers, such as the positions that a sparse method chose.
+    It includes the injected buffers, such as the positions that a sparse method chose.
     """
     return {name: parameter.detach().clone() for name, parameter in _trained(model).items()}
 
@@ -30,7 +30,7 @@ def set_state(model: nn.Module, values: Mapping[str, torch.Tensor]) -> None:
     """Put values from `state` into a model with the same architecture.
 
     Raises:
-        MethodError: A name or a shape differs; nothing is changed then.
+        MethodError: A name or a shape differs; the model is then unchanged.
     """
     trained = _trained(model)
     for name in sorted(trained.keys() | values.keys()):
@@ -47,13 +47,13 @@ def set_state(model: nn.Module, values: Mapping[str, torch.Tensor]) -> None:
 
 
 def packed_state(model: nn.Module) -> bytes:
-    """What is trained, in safetensors' format; `load_state` reads it from a file."""
+    """The trained state in safetensors' format, which `load_state` reads from a file."""
     packed: bytes = save({name: value.contiguous() for name, value in state(model).items()}, {"format": FORMAT})
     return packed
 
 
 def save_state(model: nn.Module, path: Path | str) -> None:
-    """Write what is trained to a safetensors file, whole or not at all.
+    """Write the trained state to a safetensors file, whole or not at all.
 
     Raises:
         OSError: The disk is full, read-only or forbidden.
@@ -65,7 +65,7 @@ def load_state(model: nn.Module, path: Path | str) -> None:
     """Read a file of `save_state` into a model with the same architecture.
 
     Raises:
-        MethodError: There is no such file, it is not of that form, or it belongs to another architecture.
+        MethodError: The file is missing, has another format, or belongs to another architecture.
     """
     set_state(model, read_state(path))
 
@@ -74,7 +74,7 @@ def read_state(path: Path | str) -> dict[str, torch.Tensor]:
     """Read a file of `save_state`; `set_state` puts it into a model.
 
     Raises:
-        MethodError: There is no such file, or it is not of that form.
+        MethodError: The file is missing or has another format.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -88,9 +88,9 @@ def read_state(path: Path | str) -> dict[str, torch.Tensor]:
 
 
 def kept_buffers(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The injected buffers that belong to what was trained (chosen positions), by their names in the model.
+    """The injected buffers that are part of the trained state (chosen positions), by their names in the model.
 
-    Those that a method draws anew from a name, such as the projections of SAID, are not among them.
+    Buffers that a method regenerates from a name, such as the projections of SAID, are not included.
     """
     injected = getattr(model, NAME, None)
     if injected is None:
@@ -100,7 +100,7 @@ def kept_buffers(model: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def _trained(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The injected parameters and kept buffers and the head's parameters, by their names in the model."""
+    """The injected parameters, the kept buffers and the head's parameters, by their names in the model."""
     injected = injection_of(model).injected
     named: dict[str, torch.Tensor] = dict(model.named_parameters()) | kept_buffers(model)
     return {name: value for name, value in named.items() if name in injected.head or name.startswith(f"{NAME}.")}

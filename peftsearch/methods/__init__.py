@@ -1,14 +1,15 @@
-"""The table of methods: to add one, write its file, that of its layers in `layers/`, and its line here.
+"""The table of methods.
 
-It needs neither torch nor transformers: a method imports its layers when it is attached.
+To add a method, write its file here, the file of its layers in `layers/`, and one line in the table. The table needs
+neither torch nor transformers: a method imports its layers when it is attached.
 
 Order matters where methods act on the same module. The order of the table is the order in which hooks are
 registered, whatever the order in an architecture: a projection's output passes through DoRA, whose norm is that of the
 pretrained weight, then what adds to the weight (LoRA to SAID), then the bias delta, then the scales of IA3, then the
-serial adapters one after the other (AdaMix directly behind the one that it becomes), then the parallel adapter and
-KronA_res, which read the network's input, then the parts of MAM and UniPELT, then the ladder. LayerNorm acts where only
-BitFit does, and commutes with it. Prefixes change the attention function alone; those of several methods stand in front
-of one another, the last outermost. A prompt is put in front of the input and taken off behind all of these.
+serial adapters one after the other (AdaMix directly behind `adapter_pfeiffer`, which it becomes), then the parallel
+adapter and KronA_res, which read the network's input, then the parts of MAM and UniPELT, then the ladder. LayerNorm
+shares its modules with BitFit only, and the two commute. Prefixes change the attention function alone; prefixes of
+several methods are stacked, the last outermost. A prompt is put in front of the input and removed after all of these.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""Abilities of a method or its module beyond `Method`: each a protocol that is asked for with isinstance.
+"""Optional abilities of a method or its module, each a protocol that is checked with isinstance.
 
-A method that acts on blocks one by one, trains what it made at `attach`, and is done when training ends, needs none.
+A method needs none of them if it acts on each block separately, trains the parameters it made in `attach`, and has
+nothing left to do when training ends.
 """
 
 from __future__ import annotations
@@ -17,40 +18,38 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class ModelWide(Protocol):
-    """A method that acts once on a model: it is placed on the first block, whichever groups name it, and has the shares
-    of all blocks of these groups.
-    """
+    """A method that acts once per model, from the first block, with the shares of all blocks whose groups name it."""
 
     model_wide: Literal[True]
 
 
 @runtime_checkable
 class Sharing(Protocol):
-    """A method whose placements share parameters: they count with the first placement, input side first."""
+    """A method whose placements share parameters, counted with the placement nearest to the input."""
 
     def n_shared(self, block: Block) -> int:
-        """How many parameters are shared; of no size."""
+        """Number of shared parameters, the same at every size."""
 
     def share(self, first: nn.Module, module: nn.Module) -> None:
-        """Put the shared parameters of the first placement's module in place of another module's own."""
+        """Replace a module's own copy of the shared parameters with those of the first placement's module."""
 
 
 @runtime_checkable
 class Mixed(Protocol):
-    """A method made of others, each of which trains at its own rate; its module is a `ModuleDict` by their names."""
+    """A method made of others, each trained at its own rate; its module is a `ModuleDict` keyed by their names."""
 
     parts: tuple[Method, ...]
 
 
 @runtime_checkable
 class Foldable(Protocol):
-    """A hook module whose effect can be folded into the parameters of the module that it hangs on."""
+    """A hook module whose effect can be folded into the parameters of the hooked module."""
 
     def fold(self, module: nn.Module) -> dict[str, torch.Tensor] | None:
-        """Work out the parameters with which the module alone does what module and hook do together.
+        """Compute the parameters that give the module alone the output of module and hook together.
 
         Args:
-            module: The hooked module; it is left as it is.
+            module: The hooked module; left unchanged.
 
         Returns:
             The new values by parameter name; None where the parameters are packed and cannot be added to.
@@ -59,7 +58,7 @@ class Foldable(Protocol):
 
 @runtime_checkable
 class FoldAware(Protocol):
-    """A `Foldable` with a second hook on its module, which rests while the module's parameters do its work."""
+    """A `Foldable` with a second hook on its module; the second hook does nothing while the effect is folded in."""
 
     is_folded: bool
     """Set by `peftsearch.injection.merging.merged` while the effect is folded in."""
@@ -67,23 +66,23 @@ class FoldAware(Protocol):
 
 @runtime_checkable
 class Primed(Protocol):
-    """A module that chooses what it trains by the gradients of a few batches, before training.
+    """A module that selects the weights to train by the gradients of a few batches, before training.
 
     `peftsearch.prime` drives it: `watch`, then for every batch a forward, a backward and `record`, then `choose` and
     `drop`.
     """
 
     def watch(self) -> None:
-        """Make everything that could be chosen take gradients."""
+        """Make every candidate weight take gradients."""
 
     def record(self) -> None:
-        """Take in the gradients of one batch, and clear them."""
+        """Accumulate the gradients of one batch, and clear them."""
 
     def choose(self) -> None:
-        """Keep what scored highest."""
+        """Keep the candidates with the highest scores."""
 
     def drop(self) -> None:
-        """Let go of all that was made for looking at gradients, chosen or not."""
+        """Free everything that only priming needs, whether or not a choice was made."""
 
 
 @runtime_checkable
@@ -96,26 +95,27 @@ class Penalised(Protocol):
 
 @runtime_checkable
 class Routed(Protocol):
-    """A module that draws a path at random in training: two forwards of a batch are held together by a loss."""
+    """A module that draws a random path in training; a consistency loss ties two forwards of a batch together."""
 
     is_routed: Literal[True]
 
 
 @runtime_checkable
 class Reducible(Protocol):
-    """A method of which a part serves training alone: after it a placement becomes one of a smaller method."""
+    """A method with parts that only training needs; after training each placement becomes one of a smaller method."""
 
     becomes: str
+    """Name of the smaller method."""
 
     def reduced_size(self, block: Block, size: int) -> int:
-        """Its size as a placement of the smaller method."""
+        """Size of the placement as one of the smaller method."""
 
     def reduced(self, module: nn.Module, block: Block) -> dict[str, torch.Tensor]:
         """Parameters and buffers of the smaller method's module, by name."""
 
 
 def is_placed(method: Method, block: Block, first: Block) -> bool:
-    """Whether a method that acts on a block has its placement there: one that acts once has it on the first alone."""
+    """Whether a method has a placement on this block; a `ModelWide` method has one on the first block only."""
     return block is first or not isinstance(method, ModelWide)
 
 
@@ -126,7 +126,7 @@ def count_placed(method: Method, block: Block, size: int, is_first: bool) -> int
         method: The method.
         block: Where it is placed.
         size: Its size.
-        is_first: Whether it is the method's first placement, with which what all of them share counts.
+        is_first: Whether it is the method's first placement, which includes the parameters that all of them share.
     """
     shared = method.n_shared(block) if is_first and isinstance(method, Sharing) else 0
     return method.count(block, size) + shared

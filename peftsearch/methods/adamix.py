@@ -1,16 +1,16 @@
-"""AdaMix: several adapters a place, one of them at random in training, their mean afterwards (arXiv 2205.12410).
+"""AdaMix: several adapters per place, one drawn at random in training, averaged afterwards (arXiv 2205.12410).
 
 Sec. 3.1: every forward in training draws one of M down-projections and one of M up-projections (M = 4). Sec. 3.2: two
-forwards of a batch draw apart, and a consistency loss, the mean of the Kullback-Leibler divergences of their
-predictions both ways, holds them together. Sec. 3.3: after training the weights are averaged into one adapter; the
-placement becomes one of `adapter_pfeiffer`. Evaluation works with the mean. It acts after the feed-forward network;
-the size is the width m; M (2 d m + d + m) parameters are trained, 2 d m + d + m are kept. Initialised as the adapter
-is, all M alike (as in the authors' code; their draws tell them apart, and their mean starts as one of them): the output
+forwards of a batch draw independently, and a consistency loss, the mean of the Kullback-Leibler divergences of their
+predictions in both directions, ties them together. Sec. 3.3: after training the weights are averaged into one adapter;
+the placement becomes one of `adapter_pfeiffer`. Evaluation uses the mean. It acts after the feed-forward network;
+the size is the width m; M (2 d m + d + m) parameters are trained, 2 d m + d + m are kept. All M adapters start from the
+same values as in the authors' code, initialised as the plain adapter is; the random draws make them diverge. The output
 is unchanged at init. It does not merge into the backbone.
 
-Each adapter takes part in a quarter of the forwards, so it wants more steps than an adapter.
+Each adapter takes part in a quarter of the forwards, so AdaMix needs more steps than a plain adapter.
 
-The second forward doubles the cost of a step; `peftsearch.extra_loss` makes it in a training loop of one's own.
+The second forward doubles the cost of a step. A user's own training loop gets it from `peftsearch.extra_loss`.
 
 Left out: sharing of one projection by all adapters (sec. 3.4).
 """
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from peftsearch.methods.layers.attachment import Attachment
 
 N_ADAPTERS = 4
-"""Adapters of a place (2205.12410, sec. 4.1)."""
+"""Adapters per place (2205.12410, sec. 4.1)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,7 +48,7 @@ class AdaMix(Adapter):
         return N_ADAPTERS * self.changed(block, size)
 
     def changed(self, block: Block, size: int) -> int:
-        """The one adapter that is kept."""
+        """The parameters of the averaged adapter: 2 d m + d + m."""
         d = block.ffn.output.d_out
         return 2 * d * size + d + size
 
@@ -57,7 +57,7 @@ class AdaMix(Adapter):
         return f"{N_ADAPTERS} x m={size}"
 
     def reduced_size(self, block: Block, size: int) -> int:
-        """The width stays."""
+        """The width, unchanged."""
         return size
 
     def reduced(self, module: nn.Module, block: Block) -> dict[str, torch.Tensor]:

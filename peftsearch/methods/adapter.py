@@ -3,13 +3,12 @@
 1902.00751 sec. 2.1: h + W_up f(W_down h + b_down) + b_up, applied to the output of a sub-layer, after its projection
 back to the hidden width and before the residual is added. Houlsby puts one after every sub-layer (the attention, a
 decoder's cross-attention, the feed-forward network), Pfeiffer (2005.00247) one after the feed-forward network. The size
-is the width m of the bottleneck, from 1 to the hidden size; 2 d m + d + m parameters a place. f is GELU, as in
-Houlsby's own code.
-W_down starts as a normal truncated at two standard deviations of 0.01 (1902.00751 sec. 3.6), W_up and the
-biases at zero: the output is unchanged at init. It does not merge.
+is the width m of the bottleneck, from 1 to the hidden size; 2 d m + d + m parameters per place. f is GELU, as in
+Houlsby's own code. W_down starts as a normal of 0.01 truncated at two standard deviations (1902.00751 sec. 3.6), W_up
+and the biases at zero: the output is unchanged at init. It does not merge.
 
-It sees the output projection's result: in blocks with dropout there it acts before the dropout, where the paper's
-acts after it. Pfeiffer's choice of residual and norms around the bottleneck is left out.
+It reads the output projection's result. In blocks with dropout after that projection it acts before the dropout, in
+the paper after it. Left out: Pfeiffer's choice of residual and norms around the bottleneck.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ class Adapter(Added):
     name: str = "adapter"
     paper: str = "1902.00751, sec. 2.1"
     places_in_block: tuple[str, ...] = ("attention", "ffn")
-    """After which sub-layers it acts: `attention` (every one of a block), `ffn`."""
+    """Sub-layers that get a bottleneck: `attention` (every attention of a block), `ffn`."""
     lr_scale: float = 0.7
     knob: str = "width"
 
@@ -44,7 +43,7 @@ class Adapter(Added):
         return "after " + " and after ".join(self.places_in_block)
 
     def outputs(self, block: Block) -> dict[str, Projection]:
-        """The output projections it acts behind in this block, by sub-layer."""
+        """Output projections of this block that get a bottleneck, by sub-layer."""
         named = name_projections(block)
         sublayers = {"attention": "output", "cross_attention": "cross_output", "ffn": "ffn_out"}
         return {
@@ -54,11 +53,11 @@ class Adapter(Added):
         }
 
     def max_size(self, block: Block) -> int:
-        """The hidden size: a wider layer is no bottleneck."""
+        """The hidden size: a wider layer is not a bottleneck."""
         return block.hidden_size
 
     def count(self, block: Block, size: int) -> int:
-        """2 d m + d + m a place."""
+        """2 d m + d + m per place."""
         return sum(2 * p.d_out * size + p.d_out + size for p in self.outputs(block).values())
 
     def label(self, block: Block, size: int) -> str:

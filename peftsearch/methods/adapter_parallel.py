@@ -1,17 +1,17 @@
-"""The scaled parallel adapter beside the feed-forward network (arXiv 2110.04366).
+"""The scaled parallel adapter on the feed-forward network (arXiv 2110.04366).
 
 2110.04366 sec. 3.3 and 4.5: FFN(x) + s (W_up f(W_down x + b_down) + b_up) with s = 4. The size is the width m of the
 bottleneck, from 1 to the hidden size; 2 d m + d + m parameters. It starts as the paper's scaled variant does, like
 LoRA: W_down Kaiming uniform with a = sqrt 5, W_up and the biases at zero, so the output is unchanged at init. It does
 not merge.
 
-f is GELU, as in the serial adapters here, and not the paper's ReLU: small budgets give widths of 1 to 5, and a ReLU
+f is GELU, as in the serial adapters here, rather than the paper's ReLU: small budgets give widths of 1 to 5, and a ReLU
 unit that is off for every token at the start never trains.
 
-It reads the input x of the network's first map, gate and up alike: in pre-norm blocks (GPT-2, Llama) the hidden
-state after the norm, in post-norm blocks (BERT) the output of the attention sub-layer. As the serial adapters do, it
-adds to the output projection's result, in blocks with dropout there before the dropout. It adds last: a serial adapter
-on the same block does not see its delta, as in AutoPEFT's code (arXiv 2301.12132).
+It reads the input x of the network's first map (the common input of gate and up in gated networks): in pre-norm blocks
+(GPT-2, Llama) the hidden state after the norm, in post-norm blocks (BERT) the output of the attention sub-layer. Like
+the serial adapters it adds to the output projection's result, before any dropout. It adds last: a serial adapter on the
+same block does not see its delta, as in AutoPEFT's code (arXiv 2301.12132).
 
 Left out: the parallel adapter of the attention, and a learned s.
 """
@@ -44,7 +44,7 @@ class ParallelAdapter(Added):
     knob: str = "width"
 
     def max_size(self, block: Block) -> int:
-        """The hidden size: a wider layer is no bottleneck."""
+        """The hidden size: a wider layer is not a bottleneck."""
         return block.hidden_size
 
     def count(self, block: Block, size: int) -> int:

@@ -10,7 +10,7 @@ from peftsearch.backbone.anatomy import Block
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Added(ABC):
-    """A method that adds modules, which are kept beside the backbone; by default on any block."""
+    """A method that adds modules next to the backbone; by default it can act on any block."""
 
     merges: bool = False
     changes: str = "none (added)"
@@ -25,17 +25,20 @@ class Added(ABC):
         """Trainable parameters at this size."""
 
     def changed(self, block: Block, size: int) -> int:
-        """The parameters that it adds; the backbone stays as it is."""
+        """The added parameters; the backbone is unchanged."""
         return self.count(block, size)
 
 
 def find_wide_obstacle(block: Block, *, lost: str, instead: str) -> str | None:
-    """Say why a method that acts once on a model cannot: it needs one stack that reads words, and blocks of their own.
+    """Say why a model-wide method cannot act: it needs a single stack that reads words and does not share its blocks.
 
     Args:
         block: Any block of the model.
-        lost: What is missing where one block is run several times.
+        lost: The part that a model with one block run several times lacks.
         instead: The methods to use there.
+
+    Returns:
+        The reason; None where the method can act.
     """
     if block.n_uses > 1:
         return f"{block.path} is run {block.n_uses} times, which leaves no {lost}; use {instead} there"

@@ -1,14 +1,14 @@
 """BitFit: training the biases alone (arXiv 2106.10199).
 
-Sec. 3 trains every bias of the backbone, or the query's and the feed-forward's first (b_q and b_m2) alone. Here each
+Sec. 3 trains every bias of the backbone, or only the query's and the feed-forward's first (b_q and b_m2). Here each
 bias b becomes b + delta with delta = 0 at init: the same functions and, without weight decay, the same Adam updates as
 training b itself, while the backbone stays untouched and the query's slice of a fused bias can be trained alone.
 The size is the index of a named subset, smallest first: `query`, `query+ffn_in`, `all` (the biases of all projections
 and norms of the block); subsets that a block does not have, or that add nothing to the one before, are skipped. The
 count is the sum of the biases' widths. The output is unchanged at init. It merges in place.
 
-Left out: biases outside the blocks (embeddings), which belong to no group, and biases that are no linear map's or
-norm's own (DeBERTa-v1's of query and value).
+Left out: biases outside the blocks (embeddings), which belong to no group, and biases that are not part of a linear map
+or norm (DeBERTa-v1's query and value biases).
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ class Bias:
     d_module: int = 0
     """Length of the whole bias; 0 means `width`."""
     n_pieces: int = 1
-    """Pieces of the slice; see `Projection`."""
+    """Number of pieces that the slice consists of; see `Projection`."""
 
     @property
     def margins(self) -> Margins | None:
-        """The zeros around a slice in the whole bias; None where it is the whole."""
+        """The zeros around the slice in the whole bias; None where the slice is the whole bias."""
         return slice_margins(self.start, self.width, self.d_module, self.n_pieces)
 
 
 def list_biases(block: Block) -> list[Bias]:
-    """All biases of a block: of the projections in the order in which they act, then of the norms."""
+    """All biases of a block: the projections' in the order in which they act, then the norms'."""
     of_maps = [
         Bias(name=name, path=p.path, width=p.d_out, start=p.start, d_module=p.d_module, n_pieces=p.n_pieces)
         for name, p in name_projections(block).items()
@@ -87,11 +87,11 @@ class BitFit:
     exact_at_init: bool = True
 
     def obstacle(self, block: Block) -> str | None:
-        """Blocks without biases (Llama) have nothing to train."""
+        """Say that a block has no biases to train (Llama); None where it has."""
         return None if list_biases(block) else f"{block.path} has no biases; use lora or adapter there"
 
     def max_size(self, block: Block) -> int:
-        """How many subsets the block has."""
+        """Number of subsets that the block has."""
         return len(subsets(block))
 
     def count(self, block: Block, size: int) -> int:
@@ -99,7 +99,7 @@ class BitFit:
         return sum(bias.width for bias in subsets(block)[size - 1][1])
 
     def changed(self, block: Block, size: int) -> int:
-        """The biases that it trains."""
+        """The trained biases."""
         return self.count(block, size)
 
     def label(self, block: Block, size: int) -> str:

@@ -2,12 +2,12 @@
 
 Eq. 5 and 6: W = sum_i A_i kron (s_i t_i^T) for i = 1 .. n, where the A_i in R^(n x n) are shared by all maps of all
 adapters (sec. 4.2), s_i in R^(k/n x 1) and t_i in R^(1 x d/n) are the map's own. The adapter is h + W_up f(W_down h +
-b_down) + b_up, after the attention and after the feed-forward network; Compacter++ (sec. 4.3) keeps the second alone.
-The size is k / n with n = 4; 3 (k + d) parameters a place (the two maps k + d each, the biases k + d together), and n^3
-shared ones. The A_i start as normals of 0.1, the factors Glorot uniform (the authors' code), W_up's s_i at zero: the
-output is unchanged at init. f is GELU, as there. It does not merge.
+b_down) + b_up, after the attention and after the feed-forward network; Compacter++ (sec. 4.3) keeps only the latter.
+The size is k / n with n = 4; 3 (k + d) parameters per place (k + d for each of the two maps, k + d for the biases), and
+n^3 shared ones. The A_i start as normals of 0.1, the factors Glorot uniform (the authors' code), W_up's s_i at zero:
+the output is unchanged at init. f is GELU, as in the authors' code. It does not merge.
 
-With the norms that the paper trains too, the count is that of its table 1 on T5-base: 0.073 % and 0.047 %.
+Together with the norms, which the paper also trains, the count matches its table 1 on T5-base: 0.073 % and 0.047 %.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from peftsearch.methods.layers.attachment import Attachment
 
 N = 4
-"""Kronecker products of a map (2106.04647, sec. 5: n = 4)."""
+"""Kronecker products per map (2106.04647, sec. 5: n = 4)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,15 +37,15 @@ class Compacter(Adapter):
     lr_scale: float = 1.0
 
     def obstacle(self, block: Block) -> str | None:
-        """Its maps are cut into n x n parts."""
+        """Say that the maps cannot be cut into n x n parts; None where they can."""
         return find_remainder(block, N)
 
     def max_size(self, block: Block) -> int:
-        """The hidden size: a wider layer is no bottleneck."""
+        """The hidden size in units of n: a wider layer is not a bottleneck."""
         return block.hidden_size // N
 
     def count(self, block: Block, size: int) -> int:
-        """3 (k + d) a place, the shared rule apart."""
+        """3 (k + d) per place, excluding the shared rule."""
         return sum(3 * (N * size + p.d_out) for p in self.outputs(block).values())
 
     def label(self, block: Block, size: int) -> str:
@@ -53,7 +53,7 @@ class Compacter(Adapter):
         return f"k={N * size}"
 
     def n_shared(self, block: Block) -> int:
-        """The rule: n matrices of n x n."""
+        """Entries of the rule: n matrices of n x n."""
         return N**3
 
     def share(self, first: nn.Module, module: nn.Module) -> None:

@@ -1,15 +1,15 @@
 """DiffPruning: learning a sparse difference of the weights (arXiv 2012.07463).
 
 Sec. 3: theta = theta_0 + z * w, where a difference w is trained for every weight and z in [0, 1] follows the hard
-concrete distribution (arXiv 1712.01312) with parameters log alpha, so that the expected number of nonzero differences
-can be held down by a penalty (eq. 3 and 4); after training the difference is cut to a fixed share by magnitude (sec.
-3.3), here half a percent, the paper's. Two parameters are trained for each weight, so the budget has to be large: the
-trained share is 200 % of what is tuned, the changed share 0.5 %. The size is the index of a nested subset of a block's
+concrete distribution (arXiv 1712.01312) with parameters log alpha, so that a penalty can limit the expected number of
+nonzero differences (eq. 3 and 4); after training the differences are pruned by magnitude to a fixed share (sec. 3.3),
+here the paper's 0.5 %. Two parameters are trained for each weight, so the budget has to be large: the trained
+parameters are 200 % of the tuned weights, the changed ones 0.5 %. The size is the index of a nested subset of a block's
 maps: `query`, `query+value`, `attention` (its four maps), `all`. w starts at 0, so the output is unchanged at init;
-log alpha at 1, where z is 0.69 (the authors' code starts it at 5, for trainings of many epochs). It merges.
+log alpha starts at 1, where z is 0.69 (5 in the authors' code, for trainings of many epochs). It merges.
 
-In evaluation z is its mean and the difference is cut already: what is scored is what is kept. After training a
-placement becomes one of `fishmask`, which holds the weights that are left. In a training loop of one's own
+In evaluation z is its mean and the differences are already pruned, so the score is that of the weights that are kept.
+After training a placement becomes one of `fishmask`, which holds the remaining weights. In a user's own training loop
 `peftsearch.extra_loss` adds the penalty.
 
 Left out: the structured variant, which groups the gates of a matrix.
@@ -60,7 +60,7 @@ class DiffPruning:
         return None
 
     def max_size(self, block: Block) -> int:
-        """How many subsets there are."""
+        """Number of subsets."""
         return 4
 
     def n_weights(self, block: Block, size: int) -> int:
@@ -76,7 +76,7 @@ class DiffPruning:
         return FishMask().count(block, self.reduced_size(block, size))
 
     def reduced_size(self, block: Block, size: int) -> int:
-        """The size of the `fishmask` that it becomes."""
+        """Size of the `fishmask` placement that it becomes."""
         return max(1, int(KEPT * self.n_weights(block, size)) // FishMask().unit(block))
 
     def label(self, block: Block, size: int) -> str:
@@ -90,7 +90,7 @@ class DiffPruning:
         return attach(model, self.subsets(block)[size - 1][1], self.changed(block, size))
 
     def reduced(self, module: nn.Module, block: Block) -> dict[str, torch.Tensor]:
-        """Values and positions of what is kept, as `fishmask` holds them."""
+        """Values and positions of the weights that are kept, as `fishmask` holds them."""
         from peftsearch.methods.layers.diffpruning import reduced
 
         return reduced(module, name_projections(block))

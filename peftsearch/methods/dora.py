@@ -3,13 +3,13 @@
 Eq. 5: W' = m (W_0 + s B A) / ||W_0 + s B A||, with a trained magnitude m and a direction that LoRA changes. The norm is
 taken over the inputs of each output, as in HF peft: m has d_out entries. By default it acts on the query and value
 projections, in a fused map on their slices alone. The size is the rank r, from 1 to the smallest width of a target;
-r (d_in + d_out) + d_out parameters a target. As sec. 4.3 proposes, no gradient flows through the norm. A, B and the
+r (d_in + d_out) + d_out parameters per target. As sec. 4.3 proposes, no gradient flows through the norm. A, B and the
 scale s = alpha / sqrt(r) are as in `lora`.
 
 m is stored as ||W_0|| + delta with delta = 0: the same functions and, without weight decay, the same Adam updates as
-training m itself. Both norms are computed alike in every forward pass, so that their quotient at init is one exactly
-and the output is unchanged, on any device. It merges. The weights of a map that bitsandbytes has packed are unpacked
-for the norm; other packed weights are refused.
+training m itself. Both norms are computed by the same operations in every forward pass, so that their quotient at init
+is exactly one and the output is unchanged, on any device. It merges. Weights packed by bitsandbytes are unpacked for
+the norm; other packed weights are refused.
 
 Left out: dropout on x, and the decoder's cross-attention.
 """
@@ -36,7 +36,7 @@ class DoRA:
     name: str = "dora"
     paper: str = "2402.09353, eq. 5"
     lora: LoRA = field(default_factory=LoRA)
-    """Says the projections and the scale of B A."""
+    """LoRA with the projections and the scale of B A."""
     lr_scale: float = 1.0
     knob: str = "rank"
     merges: bool = True
@@ -61,7 +61,7 @@ class DoRA:
         return self.lora.count(block, size) + sum(p.d_out for p in self.lora.projections(block).values())
 
     def changed(self, block: Block, size: int) -> int:
-        """All of the matrices that it acts on."""
+        """All weights of the targets."""
         return self.lora.changed(block, size)
 
     def label(self, block: Block, size: int) -> str:

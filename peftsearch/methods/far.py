@@ -1,13 +1,14 @@
-"""FAR, freeze and reconfigure: training the nodes of the feed-forward network that learn most (arXiv 2205.01541).
+"""FAR, freeze and reconfigure: training the feed-forward nodes that learn most (arXiv 2205.01541).
 
 Sec. 3: after a priming phase the nodes of the feed-forward maps are ranked by how far their weights moved; the share r
 that moved most is trained, the others are frozen, and the maps are split accordingly. Here a node is one of the d_ff
-inner units: its row in each map into the network with its bias, and its column in the map back. How far a node moves is
-taken to first order: as the L1 norm of the sum of its gradients over the priming batches, the distance that one step of
-gradient descent would take it; nothing is trained for it. The size is the number of nodes n, n (2 d + 1) parameters (n
-(3 d) in a gated network without biases). Deltas start at zero: the output is unchanged. It merges.
+inner units: its row and bias in each map into the network, and its column in the map back. The distance that a node
+moves is estimated to first order, without training: the L1 norm of the sum of its gradients over the priming batches,
+which is how far one step of gradient descent would move it. The size is the number of nodes n, with n (2 d + 1)
+parameters (n (3 d) in a gated network without biases). Deltas start at zero: the output is unchanged at init. It
+merges.
 
-Left out: the priming by training, and the norms and biases that the paper trains beside the nodes.
+Left out: priming by training, and the norms and biases that the paper trains together with the nodes.
 """
 
 from __future__ import annotations
@@ -41,15 +42,15 @@ class Far:
         return None
 
     def max_size(self, block: Block) -> int:
-        """All nodes."""
+        """The number of all nodes."""
         return block.ffn.d_ff
 
     def count(self, block: Block, size: int) -> int:
-        """A row and a bias in each map into the network, a column in the map back, for each node."""
+        """For each node a row and a bias in each map into the network, and a column in the map back."""
         return size * (sum(p.d_in + p.bias for p in block.ffn.inputs) + block.ffn.output.d_out)
 
     def changed(self, block: Block, size: int) -> int:
-        """The nodes that it trains."""
+        """The trained parameters of the nodes."""
         return self.count(block, size)
 
     def label(self, block: Block, size: int) -> str:

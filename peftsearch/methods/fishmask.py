@@ -2,12 +2,12 @@
 
 Sec. 3.1: the diagonal of the empirical Fisher information, the mean of the squared gradients of the log-likelihood,
 scores each weight before training; the k highest are trained, the mask stays fixed. Here every block chooses its own k
-of the weights of all its linear maps (the paper chooses over the whole model), each trained as a delta on the weight,
-zero at init: the output is unchanged. The gradients are those of whole batches and of the true labels (the paper's are
-of single examples). The size is k in units of a 8192nd of the block's weights. It merges: W + delta.
+among the weights of all its linear maps (the paper chooses over the whole model). Each is trained as a delta on the
+weight, zero at init: the output is unchanged. The gradients are taken over whole batches with the true labels (the
+paper takes them of single examples). The size is k in units of 1/8192 of the block's weights. It merges: W + delta.
 
-Trained and changed are the same k weights; their positions are kept beside them. In training the delta is a dense
-product: it costs as much as the map itself, and nothing once merged.
+The k trained weights are also the changed ones; their positions are stored with them. In training the delta is a dense
+product that costs as much as the map itself; once merged it costs nothing.
 
 Left out: biases, norms and embeddings.
 """
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from peftsearch.methods.layers.attachment import Attachment
 
 UNITS = 8192
-"""Sizes that a block's weights are divided into."""
+"""Number of sizes that a block's weights are divided into."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FishMask:
-    """Deltas on the weights of a block that score highest."""
+    """Deltas on the highest-scoring weights of a block."""
 
     name: str = "fishmask"
     paper: str = "2111.09839, sec. 3.1"
@@ -47,11 +47,11 @@ class FishMask:
         return None
 
     def unit(self, block: Block) -> int:
-        """Weights of one size."""
+        """Number of weights in one unit of size."""
         return max(1, count_weights(block.projections) // UNITS)
 
     def max_size(self, block: Block) -> int:
-        """All weights of the block's maps."""
+        """The size that covers all weights of the block's maps."""
         return count_weights(block.projections) // self.unit(block)
 
     def count(self, block: Block, size: int) -> int:
@@ -59,7 +59,7 @@ class FishMask:
         return size * self.unit(block)
 
     def changed(self, block: Block, size: int) -> int:
-        """The k weights that it trains."""
+        """The k trained weights."""
         return self.count(block, size)
 
     def label(self, block: Block, size: int) -> str:
@@ -67,7 +67,7 @@ class FishMask:
         return f"k={self.count(block, size)}"
 
     def attach(self, model: nn.Module, block: Block, size: int) -> Attachment:
-        """Hook a delta on every map; `prime` chooses what it holds."""
+        """Hook a delta on every map; `prime` chooses the weights."""
         from peftsearch.methods.layers.fishmask import attach
 
         return attach(model, name_projections(block), self.count(block, size))

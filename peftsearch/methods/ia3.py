@@ -1,14 +1,14 @@
 """IA3: infused adapter by inhibiting and amplifying inner activations (arXiv 2205.05638).
 
 Sec. 3.3: softmax(Q (l_k * K)^T / sqrt(d_k)) (l_v * V) and (l_ff * f(W_1 x)) W_2, with learned vectors l that start at
-one. They act in every self-attention, in the cross-attention of a decoder, and in the feed-forward network, in a gated
-one on the product of gate and up: d_k + d_v + d_ff parameters a block, d_k + d_v more with cross-attention. In a fused
-map the keys' and values' slices alone are scaled. There is no choice of size. Each l is stored as 1 + delta with
+one. They act in every self-attention, in the cross-attention of a decoder, and in the feed-forward network (in a gated
+network, on the product of gate and up): d_k + d_v + d_ff parameters per block, d_k + d_v more with cross-attention. In
+a fused map only the keys' and values' slices are scaled. There is one size. Each l is stored as 1 + delta with
 delta = 0, so the output is unchanged at init. It merges: l_k and l_v into the rows and biases of the key and value
 maps, l_ff into the columns of the output map.
 
-As in HF peft, the projection's result is scaled: before rotary positions, and before the norm that some families
-(Qwen3) put on their keys.
+As in HF peft, the projection's result is scaled before rotary positions, and before the norm that some families (Qwen3)
+apply to their keys.
 
 Left out: the paper's pretraining of the vectors and its additional losses.
 """
@@ -35,7 +35,7 @@ class IA3:
     paper: str = "2205.05638, sec. 3.3"
     places: str = "keys, values and the input of the ffn's output map"
     lr_scale: float = 3.0
-    """Few scales have to move far: at 60 steps on TREC it scores at this rate as LoRA does at its own."""
+    """Few scales have to move far: at 60 steps on TREC, IA3 at this rate scores as LoRA does at its own."""
     knob: str = "subset"
     merges: bool = True
     changes: str = "rows and biases of key and value, columns of ffn_out (each by one factor)"
@@ -51,15 +51,15 @@ class IA3:
         return None
 
     def max_size(self, block: Block) -> int:
-        """There is one size."""
+        """1: there is one size."""
         return 1
 
     def count(self, block: Block, size: int) -> int:
-        """d_k + d_v of each attention, and d_ff."""
+        """d_k + d_v per attention, and d_ff."""
         return sum(p.d_out for p in self.scaled(block).values()) + block.ffn.d_ff
 
     def changed(self, block: Block, size: int) -> int:
-        """The vectors, by which the result can be stored: as many as are trained (survey 2303.15647)."""
+        """Entries of the vectors, which are enough to store the result: as many as are trained (survey 2303.15647)."""
         return self.count(block, size)
 
     def label(self, block: Block, size: int) -> str:

@@ -1,16 +1,16 @@
-"""KronA: a Kronecker product beside a weight (arXiv 2212.10650).
+"""KronA: a Kronecker product added to a weight (arXiv 2212.10650).
 
 Sec. 3: Y = X W + s X (A kron B), with A in R^(a_out x a_in), B in R^(b_out x b_in), a_out b_out = d_out and
 a_in b_in = d_in; W is frozen. By default it acts on the query and value projections, in a fused map on their slices
-alone. a_out a_in + b_out b_in parameters a target. The product is never made in a forward pass: with an input as a
+alone. a_out a_in + b_out b_in parameters per target. A forward pass never forms the product: with the input as a
 matrix X of a_in x b_in, (A kron B) x is A X B^T.
 
-The size is an index into the shapes that a target allows, by their count: size 1 is the smallest, in a square map 2 d
-as in LoRA of rank 1. Of the shapes with one count, that whose product can have the largest rank stands for all.
-Targets of different widths (grouped heads) have shapes of their own at one index.
+The size is an index into the shapes that a target allows, sorted by count: size 1 is the smallest, in a square map 2 d
+as in LoRA of rank 1. Where several shapes have the same count, only the one whose product can have the largest rank is
+used. Targets of different widths (grouped heads) each have their own shape at an index.
 
-A starts at zero and B as a linear map does (Kaiming uniform with a = sqrt 5), as HF peft starts LoKr, so the output is
-unchanged at init. s is 1: the learning rate does its work. It merges: W = W_0 + s (A kron B).
+A starts at zero and B as a linear map does (Kaiming uniform with a = sqrt 5), as in HF peft's LoKr, so the output is
+unchanged at init. s is 1: the learning rate takes its place. It merges: W = W_0 + s (A kron B).
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Shape:
 
 @cache
 def factorisations(d_out: int, d_in: int) -> tuple[Shape, ...]:
-    """The shapes whose Kronecker product is d_out x d_in, by count; of each count the one of the largest rank."""
+    """The shapes whose Kronecker product is d_out x d_in, sorted by count; for each count the one of largest rank."""
     best: dict[int, Shape] = {}
     for rows in _divisors(d_out):
         for columns in _divisors(d_in):
@@ -68,22 +68,22 @@ def _divisors(n: int) -> list[int]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class KronA(OnTargets):
-    """A Kronecker product beside chosen projections of a block."""
+    """A Kronecker product added to chosen projections of a block."""
 
     name: str = "krona"
     paper: str = "2212.10650, sec. 3"
     scaling: float = 1.0
     """The s of the paper, which multiplies the product."""
     lr_scale: float = 3.0
-    """At 60 steps on TREC it scores far higher at this rate than at LoRA's (measured at 1 and 3)."""
+    """At 60 steps on TREC, KronA scores far higher at this rate than at LoRA's (measured at 1 and 3)."""
     knob: str = "shape"
 
     def shapes(self, block: Block, size: int) -> dict[str, Shape]:
-        """The factors' shapes at this size, by projection."""
+        """Shapes of the factors at this size, by projection."""
         return {name: factorisations(p.d_out, p.d_in)[size - 1] for name, p in self.projections(block).items()}
 
     def max_size(self, block: Block) -> int:
-        """How many shapes the target with the fewest has."""
+        """Number of shapes of the target that has the fewest."""
         return min(len(factorisations(p.d_out, p.d_in)) for p in self.projections(block).values())
 
     def count(self, block: Block, size: int) -> int:
@@ -91,7 +91,7 @@ class KronA(OnTargets):
         return sum(shape.n_params for shape in self.shapes(block, size).values())
 
     def label(self, block: Block, size: int) -> str:
-        """The shape of A, of each target where they differ: `A 24x32`."""
+        """The shape of A, one per target where they differ: `A 24x32`."""
         rows_columns = dict.fromkeys(shape.a for shape in self.shapes(block, size).values())
         return "A " + ", ".join(f"{rows}x{columns}" for rows, columns in rows_columns)
 

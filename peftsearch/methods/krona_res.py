@@ -1,13 +1,14 @@
-"""KronA_res: a Kronecker product and a scaled residual beside the feed-forward network (arXiv 2212.10650).
+"""KronA_res: a Kronecker product and a scaled residual parallel to the feed-forward network (arXiv 2212.10650).
 
 Sec. 3, KronA^B_res: FFN(X) + s X (A kron B) + s_res X, with A in R^(a_out x a_in), B in R^(b_out x b_in),
 a_out b_out = a_in b_in = d, and a learned number s_res. a_out a_in + b_out b_in + 1 parameters. The size is an index
 into the shapes of the factors by their count, as in `krona`. A and s_res start at zero and B as a linear map does
-(Kaiming uniform with a = sqrt 5): the output is unchanged at init, which the paper's s_res = 1 would not leave it.
-s is 1, as in `krona`. It does not merge: past the network's non-linearity there is no weight to take it in.
+(Kaiming uniform with a = sqrt 5): the output is unchanged at init, unlike with the paper's s_res = 1. s is 1, as in
+`krona`. It does not merge: behind the network's non-linearity there is no weight to fold it into.
 
-It reads and adds where the parallel adapter does: the input of the network's first map, and the output projection's
-result. Left out: biases.
+Like the parallel adapter it reads the input of the network's first map and adds to the output projection's result.
+
+Left out: biases.
 """
 
 from __future__ import annotations
@@ -35,15 +36,15 @@ class KronARes(Added):
     scaling: float = 1.0
     """The s of the paper, which multiplies the product."""
     lr_scale: float = 3.0
-    """At 60 steps on TREC it scores far higher at this rate than at LoRA's (measured at 1 and 3)."""
+    """At 60 steps on TREC, KronA_res scores far higher at this rate than at LoRA's (measured at 1 and 3)."""
     knob: str = "shape"
 
     def shape(self, block: Block, size: int) -> Shape:
-        """The factors' shapes at this size."""
+        """Shapes of the factors at this size."""
         return factorisations(block.hidden_size, block.hidden_size)[size - 1]
 
     def max_size(self, block: Block) -> int:
-        """How many shapes there are."""
+        """Number of shapes."""
         return len(factorisations(block.hidden_size, block.hidden_size))
 
     def count(self, block: Block, size: int) -> int:

@@ -3,11 +3,11 @@
 2312.11420 sec. 3 trains the norms of every block. Here each gain g becomes g + delta_g and each bias b becomes
 b + delta_b, with both deltas 0 at init: the same functions and, without weight decay, the same Adam updates as
 training g and b themselves, while the backbone stays untouched. The size is the index of a named subset, smallest
-first: `gains`, `gains+biases`; blocks whose norms have no biases (RMSNorm) have the first alone. d a gain and d a bias.
-The output is unchanged at init. It merges in place.
+first: `gains`, `gains+biases`; blocks whose norms have no biases (RMSNorm) have only the first. d parameters per gain
+and d per bias. The output is unchanged at init. It merges in place.
 
-Norms whose gain is 1 + weight (Gemma) are recognised by what they make of a weight of zero. A norm's bias that BitFit
-trains too gets both deltas.
+Norms whose gain is 1 + weight (Gemma) are recognised by their output at a weight of zero. A norm's bias that BitFit
+also trains gets both deltas.
 
 Left out: norms outside the blocks (embeddings, the final one), which belong to no group, and norms of another width
 than the hidden one (those of single heads).
@@ -40,7 +40,7 @@ class LayerNorm:
     exact_at_init: bool = True
 
     def obstacle(self, block: Block) -> str | None:
-        """Blocks whose norms have no parameters have nothing to train."""
+        """Say that the block has no norm with a gain to train; None where it has."""
         return None if block.norms else f"{block.path} has no norms with a gain; use bitfit or lora there"
 
     def max_size(self, block: Block) -> int:
@@ -48,11 +48,11 @@ class LayerNorm:
         return 2 if any(norm.bias for norm in block.norms) else 1
 
     def count(self, block: Block, size: int) -> int:
-        """The width d of each gain, and at size 2 that of each bias."""
+        """The width d of each gain, and at size 2 of each bias too."""
         return sum(norm.width * (2 if size == 2 and norm.bias else 1) for norm in block.norms)
 
     def changed(self, block: Block, size: int) -> int:
-        """The gains and biases that it trains."""
+        """The trained gains and biases."""
         return self.count(block, size)
 
     def label(self, block: Block, size: int) -> str:

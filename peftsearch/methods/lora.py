@@ -2,12 +2,12 @@
 
 Eq. 3: h = W_0 x + (alpha / r) B A x, with A in R^(r x d_in), B in R^(d_out x r) and W_0 frozen. By default it acts on
 the query and value projections (sec. 4.2, 5.1), a decoder's cross-attention included; in a fused map it acts on their
-slices alone. The size is the rank r, from 1 to the smallest width of a target; r (d_in + d_out) parameters a target. A
-starts as HF peft starts it (Kaiming uniform with a = sqrt 5), B at zero, so the output is unchanged at init. It merges:
+slices alone. The size is the rank r, from 1 to the smallest width of a target; r (d_in + d_out) parameters per target.
+A starts as in HF peft (Kaiming uniform with a = sqrt 5), B at zero, so the output is unchanged at init. It merges:
 W = W_0 + s B A.
 
-The scale s is alpha / sqrt(r) (rank-stabilised LoRA, arXiv 2312.03732) and not the paper's alpha / r: a search fits
-ranks to budgets, and one learning rate has to serve them all.
+The scale s is alpha / sqrt(r) (rank-stabilised LoRA, arXiv 2312.03732) rather than the paper's alpha / r: a search fits
+ranks to budgets, and one learning rate has to suit all of them.
 
 Left out: dropout on x.
 """

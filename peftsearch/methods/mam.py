@@ -1,9 +1,9 @@
-"""MAM adapter, mix-and-match: a prefix on the attention and a scaled parallel adapter beside the feed-forward network.
+"""MAM adapter, mix-and-match: a prefix on the attention, a scaled parallel adapter on the feed-forward network.
 
-Arxiv 2110.04366, sec. 4.6: prefix tuning with a small bottleneck at the attention, and the capacity at the feed-forward
-network. The size is both the prefix's length and the adapter's width, 2 m d_kv + 2 d m + d + m parameters (the paper
-fixes a length of 30 and lets the width grow; at small budgets there is no such room). Each part trains at its own rate.
-The prefix changes the output at init. It does not merge.
+arXiv 2110.04366, sec. 4.6: prefix tuning with a small bottleneck at the attention, and most of the capacity at the
+feed-forward network. The size is both the prefix's length and the adapter's width, 2 m d_kv + 2 d m + d + m parameters
+(the paper fixes the length at 30 and lets the width grow; small budgets leave no room for that). Each part trains at
+its own rate. The prefix changes the output at init. It does not merge.
 """
 
 from __future__ import annotations
@@ -36,23 +36,23 @@ class MixAndMatch(Added):
 
     @property
     def places(self) -> str:
-        """Those of its parts."""
+        """The places of the parts."""
         return " and ".join(part.places for part in self.parts)
 
     def obstacle(self, block: Block) -> str | None:
-        """That of a part."""
+        """The obstacle of the first part that has one."""
         return next((obstacle for part in self.parts if (obstacle := part.obstacle(block)) is not None), None)
 
     def max_size(self, block: Block) -> int:
-        """The smallest of its parts'."""
+        """The smallest of the parts' largest sizes."""
         return min(part.max_size(block) for part in self.parts)
 
     def count(self, block: Block, size: int) -> int:
-        """The sum over its parts."""
+        """The sum over the parts."""
         return sum(part.count(block, size) for part in self.parts)
 
     def label(self, block: Block, size: int) -> str:
-        """The labels of its parts: `l=2 m=2`."""
+        """The labels of the parts: `l=2 m=2`."""
         return " ".join(part.label(block, size) for part in self.parts)
 
     def attach(self, model: nn.Module, block: Block, size: int) -> Attachment:

@@ -1,8 +1,8 @@
-"""A method of parameter-efficient fine-tuning: its facts and its arithmetic, which need no torch.
+"""The interface of a fine-tuning method: its facts and its arithmetic, without torch.
 
-Every method is one file in this folder, one of its layers in `peftsearch.methods.layers`, and one line in the table of
-`peftsearch.methods`. The file here states the paper and the equation, where the method acts, its one size knob and the
-range of it, the exact count, whether it merges into the weights, and its initialisation. Only functions that touch a
+Every method is one file in this folder, one file of its layers in `peftsearch.methods.layers`, and one line in the
+table of `peftsearch.methods`. The file here states the paper and the equation, where the method acts, its one size knob
+with its range, the exact count, whether it merges into the weights, and its initialisation. Only functions that touch a
 model need torch (`attach`; see `abilities` for `share` and `reduced`): they import the layers when they are called.
 """
 
@@ -23,23 +23,23 @@ class Method(Protocol):
 
     @property
     def name(self) -> str:
-        """Its name in YAML files and on the command line: `lora`."""
+        """Name in YAML files and on the command line: `lora`."""
 
     @property
     def paper(self) -> str:
-        """ArXiv id and where in the paper: `2106.09685, eq. 3`."""
+        """ArXiv id and place in the paper: `2106.09685, eq. 3`."""
 
     @property
     def places(self) -> str:
-        """Where in a block it acts, in a few words."""
+        """Where in a block the method acts, in a few words."""
 
     @property
     def knob(self) -> str:
-        """The kind of its size: `rank`, `width`, `length`, `subset`."""
+        """The kind of size: `rank`, `width`, `length`, `subset`."""
 
     @property
     def merges(self) -> bool:
-        """Whether it can be folded into the backbone's weights for inference; its hooks are `Foldable` then."""
+        """Whether the method can be folded into the backbone's weights for inference; its hooks are then `Foldable`."""
 
     @property
     def changes(self) -> str:
@@ -51,7 +51,7 @@ class Method(Protocol):
 
     @property
     def lr_scale(self) -> float:
-        """Its learning rate as a multiple of the run's: methods need rates that differ by an order of magnitude."""
+        """Learning rate as a multiple of the run's: methods need rates that differ by an order of magnitude."""
 
     def obstacle(self, block: Block) -> str | None:
         """Say why the method cannot act on this block; None when it can."""
@@ -60,15 +60,17 @@ class Method(Protocol):
         """The largest size that makes sense on this block; the smallest is 1."""
 
     def count(self, block: Block, size: int) -> int:
-        """Trainable parameters at this size, exactly; it grows strictly with the size."""
+        """Exact number of trainable parameters at this size; strictly increasing in the size."""
 
     def changed(self, block: Block, size: int) -> int:
-        """Parameters in which the result differs from the pretrained model: those of the backbone whose value is
-        another one after merging, or those that are added and kept. LoRA trains few and changes whole matrices.
+        """Number of parameters in which the result differs from the pretrained model.
+
+        These are the backbone's parameters that merging changes, or the added ones that are kept. LoRA trains few
+        parameters and changes whole matrices.
         """
 
     def label(self, block: Block, size: int) -> str:
-        """The size as a person reads it: `r=4`, `query+ffn_in`."""
+        """The size in readable form: `r=4`, `query+ffn_in`."""
 
     def attach(self, model: nn.Module, block: Block, size: int) -> Attachment:
-        """Put freshly initialised parameters of this size on the block, from torch's global generator."""
+        """Add parameters of this size to the block, initialised from torch's global generator."""

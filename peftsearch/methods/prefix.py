@@ -1,12 +1,12 @@
 """Prefix tuning (arXiv 2101.00190).
 
-Sec. 4.2: l trained keys and values stand in front of the attention's own, in every tuned block; a decoder that reads
-an encoder gets them in its cross-attention too. They are put there by the attention function itself, registered with
-transformers' AttentionInterface, which then hands on to the attention that was configured (`sdpa` or `eager`). Every
-query sees the whole prefix; prefix keys carry no position (no rotary embedding, and a relative position bias of zero);
-the key-value cache never holds them, so generation works with and without a cache. The size is the length l, from 1 to
-200; 2 l d_kv parameters an attention. Keys and values start as normals with standard deviation 0.02, so the output does
-change at init. It does not merge.
+Sec. 4.2: l trained keys and values are put in front of the attention's own, in every tuned block; a decoder that reads
+an encoder gets them in its cross-attention too. An attention function registered with transformers' AttentionInterface
+adds them and then calls the attention that was configured (`sdpa` or `eager`). Every query sees the whole prefix;
+prefix keys carry no position (no rotary embedding, and a relative position bias of zero); the key-value cache never
+holds them, so generation works with and without a cache. The size is the length l, from 1 to 200; 2 l d_kv parameters
+per attention. Keys and values start as normals with standard deviation 0.02, so the output changes at init. It does not
+merge.
 
 Left out: the MLP reparametrisation of sec. 4.3.
 """
@@ -39,7 +39,7 @@ class Prefix(Added):
     exact_at_init: bool = False
 
     def obstacle(self, block: Block) -> str | None:
-        """Attentions that do not go through transformers' AttentionInterface cannot take a prefix."""
+        """Say that an attention bypasses transformers' AttentionInterface; None where all of them use it."""
         path = next((attention.path for attention in block.attentions if not attention.interface), None)
         if path is None:
             return None
@@ -50,7 +50,7 @@ class Prefix(Added):
         return MAX_LENGTH
 
     def count(self, block: Block, size: int) -> int:
-        """2 l d_kv an attention."""
+        """2 l d_kv per attention."""
         return 2 * size * sum(attention.d_kv for attention in block.attentions)
 
     def label(self, block: Block, size: int) -> str:
@@ -58,7 +58,7 @@ class Prefix(Added):
         return f"l={size}"
 
     def attach(self, model: nn.Module, block: Block, size: int) -> Attachment:
-        """Hang a prefix of length `size` on the block's attentions and route their config through it.
+        """Put a prefix of length `size` on the block's attentions and route their config through it.
 
         Raises:
             MethodError: The model was loaded with an attention implementation other than `sdpa` or `eager`.

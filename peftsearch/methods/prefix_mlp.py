@@ -1,11 +1,11 @@
-"""Prefix tuning with reparametrisation: keys and values come out of a small network (arXiv 2101.00190, sec. 4.3).
+"""Prefix tuning with reparametrisation: a small network computes the keys and values (arXiv 2101.00190, sec. 4.3).
 
 P = MLP(P') with a smaller matrix P' in R^(l x h), a hidden layer and tanh; only P is kept after training, where the
-placement becomes one of `prefix`. Here each block has a network of its own (the paper's serves all blocks), with
-h = 8 for P' and the hidden layer (the paper's 512 and 800 would be far above the budgets that are searched), so that
-trained are l h + h (h + 1) + 2 d_kv (h + 1) parameters, and 2 l d_kv are kept. The size is the length l, from 1 to 200.
-P' starts as a normal of 1, the network as torch starts it with its last layer scaled to give vectors of 0.02 as the
-plain prefix has; so the output does change at init. It does not merge.
+placement becomes one of `prefix`. Here each block has its own network (in the paper one network serves all blocks),
+with h = 8 for P' and the hidden layer (the paper's 512 and 800 far exceed the budgets of a search), so that
+l h + h (h + 1) + 2 d_kv (h + 1) parameters are trained and 2 l d_kv are kept. The size is the length l, from 1 to 200.
+P' starts as a standard normal and the network as in torch, with its last layer scaled to give vectors of 0.02 as in the
+plain prefix; so the output changes at init. It does not merge.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ HIDDEN = 8
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PrefixMLP(Prefix):
-    """A prefix out of a small network, which is dropped after training."""
+    """A prefix computed by a small network, which is dropped after training."""
 
     name: str = "prefix_mlp"
     paper: str = "2101.00190, sec. 4.3"
@@ -45,7 +45,7 @@ class PrefixMLP(Prefix):
         return Prefix().count(block, size)
 
     def reduced_size(self, block: Block, size: int) -> int:
-        """The length stays."""
+        """The length, unchanged."""
         return size
 
     def reduced(self, module: nn.Module, block: Block) -> dict[str, torch.Tensor]:
@@ -55,10 +55,10 @@ class PrefixMLP(Prefix):
         return reduced(module)
 
     def attach(self, model: nn.Module, block: Block, size: int) -> Attachment:
-        """Hang a prefix of length `size`, made by a network, on the block's attentions.
+        """Put a prefix of length `size`, computed by a network, on the block's attentions.
 
         Raises:
-            MethodError: As `Prefix.attach`.
+            MethodError: The model was loaded with an attention implementation other than `sdpa` or `eager`.
         """
         from peftsearch.methods.layers.prefix_mlp import attach
 

@@ -1,4 +1,4 @@
-"""The linear maps of a block as methods see them: stable names, targets to choose from, slices of fused maps."""
+"""Linear maps of a block as methods use them: stable names, selectable targets, slices of fused maps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from peftsearch.errors import MethodError, unknown_name
 
 
 def name_projections(block: Block) -> dict[str, Projection]:
-    """Name a block's linear maps as parameter names hold them: `query`, `cross_query`, `ffn_in0`, `ffn_out`, ..."""
+    """Name a block's linear maps as in parameter names: `query`, `cross_query`, `ffn_in0`, `ffn_out`, ..."""
     named: dict[str, Projection] = {}
     for prefix, attention in zip(("", "cross_"), block.attentions, strict=False):
         for part in ("query", "key", "value", "output"):
@@ -21,14 +21,14 @@ def name_projections(block: Block) -> dict[str, Projection]:
 
 
 TARGETS = ("query", "key", "value", "output", "ffn_in", "ffn_out")
-"""Names of a block's maps where a method chooses among them."""
+"""Names of the maps that a method can be told to act on."""
 
 
 def check_targets(method: str, targets: Iterable[str]) -> None:
-    """Check the maps that a method is to act on.
+    """Check the names of the maps that a method is to act on.
 
     Raises:
-        MethodError: One is not of `TARGETS`; the message names the nearest.
+        MethodError: A name is not in `TARGETS`; the message names the nearest.
     """
     for target in targets:
         if target not in TARGETS:
@@ -36,7 +36,7 @@ def check_targets(method: str, targets: Iterable[str]) -> None:
 
 
 def target_projections(block: Block, targets: Collection[str]) -> dict[str, Projection]:
-    """The maps of a block that are called by some of `TARGETS`, those of its cross-attention too, by name."""
+    """The maps of a block that `targets` (names out of `TARGETS`) select, cross-attention included, by name."""
     return {
         name: p
         for name, p in name_projections(block).items()
@@ -45,7 +45,7 @@ def target_projections(block: Block, targets: Collection[str]) -> dict[str, Proj
 
 
 def count_weights(projections: Iterable[Projection]) -> int:
-    """The weights of linear maps together, biases apart."""
+    """Total number of weights of linear maps, excluding biases."""
     return sum(p.d_in * p.d_out for p in projections)
 
 
@@ -65,7 +65,7 @@ class OnTargets:
 
     name: str
     targets: tuple[str, ...] = ("query", "value")
-    """Which maps it acts on, out of `TARGETS`; `ffn_in` is both maps of a gated feed-forward network."""
+    """Maps to act on, out of `TARGETS`; `ffn_in` is both maps of a gated feed-forward network."""
     merges: bool = True
     changes: str = "whole matrices"
     exact_at_init: bool = True
@@ -79,7 +79,7 @@ class OnTargets:
         return " and ".join(self.targets) + " projections"
 
     def projections(self, block: Block) -> dict[str, Projection]:
-        """The projections it acts on in this block, by name."""
+        """The projections to act on in this block, by name."""
         return target_projections(block, self.targets)
 
     def obstacle(self, block: Block) -> str | None:
@@ -87,17 +87,17 @@ class OnTargets:
         return None
 
     def changed(self, block: Block, size: int) -> int:
-        """All of the matrices that it acts on."""
+        """All weights of the targets."""
         return count_weights(self.projections(block).values())
 
 
 class Margins(NamedTuple):
-    """The zeros around a slice of a fused map's output, in each of its pieces."""
+    """Numbers of zeros around a slice of a fused map's output, in each piece of the slice."""
 
     front: int
     behind: int
     n_pieces: int
-    """Pieces of the slice; 1 where it is whole."""
+    """Number of pieces that the slice consists of; 1 for a contiguous slice."""
 
 
 def slice_margins(start: int, width: int, d_module: int, n_pieces: int) -> Margins | None:
@@ -107,12 +107,12 @@ def slice_margins(start: int, width: int, d_module: int, n_pieces: int) -> Margi
         start: First output of the slice in each piece.
         width: Outputs in the slice.
         d_module: Outputs of the module; 0 means `width`.
-        n_pieces: Equal pieces of the module's output that hold a part of the slice each.
+        n_pieces: Number of equal pieces of the module's output, each of which holds a part of the slice.
     """
     behind = ((d_module or width) - width) // n_pieces - start
     return Margins(start, behind, n_pieces) if start or behind else None
 
 
 def margins_of(projection: Projection) -> Margins | None:
-    """The zeros around a projection's slice of its module's output; None where it is the whole."""
+    """The zeros around a projection's slice of its module's output; None where the slice is the whole output."""
     return slice_margins(projection.start, projection.d_out, projection.d_module, projection.n_pieces)

@@ -1,12 +1,12 @@
 """Prompt tuning: trained embeddings in front of the input (arXiv 2104.08691).
 
-Sec. 2: [P; X] with P in R^(l x e), e the width of the word embeddings. The prompt goes in where the model looks up its
-words, so that it has positions and passes all blocks; behind them it is taken off again, and what comes after (pooler,
-head, loss) sees the text alone, the first and the last token where they were. It acts once on a model. The
-size is the length l, from 1 to 100 (sec. 3.2 finds little beyond 20); l e parameters. It starts from embeddings of
-random words (sec. 3.2, "sampled vocabulary"), so the output does change at init. It does not merge.
+Sec. 2: [P; X] with P in R^(l x e), e the width of the word embeddings. The prompt is inserted where the model looks up
+its words, so that it has positions and passes through all blocks. It is removed after the last block, so that pooler,
+head and loss see the text alone, with the first and the last token in their places. It acts once per model. The size is
+the length l, from 1 to 100 (sec. 3.2 finds little gain beyond 20); l e parameters. It starts from embeddings of random
+words (sec. 3.2, "sampled vocabulary"), so the output changes at init. It does not merge.
 
-Generation works with and without a cache: the first pass puts the prompt in, the cache keeps it, later passes shift
+Generation works with and without a cache: the first pass inserts the prompt, the cache keeps it, later passes shift
 positions and mask.
 
 Left out: models of two stacks, and models whose input is not words.
@@ -30,18 +30,18 @@ MAX_LENGTH = 100
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Prompt(Added):
-    """Trained embeddings in front of the input, once a model."""
+    """Trained embeddings in front of the input, once per model."""
 
     name: str = "prompt"
     paper: str = "2104.08691, sec. 2"
-    places: str = "in front of the input, once a model"
+    places: str = "in front of the input, once per model"
     lr_scale: float = 10.0
     knob: str = "length"
     exact_at_init: bool = False
     model_wide: Literal[True] = True
 
     def obstacle(self, block: Block) -> str | None:
-        """It needs a model of one stack that reads words, and blocks of their own."""
+        """Say that the model has two stacks, reads no words or runs one block several times; None where it does not."""
         return find_wide_obstacle(block, lost="last one", instead="prefix or lora")
 
     def max_size(self, block: Block) -> int:

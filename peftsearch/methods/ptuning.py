@@ -1,12 +1,12 @@
-"""P-tuning: a prompt whose embeddings come out of a small encoder (arXiv 2103.10385).
+"""P-tuning: a prompt whose embeddings a small encoder computes (arXiv 2103.10385).
 
-Sec. 3.2 puts an encoder between the trained pseudo-tokens and the model, so that they do not move one by one; after
+Sec. 3.2 puts an encoder between the trained pseudo-tokens and the model, so that they do not move independently; after
 training it is dropped and its output kept, and the placement becomes one of `prompt`. The encoder here is the
 perceptron of HF peft (three layers, ReLU; the paper's is an LSTM with a perceptron) with a hidden width of h = 16: its
-parameters are trained, so they are in the budget. The pseudo-tokens start as standard normals, there as in the authors'
-code: from embeddings of words, which are short, the encoder would make nearly the same vector of each. The size is the
-length l, from 1 to 100; trained are l e + (e h + h) + (h h + h) + (h e + e) parameters, kept are l e. The output does
-change at init. It does not merge. It acts once on a model.
+parameters are trained, so they count in the budget. The pseudo-tokens start as standard normals, as in HF peft and the
+authors' code: word embeddings have small norms, and the encoder would map all of them to nearly the same vector. The
+size is the length l, from 1 to 100; l e + (e h + h) + (h h + h) + (h e + e) parameters are trained, l e are kept. The
+output changes at init. It does not merge. It acts once per model.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ HIDDEN = 16
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PTuning(Prompt):
-    """A prompt out of a small encoder, which is dropped after training."""
+    """A prompt computed by a small encoder, which is dropped after training."""
 
     name: str = "ptuning"
     paper: str = "2103.10385, sec. 3.2"
@@ -46,7 +46,7 @@ class PTuning(Prompt):
         return Prompt().count(block, size)
 
     def reduced_size(self, block: Block, size: int) -> int:
-        """The length stays."""
+        """The length, unchanged."""
         return size
 
     def reduced(self, module: nn.Module, block: Block) -> dict[str, torch.Tensor]:

@@ -2,10 +2,10 @@
 
 Eq. 3: theta_i = theta_0,i + lambda_i P(theta_d)_i with a scale lambda for each layer i and a fixed random projection P,
 the Fastfood transform (eq. 4: P = H G Pi H B; Hadamard, normal, permutation, Hadamard, signs). Here each block has its
-own theta of s values and its lambda, so that sizes can differ by block; it acts on the query and value weights (the
-paper on all). The projection is drawn from the names of the maps and never stored: a saved theta means the same
-everywhere. theta starts at zero, lambda at one: the output is unchanged at init. s + 1 parameters a block, in units of
-a sixteenth of the hidden size. It merges; then whole matrices have changed.
+own theta of s values and its own lambda, so that sizes can differ by block; it acts on the query and value weights (the
+paper on all weights). The projection is seeded by the names of the maps and never stored, so a saved theta means the
+same everywhere. theta starts at zero, lambda at one: the output is unchanged at init. s + 1 parameters per block, s in
+units of a sixteenth of the hidden size. It merges, which changes whole matrices.
 
 Left out: one theta for all blocks.
 """
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from peftsearch.methods.layers.attachment import Attachment
 
 UNITS = 16
-"""Sizes that the hidden size is divided into."""
+"""Number of units that the hidden size is divided into."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,11 +37,11 @@ class Said(OnTargets):
     knob: str = "dimensions"
 
     def unit(self, block: Block) -> int:
-        """Dimensions of one size."""
+        """Number of dimensions in one unit of size."""
         return max(1, block.hidden_size // UNITS)
 
     def max_size(self, block: Block) -> int:
-        """As many dimensions as the smaller map has weights: more are no subspace."""
+        """The size with as many dimensions as the smaller map has weights; more would not be a subspace."""
         return min(p.d_in * p.d_out for p in self.projections(block).values()) // self.unit(block)
 
     def count(self, block: Block, size: int) -> int:

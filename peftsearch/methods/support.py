@@ -1,4 +1,4 @@
-"""Which methods a backbone can take, told by its anatomy alone: before a weight is read."""
+"""Check which methods a backbone supports, from its anatomy alone, before any weight is read."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def find_obstacle(name: str, backbone: Backbone) -> str | None:
 
 
 def require_methods(names: Iterable[str], backbone: Backbone) -> None:
-    """Refuse methods that a backbone cannot take.
+    """Refuse methods that a backbone does not support.
 
     Raises:
-        MethodError: The first of them, the reason, and what to use instead.
+        MethodError: A method is unsupported; names the first, the reason, and the method to use instead.
     """
     for name in names:
         if (found := find_obstacle(name, backbone)) is not None:

@@ -1,14 +1,15 @@
 """UniPELT: LoRA, a prefix and an adapter in one block, each behind a learned gate (arXiv 2110.07577).
 
-Sec. 3.2: every part is scaled by a gate in (0, 1), sigma(w^T h + b) averaged over the tokens of an example, from the
-hidden states that the part sees: LoRA's gates from the input of their map, an attention's prefix from its input, the
-adapter's (after the feed-forward network alone, as in the authors' Pfeiffer setup) from its own input. The size is the
-rank, the length and the width alike; the count is that of the parts and d + 1 a gate, one for each map of LoRA, each
-attention and the adapter. w starts as a normal of 0.02 and b at zero: gates begin near one half. The prefix changes
-the output at init. It does not merge: gates depend on the input.
+Sec. 3.2: every part is scaled by a gate in (0, 1), sigma(w^T h + b) averaged over the tokens of an example. h are the
+hidden states that the part sees: the map's input for LoRA, the attention's input for a prefix, the adapter's own input
+for the adapter (after the feed-forward network alone, as in the authors' Pfeiffer setup). The size is rank, length and
+width at once; the count is that of the parts plus d + 1 per gate, one gate for each map of LoRA, each attention and the
+adapter. w starts as a normal of 0.02 and b at zero: gates start near one half. The prefix changes the output at init.
+It does not merge: gates depend on the input.
 
-Padding counts as tokens in a gate's mean, as in the authors' code. Left out: causal models, whose tokens would read
-what stands behind them.
+Padding counts as tokens in a gate's mean, as in the authors' code.
+
+Left out: causal models, where a gate's mean would let tokens read later ones.
 """
 
 from __future__ import annotations
@@ -45,17 +46,17 @@ class UniPelt(Added):
     exact_at_init: bool = False
 
     def obstacle(self, block: Block) -> str | None:
-        """That of the prefix; and the gates would let a token of a causal model read those behind it."""
+        """Say that the block is causal, where a gate's mean would leak later tokens, or why it takes no prefix."""
         if block.attention.causal or block.cross_attention is not None:
             return f"{block.path} is causal, and the gates average over whole texts; use mam there"
         return self.parts[1].obstacle(block)
 
     def max_size(self, block: Block) -> int:
-        """The smallest of its parts'."""
+        """The smallest of the parts' largest sizes."""
         return min(part.max_size(block) for part in self.parts)
 
     def count(self, block: Block, size: int) -> int:
-        """The parts, and a gate for each map of LoRA, the prefix and the adapter."""
+        """The sum over the parts, and a gate for each map of LoRA, each prefix and the adapter."""
         gates = [p.d_in for p in self.parts[0].projections(block).values()]
         gates += [*(attention.query.d_in for attention in block.attentions), block.ffn.output.d_out]
         return sum(part.count(block, size) for part in self.parts) + sum(d + 1 for d in gates)

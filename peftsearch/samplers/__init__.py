@@ -1,10 +1,10 @@
-"""Samplers: what chooses the next design from the history of a study.
+"""Samplers, which choose the next design from the history of a study.
 
 Each is an Optuna sampler in one file. It decides from the stored trials and the seed alone, never from its own memory,
-so that a resumed search goes on as an uninterrupted one would.
+so that a resumed search continues like an uninterrupted one.
 
-To add one: a file with a function `make(context, **settings)` that returns an Optuna sampler, a line in the table,
-and the contract test runs over it.
+To add a sampler, write a file with a function `make(context, **settings)` that returns an Optuna sampler, and add a
+line to the table; the contract test then covers it.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ SAMPLERS = {
     "sensitivity": "peftsearch.samplers.sensitivity:make",
 }
 SINGLE_OBJECTIVE = frozenset({"s4", "sensitivity"})
-"""Samplers that compare trials by one score alone."""
+"""Samplers that support a single objective only."""
 
 
 def make_sampler(name: str, context: SamplerContext, settings: dict[str, Any]) -> BaseSampler:
-    """The sampler of a strategy.
+    """Make the sampler of a strategy.
 
     Args:
         name: A name of the table, or `package.module:Object` for a callable of the same form.
-        context: What it samples from.
-        settings: Its keyword arguments.
+        context: The context to sample from.
+        settings: Keyword arguments of the sampler.
 
     Raises:
         ConfigError: The name is unknown or the settings do not suit the sampler.
@@ -53,15 +53,15 @@ def make_sampler(name: str, context: SamplerContext, settings: dict[str, Any]) -
 
 
 def supports_objectives(name: str) -> bool:
-    """Whether a sampler can search for several objectives at once; a user's own is taken at its word."""
+    """Whether a sampler supports several objectives at once; a user's own sampler is assumed to."""
     return name not in SINGLE_OBJECTIVE
 
 
 def require_objectives(strategy: str, sampler: str, n_objectives: int) -> None:
-    """Check that a strategy can search for as many objectives.
+    """Check that a strategy supports the number of objectives.
 
     Raises:
-        ConfigError: It cannot; the message names those that can.
+        ConfigError: It does not; the message names the samplers that do.
     """
     if n_objectives > 1 and not supports_objectives(sampler):
         able = ", ".join(name for name in SAMPLERS if supports_objectives(name))
@@ -72,7 +72,7 @@ def require_objectives(strategy: str, sampler: str, n_objectives: int) -> None:
 
 
 def plan_of(sampler: BaseSampler, context: SamplerContext) -> tuple[StagePlan, ...]:
-    """What the sampler will compare, before anything is trained; one stage for samplers without stages."""
+    """The comparisons that the sampler plans, before anything is trained; one stage for samplers without stages."""
     plan = getattr(sampler, "plan", None)
     if plan is not None:
         stages: tuple[StagePlan, ...] = plan()

@@ -1,4 +1,4 @@
-"""What every sampler is made from, and what it leaves in a trial."""
+"""The context that every sampler is made from, and the stages of its plan."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SamplerContext:
-    """What a sampler chooses from."""
+    """The space, the limits and the facts that a sampler chooses by."""
 
     space: DesignSpace
     n_trials: int
-    """Trained designs that the search may spend."""
+    """Number of designs that the search may train."""
     seed: int
     feasible: Callable[[Design], bool]
     """Whether a design fits the backbone and the budget."""
     identity: Callable[[Design], Hashable] = lambda design: design.key
-    """What a design amounts to: designs of equal identity train the same architecture."""
+    """Identity of a design: designs with equal identities train the same architecture."""
     backbone: Backbone | None = None
     """The anatomy that designs are fitted to, for samplers that look at architectures."""
     budget: Budget | None = None
-    """What designs may spend, for samplers that look at architectures."""
+    """The budget of a design, for samplers that look at architectures."""
     sensitivity: Callable[[], Mapping[tuple[str, int, str], float]] | None = None
-    """Measure a score for every stack, block and method (`engine.saliency`) in a few training steps."""
+    """Function that scores every stack, block and method (`engine.saliency`) by the gradients of a few batches."""
 
     @property
     def distributions(self) -> dict[str, BaseDistribution]:
-        """The space as Optuna sees it: one categorical parameter a dimension."""
-        from optuna.distributions import CategoricalDistribution  # an option is checked without Optuna
+        """The space as Optuna sees it: one categorical parameter per dimension."""
+        from optuna.distributions import CategoricalDistribution  # options are checked without importing Optuna
 
         return {d.name: CategoricalDistribution(d.choices) for d in self.space.dimensions}
 
@@ -48,13 +48,13 @@ class StagePlan:
 
     name: str
     n_choices: int
-    """Choices that the stage has."""
+    """Number of choices of the stage."""
     compared: int
-    """Choices that it will try."""
+    """Number of choices that the stage will try."""
     repeats: int
-    """Trials of each of them."""
+    """Number of trials of each tried choice."""
 
     @property
     def n_trials(self) -> int:
-        """Trials of the stage."""
+        """Number of trials of the stage."""
         return self.compared * self.repeats

@@ -1,13 +1,13 @@
 """Regularised evolution (Real et al. 2019, arXiv 1802.01548, algorithm 1), with the space's own neighbours.
 
-The population is the newest `population_size` trials that completed; it regularises by age: the oldest leaves, however
-good it was. A tournament draws `tournament_size` of them, and the best one has a child: a random neighbour that fits
-the budget, a few changes away. Until there are as many trials as a population holds, designs are drawn at random;
-baselines that are in the space count, and so the first parents may be among them.
+The population is the newest `population_size` completed trials; age regularises it: the oldest member leaves, however
+good it is. A tournament draws `tournament_size` members, and the best of them has a child: a random neighbour that fits
+the budget, a few changes away. Until there are as many trials as a population has members, designs are drawn at random;
+baselines in the space count, so they may be among the first parents.
 
-Ours: the dimension that changes is drawn before its new choice, so that dimensions with many choices do not change more
-often; with several objectives (or constraints), better means a lower rank of constrained non-dominated sorting, and
-between equal ranks the earlier drawn.
+Differences from the paper: the dimension that changes is drawn before its new choice, so that dimensions with many
+choices do not change more often; with several objectives (or constraints), better means a lower rank of constrained
+non-dominated sorting, with ties going to the member drawn first.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ def make(
     """Regularised evolution, seeded per trial.
 
     Args:
-        context: What it samples from.
-        population_size: Newest completed trials that may have children.
-        tournament_size: Members drawn for each child, with the best of them as its parent.
-        max_changes: Elementary changes from parent to child: 1 to as many, each number as likely.
+        context: The context to sample from.
+        population_size: Number of newest completed trials that may have children.
+        tournament_size: Number of members drawn for each child; the best of them is its parent.
+        max_changes: Most elementary changes from parent to child; numbers from 1 to this are equally likely.
     """
     require_whole(2, population_size=population_size)
     require_whole(1, tournament_size=tournament_size, max_changes=max_changes)
@@ -46,7 +46,7 @@ def make(
 
 
 class _Evolution(BaseSampler):
-    """Draws one child; `PerTrialSampler` shows it the trials that count."""
+    """Draw one child; `PerTrialSampler` shows it the trials that count."""
 
     def __init__(
         self, context: SamplerContext, seed: int, population_size: int, tournament_size: int, max_changes: int
@@ -65,7 +65,7 @@ class _Evolution(BaseSampler):
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """A child of the population; nothing while there is no population."""
+        """A child of the population; nothing while the population is incomplete."""
         trials = [t for t in study.get_trials(deepcopy=False) if t.number < trial.number]
         members = [t for t in trials if t.state == TrialState.COMPLETE][-self._population_size :]
         begun = [t for t in trials if t.state in (TrialState.COMPLETE, TrialState.RUNNING)]
@@ -86,7 +86,7 @@ class _Evolution(BaseSampler):
         return self._random.sample_independent(study, trial, param_name, param_distribution)
 
     def _neighbour(self, params: dict[str, Choice]) -> dict[str, Choice]:
-        """A random neighbour that fits, drawn by the first dimension that it changes; else the design itself."""
+        """A random neighbour that fits, drawn first by the dimension that changes; the design itself if none fits."""
         space = self._context.space
         params = space.params(space.design(params)) or params
         changes: dict[str, list[dict[str, Choice]]] = {}
@@ -104,7 +104,7 @@ class _Evolution(BaseSampler):
 
 
 def ranked(trials: list[FrozenTrial], directions: list[StudyDirection]) -> list[int]:
-    """The rank of each completed trial, 0 for the best: of its value, or of non-dominated sorting under constraints."""
+    """The rank of each completed trial, 0 for the best, by constrained non-dominated sorting (by value for one)."""
     signs = np.array([-1.0 if d == StudyDirection.MAXIMIZE else 1.0 for d in directions])
     penalties = np.array([sum(max(0.0, c) for c in t.constraints.values()) for t in trials])
     losses = np.array([t.values for t in trials]) * signs

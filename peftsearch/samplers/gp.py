@@ -1,8 +1,8 @@
 """Bayesian optimisation with a Gaussian process, as Optuna implements it (`optuna.samplers.GPSampler`).
 
 A Matérn kernel over the Hamming distance of the choices, log expected improvement (hypervolume improvement for several
-objectives), the next point by local search. Optuna keeps the kernel's parameters between calls to start the next fit
-from; here every fit starts anew, so that a resumed search goes on as an uninterrupted one.
+objectives), the next point by local search. Optuna starts each fit from the kernel parameters of the previous one; here
+every fit starts from scratch, so that a resumed search continues like an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from peftsearch.samplers.per_trial import PerTrialSampler, require_whole
 
 
 def make(context: SamplerContext, *, n_startup_trials: int = 10) -> BaseSampler:
-    """Optuna's GP sampler, seeded per trial; one draw a trial, since a draw costs a fit.
+    """Optuna's GP sampler, seeded per trial, with one draw per trial, since a draw costs a fit.
 
     Args:
-        context: What it samples from.
-        n_startup_trials: Completed trials before the model is used, the baselines that are in the space among them.
+        context: The context to sample from.
+        n_startup_trials: Completed trials before the model is used, including baselines in the space.
     """
     require_whole(1, n_startup_trials=n_startup_trials)
     return PerTrialSampler(

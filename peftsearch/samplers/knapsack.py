@@ -1,8 +1,8 @@
-"""What a design is worth by scores of its (block, method) pairs, and the best use of a budget by them.
+"""The worth of a design by scores of its (block, method) pairs, and the best use of a budget by them.
 
 A block whose methods have n_m parameters and scores s_m is worth (sum_m s_m n_m)^(3/4), a design the sum of its blocks.
-Methods of one block are so each other's substitutes, and the first parameters of a block bring more than the last. The
-scores come from `peftsearch.engine.saliency`.
+This makes the methods of a block substitutes, and the first parameters of a block worth more than the last. The scores
+come from `peftsearch.engine.saliency`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _POWER = 0.75
 
 
 def predict(design: Design, backbone: Backbone, budget: Budget, scores: Scores) -> float:
-    """The worth of a design under a budget; it ranks designs and has no unit.
+    """The worth of a design under a budget, which ranks designs and has no unit.
 
     Raises:
         BudgetError: The design does not fit.
@@ -41,18 +41,18 @@ def worth(architecture: Architecture, scores: Scores) -> float:
 
 
 def fill(scores: Scores, backbone: Backbone, budget: Budget) -> dict[tuple[str, int, str], int]:
-    """Spend a budget on the pairs of block and method, whatever designs there are.
+    """Spend a budget on pairs of block and method, regardless of the designs of a space.
 
-    Greedy, size by size, by the worth that each parameter of the next size adds: for a worth that flattens this is the
+    Greedy, size by size, by the worth per parameter that the next size adds: since the worth is concave, this is the
     optimum of the continuous knapsack, rounded to whole sizes.
 
     Args:
-        scores: Of all pairs; those of 0 or less get nothing.
-        backbone: Its blocks give the costs of sizes.
+        scores: Scores of all pairs; pairs with a score of 0 or less get nothing.
+        backbone: The backbone whose blocks give the costs of sizes.
         budget: The most parameters.
 
     Returns:
-        Parameters of each pair that gets some.
+        Number of parameters of each pair that gets any.
     """
     blocks = {(block.stack, block.index): block for block in backbone.blocks}
     scored = dict.fromkeys(blocks, 0.0)
@@ -60,7 +60,7 @@ def fill(scores: Scores, backbone: Backbone, budget: Budget) -> dict[tuple[str, 
     spent: dict[tuple[str, int, str], int] = {}
 
     def step(pair: tuple[str, int, str]) -> tuple[float, int]:
-        """Worth added by each parameter of the next size (negative, for the heap), and its cost; 0 at the largest."""
+        """Worth per parameter of the next size (negated for the heap), and that size's cost; 0 at the largest size."""
         method, block = get_method(pair[2]), blocks[pair[:2]]
         if sizes[pair] == method.max_size(block):
             return 0.0, 0
@@ -76,7 +76,7 @@ def fill(scores: Scores, backbone: Backbone, budget: Budget) -> dict[tuple[str, 
         gain, cost = step(pair)
         if not 0 < cost <= left:
             continue
-        if heap and gain > heap[0][0]:  # its block has grown since: another pair is better now
+        if heap and gain > heap[0][0]:  # outdated: its block has grown since, and another pair is better now
             heapq.heappush(heap, (gain, pair))
             continue
         left -= cost

@@ -1,8 +1,8 @@
 """NSGA-II (Deb et al., 2002, doi 10.1109/4235.996017), as Optuna implements it: several objectives, or one.
 
-Optuna writes a trial's generation into its system attributes and a generation's parents into the study's, so that it
-decides from the stored history. Baselines are given no generation, and interrupted trials have failed: neither is
-a member of a population.
+Optuna stores a trial's generation in the trial's system attributes and a generation's parents in the study's, so it
+decides from the stored history. Baselines have no generation, and interrupted trials have failed: neither is a member
+of a population.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ def make(context: SamplerContext, *, population_size: int = 8, swapping_prob: fl
     """Optuna's NSGA-II sampler, seeded per trial.
 
     Args:
-        context: What it samples from.
-        population_size: Completed trials of a generation.
+        context: The context to sample from.
+        population_size: Number of completed trials in a generation.
         swapping_prob: Probability that a child takes a dimension from its second parent.
     """
     require_whole(2, population_size=population_size)
@@ -32,10 +32,10 @@ def make(context: SamplerContext, *, population_size: int = 8, swapping_prob: fl
 
 
 class NSGA2Sampler(NSGAIISampler):
-    """Optuna's, with the parents in one order.
+    """Optuna's NSGA-II with a fixed order of parents.
 
-    Optuna gives the first trial of a generation its parents as they were selected, and later ones, which read them from
-    the study, in the order of the trials. A first trial that is interrupted and run anew would so draw other parents.
+    In Optuna the first trial of a generation gets the parents in the order of selection, later trials, which read them
+    from the study, in the order of the trials. A first trial that is interrupted and rerun would draw other parents.
     """
 
     def get_parent_population(self, study: Study, generation: int) -> list[FrozenTrial]:

@@ -1,14 +1,16 @@
-"""Pruners: what stops a trial before its end, from the scores that it reported after some of its optimizer steps.
+"""Pruners, which stop a trial early by the scores that it reports along the way.
 
 They decide from the trials that count: baselines and trials that a killed process left behind are hidden from them, so
 that a resumed search stops the same trials as an uninterrupted one. They act in studies with one objective.
 
-- `none`; `median`: Optuna's, stops a trial whose best score is below the median of the completed ones at its step.
+- `none`: never stops a trial.
+- `median`: Optuna's; stops a trial whose best score is below the median of the completed trials at its step.
 - `asha`: asynchronous successive halving (Li et al., arXiv 1810.05934, algorithm 2, in the form of Optuna's
-  `SuccessiveHalvingPruner`, where a trial goes on at once or never).
-- `hyperband`: several of them side by side, each starting later than the one before (Li et al., arXiv 1603.06560). A
-  trial's bracket follows from its place among those that count; Optuna's `HyperbandPruner` takes a hash of its number,
-  which a trial that is run anew does not keep, and shows the sampler no bracket but the trial's own.
+  `SuccessiveHalvingPruner`, where a trial continues at once or never).
+- `hyperband`: several brackets of successive halving side by side, each starting later than the one before (Li et al.,
+  arXiv 1603.06560). A trial's bracket follows from its place among the trials that count. Optuna's `HyperbandPruner`
+  hashes the trial's number instead, which a rerun trial does not keep, and shows the sampler only the trial's own
+  bracket.
 """
 
 from __future__ import annotations
@@ -28,10 +30,10 @@ from peftsearch.study.trials import counts, place_of
 
 
 def make_pruner(strategy: Strategy) -> BasePruner:
-    """The pruner of a strategy.
+    """Make the pruner of a strategy.
 
     Raises:
-        ConfigError: Its settings do not suit it.
+        ConfigError: The settings do not suit the pruner.
     """
     steps = strategy.search.steps
     kinds: dict[str, Callable[..., BasePruner]] = {
@@ -51,8 +53,8 @@ def asha(steps: int, *, min_share: float = 0.25, reduction_factor: int = 2) -> B
 
     Args:
         steps: Optimizer steps of a whole trial.
-        min_share: Share of them before the first rung; each further rung is `reduction_factor` times later.
-        reduction_factor: One trial in as many goes on from a rung.
+        min_share: Share of the steps before the first rung; each further rung is `reduction_factor` times later.
+        reduction_factor: One trial in `reduction_factor` continues from a rung.
 
     Raises:
         ValueError: A setting is out of range.
@@ -61,7 +63,7 @@ def asha(steps: int, *, min_share: float = 0.25, reduction_factor: int = 2) -> B
 
 
 def hyperband(steps: int, *, min_share: float = 0.25, reduction_factor: int = 2) -> BasePruner:
-    """Brackets of successive halving; the settings are those of `asha`.
+    """Brackets of successive halving, with the settings of `asha`.
 
     Raises:
         ValueError: A setting is out of range.
@@ -70,17 +72,17 @@ def hyperband(steps: int, *, min_share: float = 0.25, reduction_factor: int = 2)
 
 
 class CountedPruner(BasePruner):
-    """Shows a pruner the trials that count.
+    """A pruner that sees only the trials that count.
 
     Args:
-        pruner: Decides.
+        pruner: The pruner that decides.
     """
 
     def __init__(self, pruner: BasePruner) -> None:
         self._pruner = pruner
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
-        """Whether to stop the trial; baselines go on to their end."""
+        """Whether to stop the trial; baselines run to their end."""
         return counts(trial) and self._pruner.prune(StudyView(study, counts), trial)
 
 
@@ -115,7 +117,7 @@ class Hyperband(BasePruner):
         return self._round[(place - 1) % len(self._round)]
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
-        """Whether to stop the trial, against the other trials of its bracket."""
+        """Whether to stop the trial, compared with the other trials of its bracket."""
         trials = enumerate(study.get_trials(deepcopy=False), 1)
         brackets = {t.number: self.bracket(place_of(t) or i) for i, t in trials}
         own = brackets[trial.number]
@@ -129,7 +131,7 @@ def _first_rung(steps: int, min_share: float) -> int:
 
 
 def _spread(amounts: list[int]) -> list[int]:
-    """Indices in such an order that each comes as often as its amount says, at even distances."""
+    """Indices in an order in which each occurs as often as its amount says, evenly spaced."""
     order: list[int] = []
     for n in range(1, sum(amounts) + 1):
         lacks = [amount * n / sum(amounts) - order.count(i) for i, amount in enumerate(amounts)]

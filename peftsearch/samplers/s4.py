@@ -1,24 +1,25 @@
-"""The S4 procedure: decide one dimension of the design after the other, each by the mean score of its choices.
+"""The S4 procedure: decide the dimensions of a design one after the other, each by the mean scores of its choices.
 
-Source: arXiv 2301.01821, sec. 4. A stage fixes what is decided, takes each choice of its dimension, completes the rest
-at random, and keeps the choice with the best mean. The order is the space's: grouping, allocation, tunable groups,
+Source: arXiv 2301.01821, sec. 4. A stage keeps the earlier decisions, takes each choice of its dimension, completes the
+rest at random, and picks the choice with the best mean. The order is the space's: grouping, allocation, tunable groups,
 methods of G1, G2, ... (and the learning rate, where the space has one).
 
-What is ours, since the paper trains 100 models a choice and users train tens in all:
+Differences from the paper, which trains 100 models per choice, while users train tens in all:
 
 - All choices of a stage share their random completions and their training seeds (common random numbers), so that the
-  means differ by the choice and not by the luck of the rest.
+  means differ by the choice and not by luck.
 - `n_trials` is apportioned over the stages in proportion to the square root of their numbers of choices (at least two
-  each, largest remainder). A stage with fewer trials than choices compares as many of them, drawn by the seed, once
-  each; otherwise every choice gets the same number of repeats and what is left goes on to the next stage.
-- Stages with nothing to decide (methods of a group that is not tuned) pass their trials on; choices that cannot fit the
-  budget with any of the completions drawn are left out and recorded as such.
+  each, largest remainder). A stage with fewer trials than choices compares only that many choices, drawn by the seed,
+  once each; otherwise every choice gets the same number of repeats, and surplus trials pass to the next stage.
+- Stages with nothing to decide (methods of a group that is not tuned) pass their trials on; choices that do not fit the
+  budget with any completion drawn are left out and recorded as such.
 - A choice that wins with one repeat has no standard error; the record says n = 1.
-- A stage closes when all of its trials have ended. Workers that would wait for it get further repeats of its choices,
-  those with the fewest trials first: never more of them in a stage than trials of it are running, and never so many
-  that a later stage has fewer than two. They count in the means like any other. One worker alone never gets one.
+- A stage closes when all of its trials have ended. Workers that would otherwise wait get further repeats of its
+  choices, those with the fewest trials first: never more extra repeats in a stage than it has running trials, and never
+  so many that a later stage has fewer than two. They count in the means like any other trial. A single worker never
+  gets one.
 
-Everything is decided from the stored trials and the seed: no state is kept between calls.
+Everything is decided from the stored trials and the seed: calls share only caches, and the last answer of `waiting`.
 """
 
 from __future__ import annotations
@@ -42,11 +43,11 @@ from peftsearch.samplers.stages import StageRecord, best, record, unopposed
 from peftsearch.study.trials import Slot, counted, derived_seed, slot_of, write_slot
 
 _DRAWS = 200
-"""Completions drawn in search of one that fits."""
+"""Most completions to draw until one fits."""
 _FEWEST = 2
-"""Trials that every stage has at least."""
+"""Fewest trials of a stage."""
 _TELLING_DRAWS = 10
-"""Fitting completions drawn in search of one that tells all choices apart."""
+"""Most fitting completions to draw until one makes all choices different."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,18 +61,18 @@ class _Slot:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Progress:
-    """How far the stored trials have come."""
+    """The state of the procedure after the stored trials."""
 
     records: tuple[StageRecord, ...]
     """The stages so far; the last may be open."""
     stage: str = ""
     """The open stage; empty when all are closed."""
     slots: tuple[_Slot, ...] = ()
-    """Trials that the open stage asks for; without any it waits for those that run."""
+    """Trials that the open stage asks for; when empty, the stage waits for its running trials."""
 
 
 def make(context: SamplerContext) -> BaseSampler:
-    """The S4 sampler; it has no settings beside the number of trials."""
+    """The S4 sampler, which has no settings of its own."""
     return S4Sampler(context)
 
 
@@ -79,10 +80,10 @@ class S4Sampler(BaseSampler):
     """The staged greedy procedure as an Optuna sampler.
 
     Args:
-        context: The space, the number of trials, the seed and what fits the budget.
+        context: The space, the number of trials, the seed and the check whether a design fits the budget.
 
     Raises:
-        ConfigError: Fewer trials than two a stage.
+        ConfigError: There are fewer than two trials per stage.
     """
 
     def __init__(self, context: SamplerContext) -> None:
@@ -91,7 +92,7 @@ class S4Sampler(BaseSampler):
         self._fitting_of: dict[tuple[tuple[str, Choice], ...], list[Choice]] = {}
         self._slots_of: dict[tuple[str, tuple[tuple[str, Choice], ...], int], list[_Slot]] = {}
         self._looked: tuple[int, _Progress] | None = None
-        """How many trials there were when `waiting` was asked last, and how far they had come."""
+        """Number of trials at the last call of `waiting`, and the progress then."""
         stages = sum(len(d.choices) > 1 for d in self._dimensions)
         if context.n_trials < _FEWEST * stages:
             raise ConfigError(
@@ -106,14 +107,19 @@ class S4Sampler(BaseSampler):
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """The next open trial of the open stage; nothing when it is over or waits (`exhausted`, `waiting` say so)."""
+        """The next open trial of the open stage; nothing when all stages are closed or the stage waits.
+
+        Ask `exhausted` and `waiting` first.
+        """
         others = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number]
         progress = self._replay(others)
         if not progress.slots and self._looked is not None and self._looked[0] == len(others):
-            progress = self._looked[1]  # a trial has ended since `waiting` said that there is something to propose
+            # Another worker's trial ended since `waiting` promised a proposal: keep the promise with that answer.
+            progress = self._looked[1]
         if not progress.slots:
             return {}
         slot = progress.slots[0]
+        # Stored with the trial, since every later call, in any process, finds the slots that are taken there.
         write_slot(study, trial, Slot(stage=progress.stage, choice=slot.choice, repeat=slot.repeat))
         return dict(slot.params)
 
@@ -122,29 +128,29 @@ class S4Sampler(BaseSampler):
     ) -> Any:
         """Raise, since every parameter is sampled relatively."""
         raise ConfigError(
-            f"the s4 sampler was asked for {param_name!r}, which the space does not have, or while it waits or is over"
+            f"the s4 sampler cannot propose {param_name!r}: the space does not have it, or the sampler waits or is done"
         )
 
     def exhausted(self, trials: Sequence[FrozenTrial]) -> bool:
-        """Whether all stages are closed: nothing will ever be proposed again."""
+        """Whether all stages are closed, so that nothing will be proposed again."""
         return not self._replay(trials).stage
 
     def waiting(self, trials: Sequence[FrozenTrial]) -> bool:
         """Whether nothing can be proposed until a running trial ends.
 
-        What can be is proposed next even where one ends in between, in another process: that a stage is over by then
-        takes nothing from it, but nothing would be left to propose.
+        If this returns False, the next `sample_relative` proposes a trial, even if a trial in another process ends in
+        between: that may close the stage and leave nothing else to propose, but the trial still counts in its stage.
         """
         progress = self._replay(trials)
         self._looked = len(trials), progress
         return bool(progress.stage) and not progress.slots
 
     def decisions(self, trials: Sequence[FrozenTrial]) -> tuple[StageRecord, ...]:
-        """All stages so far with their means, standard errors and numbers; the last may be open."""
+        """All stages so far, with the mean, standard error and n of each choice; the last may be open."""
         return self._replay(trials).records
 
     def decided_trial(self, trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
-        """The best trial with the design that the closed stages decided on; None before the last stage is closed."""
+        """The best trial of the design that the stages decided on; None before the last stage is closed."""
         progress = self._replay(trials)
         if progress.stage:
             return None
@@ -154,7 +160,7 @@ class S4Sampler(BaseSampler):
         return max(same, key=lambda t: t.value or 0.0, default=None)
 
     def plan(self) -> tuple[StagePlan, ...]:
-        """Stages, choices and trials as they stand before the first trial, with every group tuned."""
+        """Stages, choices and trials as planned before the first trial, assuming that every group is tuned."""
         live = [d for d in self._dimensions if len(d.choices) > 1]
         left, stages = self._context.n_trials, []
         for i, dimension in enumerate(live):
@@ -167,7 +173,7 @@ class S4Sampler(BaseSampler):
         return tuple(stages)
 
     def _replay(self, trials: Sequence[FrozenTrial]) -> _Progress:
-        """Walk through the stages with the stored trials."""
+        """Go through the stages with the stored trials, up to the first that is open."""
         history = _by_slot(trials)
         decided: dict[str, Choice] = {}
         records: list[StageRecord] = []
@@ -183,6 +189,8 @@ class S4Sampler(BaseSampler):
                 decided[dimension.name] = (fitting or dimension.choices)[0]
                 records.append(unopposed(dimension, fitting))
                 continue
+            # Apportioned again at each stage, from the trials that are really left: earlier stages use more or fewer
+            # than their share (whole repeats, extra repeats), and decisions drop later stages.
             rest = [d for d in self._dimensions[i:] if self._nothing_to_decide(d, decided) is None]
             share = apportion(self._context.n_trials - used, [len(d.choices) for d in rest])[0]
             slots = self._slots(dimension, decided, share)
@@ -191,6 +199,7 @@ class S4Sampler(BaseSampler):
             open_slots = [s for s in slots if (s.choice, s.repeat) not in seen]
             n_running = sum(t.state == TrialState.RUNNING for t in seen.values())
             if not open_slots and n_running:
+                # An idle worker may add a repeat. Both conditions keep it from spending trials that later stages need.
                 free = self._context.n_trials - used - len(seen) - _FEWEST * (len(rest) - 1)
                 if len(seen) - len(slots) < n_running and free > 0:
                     open_slots = [self._further(dimension, decided, slots, seen)]
@@ -209,10 +218,10 @@ class S4Sampler(BaseSampler):
         slots: list[_Slot],
         seen: dict[tuple[Choice, int], FrozenTrial],
     ) -> _Slot:
-        """One more repeat of the choice that has the fewest, under the completion that the choices share in it."""
+        """One more repeat of the choice with the fewest trials, with the completion that all choices share in it."""
         chosen = list(dict.fromkeys(s.choice for s in slots))
         choice = min(chosen, key=lambda c: sum(own == c for own, _ in seen))
-        repeat = next(r for r in count() if (choice, r) not in seen)  # an interrupted one leaves a gap
+        repeat = next(r for r in count() if (choice, r) not in seen)  # an interrupted trial leaves a gap
         return self._repeat(dimension, decided, chosen, repeat)[chosen.index(choice)]
 
     def _nothing_to_decide(self, dimension: Dimension, decided: dict[str, Choice]) -> str | None:
@@ -225,7 +234,8 @@ class S4Sampler(BaseSampler):
         return None
 
     def _slots(self, dimension: Dimension, decided: dict[str, Choice], share: int) -> list[_Slot]:
-        """The trials of a stage, repeat by repeat; the same for the same decisions."""
+        """The trials of a stage, repeat by repeat; deterministic given the decisions."""
+        # Cached, since every call replays the whole procedure and drawing completions is its slow part.
         key = (dimension.name, tuple(decided.items()), share)
         if key not in self._slots_of:
             fitting = self._fitting(dimension, decided)
@@ -240,17 +250,18 @@ class S4Sampler(BaseSampler):
     def _repeat(
         self, dimension: Dimension, decided: dict[str, Choice], chosen: list[Choice], repeat: int
     ) -> list[_Slot]:
-        """One trial of each choice; they share their completion where one fits all of them."""
+        """One trial of each choice, with a common completion where one fits all of them."""
         shared = self._completion(dimension, chosen, decided, "shared", repeat)
         slots = []
         for choice in chosen:
             rest = shared or self._completion(dimension, [choice], decided, "own", repeat)
+            # The last resort always exists: `_fitting` kept the choice because this very draw fitted.
             rest = rest or self._completion(dimension, [choice], decided, "fits", 0)
             slots.append(_Slot(choice=choice, repeat=repeat, params={**(rest or {}), dimension.name: choice}))
         return slots
 
     def _fitting(self, dimension: Dimension, decided: dict[str, Choice]) -> list[Choice]:
-        """The choices that fit the budget with at least one of the completions drawn."""
+        """The choices that fit the budget with at least one completion drawn."""
         key = (*decided.items(), ("", dimension.name))
         if key not in self._fitting_of:
             self._fitting_of[key] = [
@@ -261,11 +272,12 @@ class S4Sampler(BaseSampler):
     def _completion(
         self, dimension: Dimension, choices: list[Choice], decided: dict[str, Choice], purpose: str, repeat: int
     ) -> dict[str, Any] | None:
-        """Random choices for all that is not decided, such that every one of `choices` fits; None when none is found.
+        """Random choices for all open dimensions, with which every one of `choices` fits; None if none is found.
 
-        Of the first few that fit, the one under which most of the choices become different architectures: an
-        allocation, say, means nothing when a single group is tuned.
+        Of the first few that fit, take the one with which most of the choices become different architectures: the
+        allocation, for example, has no effect when a single group is tuned.
         """
+        # The choice is not part of the seed, so that a choice on its own draws the same completions as any other.
         rng = random.Random(derived_seed(self._context.seed, dimension.name, purpose, repeat))
         free = [d for d in self._dimensions if d.name not in decided and d.name != dimension.name]
         best: dict[str, Any] | None = None
@@ -288,11 +300,11 @@ def apportion(n_trials: int, n_choices: Sequence[int]) -> list[int]:
     """Divide trials over stages in proportion to the square root of their choices, by largest remainder.
 
     Args:
-        n_trials: Trials to divide.
-        n_choices: Choices of each stage.
+        n_trials: Number of trials to divide.
+        n_choices: Number of choices of each stage.
 
     Returns:
-        Trials of each stage; they sum to `n_trials`, and each stage has at least two where that is possible.
+        Number of trials of each stage; sums to `n_trials`, with at least two for each stage where possible.
     """
     floor_each = min(_FEWEST, n_trials // len(n_choices))
     free = n_trials - floor_each * len(n_choices)
@@ -306,7 +318,7 @@ def apportion(n_trials: int, n_choices: Sequence[int]) -> list[int]:
 
 
 def _compared(n_trials: int, n_choices: int) -> tuple[int, int]:
-    """Choices that a stage compares, and the repeats of each."""
+    """Number of choices that a stage compares, and of repeats of each."""
     return (n_choices, n_trials // n_choices) if n_trials >= n_choices else (n_trials, 1)
 
 

@@ -1,9 +1,9 @@
 """A training-free warm start: designs by a knapsack over scores of (block, method) pairs, then another sampler.
 
-The scores come from gradients of a few batches (`engine.saliency`). First the design of the space whose sizes
-are nearest (fewest parameters elsewhere) to the knapsack's free use of the budget, then those that are worth most by
-the scores, each architecture once. Both are found by climbing along the space's neighbours, from a few random designs.
-The scores and the designs are stored in the study at first use: a resumed search decides from what is stored.
+The scores come from gradients of a few batches (`engine.saliency`). The first design is the one whose sizes are nearest
+(fewest parameters elsewhere) to the knapsack's unconstrained use of the budget; the next are those worth most by the
+scores, each architecture once. Both are found by hill climbing along the space's neighbours, from a few random designs.
+The scores and the designs are stored in the study at first use; a resumed search uses the stored ones.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from peftsearch.study.notes import SENSITIVITY, keep_sensitivity, sensitivity_of
 from peftsearch.study.trials import derived_seed, is_baseline, is_interrupted
 
 _STARTS = 3
-"""Random designs from which the nearest one is looked for."""
+"""Number of random designs from which the nearest one is searched."""
 _LOOKED_AT = 1000
-"""Designs that are fitted on the way, shared by the climbs: some seconds, the more the larger the budget is."""
+"""Number of designs to fit in all climbs together; takes some seconds, more for larger budgets."""
 _AFTER: dict[str, Callable[..., BaseSampler]] = {"tpe": tpe.make, "evolution": evolution.make}
 
 
 def make(context: SamplerContext, *, n_warm: int = 6, then: str = "tpe") -> BaseSampler:
-    """The warm start and what follows it.
+    """The warm start, followed by another sampler.
 
     Args:
-        context: What it samples from; it must come with scores, the backbone and the budget.
-        n_warm: Designs by the scores.
-        then: What proposes afterwards: `tpe` or `evolution`.
+        context: The context to sample from, with scores, backbone and budget.
+        n_warm: Number of designs by the scores.
+        then: Sampler that proposes afterwards: `tpe` or `evolution`.
     """
     require_whole(1, n_warm=n_warm)
     if then not in _AFTER:
@@ -52,15 +52,15 @@ def make(context: SamplerContext, *, n_warm: int = 6, then: str = "tpe") -> Base
 
 
 class SensitivitySampler(BaseSampler):
-    """Proposes the stored designs that were not tried, then hands over.
+    """Propose the stored designs that were not tried yet, then hand over to another sampler.
 
     Args:
-        context: What it samples from.
-        n_warm: Designs by the scores.
-        following: Proposes afterwards.
+        context: The context to sample from.
+        n_warm: Number of designs by the scores.
+        following: The sampler that proposes afterwards.
 
     Raises:
-        ConfigError: The context brings no scores.
+        ConfigError: The context has no scores, backbone or budget.
     """
 
     def __init__(self, context: SamplerContext, n_warm: int, following: PerTrialSampler) -> None:
@@ -77,7 +77,7 @@ class SensitivitySampler(BaseSampler):
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """The first of the stored designs that was not tried; then as the following sampler does."""
+        """The first stored design that was not tried; after all of them, a proposal of the following sampler."""
         if is_baseline(trial):
             return {}
         identity, names = self._following.identity, search_space.keys()
@@ -91,11 +91,11 @@ class SensitivitySampler(BaseSampler):
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """As the following sampler does."""
+        """Delegate to the following sampler."""
         return self._following.sample_independent(study, trial, param_name, param_distribution)
 
     def _warm(self, study: Study) -> list[dict[str, Any]]:
-        """The stored designs; the first call measures and stores."""
+        """The stored designs; the first call measures the scores and stores both."""
         stored = sensitivity_of(study)
         if stored is None:
             assert self._context.sensitivity is not None
@@ -112,8 +112,8 @@ def warm_designs(context: SamplerContext, scores: Scores, n_designs: int) -> lis
 
     Args:
         context: The space, the backbone, the budget and the seed.
-        scores: Of all pairs of block and method.
-        n_designs: How many; fewer where the search along neighbours finds no more.
+        scores: Scores of all pairs of block and method.
+        n_designs: Number of designs; fewer are returned if the search along neighbours finds no more.
     """
     backbone, budget, space = context.backbone, context.budget, context.space
     assert backbone is not None
@@ -122,7 +122,7 @@ def warm_designs(context: SamplerContext, scores: Scores, n_designs: int) -> lis
     pool: dict[str, tuple[dict[str, Choice], Architecture]] = {}
 
     def seen(params: dict[str, Choice]) -> Architecture | None:
-        """The architecture of a point, which is kept in the pool; None if it does not fit."""
+        """Add a point to the pool and return its architecture; None if it does not fit."""
         design = space.design(params)
         if design.key not in pool:
             if not context.feasible(design):

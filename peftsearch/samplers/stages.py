@@ -1,4 +1,4 @@
-"""What a stage of the S4 procedure saw of its choices, and which one it keeps."""
+"""Records of the stages of the S4 procedure: the scores of each choice, and the choice that is kept."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from peftsearch.units import mean_and_spread
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ChoiceRecord:
-    """What a stage saw of one choice."""
+    """The trials of one choice in a stage."""
 
     choice: Choice
     scores: tuple[float, ...]
-    """Scores of its completed trials."""
+    """Scores of the completed trials."""
     n_failed: int = 0
-    """Trials of it that failed."""
+    """Number of failed or pruned trials."""
     fits: bool = True
-    """Whether any completion of it fits the budget."""
+    """Whether any completion of the choice fits the budget."""
     drawn: bool = True
-    """Whether the stage tried it; with few trials it tries only some."""
+    """Whether the stage tries the choice; with few trials it tries only some."""
 
     @property
     def mean(self) -> float | None:
@@ -42,14 +42,14 @@ class ChoiceRecord:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StageRecord:
-    """One stage: its choices and, once it is closed, its decision."""
+    """One stage: the choices and, once the stage is closed, the decision."""
 
     name: str
     choices: tuple[ChoiceRecord, ...]
     chosen: Choice | None = None
-    """None while the stage is open."""
+    """The choice that is kept; None while the stage is open."""
     why: str = "best mean"
-    """`best mean`, or why there was nothing to compare."""
+    """`best mean`, or the reason why nothing was compared."""
 
     def to_dict(self) -> dict[str, Any]:
         """Mean, standard error and n of every choice, as the study and `best.yaml` keep them."""
@@ -71,7 +71,7 @@ class StageRecord:
 def record(
     dimension: Dimension, tried: Collection[Choice], fitting: Collection[Choice], trials: Sequence[FrozenTrial]
 ) -> StageRecord:
-    """What the trials of a stage say of its choices."""
+    """Record the trials of a stage by choice."""
     records = []
     for choice in dimension.choices:
         own = [t for t in trials if (slot := slot_of(t)) is not None and slot.choice == choice]

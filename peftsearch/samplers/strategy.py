@@ -1,4 +1,4 @@
-"""Strategies: a sampler with its settings, a pruner, and the fidelities; a YAML in `strategies/`."""
+"""Strategies: a sampler with its settings, a pruner, and the fidelities, read from a YAML in `strategies/`."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ PRUNERS = ("none", "median", "asha", "hyperband")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SearchFidelity:
-    """How long a trial of the search trains."""
+    """Length of a trial of the search."""
 
     steps: int = 50
-    """Optimizer steps."""
+    """Optimizer steps per trial."""
     evaluations: int = 1
-    """Validations during a trial, evenly spread, the last one at its end; the pruner acts on them."""
+    """Validations per trial, evenly spread, the last at its end; the pruner acts on them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ConfirmFidelity:
-    """How the best designs are confirmed."""
+    """Length and breadth of the confirmation of the best designs."""
 
     steps: int = 100
-    """Optimizer steps: the full fidelity."""
+    """Optimizer steps per training, the full fidelity."""
     seeds: int = 4
-    """Trainings of each confirmed design, with seeds that the search did not use."""
+    """Trainings per confirmed design, with seeds that the search did not use."""
     best: int = 2
-    """Designs of the search that are confirmed."""
+    """Number of designs of the search to confirm."""
     baselines: int = 1
-    """Best baselines that are confirmed beside them."""
+    """Number of best baselines to confirm with them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Strategy:
-    """How a space is searched."""
+    """Sampler, pruner and fidelities of a search."""
 
     name: str
     description: str = ""
@@ -49,11 +49,11 @@ class Strategy:
     sampler_settings: Mapping[str, Any] = field(default_factory=dict)
     """Keyword arguments of the sampler."""
     pruner: str = "none"
-    """One of `PRUNERS`; what they do is in `peftsearch.samplers.pruners`."""
+    """One of `PRUNERS`, described in `peftsearch.samplers.pruners`."""
     pruner_settings: Mapping[str, Any] = field(default_factory=dict)
     """Keyword arguments of the pruner."""
     trials: int = 16
-    """Trained designs of the search, the baselines and the confirmation apart."""
+    """Number of designs that the search trains, excluding baselines and confirmation."""
     search: SearchFidelity = SearchFidelity()
     confirm: ConfirmFidelity = ConfirmFidelity()
 
@@ -62,7 +62,7 @@ class Strategy:
         """Read a strategy.
 
         Raises:
-            ConfigError: With all faults of a mapping at once.
+            ConfigError: The mapping has faults; lists all of them.
         """
         fields = Fields(f"strategy {name}", data)
         description = fields.take("description", str, "")
@@ -110,10 +110,10 @@ def _fidelities(name: str, data: Mapping[str, Any]) -> tuple[SearchFidelity, Con
 
 
 def load_strategy(name: str) -> Strategy:
-    """A strategy by its shipped name, YAML path, or `package.module:Object` (a `Strategy`).
+    """Load a strategy by its shipped name, YAML path, or `package.module:Object` (a `Strategy`).
 
     Raises:
-        ConfigError: It does not exist or is not of the form.
+        ConfigError: The strategy does not exist or is malformed.
     """
     found, entry = load_entry("strategies", "strategy", name)
     if isinstance(entry, Mapping):

@@ -17,9 +17,9 @@ def make(
     """Optuna's TPE sampler, seeded per trial.
 
     Args:
-        context: What it samples from.
-        n_startup_trials: Random trials before the model is used, the baselines that are in the space among them.
-        n_ei_candidates: Candidates drawn for each suggestion.
+        context: The context to sample from.
+        n_startup_trials: Random trials before the model is used, including baselines in the space.
+        n_ei_candidates: Number of candidates drawn for each suggestion.
         multivariate: Whether dimensions are modelled jointly.
     """
     require_whole(1, n_startup_trials=n_startup_trials, n_ei_candidates=n_ei_candidates)

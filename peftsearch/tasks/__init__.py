@@ -1,6 +1,6 @@
-"""Tasks: what a search trains and scores on. One table of generated ones; files, dataset folders and the hub besides.
+"""Tasks to train and score on: generated ones, files, dataset folders, and datasets of the hub.
 
-Nothing heavy is loaded before a task is.
+Heavy imports wait until a task is loaded.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from peftsearch.tasks.task import Split, Task
 
 DEFAULT_TASK = "sentiment"
 OF_TEXTS = ("text_column", "pair_column", "label_column")
-"""Options that name columns of texts with labels."""
+"""Options that name columns of labelled texts."""
 OF_PAIRS = ("prompt_column", "completion_column", "template")
-"""Options of generation alone."""
+"""Options for generation only."""
 
 
 def resolve_task(options: TaskOptions, seed: int = 0) -> Task:
-    """Find the task that the user means.
+    """Load the task that the options describe.
 
     Args:
-        options: Its name, or its files; the default task where there is neither. A name is an embedded task, one of
-            the hub ("glue/sst2", "org/name", "org/name:config") or a dataset folder.
-        seed: Decides the generated sentences and what is split off.
+        options: Name or files of the task; the default task if there is neither. A name refers to an embedded task, a
+            dataset of the hub ("glue/sst2", "org/name", "org/name:config") or a dataset folder.
+        seed: Seed of the generated sentences and of the examples that are split off.
 
     Raises:
         TaskError: There is no such task, the options contradict each other, or the data cannot be used.
@@ -75,12 +75,12 @@ def _find(options: TaskOptions, seed: int) -> Task:
 def _check_generation(options: TaskOptions) -> None:
     if options.kind not in (None, "generation"):
         named = ", ".join(given(options, *OF_PAIRS))
-        raise TaskError(f"task: {named} is for kind generation, the kind asked for is {options.kind}; leave one out")
+        raise TaskError(f"task: {named} is for kind generation, but the kind is {options.kind}; leave one out")
     if options.train is None:
-        raise TaskError("task: a generation is read from files; give --train FILE with prompts and completions")
+        raise TaskError("task: a generation task is read from files; give --train FILE with prompts and completions")
     if named := ", ".join(given(options, *OF_TEXTS)):
         raise TaskError(
-            f"task: {named} is not for a generation; its columns are named with --prompt-column and --completion-column"
+            f"task: {named} is not for generation; name the columns with --prompt-column and --completion-column"
         )
 
 

@@ -1,4 +1,4 @@
-"""The kinds of task."""
+"""Kinds of tasks."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""The table of metrics: each takes predictions and labels and gives one number, larger is better.
+"""Metrics: functions of predictions and labels that return one number, larger is better.
 
-From scikit-learn and SciPy; those of generated texts are in `text_metrics`. Perplexity is searched for as the
-log-likelihood, since it is the smaller the better: perplexity = exp(-log_likelihood). What they leave undefined (a
-correlation with a constant) is 0.0 here, the score of knowing nothing, so that a trial whose model answers always the
-same has a score that can be compared.
+They come from scikit-learn and SciPy; metrics of generated texts are in `text_metrics`. Perplexity, where smaller is
+better, is replaced by the log-likelihood in a search: perplexity = exp(-log_likelihood). Undefined values (a
+correlation with a constant) are 0.0 here, the score of knowing nothing, so that a model with constant answers has a
+comparable score.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def f1(predictions: Numbers, labels: Numbers) -> float:
 
 
 def macro_f1(predictions: Numbers, labels: Numbers) -> float:
-    """Mean F1 over the classes that occur in `labels`, whatever is predicted; for more than two classes."""
+    """Mean F1 over the classes that occur in `labels`, for tasks with more than two classes."""
     from sklearn.metrics import f1_score
 
     classes = sorted(set(labels))
@@ -68,12 +68,12 @@ def _unless_constant(measure: Callable[[], Any], predictions: Numbers, labels: N
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Metric:
-    """A line of the table."""
+    """One metric of the table."""
 
     measure: Callable[[Any, Any], float]
-    """Takes predictions, then labels: numbers, or what `text_metrics` says."""
+    """Function of predictions and labels: numbers, or the arguments described in `text_metrics`."""
     kind: Kind
-    """The kind of task that it fits."""
+    """Kind of tasks that the metric is for."""
 
 
 METRICS = {
@@ -88,20 +88,20 @@ METRICS = {
 }
 DEFAULTS: dict[Kind, str] = {"classification": "accuracy", "regression": "pearson", "generation": "log_likelihood"}
 SAME_ORDER = {"perplexity": "log_likelihood"}
-"""Names that may be asked for, and the metric that ranks designs alike and is larger the better."""
+"""Further names that users may give, each with the metric of the table that ranks designs in the same order."""
 
 
 def score(metric: str, predictions: Numbers, labels: Numbers, n_classes: int = 2) -> float:
-    """Score predictions against labels; class indices for a classification, numbers for a regression.
+    """Score predictions against labels: class indices for classification, numbers for regression.
 
     Args:
         metric: A name of the table.
-        predictions: One for each label.
-        labels: The truth.
-        n_classes: Classes of the task; with more than two, `f1` is the macro mean.
+        predictions: One prediction for each label.
+        labels: The true labels.
+        n_classes: Number of classes of the task; with more than two, `f1` is the macro mean.
 
     Raises:
-        TaskError: There is no such metric, there are no examples, or the two differ in length.
+        TaskError: There is no such metric, there are no examples, or predictions and labels differ in length.
     """
     if metric not in METRICS:
         raise TaskError(unknown_name("metric", metric, METRICS))
@@ -115,10 +115,10 @@ def score(metric: str, predictions: Numbers, labels: Numbers, n_classes: int = 2
 
 
 def choose_metric(kind: Kind, asked: str | None = None) -> str:
-    """The metric that was asked for, held against the kind of task, or the default of that kind.
+    """Check the user's metric against the kind of task, or take the kind's default.
 
     Raises:
-        TaskError: There is no such metric, it is for another kind of task, or what computes it is not installed.
+        TaskError: There is no such metric, it is for another kind of task, or its package is not installed.
     """
     if asked is None:
         return DEFAULTS[kind]

@@ -1,6 +1,6 @@
-"""The tasks of one study: one, or several whose mean score a design is judged by, as arXiv 2301.01821 (sec. 4) does.
+"""The tasks of one study: a single task, or several whose mean score ranks designs (arXiv 2301.01821, sec. 4).
 
-A design is trained on each task apart, from the same backbone, with a head of the task's own.
+A design is trained on each task separately, from the same backbone, with a separate head.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from peftsearch.tasks.task import Task
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Suite:
-    """One or several tasks; with one, everything is as the task has it."""
+    """One or several tasks; with a single task, all properties are the task's own."""
 
     tasks: tuple[Task, ...]
 
@@ -27,35 +27,35 @@ class Suite:
 
     @property
     def name(self) -> str:
-        """The names with commas between."""
+        """Names of the tasks, separated by commas."""
         return ",".join(task.name for task in self.tasks)
 
     @property
     def kind(self) -> str:
-        """The kind that all have, or `mixed`."""
+        """The common kind of all tasks, or `mixed`."""
         kinds = {task.kind for task in self.tasks}
         return kinds.pop() if len(kinds) == 1 else "mixed"
 
     @property
     def metric(self) -> str:
-        """The metric that all have, or `score`: the mean of different metrics."""
+        """The common metric of all tasks, or `score` for the mean of different metrics."""
         metrics = {task.metric for task in self.tasks}
         return metrics.pop() if len(metrics) == 1 else "score"
 
     @property
     def source(self) -> str:
-        """Where the data came from."""
+        """Origin of the data of all tasks."""
         return "; ".join(task.source for task in self.tasks)
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was noticed, with the task's name where there are several."""
+        """Notes on all tasks, with the task's name if there are several."""
         several = len(self.tasks) > 1
         return tuple(f"{task.name}: {note}" if several else note for task in self.tasks for note in task.notes)
 
     @property
     def fingerprint(self) -> str:
-        """Of all data, in the order of the tasks."""
+        """Fingerprint of all data, which depends on the order of the tasks."""
         if len(self.tasks) == 1:
             return self.tasks[0].fingerprint
         return hashlib.sha256(",".join(task.fingerprint for task in self.tasks).encode()).hexdigest()[:16]
@@ -67,16 +67,16 @@ class Suite:
 
     @property
     def n_train(self) -> int:
-        """Training examples of all tasks."""
+        """Number of training examples of all tasks."""
         return sum(len(task.train) for task in self.tasks)
 
     @property
     def n_validation(self) -> int:
-        """Validation examples of all tasks."""
+        """Number of validation examples of all tasks."""
         return sum(len(task.validation) for task in self.tasks)
 
     @property
     def n_test(self) -> int:
-        """Test examples of all tasks; 0 where one of them has no test split."""
+        """Number of test examples of all tasks; 0 if a task has no test split."""
         sizes = [len(task.test) if task.test is not None else 0 for task in self.tasks]
         return sum(sizes) if all(sizes) else 0

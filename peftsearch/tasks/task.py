@@ -1,4 +1,4 @@
-"""What a task is: texts or images with labels in splits, a metric, and where it all came from."""
+"""Tasks: splits of labelled texts or images, with a metric and the origin of the data."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ class Split:
     """The examples of one split, column by column; all columns have the same length."""
 
     texts: list[str]
-    """The text, or the first text of each pair, or the prompt of a generation."""
+    """The texts, the first texts of pairs, or the prompts for generation."""
     pairs: list[str] | None
-    """The second text of each pair, or the completion of each prompt; None for a task on single texts."""
+    """The second texts of pairs, or the completions of prompts; None for a task on single texts."""
     labels: list[int] | list[float]
-    """Indices of classes, or the targets of a regression; zeros for a generation."""
+    """Class indices, or the targets of a regression; zeros for generation."""
 
     def __post_init__(self) -> None:
-        """Hold the columns to one length."""
+        """Check that all columns have the same length."""
         assert len(self.texts) == len(self.labels), "texts and labels differ in length"
         assert self.pairs is None or len(self.pairs) == len(self.texts), "texts and pairs differ in length"
 
@@ -48,13 +48,13 @@ class Split:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageSplit(Split):
-    """The images of one split; `texts` are the names by which messages tell them."""
+    """The images of one split; `texts` are their names in messages."""
 
     images: list[bytes]
-    """The file of each image, as it is: PNG, JPEG, ..."""
+    """Undecoded files of the images: PNG, JPEG, ..."""
 
     def rows(self) -> list[tuple[str, str | None]]:
-        """A SHA-256 of every image: equal images are equal rows, whatever they are called."""
+        """The SHA-256 of every image, so that equal images are equal rows, regardless of their names."""
         return [(hashlib.sha256(image).hexdigest(), None) for image in self.images]
 
     def take(self, indices: list[int]) -> ImageSplit:
@@ -74,46 +74,46 @@ class Task:
     name: str
     """A short name for tables and folders."""
     kind: Kind
-    """Whether labels are classes or numbers, or completions are to be written."""
+    """Kind of the task: classification, regression or generation."""
     labels: tuple[str, ...]
-    """The names of the classes, by index; empty for the other kinds."""
+    """Names of the classes, by index; empty for the other kinds."""
     train: Split
-    """What trials train on."""
+    """Examples that trials train on."""
     validation: Split
-    """What trials are scored on."""
+    """Examples that trials are scored on."""
     test: Split | None
-    """What the winner is scored on once, at the end; None where there is none."""
+    """Examples that the winner is scored on once, at the end; None without a test split."""
     metric: str
     """A name of the table of metrics."""
     source: str
-    """Where the data came from, in words that `best.yaml` keeps."""
+    """Origin of the data, in words that `best.yaml` stores."""
     columns: Columns | None = None
-    """The columns of the tables that it was read from; None where it was generated."""
+    """Columns of the tables that the task was read from; None for a generated task."""
     notes: tuple[str, ...] = ()
-    """What was guessed or noticed while the data were read, a sentence each."""
+    """Notes on guesses and on the data, one sentence each."""
     fingerprint: str = field(default="")
-    """The first 16 hex digits of a SHA-256 over the content; computed where it is not given."""
+    """First 16 hex digits of a SHA-256 over the content; computed if not given."""
 
     def __post_init__(self) -> None:
-        """Compute the fingerprint where it is not given."""
+        """Compute the fingerprint if it is not given."""
         if not self.fingerprint:
             object.__setattr__(self, "fingerprint", self._digest())
 
     @property
     def num_labels(self) -> int:
-        """The width of the head: the number of classes, or 1 for a regression; a generation has no head."""
+        """Width of the head: the number of classes, 1 for regression, 0 for generation, which has no head."""
         return {"classification": len(self.labels), "regression": 1, "generation": 0}[self.kind]
 
     @property
     def has_images(self) -> bool:
-        """Whether its examples are images."""
+        """Whether the examples are images."""
         return isinstance(self.train, ImageSplit)
 
     @property
     def majority_score(self) -> float:
-        """The validation score of always answering the majority class of train; 0.0 for the other kinds.
+        """Validation score of always answering the majority class of train; 0.0 for the other kinds.
 
-        What a generation is held against is the frozen model's own score (`LocalEngine.frozen`).
+        The baseline of a generation task is the frozen model's own score (`LocalEngine.frozen`).
         """
         if self.kind != "classification":
             return 0.0

@@ -1,7 +1,7 @@
-"""Metrics of a generation: of the probabilities of the references, and of generated texts against all references.
+"""Metrics of generation tasks: probabilities of the references, and comparisons of generated texts with them.
 
 BLEU is sacrebleu's corpus BLEU with its own tokeniser (13a), ROUGE-L the F-measure of rouge-score without stemming;
-both from 0 to 1. The two packages come with the extra `generation`.
+both range from 0 to 1. The two packages come with the extra `generation`.
 """
 
 from __future__ import annotations
@@ -12,58 +12,58 @@ from importlib.util import find_spec
 from peftsearch.errors import TaskError
 
 PACKAGES = {"bleu": "sacrebleu", "rouge_l": "rouge_score"}
-"""What computes a metric, where it is not this project."""
+"""Packages that compute metrics, by metric; the other metrics need none."""
 
 
 def require_extra(metric: str) -> None:
-    """Check that what computes a metric is installed.
+    """Check that the package of a metric is installed.
 
     Raises:
-        TaskError: It is not.
+        TaskError: The package is not installed.
     """
     if not is_installed(metric):
         raise TaskError(f"metric {metric!r} needs {PACKAGES[metric]}: pip install 'peftsearch[generation]'")
 
 
 def is_installed(metric: str) -> bool:
-    """Whether what computes a metric is there."""
+    """Whether a metric can be computed, with its package installed if it needs one."""
     package = PACKAGES.get(metric)
     return package is None or find_spec(package) is not None
 
 
 def log_likelihood(sums: Sequence[float], n_tokens: Sequence[int]) -> float:
-    """Mean log-probability (natural logarithm) of a token of the references; minus the logarithm of the perplexity.
+    """Mean natural log-probability of the references' tokens, which is minus the logarithm of the perplexity.
 
     Args:
         sums: Log-probability of each reference.
-        n_tokens: Tokens of each.
+        n_tokens: Number of tokens of each reference.
     """
     return sum(sums) / sum(n_tokens)
 
 
 def bleu(texts: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    """Corpus BLEU of generated texts, each against all its references.
+    """Corpus BLEU of generated texts, each compared with all its references.
 
     Args:
-        texts: One for each prompt.
-        references: At least one for each text.
+        texts: One text for each prompt.
+        references: At least one reference for each text.
     """
     from sacrebleu.metrics import BLEU
 
     most = max(map(len, references))
-    # sacrebleu wants streams: the i-th reference of each text, None where a text has fewer.
+    # sacrebleu takes streams: the i-th reference of each text, None where a text has fewer.
     streams = [[own[i] if i < len(own) else None for own in references] for i in range(most)]
     return float(BLEU().corpus_score(list(texts), streams).score) / 100
 
 
 def rouge_l(texts: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    """Mean over texts of `rouge_l_each`."""
+    """Mean of `rouge_l_each` over the texts."""
     each = rouge_l_each(texts, references)
     return sum(each) / len(each)
 
 
 def rouge_l_each(texts: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
-    """ROUGE-L of each text against the reference that it is nearest to."""
+    """ROUGE-L of each text with its nearest reference."""
     from rouge_score.rouge_scorer import RougeScorer
 
     scorer = RougeScorer(["rougeL"])

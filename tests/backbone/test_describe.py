@@ -122,7 +122,7 @@ def test_all_faults_of_form_at_once() -> None:
         ({"blocks": "boddy"}, r"blocks: no 'boddy' in the model \(it has embed, body, top\)"),
         ({"blocks": "embed"}, "embed is a Embedding, not a list of blocks"),
         ({"query": "attn.q"}, r"query: no 'attn' in body.0 \(it has mix, merge"),
-        ({"query": "mix[0:99]"}, r"query: mix\[0:99\] is no slice of 48 outputs"),
+        ({"query": "mix[0:99]"}, r"query: mix\[0:99\] is not a slice of 48 outputs"),
         ({"query": "mix[a]"}, "not a dotted path"),
         ({"output": "before"}, "output: body.0.before is a LayerNorm, not a linear map"),
         ({"norms": ["merge"]}, "norms: body.0.merge is a Linear without a gain"),

@@ -107,7 +107,7 @@ class TestWeights:
         ("text", "message"),
         [
             ("ful", "did you mean 'full'"),
-            ("lora", "single methods are compared without being asked for"),
+            ("lora", "single methods are always compared"),
             ("top-0", "unknown reference 'top-0'"),
             ("full,", "has an empty entry"),
             ("", "has an empty entry"),

@@ -128,21 +128,22 @@ def test_a_language_model_reads_and_writes_behind_its_prompt(family, method, tmp
 @pytest.mark.parametrize(
     ("family", "sizes", "message"),
     [
-        ("bert", {"krona": (2, 1, 2, 3)}, "HF peft cannot hold krona on encoder blocks 1 (the one decompose_factor "
-         "that its LoKr has for all maps gives no A of 4 x 8); krona on encoder blocks 3 (the one decompose_factor "
-         "that its LoKr has for all maps gives no A of 2 x 4); formats that can: merged (what does not merge "
-         "beside it), peftsearch"),
+        ("bert", {"krona": (2, 1, 2, 3)}, "HF peft cannot hold krona on encoder blocks 1 (its LoKr has one "
+         "decompose_factor for all maps, which does not give A of 4 x 8); krona on encoder blocks 3 (its LoKr has one "
+         "decompose_factor for all maps, which does not give A of 2 x 4); formats that can: merged (unmerged methods "
+         "in a separate folder), peftsearch"),
         ("gpt2", {"krona": (0, 2, 2, 0)}, "krona on decoder blocks 1-2 (its LoKr acts on whole nn.Linear maps, not on "
          "slices of fused ones); formats that can: merged"),
         ("deberta", {"krona": (0, 2, 2, 0)}, "krona on encoder blocks 1-2 (its LoKr acts on whole nn.Linear maps"),
-        ("llama", {"krona": (0, 2, 2, 0)}, "krona on decoder blocks 1-2 (the one decompose_factor that its LoKr has"),
-        ("bert", {"prompt": (3, 0, 0, 0)}, "prompt on encoder blocks 0 (before a classifier's head it keeps the prompt "
-         "in the text, which makes it another model); formats that can: peftsearch"),
-        ("llama", {"prompt": (3, 0, 0, 0)}, "prompt on decoder blocks 0 (before a classifier's head it keeps"),
-        ("bert", {"lora": (1, 1, 0, 0), "dora": (0, 0, 1, 0)}, "dora on encoder blocks 2 (an adapter of it is of one "
+        ("llama", {"krona": (0, 2, 2, 0)}, "krona on decoder blocks 1-2 (its LoKr has one "
+         "decompose_factor for all maps"),
+        ("bert", {"prompt": (3, 0, 0, 0)}, "prompt on encoder blocks 0 (it keeps the prompt in the input of a "
+         "classifier's head, which changes the model); formats that can: peftsearch"),
+        ("llama", {"prompt": (3, 0, 0, 0)}, "prompt on decoder blocks 0 (it keeps the prompt in the input"),
+        ("bert", {"lora": (1, 1, 0, 0), "dora": (0, 0, 1, 0)}, "dora on encoder blocks 2 (one adapter holds one "
          "method, here lora); formats that can: merged"),
-        ("bert", {"prompt": (3, 0, 0, 0), "layernorm": (0, 1, 1, 0)}, "cannot hold layernorm on encoder blocks 1-2 (an "
-         "adapter of it is of one method, here prompt); formats that can: merged"),
+        ("bert", {"prompt": (3, 0, 0, 0), "layernorm": (0, 1, 1, 0)}, "cannot hold layernorm on encoder blocks 1-2 "
+         "(one adapter holds one method, here prompt); formats that can: merged"),
     ],
 )  # fmt: skip
 def test_what_peft_has_no_shape_for_is_named_with_the_formats_that_can(family, sizes, message, tmp_path, capsys):

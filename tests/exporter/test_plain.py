@@ -126,22 +126,22 @@ def test_a_reduction_factor_gives_every_width_back():
         (
             "peft", HYBRID,
             "HF peft cannot hold adapter on encoder blocks 1, 3 (it has no bottleneck adapter); prefix on encoder "
-            "blocks 0, 3 (its prefix moves the positions of the text, which makes it another model); formats that can: "
-            "merged (what does not merge beside it), peftsearch",
+            "blocks 0, 3 (its prefix shifts the positions of the text, which changes the model); formats that can: "
+            "merged (unmerged methods in a separate folder), peftsearch",
         ),
-        ("peft", {"bitfit": (1, 1, 1, 0)}, "bitfit on encoder blocks 0-2 (it trains biases only beside LoRA or DoRA); "
-         "formats that can: merged (what does not merge beside it), peftsearch"),
+        ("peft", {"bitfit": (1, 1, 1, 0)}, "bitfit on encoder blocks 0-2 (it trains biases only together with LoRA "
+         "or DoRA); formats that can: merged (unmerged methods in a separate folder), peftsearch"),
         ("adapters", HYBRID, "cannot hold bitfit on encoder blocks 1-2 (it has no BitFit); formats that can: merged"),
         ("peft", {"said": (9, 0, 0, 0)}, "said on encoder blocks 0 (this export does not write it); formats that can: "
          "merged"),
-        ("peft", {"lora": (1, 1, 0, 1), "ia3": (0, 0, 1, 0)}, "HF peft cannot hold ia3 on encoder blocks 2 (an adapter "
-         "of it is of one method, here lora); formats that can: merged"),
+        ("peft", {"lora": (1, 1, 0, 1), "ia3": (0, 0, 1, 0)}, "HF peft cannot hold ia3 on encoder blocks 2 (one "
+         "adapter holds one method, here lora); formats that can: merged"),
         ("peft", {"ia3": (1, 1, 0, 0), "bitfit": (0, 0, 1, 0)}, "cannot hold bitfit on encoder blocks 2 (it trains "
-         "biases only beside LoRA or DoRA); formats"),
+         "biases only together with LoRA or DoRA); formats"),
         ("merged", {"prefix": (1, 1, 0, 0)}, "prefix on encoder blocks 0-1 (it does not merge); formats that can: "
          "adapters (the configuration), peftsearch"),
         ("adapters", {"adapter": (2, 1, 0, 0), "adapter_parallel": (0, 1, 1, 0)}, "cannot hold adapter_parallel on "
-         "encoder blocks 1 (it has one bottleneck a place); formats that can: peftsearch"),
+         "encoder blocks 1 (it allows one bottleneck per place); formats that can: peftsearch"),
         ("peft", {}, "HF peft cannot hold the head alone; formats that can: merged, peftsearch"),
     ],
 )  # fmt: skip
@@ -201,7 +201,7 @@ def test_an_output_that_exists_and_sources_are_never_written_over(run, tmp_path,
     out = tmp_path / "out"
     out.mkdir()
     (out / "model.safetensors.index.json").write_text("{}")
-    assert "exists and is not empty; give another, or --overwrite" in refused(capsys, *argv, out)
+    assert "exists and is not empty; give another folder, or --overwrite" in refused(capsys, *argv, out)
     assert [p.name for p in out.iterdir()] == ["model.safetensors.index.json"]
     assert call(*argv, out, "--overwrite") == 0
     assert not (out / "model.safetensors.index.json").exists(), "transformers would look for its shards"
@@ -216,7 +216,7 @@ def test_a_backbone_of_another_shape_is_refused_by_its_first_mismatch(run, tmp_p
     run.export("peftsearch", tmp_path / "own")
     other = str(save_model(tmp_path / "other", "roberta"))
     argv = ["--format", "peftsearch", "--output", tmp_path / "out", "--model", other]
-    assert "it is a bert there and this model is a roberta" in refused(capsys, "export", tmp_path / "own", *argv)
+    assert "it was saved from a bert and this model is a roberta" in refused(capsys, "export", tmp_path / "own", *argv)
     assert "found on bert with 4 encoder blocks, this model is roberta" in refused(capsys, "export", run.path, *argv)
 
 

@@ -100,7 +100,7 @@ def test_an_output_that_exists_is_kept_unless_overwritten(saved):
     (saved / "notes.txt").write_text("mine")
     before = (saved / "peftsearch.safetensors").read_bytes()
     model = trained(lora=1)
-    with pytest.raises(CheckpointError, match=r"exists and is not empty; give another, or --overwrite"):
+    with pytest.raises(CheckpointError, match=r"exists and is not empty; give another folder, or --overwrite"):
         peftsearch.save(model, saved)
     assert (saved / "peftsearch.safetensors").read_bytes() == before
     peftsearch.save(model, saved, overwrite=True)
@@ -114,7 +114,7 @@ def test_an_output_that_exists_is_kept_unless_overwritten(saved):
 @pytest.mark.parametrize(
     ("family", "sizes", "mismatch"),
     [
-        ("roberta", {}, "it is a bert there and this model is a roberta"),
+        ("roberta", {}, "it was saved from a bert and this model is a roberta"),
         ("bert", {"num_hidden_layers": 3}, "encoder block 3, query is 32 x 32 there and missing in this model"),
         ("bert", {"intermediate_size": 48}, "encoder block 0, ffn_in0 is 64 x 32 there and 48 x 32 in this model"),
         ("bert", {"vocab_size": 98}, r"the backbone has [\d,]+ parameters there and [\d,]+ in this model"),

@@ -62,6 +62,6 @@ def test_widths_that_do_not_divide_are_refused() -> None:
     )
     model = build(config, 2)
     backbone = detect(model)
-    assert "no multiple of 4; use adapter there" in str(METHODS["phm"].obstacle(backbone.blocks[0]))
+    assert "is not a multiple of 4; use adapter there" in str(METHODS["phm"].obstacle(backbone.blocks[0]))
     with pytest.raises(MethodError, match=r"block 0, phm: the hidden size 30"):
         inject(model, place(backbone, phm=1), backbone)

@@ -207,7 +207,7 @@ def test_other_attention_implementations_are_refused() -> None:
     model = make()
     architecture = place(detect(model), prefix=1)
     model.config._attn_implementation_internal = "flash_attention_2"
-    with pytest.raises(MethodError, match="runs attention 'flash_attention_2', prefix needs one of sdpa, eager"):
+    with pytest.raises(MethodError, match="uses attention 'flash_attention_2', but prefix needs one of sdpa, eager"):
         inject(model, architecture)
     assert model.config._attn_implementation == "flash_attention_2"
     assert not hasattr(model, "peftsearch")

@@ -167,5 +167,5 @@ class TestRun:
 
     def test_refusals(self, args, capsys, tmp_path):
         assert "did you mean 'nf4'" in refused(capsys, *args("--quantize", "nf"))
-        assert "no multiple" in refused(capsys, *args("--quantize", "nf4")), "the tiny model's width is 32"
+        assert "not a multiple of 64" in refused(capsys, *args("--quantize", "nf4")), "the tiny model's width is 32"
         assert not (tmp_path / "runs").exists()

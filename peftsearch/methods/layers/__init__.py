@@ -1,1 +1,1 @@
-"""The layers of the methods: modules, hooks and their initialisation, all that needs torch."""
+"""Layers of the methods: modules, hooks and initialisation, the parts that need torch."""

@@ -13,7 +13,7 @@ from peftsearch.methods.layers.projections import add_delta, hook_outputs
 
 
 class Mixture(nn.Module):
-    """M adapters of one place; its `forward` is the hook on the output projection."""
+    """M adapters at one place; `forward` is the hook on the output projection."""
 
     def __init__(self, hidden_size: int, width: int, n_adapters: int) -> None:
         super().__init__()
@@ -26,11 +26,11 @@ class Mixture(nn.Module):
             self.w_down.copy_(start.expand_as(self.w_down))
 
     def weights(self) -> tuple[torch.Tensor, ...]:
-        """W_down, b_down, W_up and b_up: of drawn adapters in training, the mean of all in evaluation."""
+        """W_down, b_down, W_up and b_up: from randomly drawn adapters in training, the mean of all in evaluation."""
         together = (self.w_down, self.b_down, self.w_up, self.b_up)
         if not self.training:
             return tuple(each.mean(dim=0) for each in together)
-        # From torch's generator of the CPU, which gradient checkpointing restores when it recomputes the block.
+        # torch's CPU generator, because gradient checkpointing restores it when it recomputes the block.
         down, up = (int(i) for i in torch.randint(len(self.w_down), (2,)))
         return self.w_down[down], self.b_down[down], self.w_up[up], self.b_up[up]
 
@@ -42,7 +42,7 @@ class Mixture(nn.Module):
 
 
 class Mixtures(nn.Module):
-    """The mixtures of a block; that it is `Routed` asks the training loop for two forwards."""
+    """The mixture of a block; as `Routed`, it makes the training loop run two forwards per batch."""
 
     is_routed = True
 

@@ -13,16 +13,16 @@ from peftsearch.methods.layers.attachment import Attachment
 from peftsearch.methods.layers.projections import add_delta, hook_forwards
 
 INIT_STD = 0.01
-"""Deviation of the normal that W_down starts from, truncated at two of them (1902.00751 sec. 3.6)."""
+"""Standard deviation of the normal that W_down starts from, truncated at two deviations (1902.00751 sec. 3.6)."""
 
 
 def start_small(weights: torch.Tensor) -> torch.Tensor:
-    """Fill weights in place with a normal of `INIT_STD` that is truncated at two deviations."""
+    """Fill weights in place from a normal of `INIT_STD`, truncated at two deviations."""
     return nn.init.trunc_normal_(weights, std=INIT_STD, a=-2 * INIT_STD, b=2 * INIT_STD)
 
 
 class Bottleneck(nn.Module):
-    """W_down, f, W_up of one place; its `forward` is the hook on the output projection."""
+    """W_down, f, W_up at one place; `forward` is the hook on the output projection."""
 
     def __init__(self, hidden_size: int, width: int) -> None:
         super().__init__()

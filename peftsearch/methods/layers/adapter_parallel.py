@@ -26,7 +26,7 @@ class ParallelBottleneck(Beside):
         nn.init.kaiming_uniform_(self.w_down, a=math.sqrt(5))
 
     def delta(self, x: torch.Tensor) -> torch.Tensor:
-        """Work out s (W_up gelu(W_down x + b_down) + b_up) (2110.04366 table 1 and sec. 4.5) for x `(..., d)`."""
+        """Compute s (W_up gelu(W_down x + b_down) + b_up) (2110.04366 table 1 and sec. 4.5) for x `(..., d)`."""
         low = functional.gelu(functional.linear(x.to(self.w_down.dtype), self.w_down, self.b_down))  # (..., width)
         return self.scaling * functional.linear(low, self.w_up, self.b_up)
 

@@ -16,7 +16,7 @@ from peftsearch.methods.layers.projections import add_delta, hook_forwards
 
 
 class SparseBottleneck(nn.Module):
-    """A wide adapter of which few weights are left; its `forward` is the hook on the output projection."""
+    """A wide adapter with few weights left; `forward` is the hook on the output projection."""
 
     index: torch.Tensor
     start: torch.Tensor
@@ -33,11 +33,11 @@ class SparseBottleneck(nn.Module):
         start = start_small(torch.empty(2 * hidden_size * self.width))
         self.register_buffer("start", start, persistent=False)
         self.probe: torch.Tensor | None = None
-        """All weights, while gradients are looked at."""
+        """All weights, during priming only."""
         self.scores: torch.Tensor | None = None
 
     def weights(self) -> torch.Tensor:
-        """W_down and W_up laid end to end, `(2 d width,)`; after the choice zero but for what is kept."""
+        """W_down and W_up laid end to end, `(2 d width,)`; after the choice all weights that were not kept are zero."""
         if self.probe is not None:
             return self.probe
         if not self.choice.is_made(self.index):
@@ -45,7 +45,7 @@ class SparseBottleneck(nn.Module):
         return self.start.new_zeros(self.start.shape).index_put((self.index,), self.values)
 
     def forward(self, module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
-        """Add W_up f(W_down h + b_down) + b_up to a sub-layer's output h `(..., d)`, of the weights that are left."""
+        """Add W_up f(W_down h + b_down) + b_up, with the kept weights, to a sub-layer's output h `(..., d)`."""
         self.choice.require(self.index, self, self.probe)
         down, up = self.weights().chunk(2)
         low = functional.linear(output.to(down.dtype), down.view(self.width, -1), self.b_down)  # (..., width)
@@ -71,11 +71,11 @@ class SparseBottleneck(nn.Module):
             self.values.copy_(self.start[self.index])
 
     def drop(self) -> None:
-        """Let go of scores and probe."""
+        """Free the scores and the probe."""
         self.probe = self.scores = None
 
 
 def attach(model: nn.Module, outputs: Mapping[str, Projection], size: int, widening: int) -> Attachment:
-    """Hook a wide bottleneck behind every output projection; `prime` chooses what is left of it."""
+    """Hook a wide bottleneck behind every output projection; `prime` chooses the weights to keep."""
     modules = nn.ModuleDict({place: SparseBottleneck(p.d_out, size, widening) for place, p in outputs.items()})
     return Attachment(module=modules, undo=hook_forwards(model, outputs, modules))

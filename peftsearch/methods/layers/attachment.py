@@ -10,16 +10,16 @@ from torch import nn
 
 @dataclass(kw_only=True, slots=True)
 class Attachment:
-    """The new parameters of an attached method, and how to take the method out again."""
+    """The new parameters of an attached method, and the calls that remove it."""
 
     module: nn.Module
-    """Holds the method's trainable parameters and nothing else."""
+    """Module with the method's trainable parameters and nothing else."""
     undo: list[Callable[[], object]] = field(default_factory=list)
-    """Called in reverse order by `remove`; after them the model is as it was."""
+    """Calls that `remove` makes in reverse order, which restore the model."""
 
 
 def join(parts: Mapping[str, Attachment]) -> Attachment:
-    """Make one attachment of several: the modules by the names of the parts, undone together."""
+    """Combine several attachments into one: modules keyed by the names of the parts, undone together."""
     return Attachment(
         module=nn.ModuleDict({name: part.module for name, part in parts.items()}),
         undo=[undo for part in parts.values() for undo in part.undo],

@@ -1,4 +1,4 @@
-"""Modules beside a feed-forward network: they read its input and add to its output."""
+"""Modules parallel to a feed-forward network: they read its input and add to its output."""
 
 from __future__ import annotations
 
@@ -13,38 +13,35 @@ from peftsearch.methods.layers.projections import add_delta, hook_outputs
 
 
 class Tap(nn.Module):
-    """Holds the input of a network from the hook on its first map to the hook on its last.
+    """Hold a network's input from the hook on its first map to the hook on its last.
 
-    Both hooks run in every forward, in a block that gradient checkpointing recomputes too, and `take` lets go of
-    the input: nothing is kept from one forward to the next.
+    Both hooks run in every forward, including the recomputation by gradient checkpointing, and `take` releases the
+    input: nothing is kept from one forward to the next.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.seen: torch.Tensor | None = None
-        """Input of the network `(..., d)`, only while the network itself is running."""
+        """Input of the network `(..., d)`; set only while the network is running."""
 
     def see(self, module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
-        """Keep the input of the first map `(..., d)`; its output passes through."""
+        """Keep the input of the first map `(..., d)`; its output is returned unchanged."""
         self.seen = args[0]
         return output
 
     def take(self) -> torch.Tensor:
-        """The input `(..., d)`, once."""
+        """Return the input `(..., d)` and release it."""
         assert self.seen is not None, "the network's first map has not run"
         x, self.seen = self.seen, None
         return x
 
     def forget(self) -> None:
-        """Let go of an input that a forward left behind when it ended in an error between the two hooks."""
+        """Release the input that a forward left behind by failing between the two hooks."""
         self.seen = None
 
 
 class Beside(nn.Module, ABC):
-    """A delta around one feed-forward network; two hooks, on its first map and on its last.
-
-    A subclass works the delta out.
-    """
+    """A delta around one feed-forward network, with hooks on its first and last map; a subclass computes the delta."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,7 +49,7 @@ class Beside(nn.Module, ABC):
 
     @abstractmethod
     def delta(self, x: torch.Tensor) -> torch.Tensor:
-        """Work out the delta of the output `(..., d)` from the network's input x `(..., d)`, in any dtype."""
+        """Compute the delta of the output `(..., d)` from the network's input x `(..., d)`, in any dtype."""
 
     def forward(self, module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
         """Add the delta to the network's output.

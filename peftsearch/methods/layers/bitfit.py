@@ -13,7 +13,7 @@ from peftsearch.methods.projections import Margins
 
 
 class BiasDelta(nn.Module):
-    """The delta of one bias; its `forward` is the hook on the bias's module."""
+    """The delta of one bias; `forward` is the hook on the bias's module."""
 
     def __init__(self, width: int, margins: Margins | None) -> None:
         super().__init__()
@@ -21,7 +21,7 @@ class BiasDelta(nn.Module):
         self.margins = margins
 
     def forward(self, module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
-        """Add delta `(d_slice,)` to the module's output `(..., d_module)`, whose shape it keeps."""
+        """Add delta `(d_slice,)` to the module's output `(..., d_module)`."""
         return add_delta(output, self.delta, self.margins)
 
     def fold(self, module: nn.Module) -> dict[str, torch.Tensor] | None:
@@ -35,7 +35,7 @@ def attach(model: nn.Module, biases: Mapping[str, tuple[str, int, Margins | None
 
     Args:
         model: The model that the paths start from.
-        biases: By name, the path of a bias's module, the bias's width, and the zeros around it where it is a slice.
+        biases: For each name the path of the bias's module, the bias's width, and the zeros around a slice.
     """
     deltas = nn.ModuleDict({name: BiasDelta(width, margins) for name, (_, width, margins) in biases.items()})
     hooks = {name: (path, deltas[name].forward) for name, (path, _, _) in biases.items()}

@@ -14,11 +14,11 @@ from peftsearch.methods.layers.attachment import Attachment
 from peftsearch.methods.layers.projections import add_delta, hook_forwards
 
 RULE_STD = 0.1
-"""Deviation of the normal that the rule starts from (the authors' code)."""
+"""Standard deviation of the normal that the rule starts from (the authors' code)."""
 
 
 class LowRankKronecker(nn.Module):
-    """The own factors of one map (2106.04647, eq. 6)."""
+    """The factors of one map that are not shared (2106.04647, eq. 6)."""
 
     def __init__(self, d_out: int, d_in: int, n: int, at_zero: bool) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class LowRankKronecker(nn.Module):
 
 
 class CompactBottleneck(nn.Module):
-    """The adapter of one place; its `forward` is the hook on the output projection."""
+    """The adapter of one place; `forward` is the hook on the output projection."""
 
     def __init__(self, hidden_size: int, width: int, n: int, owner: Compact) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class CompactBottleneck(nn.Module):
         self.up = LowRankKronecker(hidden_size, width, n, at_zero=True)
         self.b_down = nn.Parameter(torch.zeros(width))
         self.b_up = nn.Parameter(torch.zeros(hidden_size))
-        self.__dict__["owner"] = owner  # past nn.Module's bookkeeping: the owner holds this module already
+        self.__dict__["owner"] = owner  # bypasses nn.Module's registration: the owner already holds this module
 
     def forward(self, module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
         """Add W_up f(W_down h + b_down) + b_up to a sub-layer's output h `(..., d)`."""
@@ -69,6 +69,6 @@ def attach(model: nn.Module, outputs: Mapping[str, Projection], width: int, n: i
 
 
 def share(first: nn.Module, module: nn.Module) -> None:
-    """Use the rule of the first placement's module in another."""
+    """Use the rule of the first placement's module in another placement's module."""
     assert isinstance(first, Compact), "the first placement is of this method"
     module.rule = first.rule

@@ -17,22 +17,22 @@ from peftsearch.methods.projections import count_weights, lay_out
 PENALTY = 1.25e-7
 """Weight of the expected number of nonzero differences in the loss (the authors' code)."""
 LOG_ALPHA = 1.0
-"""Where the gates' parameters start."""
+"""Initial value of the gates' parameters."""
 STRETCH = -1.5, 1.5
 """The interval (l, r) that the concrete distribution is stretched to (the authors' code)."""
 
 
 class Difference(ProbedMap):
-    """w and log alpha of one map; the cut is over the whole block."""
+    """w and log alpha of one map; pruning is over the whole block."""
 
     def __init__(self, projection: Projection, owner: Differences) -> None:
         super().__init__(projection)
         self.w = nn.Parameter(torch.zeros(self.shape))
         self.log_alpha = nn.Parameter(torch.full(self.shape, LOG_ALPHA))
-        self.__dict__["owner"] = owner  # past nn.Module's bookkeeping: the owner holds this module already
+        self.__dict__["owner"] = owner  # bypasses nn.Module's registration: the owner already holds this module
 
     def gates(self) -> torch.Tensor:
-        """Z `(d_out, d_in)`: drawn in training, its mean in evaluation (2012.07463, eq. 3)."""
+        """The gates z `(d_out, d_in)`: random draws in training, their mean in evaluation (2012.07463, eq. 3)."""
         logits: torch.Tensor = self.log_alpha
         if self.training:
             noise = torch.rand_like(logits).clamp(1e-6, 1 - 1e-6)
@@ -41,7 +41,7 @@ class Difference(ProbedMap):
         return (torch.sigmoid(logits) * (high - low) + low).clamp(0, 1)
 
     def delta(self) -> torch.Tensor:
-        """The difference `(d_out, d_in)`; in evaluation zero but for what is kept."""
+        """The difference `(d_out, d_in)`; in evaluation entries that are pruned are zero."""
         if self.training:
             return self.gates() * self.w
         owner: Differences = self.__dict__["owner"]
@@ -64,9 +64,9 @@ class Differences(nn.Module):
 
     @torch.no_grad()
     def least(self) -> torch.Tensor:
-        """The smallest magnitude that is kept, `()`; worked out again where a parameter has changed since."""
+        """The smallest magnitude that is kept, `()`; recomputed only after a parameter has changed."""
         # `_version` is private: torch has no public count of the writes to a tensor, and without one every map would
-        # look for the cut in every forward.
+        # search for the threshold in every forward.
         version = tuple(p._version for p in self.parameters())
         if self._least is None or self._least[0] != version:
             self._least = version, self.differences().abs().topk(self.n_kept).values[-1]
@@ -89,10 +89,10 @@ def attach(model: nn.Module, projections: Mapping[str, Projection], n_kept: int)
 
 
 def reduced(module: nn.Module, projections: Mapping[str, Projection]) -> dict[str, torch.Tensor]:
-    """Values and positions of what is kept, as `fishmask` holds them.
+    """Values and positions of the weights that are kept, as `fishmask` holds them.
 
     Args:
-        module: As `attach` made it.
+        module: The module that `attach` made.
         projections: All maps of the block, those without a difference too.
     """
     assert isinstance(module, Differences), "the module is of this method"

@@ -18,14 +18,14 @@ from peftsearch.methods.projections import margins_of
 
 
 class Decomposed(nn.Module):
-    """A, B and the magnitude of one projection; its `forward` is the hook on the projection's module."""
+    """A, B and the magnitude of one projection; `forward` is the hook on the projection's module."""
 
     def __init__(self, projection: Projection, rank: int, scaling: float) -> None:
         super().__init__()
         self.a = nn.Parameter(torch.empty(rank, projection.d_in))
         self.b = nn.Parameter(torch.zeros(projection.d_out, rank))
         self.magnitude = nn.Parameter(torch.zeros(projection.d_out))
-        """m - ||W_0||."""
+        """The trained difference m - ||W_0||."""
         self.scaling = scaling
         self.rows = slice_rows(projection)
         self.margins = margins_of(projection)
@@ -78,7 +78,7 @@ class Decomposed(nn.Module):
 
 
 def read_weight(module: nn.Module) -> torch.Tensor:
-    """The weight of a linear map `(d_out, d_in)`, unpacked where bitsandbytes has packed it."""
+    """The weight of a linear map `(d_out, d_in)`, unpacked if bitsandbytes packed it."""
     if next(quantised_maps(module), None) is not None:
         return dequantised(module)
     weight = module.get_parameter("weight")
@@ -102,6 +102,6 @@ def _check_weight(module: nn.Module, path: str) -> None:
     dtype = module.get_parameter("weight").dtype
     if not dtype.is_floating_point and next(quantised_maps(module), None) is None:
         raise MethodError(
-            f"dora: the norm of {path}, a {type(module).__name__} with weights of {dtype}, needs "
-            "numbers of full precision or bitsandbytes; use lora there"
+            f"dora: cannot compute the norm of {path}, a {type(module).__name__} with weights of {dtype}: the weights "
+            "must be floating-point or packed by bitsandbytes; use lora there"
         )

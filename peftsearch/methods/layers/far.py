@@ -15,7 +15,7 @@ from peftsearch.methods.layers.projections import fold_weight, folded, hook_outp
 
 
 class NodesIn(ProbedMap):
-    """Rows and biases of the chosen nodes in a map into the network."""
+    """Rows and biases of the chosen nodes, in a map into the network."""
 
     def __init__(self, projection: Projection, owner: Nodes, n: int) -> None:
         super().__init__(projection)
@@ -36,7 +36,7 @@ class NodesIn(ProbedMap):
         return output.index_add(-1, owner.nodes + self.start, own.to(output.dtype))
 
     def delta(self) -> torch.Tensor:
-        """Zero but for the rows of the chosen nodes, `(d_ff, d)`."""
+        """Delta `(d_ff, d)`, nonzero only in the rows of the chosen nodes."""
         return self.w.new_zeros(self.shape).index_copy(0, self.__dict__["owner"].nodes, self.w)
 
     def fold(self, module: nn.Module) -> dict[str, torch.Tensor] | None:
@@ -53,7 +53,7 @@ class NodesIn(ProbedMap):
 
 
 class NodesOut(ProbedMap):
-    """Columns of the chosen nodes in the map back."""
+    """Columns of the chosen nodes, in the map back."""
 
     def __init__(self, projection: Projection, owner: Nodes, n: int) -> None:
         super().__init__(projection)
@@ -71,7 +71,7 @@ class NodesOut(ProbedMap):
         return output + functional.linear(inner, self.w).to(output.dtype)
 
     def delta(self) -> torch.Tensor:
-        """Zero but for the columns of the chosen nodes, `(d, d_ff)`."""
+        """Delta `(d, d_ff)`, nonzero only in the columns of the chosen nodes."""
         return self.w.new_zeros(self.shape).index_copy(1, self.__dict__["owner"].nodes, self.w)
 
     def fold(self, module: nn.Module) -> dict[str, torch.Tensor] | None:
@@ -91,7 +91,7 @@ class Nodes(nn.Module):
         self.inputs = nn.ModuleList([NodesIn(p, self, n) for p in ffn.inputs])
         self.output = NodesOut(ffn.output, self, n)
         self.moved: list[torch.Tensor] = []
-        """Sum of the gradients of each map, while gradients are looked at."""
+        """Sum of the gradients of each map, during priming only."""
 
     @property
     def is_chosen(self) -> bool:
@@ -120,7 +120,7 @@ class Nodes(nn.Module):
         self.nodes.copy_(highest(distance, len(self.nodes)))
 
     def drop(self) -> None:
-        """Let go of gradients and probes."""
+        """Free the gradients and the probes."""
         self.moved = []
         for each in self.maps:
             each.probe = None

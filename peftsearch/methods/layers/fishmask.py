@@ -15,25 +15,25 @@ from peftsearch.methods.projections import lay_out
 
 
 class MaskedMap(ProbedMap):
-    """The chosen weights of one map; values and positions are its block's."""
+    """The chosen weights of one map; `ChosenWeights` of the block holds their values and positions."""
 
     def __init__(self, projection: Projection, owner: ChosenWeights, start: int) -> None:
         super().__init__(projection)
         self.start = start
         """Position of the map's first weight when all maps are laid end to end."""
-        self.__dict__["owner"] = owner  # past nn.Module's bookkeeping: the owner holds this module already
+        self.__dict__["owner"] = owner  # bypasses nn.Module's registration: the owner already holds this module
 
     def delta(self) -> torch.Tensor:
-        """Zero but for the chosen weights, `(d_out, d_in)`."""
+        """Delta `(d_out, d_in)`, nonzero only at the chosen weights."""
         owner: ChosenWeights = self.__dict__["owner"]
         n = self.shape[0] * self.shape[1]
-        inside = (owner.index >= self.start) & (owner.index < self.start + n)  # a mask: its size is no question
+        inside = (owner.index >= self.start) & (owner.index < self.start + n)  # a mask, as selecting would sync
         places = torch.where(inside, owner.index - self.start, 0)
         flat = owner.values.new_zeros(n).scatter_add(0, places, torch.where(inside, owner.values, 0))
         return flat.view(self.shape)
 
     def forward(self, module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
-        """As `ProbedMap`; training before anything is chosen is an error."""
+        """Add the delta's product with the input, as `ProbedMap`; refuse to train before weights are chosen."""
         owner: ChosenWeights = self.__dict__["owner"]
         owner.choice.require(owner.index, self, self.probe)
         return super().forward(module, args, output)
@@ -52,7 +52,7 @@ class ChosenWeights(nn.Module):
         starts = lay_out(projections)
         self.maps = nn.ModuleDict({name: MaskedMap(p, self, starts[name]) for name, p in projections.items()})
         self.scores: torch.Tensor | None = None
-        """Sum of squared gradients of all weights, while gradients are looked at."""
+        """Sum of squared gradients of all weights, during priming only."""
 
     def watch(self) -> None:
         """Let every weight take gradients."""
@@ -71,7 +71,7 @@ class ChosenWeights(nn.Module):
         self.index.copy_(highest(self.scores, len(self.values)))
 
     def drop(self) -> None:
-        """Let go of scores and probes."""
+        """Free the scores and the probes."""
         self.scores = None
         for each in self._masked():
             each.probe = None
@@ -81,6 +81,6 @@ class ChosenWeights(nn.Module):
 
 
 def attach(model: nn.Module, projections: Mapping[str, Projection], k: int) -> Attachment:
-    """Hook a delta on every map; `prime` chooses the k weights that it holds."""
+    """Hook a delta on every map; `prime` chooses the k weights."""
     module = ChosenWeights(projections, k)
     return Attachment(module=module, undo=hook_forwards(model, projections, module.maps))

@@ -14,7 +14,7 @@ from peftsearch.methods.projections import margins_of
 
 
 class OutputScale(nn.Module):
-    """The l of keys or values; its `forward` is the hook on the projection's module."""
+    """The scale l of keys or values; `forward` is the hook on the projection's module."""
 
     def __init__(self, projection: Projection) -> None:
         super().__init__()
@@ -22,7 +22,7 @@ class OutputScale(nn.Module):
         self.margins = margins_of(projection)
 
     def forward(self, module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
-        """Multiply the module's output `(..., d_module)` by 1 + delta `(d_slice,)`, in the slice alone."""
+        """Multiply the slice of the module's output `(..., d_module)` by 1 + delta `(d_slice,)`."""
         return (output * (1 + self._padded())).to(output.dtype)
 
     def fold(self, module: nn.Module) -> dict[str, torch.Tensor] | None:
@@ -40,22 +40,22 @@ class OutputScale(nn.Module):
 
 
 class InputScale(nn.Module):
-    """The l of the feed-forward network's inner activation; two hooks on the output map, before it and after it."""
+    """The scale l of the feed-forward network's inner activation, with hooks before and after the output map."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.delta = nn.Parameter(torch.zeros(width))
         self.is_folded = False
-        """Whether the map's weight has taken the scaling in; see `FoldAware`."""
+        """Whether the scaling is folded into the map's weight; see `FoldAware`."""
 
     def scale(self, module: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:
-        """Multiply the map's input `(..., d_ff)` by 1 + delta, unless the weight has taken it in."""
+        """Multiply the map's input `(..., d_ff)` by 1 + delta, unless the weight contains it already."""
         if self.is_folded:
             return None
         return ((args[0] * (1 + self.delta)).to(args[0].dtype), *args[1:])
 
     def forward(self, module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
-        """Pass the output on: this hook stands for the scaling where hooks are folded, and goes when it is."""
+        """Return the output unchanged: this hook only represents the scaling where hooks are folded and removed."""
         return output
 
     def fold(self, module: nn.Module) -> dict[str, torch.Tensor] | None:

@@ -19,7 +19,7 @@ Factors = tuple[tuple[int, int], tuple[int, int]]
 
 
 def multiply(a: torch.Tensor, b: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """(A kron B) x, by way of A X B^T.
+    """Compute (A kron B) x as A X B^T.
 
     Args:
         a: `(a_out, a_in)`.
@@ -36,7 +36,7 @@ def multiply(a: torch.Tensor, b: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
 
 
 class Kronecker(nn.Module):
-    """The pair A, B of one projection; its `forward` is the hook on the projection's module."""
+    """The pair A, B of one projection; `forward` is the hook on the projection's module."""
 
     def __init__(self, projection: Projection, factors: Factors, scaling: float) -> None:
         super().__init__()

@@ -25,7 +25,7 @@ class KroneckerBeside(Beside):
         nn.init.kaiming_uniform_(self.b, a=math.sqrt(5))
 
     def delta(self, x: torch.Tensor) -> torch.Tensor:
-        """Work out s (A kron B) x + s_res x (2212.10650 sec. 3) for x `(..., d)`."""
+        """Compute s (A kron B) x + s_res x (2212.10650 sec. 3) for x `(..., d)`."""
         x = x.to(self.a.dtype)
         return self.scaling * multiply(self.a, self.b, x) + self.residual * x
 

@@ -26,7 +26,7 @@ class Side(nn.Module):
         nn.init.zeros_(self.up.weight)
         nn.init.zeros_(self.up.bias)
         self.states: dict[int, torch.Tensor] = {}
-        """Side states `(batch, seq, r)` of the last forward by the number of blocks passed."""
+        """Side states `(batch, seq, r)` of the last forward, by the number of blocks passed."""
 
     def enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Start from the embeddings, the first block's input `(batch, seq, d)`."""
@@ -34,7 +34,7 @@ class Side(nn.Module):
         self.states[0] = self.down[0](hidden.detach().to(self.up.weight.dtype))
 
     def climb(self, index: int, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        """One rung: read block `index`'s output `(batch, seq, d)`; behind the last block the side state is added."""
+        """Update the side state from block `index`'s output `(batch, seq, d)`; add the state after the last block."""
         hidden: torch.Tensor = output if isinstance(output, torch.Tensor) else output[0]
         opened = torch.sigmoid(self.gate[index])
         read = self.down[index + 1](hidden.detach().to(self.up.weight.dtype))
@@ -47,17 +47,17 @@ class Side(nn.Module):
         return added if isinstance(output, torch.Tensor) else (added, *output[1:])
 
     def __getstate__(self) -> dict[str, Any]:
-        """Copies have no states: those of a forward belong to its graph."""
+        """The attributes of a copy, without side states, which belong to the graph of a forward."""
         return {**self.__dict__, "states": {}}
 
     def forget(self) -> None:
-        """Let go of the last forward's states."""
+        """Release the last forward's states."""
         self.states.clear()
 
 
 def attach(model: nn.Module, block: Block, width: int) -> Attachment:
     """Hook a side network along all blocks of the model that a block is part of."""
-    assert block.words is not None, "the obstacle was looked at"
+    assert block.words is not None, "the obstacle was checked"
     stack, _, _ = block.words.last_block.rpartition(".")
     blocks = list(model.get_submodule(stack).children())
     side = Side(block.hidden_size, width, len(blocks))

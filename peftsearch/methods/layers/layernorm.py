@@ -14,14 +14,14 @@ from peftsearch.methods.layers.projections import folded, hook_forwards
 
 
 class NormDelta(nn.Module):
-    """The deltas of one norm; its `forward` is the hook on the norm."""
+    """The deltas of one norm; `forward` is the hook on the norm."""
 
     def __init__(self, norm: Norm, unit: float, bias: bool) -> None:
         super().__init__()
         self.gain = nn.Parameter(torch.zeros(norm.width))
         self.bias = nn.Parameter(torch.zeros(norm.width)) if bias else None
         self.unit = unit
-        """The weight with which the norm multiplies by one."""
+        """The weight at which the norm's gain is one."""
 
     def forward(self, module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
         """Add delta_g x_hat + delta_b, where x_hat is the normalised input.
@@ -51,9 +51,9 @@ def normalise(norm: nn.Module, x: torch.Tensor, weight: float) -> torch.Tensor:
     """Apply a norm of any kind to an input, with one weight for all features and no bias.
 
     Args:
-        norm: Left as it is; its hooks do not run.
+        norm: Left unchanged; its hooks do not run.
         x: `(..., d)`.
-        weight: Takes the place of its parameter.
+        weight: Value used in place of the norm's weight parameter.
 
     Returns:
         `(..., d)`
@@ -69,7 +69,7 @@ def normalise(norm: nn.Module, x: torch.Tensor, weight: float) -> torch.Tensor:
 
 @torch.no_grad()
 def unit_weight(norm: nn.Module, width: int) -> float:
-    """The weight with which a norm multiplies by one: 1, or 0 where its gain is 1 + weight."""
+    """The weight at which a norm's gain is one: 1, or 0 where the gain is 1 + weight."""
     x = torch.arange(1.0, width + 1.0, device=norm.get_parameter("weight").device)
     return 0.0 if normalise(norm, x, 0.0).any() else 1.0
 

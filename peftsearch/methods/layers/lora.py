@@ -16,7 +16,7 @@ from peftsearch.methods.projections import margins_of
 
 
 class LowRank(nn.Module):
-    """The pair A, B of one projection; its `forward` is the hook on the projection's module."""
+    """The pair A, B of one projection; `forward` is the hook on the projection's module."""
 
     def __init__(self, projection: Projection, rank: int, scaling: float) -> None:
         super().__init__()

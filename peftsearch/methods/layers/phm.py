@@ -25,13 +25,13 @@ class KroneckerSum(nn.Module):
             start_small(self.b)
 
     def matrix(self) -> torch.Tensor:
-        """W `(d_out, d_in)`: a small matrix, as d_out or d_in is the bottleneck's width."""
+        """W `(d_out, d_in)`, a small matrix, since d_out or d_in is the bottleneck's width."""
         w = torch.einsum("iab,ipq->apbq", self.a, self.b)
         return w.reshape(w.shape[0] * w.shape[1], w.shape[2] * w.shape[3])
 
 
 class KroneckerBottleneck(nn.Module):
-    """The adapter of one place; its `forward` is the hook on the output projection."""
+    """The adapter of one place; `forward` is the hook on the output projection."""
 
     def __init__(self, hidden_size: int, width: int, n: int) -> None:
         super().__init__()

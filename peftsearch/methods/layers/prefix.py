@@ -18,7 +18,7 @@ from peftsearch.errors import MethodError
 from peftsearch.methods.layers.attachment import Attachment
 
 INIT_STD = 0.02
-"""Deviation of the normal that keys and values start from."""
+"""Standard deviation of the normal that keys and values start from."""
 ATTRIBUTE = "peftsearch_prefix"
 DELEGATES = ("sdpa", "eager")
 """The attention implementations that a prefix can be put in front of."""
@@ -43,7 +43,7 @@ class PrefixVectors(nn.Module):
         """The prefix of the block's cross-attention, where there is one."""
 
     def vectors(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values, `(kv_heads, l, head_dim)`, or with the batch in front of it."""
+        """Keys and values, `(kv_heads, l, head_dim)`; a gated prefix has a leading batch axis."""
         return self.keys, self.values
 
 
@@ -60,7 +60,7 @@ def prepend(vectors: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
 def extend_mask(
     mask: torch.Tensor | None, length: int, query: torch.Tensor, key: torch.Tensor, causal: bool
 ) -> torch.Tensor | None:
-    """Let every query see the prefix, and hold causality where the mask left it to a flag.
+    """Let every query see the prefix, and build a causal mask where causality was only a flag.
 
     Args:
         mask: `(batch | 1, heads | 1, q, k)`, boolean (True sees) or additive; None sees all, or the past if `causal`.
@@ -76,7 +76,7 @@ def extend_mask(
     if mask is None:
         if not causal or q == 1:
             return None
-        # The flag itself will not do: it is aligned to the top left, and would hide prefix and past alike.
+        # The causal flag cannot be used: its mask is aligned to the top left and would hide the prefix and the past.
         mask = torch.ones(q, k, dtype=torch.bool, device=query.device).tril()[None, None]
     seen = True if mask.dtype == torch.bool else 0.0
     return functional.pad(mask, (length, 0), value=seen)
@@ -91,16 +91,16 @@ def _attend(
     attention_mask: torch.Tensor | None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """The attention function: the module's prefix goes in front, then the delegate computes.
+    """Put the module's prefix in front of keys and values, then call the delegate.
 
     Args:
         implementation: The delegate's name.
-        module: The attention module; without a prefix it passes straight through.
+        module: The attention module; without a prefix the delegate is called directly.
         query: `(batch, heads, q, head_dim)`
         key: `(batch, kv_heads, k, head_dim)`
         value: `(batch, kv_heads, k, head_dim)`
         attention_mask: See `extend_mask`.
-        **kwargs: What the model hands to the delegate.
+        **kwargs: Further arguments from the model to the delegate.
 
     Returns:
         Output `(batch, q, heads, head_dim)`, and the attention weights where the delegate gives them.
@@ -112,7 +112,7 @@ def _attend(
         length = keys.shape[-2]
         causal = kwargs.get("is_causal")
         causal = getattr(module, "is_causal", True) if causal is None else causal
-        # Eager attention knows no causal flag: it always gets a mask where one is needed.
+        # Eager attention has no causal flag: it always gets a mask where one is needed.
         causal = bool(causal) and implementation != "eager"
         attention_mask = extend_mask(attention_mask, length, query, key, causal)
         key, value = prepend(keys, key), prepend(values, value)
@@ -129,10 +129,10 @@ for _name in DELEGATES:
 
 
 def put_in_front(model: nn.Module, attention: Attention, vectors: Prefixed) -> list[Callable[[], object]]:
-    """Hang a prefix on an attention, in front of those it has, and route its config through `_attend`.
+    """Put a prefix on an attention, in front of existing ones, and route the attention's config through `_attend`.
 
     Returns:
-        Calls that take it out again.
+        Calls that remove it.
 
     Raises:
         MethodError: The model was loaded with an attention implementation other than `sdpa` or `eager`.
@@ -142,7 +142,7 @@ def put_in_front(model: nn.Module, attention: Attention, vectors: Prefixed) -> l
     configured = (attention_of(config) or "eager").removeprefix(f"{ATTRIBUTE}_")
     if configured not in DELEGATES:
         raise MethodError(
-            f"prefix: the model runs attention {configured!r}, prefix needs one of {', '.join(DELEGATES)}: "
+            f"prefix: the model uses attention {configured!r}, but prefix needs one of {', '.join(DELEGATES)}: "
             "load it with attn_implementation='sdpa'"
         )
     before = module.__dict__.get(ATTRIBUTE, ())
@@ -150,7 +150,7 @@ def put_in_front(model: nn.Module, attention: Attention, vectors: Prefixed) -> l
         partial(set_attention, config, attention_of(config)),
         partial(module.__dict__.__setitem__, ATTRIBUTE, before) if before else partial(_detach, module),
     ]
-    # Past nn.Module's own bookkeeping, so that the parameters are registered once, in the attachment.
+    # Bypasses nn.Module's registration, so that the parameters are registered once, in the attachment.
     module.__dict__[ATTRIBUTE] = (*before, vectors)
     set_attention(config, f"{ATTRIBUTE}_{configured}")
     return undo
@@ -161,15 +161,15 @@ def _detach(module: nn.Module) -> None:
 
 
 def attach(model: nn.Module, block: Block, length: int) -> Attachment:
-    """Hang a prefix on a block's self-attention, and another on its cross-attention where there is one.
+    """Put a prefix on a block's self-attention, and another on its cross-attention where there is one.
 
     Raises:
-        MethodError: As `put_in_front`.
+        MethodError: The model was loaded with an attention implementation other than `sdpa` or `eager`.
     """
     vectors = PrefixVectors(block.attention, length)
     undo = put_in_front(model, block.attention, vectors)
     if block.cross_attention is not None:
-        # A part of the first, so that a block without it keeps its parameters' names.
+        # A submodule of the first prefix, so that parameter names do not depend on there being a cross-attention.
         vectors.cross = PrefixVectors(block.cross_attention, length)
         undo += put_in_front(model, block.cross_attention, vectors.cross)
     return Attachment(module=vectors, undo=undo)

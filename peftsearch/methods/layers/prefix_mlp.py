@@ -14,7 +14,7 @@ from peftsearch.methods.layers.prefix import INIT_STD, put_in_front
 
 
 class PrefixNetwork(nn.Module):
-    """P' and the network that makes the keys and values of a block's attentions of it."""
+    """P' and the network that turns it into keys and values of a block's attentions."""
 
     def __init__(self, attentions: tuple[Attention, ...], length: int, hidden: int) -> None:
         super().__init__()
@@ -47,10 +47,10 @@ class PartOfNetwork:
 
 
 def attach(model: nn.Module, attentions: tuple[Attention, ...], length: int, hidden: int) -> Attachment:
-    """Hang a prefix that a network makes on each attention of a block.
+    """Put a prefix that a network computes on each attention of a block.
 
     Raises:
-        MethodError: As `put_in_front`.
+        MethodError: The model was loaded with an attention implementation other than `sdpa` or `eager`.
     """
     network = PrefixNetwork(attentions, length, hidden)
     undo: list[Callable[[], object]] = []

@@ -1,7 +1,7 @@
-"""Choosing by gradients: a dense delta on a map, there only while the gradients of a few batches are looked at.
+"""Selection of weights by gradients, taken from a temporary dense delta on a map.
 
-The gradient of a zero delta is the gradient of the weight itself, of a slice of a fused map and of a quantised weight
-too, and the backbone's own parameters stay out of it.
+The gradient of a zero delta is the gradient of the weight itself, also for a slice of a fused map and for a quantised
+weight, and the backbone's own parameters need no gradients.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from peftsearch.methods.projections import margins_of
 
 
 def highest(scores: torch.Tensor, n: int) -> torch.Tensor:
-    """Positions `(n,)` of the n highest of `(n_scores,)`, in order of position."""
+    """Positions `(n,)` of the n highest scores of `(n_scores,)`, in ascending order."""
     return scores.topk(n).indices.sort().values
 
 
 class Choice:
-    """Whether positions are chosen, as the host knows it: a tensor that holds -1 until they are.
+    """Host-side knowledge of whether positions are chosen; the index tensor holds -1 until then.
 
-    That they are is read again only where the tensor was written to or moved: reading waits for an accelerator. That
-    they are not is read every time, since another process's broadcast writes past the version.
+    Once chosen, the tensor is read again only after it was written to or moved, because a read waits for the
+    accelerator. Until then it is read every time, since another process's broadcast does not change the version.
     """
 
     def __init__(self, name: str) -> None:
@@ -45,21 +45,21 @@ class Choice:
         return made
 
     def require(self, index: torch.Tensor, module: nn.Module, probe: torch.Tensor | None) -> None:
-        """Refuse to train what has not been chosen yet.
+        """Refuse to train before positions are chosen.
 
         Raises:
-            MethodError: The module is in training mode, is not being primed, and nothing is chosen.
+            MethodError: The module is in training mode, is not being primed, and has no positions chosen.
         """
         if module.training and probe is None and not self.is_made(index):
             raise MethodError(
-                f"{self._name}: chooses what it trains by data: call peftsearch.prime(model, batches) first"
+                f"{self._name}: the weights to train are chosen from data: call peftsearch.prime(model, batches) first"
             )
 
 
 class ProbedMap(nn.Module, ABC):
-    """One linear map, or a slice of one, whose weight takes a delta; its `forward` is the hook on the map.
+    """A delta on the weight of a linear map, or of a slice of one; `forward` is the hook on the map.
 
-    A subclass says what the delta is once it is chosen.
+    A subclass gives the delta that applies after the choice.
     """
 
     def __init__(self, projection: Projection) -> None:
@@ -67,14 +67,14 @@ class ProbedMap(nn.Module, ABC):
         self.shape = (projection.d_out, projection.d_in)
         self.margins = margins_of(projection)
         self.probe: torch.Tensor | None = None
-        """Dense delta `(d_out, d_in)`, zero, while gradients are looked at."""
+        """Dense zero delta `(d_out, d_in)`, during priming only."""
 
     def watch(self, like: torch.Tensor) -> None:
-        """Take a dense delta, on the device and in the dtype of another tensor."""
+        """Create the dense delta, on the device and in the dtype of another tensor."""
         self.probe = like.new_zeros(self.shape).requires_grad_()
 
     def take(self) -> torch.Tensor:
-        """The gradient of the dense delta `(d_out, d_in)` since the last time; zero where the loss does not reach."""
+        """Return and clear the gradient of the dense delta `(d_out, d_in)`; zero if the loss does not depend on it."""
         assert self.probe is not None, "watch first"
         gradient = self.probe.new_zeros(self.shape) if self.probe.grad is None else self.probe.grad
         self.probe.grad = None

@@ -1,4 +1,4 @@
-"""Tensor operations on linear maps and slices of fused ones, and hooks on outputs."""
+"""Tensor operations on linear maps and on slices of fused maps, and hooks on outputs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Located(Protocol):
 
 
 def slice_rows(projection: Projection) -> slice | torch.Tensor:
-    """The outputs of a module that belong to a projection, as an index."""
+    """Index of the module's outputs that belong to a projection."""
     if projection.n_pieces == 1:
         return slice(projection.start, projection.start + projection.d_out)
     pieces = torch.arange(projection.d_module).view(projection.n_pieces, -1)  # (n_pieces, d_piece)
@@ -34,9 +34,9 @@ def slice_rows(projection: Projection) -> slice | torch.Tensor:
 
 
 def widen(values: torch.Tensor, margins: Margins | None) -> torch.Tensor:
-    """Put values of a slice `(..., d_slice)` where they belong in the module's output `(..., d_module)`, zeros around.
+    """Pad values of a slice `(..., d_slice)` with zeros to the module's output `(..., d_module)`.
 
-    With three heads and n_pieces = 3, the key's q0 k0 v0 q1 k1 v1 q2 k2 v2 is 0 k0 0 0 k1 0 0 k2 0.
+    With three heads and n_pieces = 3, the key's slice of q0 k0 v0 q1 k1 v1 q2 k2 v2 becomes 0 k0 0 0 k1 0 0 k2 0.
     """
     if margins is None:
         return values
@@ -48,7 +48,7 @@ def add_delta(output: torch.Tensor, delta: torch.Tensor, margins: Margins | None
     """Add a delta to a module's output, or to a slice of it, in the output's dtype.
 
     Args:
-        output: `(..., d_module)`, left as it is.
+        output: `(..., d_module)`, left unchanged.
         delta: `(..., d_slice)`, or anything that broadcasts to it.
         margins: See `slice_margins`.
 
@@ -67,7 +67,7 @@ def folded(parameter: torch.Tensor, delta: torch.Tensor) -> torch.Tensor | None:
 
 
 def fold_weight(module: nn.Module, delta: torch.Tensor, margins: Margins | None) -> dict[str, torch.Tensor] | None:
-    """A map's weight plus a delta `(d_out, d_in)`, in its slice alone, as `Foldable` gives it; None where packed."""
+    """A map's weight plus a delta `(d_out, d_in)` in its slice, in the form of `Foldable.fold`; None where packed."""
     delta = widen(delta.t(), margins).t()  # (d_module, d_in)
     # transformers' Conv1D keeps its weight as (d_in, d_module).
     weight = folded(module.get_parameter("weight"), delta if isinstance(module, nn.Linear) else delta.t())
@@ -75,16 +75,16 @@ def fold_weight(module: nn.Module, delta: torch.Tensor, margins: Margins | None)
 
 
 def hook_outputs(model: nn.Module, hooks: Mapping[str, tuple[str, Hook]]) -> list[Callable[[], object]]:
-    """Register forward hooks; all modules are looked up before the first hook goes in.
+    """Register forward hooks, after looking up all modules.
 
-    The hooks are bound methods of modules and never closures, so that a deep copy of the model has hooks of its own.
+    The hooks are bound methods of modules and never closures, so that a deep copy of the model has its own hooks.
 
     Args:
         model: The model that the paths start from.
-        hooks: By name, the path of a module and the hook for it.
+        hooks: For each name the path of a module and the hook for it.
 
     Returns:
-        Calls that take the hooks out again.
+        Calls that remove the hooks.
     """
     found = [(model.get_submodule(path), hook) for path, hook in hooks.values()]
     handles: list[RemovableHandle] = [module.register_forward_hook(hook) for module, hook in found]
@@ -94,5 +94,5 @@ def hook_outputs(model: nn.Module, hooks: Mapping[str, tuple[str, Hook]]) -> lis
 def hook_forwards(
     model: nn.Module, targets: Mapping[str, Located], modules: nn.ModuleDict
 ) -> list[Callable[[], object]]:
-    """Hook the `forward` of each module on the target of its name; returns calls that take the hooks out again."""
+    """Hook the `forward` of each module on the target of the same name; returns calls that remove the hooks."""
     return hook_outputs(model, {name: (targets[name].path, each.forward) for name, each in modules.items()})

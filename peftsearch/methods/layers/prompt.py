@@ -1,4 +1,4 @@
-"""The vectors of a prompt and the hooks that carry them; `peftsearch.methods.prompt` names the paper."""
+"""The vectors of a prompt and the hooks that insert and remove them; `peftsearch.methods.prompt` names the paper."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from peftsearch.methods.layers.attachment import Attachment
 
 
 class PromptVectors(nn.Module):
-    """The trained embeddings, and the hooks that put them in and take them off."""
+    """The trained embeddings, and the hooks that insert and remove them."""
 
     def __init__(self, words: nn.Embedding, length: int) -> None:
         super().__init__()
         sampled = torch.randint(words.num_embeddings, (length,))
         start = words.weight.detach().to("cpu", torch.float32)[sampled]
         self.embedding = nn.Parameter(start.clone())
-        self.__dict__["words"] = words  # past nn.Module's bookkeeping: it is the backbone's
+        self.__dict__["words"] = words  # bypasses nn.Module's registration: it belongs to the backbone
         self.length = length
         self.n_positions: int | None = None
-        """Tokens that the model has positions for; None where nothing limits them."""
+        """Number of tokens that the model has positions for; None where there is no limit."""
         self.is_inside = False
         """Whether the last forward carried the prompt in its hidden states."""
 
@@ -36,7 +36,7 @@ class PromptVectors(nn.Module):
         return self.embedding
 
     def enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-        """Put the prompt in front of the base model's input; a hook on the base model's call."""
+        """Put the prompt in front of the base model's input; the hook on the base model's call."""
         args, kwargs = _named(args, kwargs)
         past = kwargs.get("past_key_values")
         self.is_inside = past is None or past.get_seq_length() == 0
@@ -46,7 +46,7 @@ class PromptVectors(nn.Module):
         n_examples, seq = embedded.shape[:2]
         if self.is_inside and self.n_positions is not None and self.length + seq > self.n_positions:
             raise MethodError(
-                f"a prompt of {self.length} and a text of {seq} tokens are more than the model's {self.n_positions} "
+                f"a prompt of {self.length} and a text of {seq} tokens exceed the model's {self.n_positions} "
                 "positions: shorten the texts with --max-length, or give a smaller budget"
             )
         if (mask := kwargs.get("attention_mask")) is not None:
@@ -69,13 +69,13 @@ class PromptVectors(nn.Module):
         return args, kwargs
 
     def _counts(self, positions: torch.Tensor, past: Any, seq: int) -> bool:
-        """Whether positions count the cached prompt already: the last one is then that of all tokens so far."""
+        """Whether positions already count the cached prompt: the last is then that of all tokens so far."""
         n_seen: int = past.get_seq_length() + seq
         return int(positions.max()) + 1 >= n_seen
 
     def leave(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        """Take the prompt off the hidden states `(batch, l + seq, d)` that a block or the base model gives."""
-        if not self.is_inside:  # it stays set: gradient checkpointing computes the last block once more
+        """Remove the prompt from the hidden states `(batch, l + seq, d)` that a block or the base model returns."""
+        if not self.is_inside:  # not reset below: gradient checkpointing computes the last block once more
             return output
         if isinstance(output, torch.Tensor):
             return output[:, self.length :]
@@ -86,7 +86,7 @@ class PromptVectors(nn.Module):
 
 
 def _named(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """All arguments by name; transformers' models call their base with names but for the words."""
+    """All arguments by name; transformers' models call their base model with names, except for the words."""
     if not args:
         return args, dict(kwargs)
     return (), {"input_ids": args[0], **dict(zip(("attention_mask",), args[1:], strict=False)), **kwargs}
@@ -104,22 +104,25 @@ def attach_prompt(model: nn.Module, block: Block, prompt: PromptVectors) -> Atta
 
 def words_of(model: nn.Module, block: Block) -> nn.Embedding:
     """The word embeddings of the model that a block is part of."""
-    assert block.words is not None, "the obstacle was looked at"
+    assert block.words is not None, "the obstacle was checked"
     words = model.get_submodule(block.words.path)
-    assert isinstance(words, nn.Embedding), "detection looked at it"
+    assert isinstance(words, nn.Embedding), "detection checked it"
     return words
 
 
 def enter_and_leave(model: nn.Module, block: Block, module: PromptVectors) -> list[Callable[[], object]]:
-    """Hook a prompt on the base model's call and on where it leaves; returns calls that take the hooks out.
+    """Hook a prompt on the base model's call and on the module after which the prompt is removed.
 
-    It leaves an encoder behind its last block, since a pooler follows inside the base model, and a decoder at the end
-    of the base model, where GPT-2 counts the tokens it was given.
+    In an encoder it is removed after the last block, since a pooler follows inside the base model; in a decoder at the
+    end of the base model, where GPT-2 counts the tokens it was given.
 
-    The base model is here the innermost module with both words and blocks in it: OPT's language model calls the decoder
-    inside its base model, and never that.
+    The base model is here the innermost module that contains both words and blocks: OPT's language model calls the
+    decoder inside its base model and never the base model itself.
+
+    Returns:
+        Calls that remove the hooks.
     """
-    assert block.words is not None, "the obstacle was looked at"
+    assert block.words is not None, "the obstacle was checked"
     paths = zip(block.words.path.split("."), block.words.last_block.split("."), strict=False)
     base: Any = model.get_submodule(".".join(a for a, _ in takewhile(lambda pair: pair[0] == pair[1], paths)))
     exit_ = base if block.attention.causal else model.get_submodule(block.words.last_block)

@@ -22,7 +22,7 @@ class EncodedPrompt(PromptVectors):
         )
 
     def vectors(self) -> torch.Tensor:
-        """The prompt `(l, e)`, out of the encoder."""
+        """The prompt `(l, e)`, as the encoder computes it."""
         encoded: torch.Tensor = self.encoder(self.embedding)
         return encoded
 

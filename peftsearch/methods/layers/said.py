@@ -17,7 +17,7 @@ from peftsearch.methods.projections import margins_of
 
 
 def hadamard(x: torch.Tensor) -> torch.Tensor:
-    """The Walsh-Hadamard transform of a vector `(n,)`, n a power of two, not normalised: H x with entries of +-1."""
+    """The unnormalised Walsh-Hadamard transform of a vector `(n,)`, n a power of two: H x with entries of +-1."""
     n = x.numel()
     half = 1
     while half < n:
@@ -28,7 +28,7 @@ def hadamard(x: torch.Tensor) -> torch.Tensor:
 
 
 class Fastfood(nn.Module):
-    """The projection of one map: from theta `(s,)` to a delta `(d_out, d_in)`; its `forward` is the hook on the map."""
+    """The projection of one map, from theta `(s,)` to a delta `(d_out, d_in)`; `forward` is the hook on the map."""
 
     def __init__(self, projection: Projection, owner: Subspace, name: str) -> None:
         super().__init__()
@@ -42,12 +42,12 @@ class Fastfood(nn.Module):
         self.register_buffer("signs", signs.float(), persistent=False)
         self.register_buffer("order", torch.randperm(self.padded, generator=generator), persistent=False)
         self.register_buffer("normals", normals, persistent=False)
-        # The divisor of the authors' code: then |P x| is |x| on average, whatever the number of weights.
+        # The divisor of the authors' code makes |P x| equal to |x| on average, whatever the number of weights.
         self.scale = 1 / (math.sqrt(self.padded * float(normals.square().sum())) * math.sqrt(self.n / self.padded))
-        self.__dict__["owner"] = owner  # past nn.Module's bookkeeping: the owner holds this module already
+        self.__dict__["owner"] = owner  # bypasses nn.Module's registration: the owner already holds this module
 
     def delta(self) -> torch.Tensor:
-        """Lambda P(theta), `(d_out, d_in)` (2012.13255, eq. 3 and 4)."""
+        """The delta lambda P(theta), `(d_out, d_in)` (2012.13255, eq. 3 and 4)."""
         owner: Subspace = self.__dict__["owner"]
         x = functional.pad(owner.theta, (0, self.padded - len(owner.theta)))
         x = hadamard(self.get_buffer("signs") * x)[self.get_buffer("order")]

@@ -17,7 +17,7 @@ from peftsearch.methods.layers.projections import add_delta, hook_outputs
 from peftsearch.methods.projections import margins_of
 
 GATE_STD = 0.02
-"""Deviation of the normal that w starts from."""
+"""Standard deviation of the normal that w starts from."""
 
 
 class Gate(nn.Module):
@@ -37,7 +37,7 @@ class Gate(nn.Module):
 
 
 class GatedLowRank(nn.Module):
-    """LoRA on one map behind a gate; its `forward` is the hook on the map."""
+    """LoRA on one map behind a gate; `forward` is the hook on the map."""
 
     def __init__(self, projection: Projection, rank: int, scaling: float) -> None:
         super().__init__()
@@ -62,22 +62,22 @@ class GatedBottleneck(Bottleneck):
         self.gate = Gate(hidden_size)
 
     def forward(self, module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
-        """As `Bottleneck`, with what is added times the gate of its input."""
+        """Add the bottleneck's delta, multiplied by the gate, to the output h `(batch, seq, d)`."""
         low = functional.gelu(functional.linear(output.to(self.w_down.dtype), self.w_down, self.b_down))
         return add_delta(output, self.gate(output) * functional.linear(low, self.w_up, self.b_up), None)
 
 
 class GatedPrefix(PrefixVectors):
-    """A prefix behind a gate: keys and values of an example are scaled by it."""
+    """A prefix behind a gate, which scales the keys and values of each example."""
 
     def __init__(self, attention: Attention, length: int) -> None:
         super().__init__(attention, length)
         self.gate = Gate(attention.query.d_in)
         self.opened: torch.Tensor | None = None
-        """Gate of each example `(batch, 1, 1, 1)`, while the attention is running."""
+        """Gate of each example `(batch, 1, 1, 1)`; set only while the attention is running."""
 
     def see(self, module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
-        """Work the gate out from the query map's input `(batch, seq, d)`; its output passes through."""
+        """Compute the gate from the query map's input `(batch, seq, d)`; the map's output is returned unchanged."""
         self.opened = self.gate(args[0])[..., None]
         return output
 
@@ -88,7 +88,7 @@ class GatedPrefix(PrefixVectors):
         return opened * self.keys, opened * self.values
 
     def forget(self) -> None:
-        """Let go of gates that a forward left behind when it ended in an error before the attention."""
+        """Release the gates that a forward left behind by failing before the attention."""
         self.opened = None
 
 
@@ -97,10 +97,10 @@ def attach(model: nn.Module, block: Block, maps: Mapping[str, Projection], size:
 
     Args:
         model: The model that the paths start from.
-        block: Where the prefixes and the adapter go.
-        maps: Where LoRA goes, by name.
+        block: The block that gets the prefixes and the adapter.
+        maps: The maps that get LoRA, by name.
         size: Rank, length and width.
-        scaling: Of LoRA's product.
+        scaling: Factor of LoRA's product.
     """
     pairs = {name: GatedLowRank(p, size, scaling) for name, p in maps.items()}
     prefixes = [GatedPrefix(attention, size) for attention in block.attentions]

@@ -1,6 +1,6 @@
-"""Generated English tasks, the same on every machine: for trying the tool, for tests and for demonstrations.
+"""Generated English tasks, identical on every machine, for first trials, tests and demonstrations.
 
-To add one: a file with `LABELS` and `make(rng, label, rare)`, and a line in the table.
+To add a task, write a file with `LABELS` and `make(rng, label, rare)`, and add a line to the table.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ class Grammar:
     description: str
     """One line for `peftsearch list tasks`."""
     labels: tuple[str, str]
-    """The names of the classes."""
+    """Names of the two classes."""
     make: Maker
-    """Makes one example."""
+    """Function that makes one example."""
 
 
 EMBEDDED = {
@@ -55,7 +55,7 @@ def load_embedded(name: str, seed: int = 0, n_train: int = 2000, n_validation: i
         n_test: Number of examples to score the winner on; 0 for no test split.
 
     Raises:
-        TaskError: There is no such task, or a size is not possible.
+        TaskError: There is no such task, or a size is too small or too large.
     """
     if name not in EMBEDDED:
         raise TaskError(unknown_name("task", name, EMBEDDED))

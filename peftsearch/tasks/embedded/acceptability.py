@@ -1,7 +1,7 @@
-"""Is the verb right for its subject? Agreement in number, with other nouns in between or ahead.
+"""Acceptability: does the verb agree with its subject in number, with other nouns between or before them?
 
 "the keys near the old cabinet are rusty" is acceptable, "the keys near the old cabinet is rusty" is not. The other
-noun has either number and stands after the subject or before it, so that neither counting plurals nor asking the noun
+noun has either number and comes after or before the subject, so that neither counting plurals nor looking at the noun
 next to the verb gives the answer (the attraction errors of Linzen et al., arXiv 1611.01368).
 """
 

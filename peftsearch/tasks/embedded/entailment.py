@@ -1,7 +1,8 @@
-"""Does the second sentence follow from the first? Pairs of sentences with the same words.
+"""Entailment: does the second sentence follow from the first? Pairs of sentences with the same words.
 
-Who did it to whom (active and passive), who is how in comparison, and what holds of all, some or none. Both sentences
-of a pair use the same content words under either label, so that likeness of the two says nothing.
+The pairs are about who did something to whom (active and passive), comparisons of two people, and statements about all,
+some or none. Both sentences of a pair use the same content words under either label, so that their similarity carries
+no information.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ CLASHES = {"all": ("not all", "no"), "no": ("some", "all", "many"), "many": ("no
 
 
 def two_people(rng: Random, rare: bool) -> tuple[str, str, str]:
-    """Two different people, and their core, whichever comes first."""
+    """Draw two different people, and their core, which does not depend on the order."""
     first = second = PEOPLE.pick(rng, rare)
     while second == first:
         second = PEOPLE.pick(rng, rare)
@@ -37,7 +38,7 @@ def two_people(rng: Random, rare: bool) -> tuple[str, str, str]:
 
 
 def roles(rng: Random, label: int, rare: bool) -> tuple[str, str, str]:
-    """One person did something to another; the second sentence keeps the roles or turns them round."""
+    """Write that one person did something to another; the second sentence keeps or swaps the roles."""
     first, second, core = two_people(rng, rare)
     deed = DEEDS.pick(rng, rare)
     doer, target = (first, second) if label else (second, first)
@@ -47,7 +48,7 @@ def roles(rng: Random, label: int, rare: bool) -> tuple[str, str, str]:
 
 
 def comparison(rng: Random, label: int, rare: bool) -> tuple[str, str, str]:
-    """One person is more so than another; the second sentence says the reverse, rightly or wrongly."""
+    """Compare two people; the second sentence states the reverse comparison, correctly or not."""
     first, second, core = two_people(rng, rare)
     more, less = rng.sample(rng.choice(OPPOSITES), 2)
     premise = f"the {first} is {more} than the {second}"
@@ -59,7 +60,7 @@ def comparison(rng: Random, label: int, rare: bool) -> tuple[str, str, str]:
 
 
 def quantity(rng: Random, label: int, rare: bool) -> tuple[str, str, str]:
-    """Something holds of all, many or none; the second sentence follows or clashes."""
+    """State something about all, many or no people; the second sentence follows from it or contradicts it."""
     people, mood = PEOPLE.pick(rng, rare), MOODS.pick(rng, rare)
     word = rng.choice(sorted(FOLLOWS))
     other = rng.choice((FOLLOWS if label else CLASHES)[word])

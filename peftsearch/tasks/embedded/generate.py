@@ -1,7 +1,7 @@
-"""From a maker of sentences to the three balanced splits of a task.
+"""Generate the three balanced splits of a task from a function that makes examples.
 
-Each draft names its lexical core, such as "plot|dull"; a checksum of the core decides the split it may go to. So no
-core, and therefore no text, of validation or test occurs in train, on any machine and for any sizes of the splits.
+Each draft names its lexical core, such as "plot|dull"; a checksum of the core decides its split. Therefore no core, and
+no text, of validation or test occurs in train, on any machine and for any sizes of the splits.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from peftsearch.errors import TaskError
 from peftsearch.tasks.task import Split
 
 RARE_SHARE = 0.25
-"""The share of the examples of validation and test that use words which train never shows."""
+"""Share of validation and test examples that use words which never occur in train."""
 
 N_BUCKETS = 8
 BUCKETS = {"train": range(2, N_BUCKETS), "validation": range(0, 1), "test": range(1, 2)}
@@ -31,18 +31,18 @@ class Draft:
     pair: str | None = None
     """The second text of a pair."""
     core: str
-    """The words that make the example what it is; no core is in two splits."""
+    """Words that identify the example; no core occurs in two splits."""
 
 
 Maker = Callable[[Random, int, bool], Draft]
-"""Makes an example for a label, from the rare words where the last argument says so."""
+"""Function that makes an example for a label, from rare words if the last argument is true."""
 
 
 def make_split(maker: Maker, name: str, split: str, n_examples: int, seed: int) -> Split:
     """Generate one split: balanced labels, no text twice, in random order.
 
     Raises:
-        TaskError: The vocabulary does not yield so many different examples.
+        TaskError: The vocabulary does not yield enough different examples.
     """
     rng = Random(f"{name}:{split}:{seed}")
     seen: set[tuple[str, str | None]] = set()
@@ -57,8 +57,8 @@ def make_split(maker: Maker, name: str, split: str, n_examples: int, seed: int) 
             examples.append((draft, label))
     if len(examples) < n_examples:
         raise TaskError(
-            f"task {name!r}: {n_examples} examples asked for {split}, its grammar yields about {len(examples)}; ask "
-            "for fewer"
+            f"task {name!r}: {n_examples} examples were requested for {split}, but the grammar yields about "
+            f"{len(examples)}; request fewer"
         )
     rng.shuffle(examples)
     pairs = [draft.pair for draft, _ in examples if draft.pair is not None]

@@ -1,7 +1,7 @@
-"""Short reviews whose verdict hangs on negation and contrast, and not on which words occur.
+"""Sentiment: short reviews whose verdict depends on negation and contrast, not on single words.
 
-"the acting was not bad at all but the plot bored everyone" is negative: the clause that carries the sentence
-decides, and a negator turns it round. Counting words of praise and blame is right for about two thirds.
+"the acting was not bad at all but the plot bored everyone" is negative: the main clause decides, and a negation
+reverses it. Counting positive and negative words is right for about two thirds of the reviews.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The words of the generated tasks.
+"""Vocabulary of the generated tasks.
 
 Each list has common words, which every split uses, and rare ones, which only validation and test use: a tuned model
-has to carry what it learned over to words that it knows from pretraining alone.
+must generalise to words that it knows from pretraining alone.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Words:
         return word in self.common or word in self.rare
 
     def pick(self, rng: Random, rare: bool) -> str:
-        """Draw a word; from the rare part where `rare`."""
+        """Draw a word, from the rare ones if `rare`."""
         return rng.choice(self.rare if rare else self.common)
 
 

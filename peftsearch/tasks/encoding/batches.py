@@ -1,7 +1,7 @@
 """Cut an encoded split into batches.
 
-A batch holds examples of similar length, padded on the right to its longest: on short texts this saves most of the
-work. Evaluation batches carry the indices of their examples.
+A batch holds examples of similar length, padded on the right to the longest, which saves most of the work on short
+texts. Evaluation batches carry the indices of their examples.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ import torch
 from peftsearch.tasks.encoding.encoded import EncodedSplit
 
 MEGA_BATCHES = 20
-"""Batches whose examples are sorted by length together."""
+"""Number of batches whose examples are sorted by length together."""
 
 
 def batches(split: EncodedSplit, batch_size: int, seed: int, steps: int) -> Iterator[dict[str, torch.Tensor]]:
-    """Training batches: epochs without end until `steps`, every example once per epoch.
+    """Training batches, epoch after epoch until `steps`, with every example once per epoch.
 
-    An epoch is shuffled, cut into runs of `MEGA_BATCHES` batches, sorted by length inside each run, cut into batches,
-    and these are shuffled. The last batch of an epoch may be smaller.
+    An epoch is shuffled, cut into runs of `MEGA_BATCHES` batches, sorted by length inside each run, and cut into
+    batches, which are shuffled. The last batch of an epoch may be smaller.
 
     Args:
-        split: What to draw from; not empty.
+        split: A non-empty split.
         batch_size: Examples per batch.
         seed: The same seed gives the same batches.
         steps: Number of batches.
@@ -34,7 +34,7 @@ def batches(split: EncodedSplit, batch_size: int, seed: int, steps: int) -> Iter
 
 
 def index_batches(split: EncodedSplit, batch_size: int, seed: int, steps: int) -> Iterator[list[int]]:
-    """The indices of the examples of `batches`, which take no time to skip."""
+    """The indices of the examples of each batch of `batches`, which can be skipped without cost."""
     rng, made = Random(seed), 0
     while made < steps:
         for indices in epoch(split, batch_size, rng):

@@ -1,6 +1,6 @@
 """Encode a task once per study: texts by the tokenizer, images by the image processor.
 
-Texts become lists of token ids without padding.
+Texts become lists of token ids, without padding.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from peftsearch.tasks.task import ImageSplit, Split, Task
 
 
 def encode(task: Task, tokenizer: Any, max_length: int = 128, start_id: int | None = None) -> EncodedTask:
-    """Tokenise every split, or put it through an image processor.
+    """Tokenise every split, or run it through an image processor.
 
     Args:
-        task: What to encode.
-        tokenizer: A transformers tokenizer; for a task on images an image processor.
-        max_length: Number of tokens, special ones included, that a text is cut to.
-        start_id: What the decoder of a seq2seq model starts with, for a generation; None for other models.
+        task: The task to encode.
+        tokenizer: A transformers tokenizer, or an image processor for a task on images.
+        max_length: Most tokens of a text, special ones included; longer texts are cut.
+        start_id: Start token of the decoder of a seq2seq model, for generation; None for other models.
 
     Raises:
         TaskError: The tokenizer has no token to pad with, `max_length` is too small, an image cannot be read, or the
@@ -47,36 +47,36 @@ def encode(task: Task, tokenizer: Any, max_length: int = 128, start_id: int | No
 
 
 def require_inputs(where: str, split: Split, tokenizer: Any) -> bool:
-    """Whether a split is of images; refuse one that a model cannot read.
+    """Whether a split holds images; refuse a split that the model cannot read.
 
     Args:
-        where: How the message names it.
-        split: What is to be read.
-        tokenizer: What the model came with, see `LoadedBackbone`.
+        where: Name of the split in the message.
+        split: The split.
+        tokenizer: The model's tokenizer or image processor, see `LoadedBackbone`.
 
     Raises:
-        TaskError: One has images and the other texts.
+        TaskError: The split holds images and the model reads texts, or the reverse.
     """
     has_images, reads_images = isinstance(split, ImageSplit), "pixel_values" in tokenizer.model_input_names
     if has_images != reads_images:
         words = ("texts", "images")
         more = "; a folder of images goes with --kind image" if reads_images else ""
         raise TaskError(
-            f"{where}: has {words[has_images]}, and the model reads {words[reads_images]}; name another with "
+            f"{where}: has {words[has_images]}, and the model reads {words[reads_images]}; give another model with "
             f"--model, or other data{more}"
         )
     return has_images
 
 
 def encode_any(split: Split, tokenizer: Any, max_length: int) -> EncodedSplit:
-    """Tokenise one split of texts, or put one of images through an image processor."""
+    """Tokenise one split of texts, or run one of images through an image processor."""
     if isinstance(split, ImageSplit):
         return encode_image_split(split, tokenizer)
     return encode_split(split, tokenizer, max_length)
 
 
 def encode_split(split: Split, tokenizer: Any, max_length: int) -> EncodedTexts:
-    """Tokenise one split; a pair is cut at the end of its longer text."""
+    """Tokenise one split; a pair that is too long is cut at the end of its longer text."""
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     if pad_id is None:
         raise TaskError("tokenizer: it has neither a pad token nor an end token; set tokenizer.pad_token first")
@@ -104,6 +104,6 @@ def encode_split(split: Split, tokenizer: Any, max_length: int) -> EncodedTexts:
 
 
 def _separates_pairs(tokenizer: Any) -> bool:
-    """Whether the tokenizer puts something between two texts; those of GPT-2 and Qwen run them into each other."""
+    """Whether the tokenizer puts a special token between two texts; GPT-2's and Qwen's just join them."""
     more: int = tokenizer.num_special_tokens_to_add(pair=True) - tokenizer.num_special_tokens_to_add(pair=False)
     return more > 0

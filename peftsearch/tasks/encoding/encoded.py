@@ -1,4 +1,4 @@
-"""Hold the splits of a task as a model reads them."""
+"""Encoded splits of a task, in the form that a model reads."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from peftsearch.tasks.task import Task
 
 
 class EncodedSplit(Protocol):
-    """One split as a model reads it."""
+    """One split in the form that a model reads."""
 
     @property
     def labels(self) -> list[int] | list[float]:
@@ -21,7 +21,7 @@ class EncodedSplit(Protocol):
         """The number of examples."""
 
     def length(self, index: int) -> int:
-        """How long an example is, in whatever unit: a batch holds examples of like length."""
+        """Length of an example, in any unit; a batch holds examples of similar length."""
 
     def collate(self, indices: list[int]) -> dict[str, torch.Tensor]:
         """Put the examples at `indices` into one batch, with their `labels` `(batch,)`."""
@@ -34,7 +34,7 @@ class EncodedTexts:
     input_ids: list[list[int]]
     """Token ids of each example, special tokens included, not padded."""
     token_type_ids: list[list[int]] | None
-    """The segment of each token, where the tokenizer makes them."""
+    """The segment of each token; None where the tokenizer does not make segments."""
     labels: list[int] | list[float]
     """Class indices or targets."""
     pad_id: int
@@ -54,8 +54,8 @@ class EncodedTexts:
         """Pad the examples at `indices` into one batch.
 
         Returns:
-            `input_ids`, `attention_mask` and, where there are, `token_type_ids`, `(batch, seq)` of int64, and
-            `labels`, `(batch,)` of int64 for classes or float64 for targets.
+            `input_ids`, `attention_mask` and, if available, `token_type_ids`, `(batch, seq)` of int64; and `labels`,
+            `(batch,)` of int64 for classes or float64 for targets.
         """
         rows = [self.input_ids[i] for i in indices]
         width = max(map(len, rows))
@@ -77,18 +77,18 @@ def collate_labels(labels: list[int] | list[float], indices: list[int]) -> torch
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EncodedTask:
-    """A task as a model reads it."""
+    """A task in the form that a model reads."""
 
     task: Task
-    """What was encoded."""
+    """The task before encoding."""
     train: EncodedSplit
-    """What trials train on."""
+    """Examples that trials train on."""
     validation: EncodedSplit
-    """What trials are scored on."""
+    """Examples that trials are scored on."""
     test: EncodedSplit | None
-    """What the winner is scored on once; None where there is none."""
+    """Examples that the winner is scored on once; None without a test split."""
     notes: tuple[str, ...] = ()
-    """What was noticed, a sentence each."""
+    """Notes for the user, one sentence each."""
 
 
 CHUNK = 1000

@@ -1,6 +1,6 @@
-"""Put the images of a task through the model's image processor, once a study.
+"""Run the images of a task through the model's image processor, once per study.
 
-The pixels stay in memory as the model reads them: float32, all of one size, so that batches need no padding.
+The pixels stay in memory in the form that the model reads: float32, all of one size, so that batches need no padding.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from peftsearch.tasks.task import ImageSplit, Task
 CHUNK = 64
 """Images per call of the processor."""
 WIDE_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
-"""Pillow's modes of more than 8 bits a channel, which it would clip."""
+"""Pillow's modes with more than 8 bits per channel, which it would clip."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,7 +28,7 @@ class EncodedImages:
     """The pixels of one split."""
 
     pixels: Tensor
-    """What the image processor makes, `(n, channel, height, width)` of float32."""
+    """Output of the image processor, `(n, channel, height, width)` of float32."""
     labels: list[int] | list[float]
     """Class indices."""
 
@@ -37,7 +37,7 @@ class EncodedImages:
         return len(self.labels)
 
     def length(self, index: int) -> int:
-        """1: all images are of one size."""
+        """1, since all images have the same size."""
         return 1
 
     def collate(self, indices: list[int]) -> dict[str, Tensor]:
@@ -50,7 +50,7 @@ class EncodedImages:
 
 
 def encode_images(task: Task, processor: Any) -> EncodedTask:
-    """Put every split through an image processor.
+    """Run every split through an image processor.
 
     Raises:
         TaskError: An image is damaged, or the processor makes images of several sizes.
@@ -72,7 +72,7 @@ def encode_images(task: Task, processor: Any) -> EncodedTask:
 
 
 def encode_image_split(split: ImageSplit, processor: Any) -> EncodedImages:
-    """Put one split through an image processor.
+    """Run one split through an image processor.
 
     Raises:
         TaskError: An image is damaged, or the processor makes images of several sizes.
@@ -84,7 +84,7 @@ def encode_image_split(split: ImageSplit, processor: Any) -> EncodedImages:
         if pixels is None:
             pixels = torch.empty(
                 len(split), *made.shape[1:]
-            )  # made whole at once: joining parts takes twice the memory
+            )  # allocated at once, since joining parts would take twice the memory
         if made.shape[1:] != pixels.shape[1:]:
             raise TaskError(f"{split.texts[start]}: {_SIZES}")
         pixels[start : part.stop] = made
@@ -93,44 +93,46 @@ def encode_image_split(split: ImageSplit, processor: Any) -> EncodedImages:
 
 
 _SIZES = (
-    "the model's image processor makes images of several sizes; give all one size, or a preprocessor_config.json that "
-    "resizes (do_resize)"
+    "the model's image processor makes images of several sizes; give images of one size, or a preprocessor_config.json "
+    "that resizes (do_resize)"
 )
 
 
 def decode(name: str, content: bytes) -> Any:
-    """An image with three channels, turned as its camera says, as `datasets` reads it.
+    """Decode an image to three channels, rotated according to its EXIF data, as `datasets` does.
 
     Args:
-        name: How a message tells it.
-        content: Its file.
+        name: Name of the image in messages.
+        content: Bytes of the image file.
 
     Returns:
         A `PIL.Image.Image` in mode RGB.
 
     Raises:
-        TaskError: It is damaged, no image, or has more than 8 bits a channel.
+        TaskError: The file is damaged, is not an image, or has more than 8 bits per channel.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of palettes with transparency, and of sizes that are refused only above
+            warnings.simplefilter("ignore")  # about palettes with transparency, and sizes below Pillow's limit
             image = ImageOps.exif_transpose(Image.open(io.BytesIO(content)))
             mode, rgb = image.mode, image.convert("RGB")
-    except UnidentifiedImageError as fault:  # whose own words name a buffer
-        raise TaskError(f"{name}: is no image that Pillow knows, or damaged; write it anew or leave it out") from fault
+    except UnidentifiedImageError as fault:  # its own message names a buffer instead of the file
+        raise TaskError(
+            f"{name}: is not an image that Pillow can read, or is damaged; save it again or leave it out"
+        ) from fault
     except Exception as fault:  # decoders raise anything on damaged files: OSError, SyntaxError, struct.error
         raise TaskError(
-            f"{name}: cannot be read as an image ({one_line(fault, 80)}); write it anew or leave it out"
+            f"{name}: cannot be read as an image ({one_line(fault, 80)}); save it again or leave it out"
         ) from fault
     if mode in WIDE_MODES:
-        raise TaskError(f"{name}: has more than 8 bits a channel (mode {mode}); write it with 8")
+        raise TaskError(f"{name}: has more than 8 bits per channel (mode {mode}); save it with 8")
     return rgb
 
 
 def _process(images: list[Any], processor: Any, name: str) -> Tensor:
-    """`(n, channel, height, width)` of float32."""
+    """Process images to `(n, channel, height, width)` of float32."""
     try:
         made: Tensor = processor(images=images, return_tensors="pt")["pixel_values"].float()
     except (ValueError, RuntimeError) as fault:

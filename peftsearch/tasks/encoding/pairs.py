@@ -1,8 +1,8 @@
-"""Tokenise prompts and completions: the loss sees the completion alone, and generation starts behind the prompt.
+"""Tokenise prompts and completions; the loss covers the completion only, and generation starts after the prompt.
 
-The two are tokenised apart, so that a prompt has the same tokens in training and in generation. A causal model reads
-them one behind the other, a seq2seq model the prompt in its encoder. Training batches are padded on the right; prompts
-that a causal model continues are padded on the left, so that all end where the first new token goes.
+The two are tokenised separately, so that a prompt has the same tokens in training and in generation. A causal model
+reads the completion after the prompt, a seq2seq model reads the prompt in its encoder. Training batches are padded on
+the right; prompts that a causal model continues are padded on the left, so that all end where the first new token goes.
 """
 
 from __future__ import annotations
@@ -19,36 +19,36 @@ from peftsearch.tasks.encoding.encoded import CHUNK, EncodedTask, EncodedTexts
 from peftsearch.tasks.task import Split, Task
 
 IGNORED = -100
-"""The label of a position that is not learnt; the default of torch's cross-entropy."""
+"""Label of a position that the loss ignores; the default of torch's cross-entropy."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EncodedPairs(EncodedTexts):
-    """The token ids of one split of a generation task; `input_ids` are what the model reads in training."""
+    """The token ids of one split of a generation task; the model reads `input_ids` in training."""
 
     prompts: list[list[int]]
     """Token ids of each prompt."""
     completions: list[list[int]]
-    """Token ids of each completion, with the end token."""
+    """Token ids of each completion, including the end token."""
     groups: list[list[int]]
-    """The rows of each distinct prompt, in order of appearance: one example and its references."""
+    """Rows of each distinct prompt, in order of appearance: one example and its references."""
     references: list[str]
-    """The completion of each row as text."""
+    """Completion of each row as text."""
     start_id: int | None
-    """What the decoder of a seq2seq model starts with; None for a causal model."""
+    """Start token of the decoder of a seq2seq model; None for a causal model."""
     end_id: int
-    """The token that ends a completion."""
+    """Token that ends a completion."""
     max_new: int
-    """Most tokens that are generated: as many as the longest completion of train has, within the maximum length."""
+    """Most tokens to generate: the length of the longest completion in train, within the maximum length."""
     tokenizer: Any
-    """Turns generated tokens into text."""
+    """Tokenizer that turns generated tokens into text."""
 
     def collate(self, indices: list[int]) -> dict[str, torch.Tensor]:
         """Pad the examples at `indices` into one training batch.
 
         Returns:
             `input_ids`, `attention_mask` `(batch, seq)`; for a seq2seq model `decoder_input_ids` `(batch, n)`; and
-            `labels`, the token that each output is to predict, `(batch, seq)` or `(batch, n)`, `IGNORED` elsewhere.
+            `labels`, the token to predict at each output, `(batch, seq)` or `(batch, n)`, `IGNORED` elsewhere.
         """
         batch = _padded([self.input_ids[i] for i in indices], self.pad_id)
         learnt = [self.completions[i] for i in indices]
@@ -72,13 +72,13 @@ def encode_pairs(task: Task, tokenizer: Any, max_length: int, start_id: int | No
     """Tokenise every split of a generation task.
 
     A prompt that leaves too little room is cut at its beginning for a causal model, at its end for a seq2seq model;
-    completions are cut at their end. The room is that of the longest completion in train, within `max_length`.
+    completions are cut at their end. The room is the length of the longest completion in train, within `max_length`.
 
     Args:
-        task: Its `texts` are prompts, its `pairs` completions.
+        task: The task, whose `texts` are prompts and whose `pairs` are completions.
         tokenizer: A transformers tokenizer with a padding token.
-        max_length: Tokens of prompt and completion together; of each of them for a seq2seq model.
-        start_id: What the decoder of a seq2seq model starts with; None for a causal model.
+        max_length: Most tokens of prompt and completion together; for a seq2seq model, of each of them.
+        start_id: Start token of the decoder of a seq2seq model; None for a causal model.
 
     Raises:
         TaskError: The tokenizer has no token that ends a text.
@@ -108,7 +108,14 @@ def encode_pairs(task: Task, tokenizer: Any, max_length: int, start_id: int | No
 
 
 def encode_pair_split(split: Split, tokenizer: Any, max_length: int, start_id: int | None, room: int) -> EncodedPairs:
-    """Tokenise one split; `room` is the `max_new` of the training's, the other arguments are those of `encode_pairs`.
+    """Tokenise one split for a task that was already encoded.
+
+    Args:
+        split: Prompts and completions.
+        tokenizer: A transformers tokenizer with a padding token.
+        max_length: Most tokens, as in `encode_pairs`.
+        start_id: Start token of the decoder of a seq2seq model; None for a causal model.
+        room: The `max_new` of the training split.
 
     Raises:
         TaskError: The tokenizer has no token that ends a text.
@@ -137,7 +144,7 @@ def _fit(
     end_id: int,
     tokenizer: Any,
 ) -> EncodedPairs:
-    """Cut to the limit of a prompt and to that of the whole, and group the rows by prompt."""
+    """Cut prompts and whole rows to their limits, and group the rows by prompt."""
     limit, whole = lengths
     causal = start_id is None
     short = [(row[-limit:] if causal else row[:limit]) for row in prompts]
@@ -168,8 +175,8 @@ def _fit(
 def _tokens(texts: list[str], *, ends: bool, tokenizer: Any, end_id: int, seq2seq: bool) -> list[list[int]]:
     """Token ids of prompts, or of completions, which end with the end token.
 
-    Seq2seq texts have the special tokens that their tokenizer gives them. A causal model's prompt keeps those at its
-    beginning, its completion has none but the end.
+    Seq2seq texts have the special tokens that their tokenizer adds. A causal model's prompt keeps those at its
+    beginning, and its completion has only the end token.
     """
     rows: list[list[int]] = []
     for start in range(0, len(texts), CHUNK):
@@ -182,7 +189,7 @@ def _tokens(texts: list[str], *, ends: bool, tokenizer: Any, end_id: int, seq2se
         return [row if row[-1:] == [end_id] else [*row, end_id] for row in rows]
     closing = {tokenizer.eos_token_id, tokenizer.sep_token_id}
     bare = [row[:-1] if not seq2seq and row[-1:] and row[-1] in closing else row for row in rows]
-    return [row or [end_id] for row in bare]  # a causal model needs one token to go on from
+    return [row or [end_id] for row in bare]  # a causal model needs at least one token to continue
 
 
 def _padded(rows: list[list[int]], pad_id: int, left: bool = False) -> dict[str, torch.Tensor]:
@@ -194,6 +201,6 @@ def _padded(rows: list[list[int]], pad_id: int, left: bool = False) -> dict[str,
 
 
 def _right(rows: list[list[int]], fill: int) -> torch.Tensor:
-    """`(batch, longest)` of int64, filled on the right."""
+    """Pad rows on the right to `(batch, longest)` of int64."""
     width = max(map(len, rows))
     return torch.tensor([row + [fill] * (width - len(row)) for row in rows])

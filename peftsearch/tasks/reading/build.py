@@ -1,4 +1,4 @@
-"""From tables and the names of their columns to a task: kind, classes, targets, splits, and notes on the way."""
+"""Build a task from tables and the names of their columns: kind, classes, targets, splits, and notes."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from peftsearch.tasks.reading.table import Table
 from peftsearch.tasks.task import ImageSplit, Split, Task
 
 MANY_VALUES = 10
-"""More different fractional labels than this are targets of a regression."""
+"""Number of different fractional labels above which a task is taken for a regression."""
 VALIDATION_SHARE = 0.15
-"""Share of train that becomes validation where no validation split is given."""
+"""Share of train that becomes validation if no validation split is given."""
 DECIMAL_COMMA = re.compile(r"-?\d+,\d+")
 
 
@@ -29,26 +29,26 @@ class Tables:
     """The splits of a task as tables."""
 
     train: Table
-    """What trials train on; validation is split off from it where there is none."""
+    """Rows that trials train on, and that validation is split off from if it is missing."""
     validation: Table | None = None
-    """What trials are scored on."""
+    """Rows that trials are scored on."""
     test: Table | None = None
-    """What the winner is scored on once."""
+    """Rows that the winner is scored on once."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Wishes:
-    """What a user may ask of a task beyond its data."""
+    """The user's choices for a task, apart from its data."""
 
     kind: Kind | None = None
-    """Classification or regression; guessed from the labels where None."""
+    """Classification or regression; None guesses from the labels."""
     metric: str | None = None
-    """A name of the table of metrics; the kind's default where None."""
+    """A name of the table of metrics; None takes the kind's default."""
     seed: int = 0
-    """Decides which examples that are."""
+    """Seed of the choice of validation examples."""
 
     def __post_init__(self) -> None:
-        """Hold the values against what is allowed."""
+        """Check the kind."""
         if self.kind not in (None, "classification", "regression"):
             raise TaskError(f"kind is {self.kind!r}; it must be classification or regression")
 
@@ -67,13 +67,13 @@ def build_task(
 
     Args:
         name: A short name.
-        source: Where the data came from.
+        source: Origin of the data.
         tables: The splits.
-        columns: Their columns.
-        wishes: What the user asks for.
-        class_names: The classes in order; where None they are those of train, in natural order.
-        notes: What was noticed so far.
-        images: Whether the column of the text holds images.
+        columns: Columns of the tables.
+        wishes: The user's choices.
+        class_names: The classes in order; None takes those of train, in natural order.
+        notes: Earlier notes for the user.
+        images: Whether the text column holds images.
 
     Raises:
         TaskError: The data cannot be used; the message says where.
@@ -111,7 +111,7 @@ def build_task(
 
 
 def labelled_split(table: Table, columns: Columns, classes: tuple[str, ...], images: bool = False) -> Split:
-    """A split of its own, for a task whose classes are known; none for a regression.
+    """Read a separate split for a task whose classes are known; no classes mean a regression.
 
     Raises:
         TaskError: A column, a text or a label is missing, or a label is not known.
@@ -121,7 +121,7 @@ def labelled_split(table: Table, columns: Columns, classes: tuple[str, ...], ima
 
 
 def text_split(table: Table, text: str, pair: str | None) -> Split:
-    """The texts of a table without their labels, which are 0.
+    """The texts of a table without labels, which are set to 0.
 
     Raises:
         TaskError: A text is missing.
@@ -137,7 +137,7 @@ def _check(table: Table, columns: Columns) -> None:
 
 
 def class_name(value: object) -> str:
-    """The name of a class: 1, 1.0, "1" and " 1.0 " are all "1"."""
+    """Name of a class: 1, 1.0, "1" and " 1.0 " are all "1"."""
     text = str(value).strip()
     return re.sub(r"^(-?\d+)\.0+$", r"\1", text)
 
@@ -181,7 +181,7 @@ def _number(value: object) -> float | None:
 
 
 def _guess_kind(train: Table, column: str, told: list[str]) -> Kind:
-    """Fractional labels of many values are a regression; all others are classes."""
+    """Guess the kind: many different fractional labels mean a regression, all others are classes."""
     if all(DECIMAL_COMMA.fullmatch(str(value).strip()) for value in train.columns[column]):
         raise TaskError(
             f"{train.where}: the labels in column {column!r} have decimal commas (such as "
@@ -220,8 +220,6 @@ def _classes(train: Table, column: str, given: Sequence[str] | None) -> tuple[st
 def _split(table: Table, columns: Columns, classes: tuple[str, ...], images: bool = False) -> Split:
     labels = _class_indices(table, columns.label, classes) if classes else _targets(table, columns.label)
     if images:
-        pass
-
         return image_split(table, columns.text, labels)
     pairs = None if columns.pair is None else read_texts(table, columns.pair)
     return Split(texts=read_texts(table, columns.text), pairs=pairs, labels=labels)
@@ -231,7 +229,7 @@ def read_texts(table: Table, column: str) -> list[str]:
     """The texts of a column.
 
     Raises:
-        TaskError: One is missing, is no text, or cannot be written as UTF-8.
+        TaskError: A text is missing, is not a text, or cannot be written as UTF-8.
     """
     values = table.columns[column]
     empty = [i for i, value in enumerate(values) if _is_null(value)]
@@ -246,14 +244,12 @@ def read_texts(table: Table, column: str) -> list[str]:
                 f"{table.at(i)}: column {column!r} holds a {type(value).__name__}, a text is needed; name another"
             )
         if isinstance(value, str) and _has_surrogate(value):
-            raise TaskError(
-                f"{table.at(i)}: column {column!r} holds half a surrogate pair (\\ud8..); write the text anew"
-            )
+            raise TaskError(f"{table.at(i)}: column {column!r} holds half a surrogate pair (\\ud8..); correct the text")
     return [str(value) for value in values]
 
 
 def _has_surrogate(text: str) -> bool:
-    """Whether a text cannot be written as UTF-8; tokenizers fail on such."""
+    """Whether a text has half a surrogate pair: it is not valid UTF-8, and tokenizers fail on it."""
     return any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
@@ -286,13 +282,13 @@ def _targets(table: Table, column: str) -> list[float]:
 
 
 def split_off(train: Split, share: float, seed: int, *, stratify: bool) -> tuple[Split, Split]:
-    """Split a part off, decided by the seed; both parts keep the order of the rows.
+    """Split off a part, chosen by the seed; both parts keep the order of the rows.
 
     Args:
-        train: What to split.
+        train: The split to divide.
         share: The share to split off.
         seed: The same seed takes the same examples.
-        stratify: Take that share of every class; the only example of a class stays.
+        stratify: Whether to take the share of every class; a class with a single example keeps it.
 
     Returns:
         The rest, and the part.
@@ -324,7 +320,7 @@ def _overlaps(train: Split, others: dict[str, Split | None]) -> list[str]:
 
 
 def limit_train(task: Task, max_train: int | None, seed: int) -> Task:
-    """Keep at most `max_train` training examples, drawn by the seed, with the shares of the classes left to chance.
+    """Keep at most `max_train` training examples, drawn by the seed without regard to classes.
 
     Raises:
         TaskError: The limit is below 2.
@@ -342,10 +338,10 @@ def limit_train(task: Task, max_train: int | None, seed: int) -> Task:
 
 
 def image_split(table: Table, column: str, labels: list[int] | list[float]) -> ImageSplit:
-    """The images of a column: mappings with `bytes` or else a `path`, as `datasets` has them undecoded.
+    """Read the images of a column: mappings with `bytes` or else a `path`, like undecoded images of `datasets`.
 
     Raises:
-        TaskError: One is missing or cannot be read.
+        TaskError: An image is missing or cannot be read.
     """
     names, images = [], []
     for i, value in enumerate(table.columns[column]):
@@ -358,10 +354,10 @@ def image_split(table: Table, column: str, labels: list[int] | list[float]) -> I
 
 
 def read_image(file: Path) -> bytes:
-    """Read an image file as it is.
+    """Read the bytes of an image file.
 
     Raises:
-        TaskError: It cannot be read.
+        TaskError: The file cannot be read.
     """
     try:
         return file.read_bytes()

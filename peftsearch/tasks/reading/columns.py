@@ -1,4 +1,4 @@
-"""Which columns hold the text, the second text and the label; named by the user or guessed from names and values."""
+"""Columns of the text, the second text and the label, named by the user or guessed from names and values."""
 
 from __future__ import annotations
 
@@ -40,19 +40,19 @@ class Columns:
     """The names of the columns of a task."""
 
     text: str
-    """The text, or the first text of each pair, or the prompt of a generation."""
+    """Column of the text, of the first text of each pair, or of the prompt for generation."""
     pair: str | None = None
-    """The second text of each pair."""
+    """Column of the second text of each pair."""
     label: str
-    """The class, the target, or the completion of each prompt."""
+    """Column of the class, the target, or the completion of each prompt."""
     note: str | None = None
-    """What was guessed, a sentence."""
+    """Note on guessed columns, one sentence."""
 
     def check(self, table: Table) -> None:
-        """Hold the names against a table.
+        """Check that a table has the columns.
 
         Raises:
-            TaskError: A column is not there.
+            TaskError: A column is missing.
         """
         for name in filter(None, (self.text, self.pair, self.label)):
             if name not in table.columns:
@@ -69,7 +69,7 @@ def choose_columns(table: Table, text: str | None, pair: str | None, label: str 
         label: The user's label column.
 
     Raises:
-        TaskError: A named column is not there, one is named twice, or the others cannot be guessed.
+        TaskError: A named column is missing, one is named twice, or the others cannot be guessed.
     """
     named = [name for name in (text, pair, label) if name is not None]
     for name in named:
@@ -87,16 +87,16 @@ def choose_columns(table: Table, text: str | None, pair: str | None, label: str 
 
 
 def choose_texts(table: Table, text: str | None, pair: str | None, known: Columns | None) -> tuple[str, str | None]:
-    """The columns of the text and the second text of a table without labels.
+    """Choose the columns of the text and the second text in a table without labels.
 
     Args:
-        table: What is to be predicted.
+        table: The table to predict.
         text: The user's text column.
         pair: The user's column of second texts.
-        known: The columns that were trained on, which are taken where the table has them.
+        known: The columns used in training, which are the default.
 
     Raises:
-        TaskError: A named column is not there, or they cannot be guessed.
+        TaskError: A column is missing, or the columns cannot be guessed.
     """
     if known is not None:
         text, pair = text or known.text, pair or known.pair
@@ -109,7 +109,7 @@ def choose_texts(table: Table, text: str | None, pair: str | None, known: Column
 
 
 def missing_column(table: Table, name: str) -> str:
-    """Say that a column is not there, with the nearest name and all that there are."""
+    """Say that a column is missing, with the nearest name and all existing ones."""
     lowered = {column.lower(): column for column in table.columns}
     near = difflib.get_close_matches(name.lower(), lowered, n=1)
     hint = f"; did you mean {lowered[near[0]]!r}?" if near else ""
@@ -134,7 +134,7 @@ def _guess_label(table: Table, taken: list[str]) -> str:
 
 
 def _label_of_two(table: Table, first: str, second: str) -> str | None:
-    """Of two columns the one of numbers, or else the one with at most half as many different values."""
+    """Choose the label among two columns: the one of numbers, or else the one with at most half as many values."""
     prose = [name for name in (first, second) if is_prose(table.columns[name])]
     if len(prose) == 1:
         return second if prose[0] == first else first

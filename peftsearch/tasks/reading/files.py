@@ -1,4 +1,4 @@
-"""A task from the user's own files."""
+"""Read a task from the user's own files."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def load_files(options: TaskOptions, seed: int = 0) -> Task:
     """Read a task from CSV, TSV, JSON lines or Parquet files.
 
     Args:
-        options: Files, columns, kind and metric; what is None is guessed.
-        seed: Decides which examples become validation where no file is given for it.
+        options: Files, columns, kind and metric; None means guess.
+        seed: Seed of the choice of validation examples, if no validation file is given.
 
     Raises:
         TaskError: A file or its content cannot be used.

@@ -1,8 +1,8 @@
-"""A task from the Hugging Face hub or a local dataset folder, through `datasets`.
+"""Read a task from the Hugging Face hub or a local dataset folder, through `datasets`.
 
 Names: "glue/sst2" (a task of a known benchmark), "org/name", "org/name:config", or a folder that `load_dataset` or
-`load_from_disk` reads. Without a network only what is in the local cache loads, and a failure takes seconds, not the
-half minute of the hub client's retries.
+`load_from_disk` reads. Without a network only cached datasets load, and a failure takes seconds instead of the half
+minute of the hub client's retries.
 """
 
 from __future__ import annotations
@@ -28,27 +28,27 @@ from peftsearch.tasks.task import Task
 
 BENCHMARKS = {"glue": "nyu-mll/glue", "super_glue": "aps/super_glue"}
 METRIC_OF = {"cola": "matthews", "mrpc": "f1", "qqp": "f1", "stsb": "pearson"}
-"""The metrics of GLUE (arXiv 1804.07461) that are not accuracy."""
+"""GLUE's metrics other than accuracy (arXiv 1804.07461), by task."""
 VALIDATION_NAMES = ("validation", "validation_matched", "dev", "valid", "val", "eval")
 TEST_NAMES = ("test", "test_matched")
 PROBE_S = 2.0
-"""Seconds that the hub has to answer before it counts as out of reach."""
+"""Seconds to wait for an answer before the hub counts as unreachable."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Address:
-    """Where a dataset is."""
+    """Location of a dataset."""
 
     path: str
-    """What `load_dataset` takes: a name of the hub or a folder."""
+    """Argument for `load_dataset`: a hub name or a folder."""
     config: str | None
-    """The configuration, a subset of the dataset."""
+    """Name of the configuration, a subset of the dataset."""
     is_folder: bool
-    """Whether it is a local folder."""
+    """Whether the dataset is a local folder."""
 
 
 def parse_address(name: str) -> Address:
-    """Read "glue/sst2", "org/name", "org/name:config" or a folder."""
+    """Parse "glue/sst2", "org/name", "org/name:config" or a folder."""
     if Path(name).is_dir():
         return Address(path=name, config=None, is_folder=True)
     path, _, config = name.partition(":")
@@ -62,9 +62,9 @@ def load_hub(name: str, options: TaskOptions, seed: int = 0) -> Task:
     """Load a task from the hub, its cache, or a dataset folder.
 
     Args:
-        name: See the module.
-        options: Columns, kind and metric; what is None is guessed, or the benchmark's own.
-        seed: Decides which examples become validation where there is no such split.
+        name: Name in one of the forms listed in the module docstring.
+        options: Columns, kind and metric; None means guess, or take the benchmark's own.
+        seed: Seed of the choice of validation examples, if there is no validation split.
 
     Raises:
         TaskError: The dataset cannot be reached, or cannot be used.
@@ -107,7 +107,7 @@ def load_hub(name: str, options: TaskOptions, seed: int = 0) -> Task:
 
 
 def _image_columns(name: str, features: Any, label: str | None, required: bool) -> Columns | None:
-    """The columns of a dataset of images; None for one of texts."""
+    """The columns of a dataset of images; None for a dataset of texts."""
     columns = choose_image_columns(name, features, label)
     if columns is not None:
         require_pillow()
@@ -119,7 +119,7 @@ def _image_columns(name: str, features: Any, label: str | None, required: bool) 
 
 
 def _glue_wishes(wishes: Wishes, address: Address) -> Wishes:
-    """Fill in what GLUE says of its tasks."""
+    """Fill in kind and metric of GLUE tasks."""
     if address.path != BENCHMARKS["glue"]:
         return wishes
     kind: Kind = "regression" if address.config == "stsb" else "classification"
@@ -139,7 +139,7 @@ def _load(name: str, address: Address) -> dict[str, Any]:
             return {"train": datasets.load_from_disk(address.path)}
         with _offline_unless(address.is_folder or _hub_answers()):
             return dict(datasets.load_dataset(address.path, address.config))
-    except Exception as fault:  # the loader of a dataset may fail in any way; the reason goes into the message
+    except Exception as fault:  # dataset loaders raise anything; the reason goes into the message
         raise TaskError(_why(name, address, fault)) from fault
 
 
@@ -156,7 +156,7 @@ def _why(name: str, address: Address, fault: Exception) -> str:
 
 
 def _hub_answers() -> bool:
-    """Whether the hub gives any answer, through the proxies of the environment, within `PROBE_S`."""
+    """Whether the hub answers within `PROBE_S`, through the proxies of the environment."""
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
@@ -172,7 +172,7 @@ def _hub_answers() -> bool:
 
 @contextmanager
 def _offline_unless(online: bool) -> Iterator[None]:
-    """Let `datasets` read its cache alone, without retries, while the hub is out of reach."""
+    """Make `datasets` read only its cache, without retries, while the hub is unreachable."""
     from datasets import config
     from huggingface_hub import constants
 
@@ -197,9 +197,9 @@ def _table(name: str, split: str, dataset: Any) -> Table:
 
 
 def _drop_unlabelled(table: Table, column: str, has_classes: bool, notes: list[str]) -> Table | None:
-    """Leave rows without a label out; None where no row stays.
+    """Drop rows without a label; None where no row is left.
 
-    The mark of a hidden label is -1. Where labels are numbers of their own, -1 is one too unless all of a split are -1.
+    A hidden label is marked by -1. In a column of plain numbers, -1 counts as a label unless the whole split has it.
     """
     labels = table.columns.get(column)
     if labels is None or not (has_classes or all(label == -1 for label in labels)):

@@ -1,8 +1,8 @@
-"""Images and their classes as tables: from folders of class folders, or from the columns of a dataset.
+"""Read images and their classes as tables, from folders with one folder per class or from columns of a dataset.
 
 The layout is that of `imagefolder` in `datasets`: FOLDER/CLASS/anything.png. It is read directly, so that nothing is
-copied into a cache and a fault is told by its file. Files are kept as they are; `pixels` decodes them. Left out: labels
-in a metadata file, and several labels an image.
+copied into a cache and errors name the file. Files are kept undecoded; `peftsearch.tasks.encoding.images` decodes them.
+Left out: labels in a metadata file, and several labels per image.
 """
 
 from __future__ import annotations
@@ -27,29 +27,29 @@ from peftsearch.tasks.task import ImageSplit, Task
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 IMAGE, LABEL = "image", "label"
-"""The columns of a folder's table; `imagefolder` calls them so too."""
+"""Column names of a folder's table, the same as in `imagefolder`."""
 IN_FOLDERS = Columns(text=IMAGE, label=LABEL)
 
 
 def require_pillow() -> None:
-    """Check that the extra is installed.
+    """Check that Pillow is installed.
 
     Raises:
-        TaskError: It is not.
+        TaskError: Pillow is not installed.
     """
     if find_spec("PIL") is None:
         raise TaskError("task: reading images needs Pillow: pip install 'peftsearch[images]'")
 
 
 def load_image_folders(options: TaskOptions, seed: int = 0) -> Task:
-    """Read a task from folders of class folders.
+    """Read a task from folders with one folder per class.
 
     Args:
         options: Folders of the splits, and the metric; the folders in `train` are the classes.
-        seed: Decides which images become validation where no folder is given for it.
+        seed: Seed of the choice of validation images, if no validation folder is given.
 
     Raises:
-        TaskError: A folder is not of the layout, or its classes are not those of train.
+        TaskError: A folder has another layout, or has classes that train does not have.
     """
     require_pillow()
     train, validation, test = options.train, options.validation, options.test
@@ -66,14 +66,14 @@ def load_image_folders(options: TaskOptions, seed: int = 0) -> Task:
 
 
 def read_class_folders(path: str | Path, notes: list[str]) -> Table:
-    """The images of a folder of class folders, class by class.
+    """Read the images of a folder with one folder per class, class by class.
 
     Args:
         path: FOLDER of FOLDER/CLASS/anything.png.
-        notes: Is told of what is left out.
+        notes: List that gets a note on ignored files.
 
     Raises:
-        TaskError: It is not of that layout, or a file cannot be read.
+        TaskError: The folder has another layout, or a file cannot be read.
     """
     folder = Path(path)
     _check_layout(folder)
@@ -84,7 +84,7 @@ def read_class_folders(path: str | Path, notes: list[str]) -> Table:
     n_other = sum(p.is_file() and not _is_hidden(p) for kind in classes for p in kind.rglob("*")) - len(files)
     if n_other:
         notes.append(
-            f"{folder}: {n_other} files are no images by their suffix or not in FOLDER/CLASS/, and were left out"
+            f"{folder}: {n_other} files were left out: not an image by their suffix, or not directly in FOLDER/CLASS/"
         )
     empty = [kind.name for kind in classes if kind.name not in {name for name, _ in files}]
     if empty:
@@ -98,10 +98,10 @@ def read_class_folders(path: str | Path, notes: list[str]) -> Table:
 
 
 def read_images(path: str | Path) -> ImageSplit:
-    """The images of a folder, in the folders in it too, without labels; named by their path in it.
+    """Read the images of a folder and its subfolders, without labels; names are paths relative to the folder.
 
     Raises:
-        TaskError: There is no such folder, or no image in it.
+        TaskError: There is no such folder, or it has no images.
     """
     require_pillow()
     folder = Path(path)
@@ -115,15 +115,15 @@ def read_images(path: str | Path) -> ImageSplit:
 
 
 def choose_image_columns(where: str, features: Any, label: str | None) -> Columns | None:
-    """The column of images and that of classes of a dataset; None where no column holds images.
+    """Choose the columns of images and classes in a dataset; None where no column holds images.
 
     Args:
-        where: How messages name it.
+        where: Name of the dataset in messages.
         features: `Dataset.features`.
         label: The user's label column.
 
     Raises:
-        TaskError: There are several columns of images, or the label column is not there or cannot be guessed.
+        TaskError: There are several columns of images, or the label column is missing or cannot be guessed.
     """
     kinds = {name: type(feature).__name__ for name, feature in features.items()}
     images = [name for name, kind in kinds.items() if kind == "Image"]
@@ -146,23 +146,23 @@ def choose_image_columns(where: str, features: Any, label: str | None) -> Column
 
 
 def undecoded(dataset: Any, columns: Columns) -> Any:
-    """A split of a dataset with its image and label column alone, each image as its file."""
+    """A split of a dataset reduced to its image and label columns, with undecoded image files."""
     from datasets import Image
 
     return dataset.select_columns([columns.text, columns.label]).cast_column(columns.text, Image(decode=False))
 
 
 def require_known(table: Table, known: set[str]) -> None:
-    """Refuse class folders that training has not.
+    """Refuse class folders that training does not have.
 
     Raises:
-        TaskError: Naming the first.
+        TaskError: There are such folders; names the first.
     """
     for name in dict.fromkeys(str(label) for label in table.columns[LABEL]):
         if name not in known:
             told = one_line(", ".join(sorted(known, key=natural_key)), 120)
             raise TaskError(
-                f"{Path(table.where) / name}: no class of training is called so (known: {told}); rename the folder or "
+                f"{Path(table.where) / name}: training has no class of this name (known: {told}); rename the folder or "
                 "leave it out"
             )
 
@@ -171,7 +171,7 @@ def _check_layout(folder: Path) -> None:
     _check_folder(folder)
     loose = next((file for file in sorted(folder.iterdir()) if _is_image(file)), None)
     if loose is not None:
-        raise TaskError(f"{loose}: stands in no class folder; put every image into FOLDER/CLASS/ and give FOLDER")
+        raise TaskError(f"{loose}: is not in a class folder; put every image into FOLDER/CLASS/ and give FOLDER")
     inside = [kind for kind in sorted(folder.iterdir()) if kind.is_dir() and not _is_hidden(kind)]
     if any(_images(kind) for kind in inside):
         return
@@ -187,7 +187,7 @@ def _check_folder(folder: Path) -> None:
         raise TaskError(f"{folder}: no such folder; looked in {folder.parent.absolute()}")
     if not folder.is_dir():
         raise TaskError(
-            f"{folder}: is a file, a folder of images is needed; a table of texts goes without --kind image"
+            f"{folder}: is a file, a folder of images is needed; for a table of texts leave --kind image out"
         )
 
 
@@ -200,5 +200,5 @@ def _is_image(file: Path) -> bool:
 
 
 def _is_hidden(path: Path) -> bool:
-    """Whether a file is of the system's making, as the `._x.png` that macOS leaves beside `x.png`."""
+    """Whether a file is hidden, like the `._x.png` that macOS creates next to `x.png`."""
     return path.name.startswith(".")

@@ -1,7 +1,7 @@
-"""Generation tasks from files: prompts with completions, put together by a template.
+"""Read generation tasks from files: prompts with completions, joined by a template.
 
-Rows with the same prompt are one example with several references: they stay in one split, and metrics on generated
-texts judge against all of them. Each row is a training example of its own.
+Rows with the same prompt are one example with several references: they stay in one split, and metrics of generated
+texts use all of them. In training each row is a separate example.
 """
 
 from __future__ import annotations
@@ -26,30 +26,30 @@ COLUMNS = (
     ("question", "answer"),
     ("instruction", "response"),
 )
-"""Names of the prompt's and the completion's column that are guessed, in this order."""
+"""Names of prompt and completion columns to try when guessing, in this order."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Template:
-    """How a prompt becomes what the model reads, and where the completion begins.
+    """The text around a prompt, and the point where the completion begins.
 
-    Spaces before the completion belong to it, as tokenizers put them into the next word; seq2seq models leave out all
+    Spaces before the completion belong to it, since tokenizers put them into the next word; seq2seq models drop all
     white space there.
     """
 
     before: str = ""
-    """Text in front of the prompt."""
+    """Text before the prompt."""
     between: str = "\n"
-    """Text behind the prompt, spaces at its end apart."""
+    """Text after the prompt, excluding spaces at its end."""
     lead: str = ""
     """Spaces at the beginning of the completion."""
 
     @classmethod
     def parse(cls, text: str) -> Template:
-        r"""Read `{prompt}` and, at the end, `{completion}`, with any text around the prompt; `\n` and `\t` are read.
+        r"""Parse a template: `{prompt}` with any text around it, then `{completion}`; `\n` and `\t` are escapes.
 
         Raises:
-            TaskError: It is not of that form.
+            TaskError: The template has another form.
         """
         text = text.replace("\\n", "\n").replace("\\t", "\t")
         before, prompt, rest = text.partition("{prompt}")
@@ -67,8 +67,8 @@ def load_pairs(options: TaskOptions, seed: int = 0) -> Task:
     """Read a generation task from CSV, TSV, JSON lines or Parquet files.
 
     Args:
-        options: Files, columns, template and metric; what is None is guessed.
-        seed: Decides which prompts become validation where no file is given for it.
+        options: Files, columns, template and metric; None means guess.
+        seed: Seed of the choice of validation prompts, if no validation file is given.
 
     Raises:
         TaskError: A file or its content cannot be used.
@@ -83,7 +83,9 @@ def load_pairs(options: TaskOptions, seed: int = 0) -> Task:
     if "validation" not in splits:
         splits["train"], splits["validation"] = _split_off(splits["train"], VALIDATION_SHARE, seed)
         n_prompts = len(set(splits["validation"].texts))
-        notes.append(f"no validation given: {len(splits['validation'])} rows of {n_prompts} prompts of train are it")
+        notes.append(
+            f"no validation given: {len(splits['validation'])} rows of {n_prompts} prompts were split off train"
+        )
     known = set(splits["train"].texts)
     for name in ("validation", "test"):
         shared = len(known & set(splits[name].texts)) if name in splits else 0
@@ -104,17 +106,17 @@ def load_pairs(options: TaskOptions, seed: int = 0) -> Task:
 
 
 def pairs_of(table: Table, prompt: str | None, completion: str | None, known: Columns, template: str | None) -> Split:
-    """The prompts and completions of a table of its own, for a task whose columns are known.
+    """Read the prompts and completions of a separate table, for a task whose columns are known.
 
     Args:
-        table: What is to be scored.
-        prompt: The user's column of prompts; the known one where None, or a guess where the table has it not.
-        completion: The user's column of completions, likewise.
-        known: The columns that were trained on.
-        template: How the two are put together.
+        table: The table to score.
+        prompt: The user's column of prompts; None takes the known column, or a guess if the table does not have it.
+        completion: The user's column of completions; None takes the known column or a guess, as for `prompt`.
+        known: The columns used in training.
+        template: The template that joins prompt and completion.
 
     Raises:
-        TaskError: A column is not there or cannot be guessed, or a text is missing.
+        TaskError: A column is missing or cannot be guessed, or a text is missing.
     """
     named = (prompt, known.text), (completion, known.label)
     own, other = (given or (name if name in table.columns else None) for given, name in named)
@@ -123,10 +125,10 @@ def pairs_of(table: Table, prompt: str | None, completion: str | None, known: Co
 
 
 def prompts_of(table: Table, prompt: str | None, known: Columns, template: str | None) -> Split:
-    """The prompts of a table, with empty completions.
+    """Read the prompts of a table, with empty completions.
 
     Raises:
-        TaskError: The column is not there, or a prompt is missing.
+        TaskError: The column or a prompt is missing.
     """
     name = prompt or known.text
     if name not in table.columns:
@@ -141,7 +143,7 @@ def _form(template: str | None) -> Template:
 
 
 def _choose(table: Table, prompt: str | None, completion: str | None) -> tuple[tuple[str, str], list[str]]:
-    """The two columns, and a note where they were guessed."""
+    """Choose the two columns; adds a note if they were guessed."""
     for name in filter(None, (prompt, completion)):
         if name not in table.columns:
             raise TaskError(missing_column(table, name))
@@ -175,7 +177,7 @@ def _split(table: Table, columns: tuple[str, str], form: Template) -> Split:
 
 
 def _split_off(train: Split, share: float, seed: int) -> tuple[Split, Split]:
-    """The rest, and the rows of a share of the prompts; all rows of a prompt stay together."""
+    """Split off the rows of a share of the prompts, keeping all rows of a prompt together; returns rest and part."""
     prompts = list(dict.fromkeys(train.texts))
     if len(prompts) < 2:
         raise TaskError(

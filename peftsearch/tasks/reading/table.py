@@ -1,7 +1,7 @@
 """Read a file of examples into columns: CSV, TSV, JSON lines, a JSON list, or Parquet.
 
-The readers keep the line that each row starts on, so that a fault in the data is told by its place. Values stay as the
-file has them; in CSV and TSV all are strings.
+The readers keep the line that each row starts on, so that errors in the data name their place. Values stay as they are
+in the file; in CSV and TSV all are strings.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ class Table:
     """The columns of one file or hub split."""
 
     where: str
-    """How messages name it."""
+    """Name of the table in messages."""
     columns: dict[str, list[object]]
     """Values by column; all columns have the same length."""
     lines: list[int]
-    """Where each row starts, from 1."""
+    """Line or row number where each row starts, from 1."""
     unit: Literal["line", "row"]
-    """What `lines` counts."""
+    """Unit of `lines`."""
 
     def __len__(self) -> int:
         """The number of rows."""
         return len(self.lines)
 
     def at(self, index: int) -> str:
-        """The place of a row, for messages."""
+        """Place of a row, for messages."""
         return f"{self.where}, {self.unit} {self.lines[index]}"
 
     def take(self, indices: list[int]) -> Table:
@@ -55,7 +55,7 @@ def read_table(path: str | Path) -> Table:
     """Read one file by its suffix.
 
     Raises:
-        TaskError: There is no such file, or it is not what its suffix says, or it holds no rows.
+        TaskError: The file does not exist, its content does not match its suffix, or it has no rows.
     """
     path = Path(path)
     try:
@@ -118,7 +118,7 @@ def _decode(path: Path) -> str:
 
 
 def _sniff(path: Path, text: str) -> str:
-    """The delimiter that the header has most of; for a tie the suffix's own, then the first of the table."""
+    """The most frequent delimiter in the header; ties go to the suffix's own, then to the first of `DELIMITERS`."""
     header = next(line for line in text.splitlines() if line.strip())
     own = "\t" if path.suffix.lower() == ".tsv" else ","
     return max(DELIMITERS, key=lambda mark: (header.count(mark), mark == own))
@@ -152,7 +152,7 @@ def _read_delimited(path: Path, text: str) -> Table:
 
 
 def _records(text: str, mark: str, quoting: Literal[0, 3]) -> Iterator[tuple[int, list[str]]]:
-    """The records that are not blank, each with the line that it starts on."""
+    """The non-blank records, each with the line that it starts on."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=mark, quoting=quoting, strict=True)
     start = 1
     try:
@@ -210,7 +210,7 @@ def _object(path: Path, place: str, row: object) -> dict[str, object]:
 
 
 def _from_rows(path: Path, rows: Iterator[Row], unit: Literal["line", "row"]) -> Table:
-    """Columns of rows of objects; a key that a row lacks is null there."""
+    """Turn rows of objects into columns; missing keys become null."""
     kept = list(rows)
     names = dict.fromkeys(name for _, row in kept for name in row)
     columns = {name: [row.get(name) for _, row in kept] for name in names}
@@ -225,7 +225,7 @@ def _read_parquet(path: Path) -> Table:
         table = parquet.read_table(path)
     except (pa.ArrowException, OSError) as fault:
         raise TaskError(
-            f"{path}: cannot be read as Parquet ({one_line(fault, 120)}); write it anew, or give CSV"
+            f"{path}: cannot be read as Parquet ({one_line(fault, 120)}); save it again, or give CSV"
         ) from None
     _check_names(path, table.column_names)
     columns = {name: table.column(name).to_pylist() for name in table.column_names}

@@ -187,6 +187,7 @@ def test_a_grammar_that_yields_too_little_says_so() -> None:
         return Draft(text=f"{word} {label}", core=word)
 
     with pytest.raises(
-        TaskError, match=r"'letters': 99 examples asked for train, its grammar yields about \d\d; ask for"
+        TaskError,
+        match=r"'letters': 99 examples were requested for train, but the grammar yields about \d\d; request fewer",
     ):
         make_split(make, "letters", "train", 99, seed=0)

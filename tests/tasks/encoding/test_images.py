@@ -72,7 +72,11 @@ def test_the_camera_says_which_side_is_up():
 
 @pytest.mark.parametrize(
     ("content", "told"),
-    [(b"", "is no image that Pillow knows"), (b"hello", "is no image"), (None, "cannot be read as an image")],
+    [
+        (b"", "is not an image that Pillow can read"),
+        (b"hello", "is not an image"),
+        (None, "cannot be read as an image"),
+    ],
 )
 def test_damaged_images_are_told_by_their_name(processor, content, told):
     whole = split_of(Image.new("RGB", (64, 64), (1, 2, 3)))
@@ -83,7 +87,7 @@ def test_damaged_images_are_told_by_their_name(processor, content, told):
 
 def test_sixteen_bits_are_refused_not_clipped(processor):
     image = Image.fromarray(np.full((4, 4), 40_000, dtype=np.uint16))
-    with pytest.raises(TaskError, match="more than 8 bits a channel"):
+    with pytest.raises(TaskError, match="more than 8 bits per channel"):
         encode_image_split(split_of(image), processor)
 
 

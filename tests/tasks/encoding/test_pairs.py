@@ -120,7 +120,7 @@ def test_nothing_is_longer_than_the_maximum_and_it_is_said(tmp_path):
         ({"columns": ("x", "y")}, "name them with --prompt-column and --completion-column"),
         ({"prompt_column": "promt"}, "no column 'promt'; did you mean 'prompt'"),
         ({"prompt_column": "prompt", "completion_column": "prompt"}, "must be different columns"),
-        ({"text_column": "prompt"}, "text_column is not for a generation"),
+        ({"text_column": "prompt"}, "text_column is not for generation"),
         ({"metric": "accuracy"}, "choose one of: log_likelihood, bleu, rouge_l"),
         ({"kind": "regression", "template": "{prompt}{completion}"}, "template is for kind generation"),
     ],

@@ -66,7 +66,7 @@ class TestFolders:
         (tmp_path / "t" / "red" / "._0.png").write_text("of the system's making")
         (tmp_path / "t" / "white").mkdir()
         notes = " ".join(resolve_task(train=tmp_path / "t", validation=gallery / "validation", kind="image").notes)
-        assert "1 files are no images by their suffix" in notes
+        assert "1 files were left out: not an image by their suffix" in notes
         assert "class folders without an image were left out: white" in notes
 
 
@@ -109,11 +109,11 @@ class TestRefused:
     def test_classes_that_train_has_not(self, gallery, tmp_path):
         shutil.copytree(gallery / "validation", tmp_path / "v")
         (tmp_path / "v" / "red").rename(tmp_path / "v" / "rot")
-        with pytest.raises(TaskError, match=r"v/rot: no class of training is called so \(known: blue, green, red\)"):
+        with pytest.raises(TaskError, match=r"v/rot: training has no class of this name \(known: blue, green, red\)"):
             load(gallery, validation=tmp_path / "v")
 
     def test_folders_of_another_layout(self, gallery, tmp_path):
-        with pytest.raises(TaskError, match=r"red/0\.png: stands in no class folder"):
+        with pytest.raises(TaskError, match=r"red/0\.png: is not in a class folder"):
             load(gallery, train=gallery / "train" / "red")
         shutil.copytree(gallery / "train", tmp_path / "d" / "train")
         with pytest.raises(TaskError, match=r"no class folders with images.*give .*train, whose folders are classes"):
@@ -130,7 +130,7 @@ class TestRefused:
     def test_options_of_texts(self, gallery):
         with pytest.raises(TaskError, match="text_column is not for images"):
             load(gallery, text_column="text")
-        with pytest.raises(TaskError, match="is for kind generation, the kind asked for is image"):
+        with pytest.raises(TaskError, match="is for kind generation, but the kind is image"):
             load(gallery, template="{prompt}{completion}")
         with pytest.raises(TaskError, match="give --train FOLDER"):
             resolve_task(kind="image")
