@@ -4,27 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
-from typing import Any
 
 import torch
 
 from peftsearch.backbone.heads import Head, make_heads, wearing
-from peftsearch.backbone.load import LoadedBackbone, n_head_params, reset_head
+from peftsearch.backbone.load import LoadedBackbone, n_head_params
 from peftsearch.design.architecture import Architecture
-from peftsearch.design.references import Reference
 from peftsearch.engine.job import Job, Outcome
 from peftsearch.engine.loop import TrainingLog, train
 from peftsearch.engine.measure import Meter
-from peftsearch.engine.priming import N_BATCHES as PRIMING_BATCHES
-from peftsearch.engine.priming import needs_priming, prime
 from peftsearch.engine.scoring import Scorer
 from peftsearch.engine.settings import TrainingSettings
-from peftsearch.injection.in_place import in_place, in_place_groups
-from peftsearch.injection.inject import inject, param_groups
+from peftsearch.engine.trainable import groups_of, ready
+from peftsearch.injection.inject import inject
 from peftsearch.injection.states import load_state, packed_state
 from peftsearch.tasks.encoding.batches import batches
 from peftsearch.tasks.encoding.encoded import EncodedSplit, EncodedTask
@@ -162,16 +157,23 @@ class LocalEngine:
 
     def _train(self, track: _Track, job: Job, measure: bool) -> Generator[tuple[int, float], None, _Part]:
         """Train on one task; yields step and score of each validation before the last."""
-        model, backbone = self._loaded.model, self._loaded.backbone
+        model = self._loaded.model
         stops = evaluation_steps(job.steps, job.evaluations)
-        with wearing(model, track.head), self._ready(job):
-            reset_head(model, backbone, job.seed)
-            if needs_priming(model):
-                self._prime(track, job.seed)
+        started = ready(
+            self._loaded,
+            job.architecture,
+            track.encoded.train,
+            seed=job.seed,
+            batch_size=self._settings.batch_size,
+            loss_of=track.objective.loss,
+            device=self._device,
+            autocast=self._autocast,
+        )
+        with wearing(model, track.head), started:
             torch.manual_seed(job.seed)
             steps = train(
                 model,
-                self._groups(job),
+                groups_of(self._loaded, job.architecture, job.learning_rate),
                 batches(track.encoded.train, self._settings.batch_size, seed=job.seed, steps=job.steps),
                 n_steps=job.steps,
                 settings=self._settings,
@@ -199,26 +201,6 @@ class LocalEngine:
                 state=packed_state(model) if job.keep_state else None,
                 test=self._score(track, track.encoded.test)[0] if job.test and track.encoded.test else None,
             )
-
-    def _ready(self, job: Job) -> AbstractContextManager[object]:
-        """The model made ready for a job's training, and restored at the end."""
-        if isinstance(job.architecture, Reference):
-            return in_place(self._loaded.model, job.architecture.modules)
-        return inject(self._loaded.model, job.architecture, self._loaded.backbone, seed=job.seed)
-
-    def _groups(self, job: Job) -> list[dict[str, Any]]:
-        """AdamW's parameter groups."""
-        groups = in_place_groups if isinstance(job.architecture, Reference) else param_groups
-        return groups(self._loaded.model, job.learning_rate)
-
-    def _prime(self, track: _Track, seed: int) -> None:
-        prime(
-            self._loaded.model,
-            batches(track.encoded.train, self._settings.batch_size, seed=seed, steps=PRIMING_BATCHES),
-            loss_of=track.objective.loss,
-            device=self._device,
-            autocast=self._autocast,
-        )
 
     def test_scores(self, architecture: Architecture, states: Sequence[Path]) -> list[float]:
         """Score trained states, one per task, on the tasks' test splits, which must exist."""

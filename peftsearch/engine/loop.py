@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -87,7 +89,19 @@ def train(
     for step, batch in enumerate(batches, 1):
         model.train()
         started = time.perf_counter()
-        log.losses.append(_step(model, batch, params, settings, loss_of, device, autocast, step))
+        loss = accumulate(
+            model,
+            [(batch, 1.0)],
+            params,
+            injected=model,
+            max_grad_norm=settings.max_grad_norm,
+            loss_of=loss_of,
+            device=device,
+            autocast=autocast,
+            step=step,
+            processes=ALONE,
+        )
+        log.losses.append(loss)
         optimizer.step()
         schedule.step()
         optimizer.zero_grad(set_to_none=True)
@@ -119,28 +133,96 @@ def _watch(
     return log
 
 
-def _step(
+class Processes(Protocol):
+    """The processes that compute a step together."""
+
+    @property
+    def n(self) -> int:
+        """Number of processes."""
+
+    def apart(self, model: nn.Module) -> AbstractContextManager[None]:
+        """Gradients stay in this process while the context lasts."""
+
+    def backward(self, loss: Tensor) -> None:
+        """Backward pass of a loss `()`."""
+
+    def sum(self, value: Tensor) -> Tensor:
+        """The sum over all processes."""
+
+
+class OneProcess:
+    """A step of this process alone."""
+
+    n = 1
+
+    def apart(self, model: nn.Module) -> AbstractContextManager[None]:
+        """Nothing is shared, so nothing is kept apart."""
+        return nullcontext()
+
+    def backward(self, loss: Tensor) -> None:
+        """Backward pass of a loss `()`."""
+        loss.backward()  # type: ignore[no-untyped-call]  # torch ships it untyped
+
+    def sum(self, value: Tensor) -> Tensor:
+        """The value itself."""
+        return value
+
+
+ALONE = OneProcess()
+
+
+def accumulate(
     model: nn.Module,
-    batch: dict[str, Tensor],
-    params: list[Tensor],
-    settings: TrainingSettings,
+    parts: Sequence[tuple[dict[str, Tensor], float]],
+    params: Sequence[Tensor],
+    *,
+    injected: nn.Module,
+    max_grad_norm: float,
     loss_of: Callable[[Tensor, Tensor], Tensor],
     device: torch.device,
     autocast: torch.dtype | None,
     step: int,
+    processes: Processes,
 ) -> float:
-    """Run forward and backward, clip the gradients, and return the loss."""
-    logits, labels = forward(model, batch, device, autocast)
-    loss = loss_of(logits.float(), labels)
-    added = extra_loss(model, logits, lambda: forward(model, batch, device, autocast)[0])
-    loss = loss if added is None else loss + added
-    loss.backward()  # type: ignore[no-untyped-call]  # torch ships it untyped
-    value = float(loss.detach())
-    clip(params, settings.max_grad_norm, value, step)
+    """Run forward and backward of all parts of a batch, and clip the gradients: a step without the optimizer's part.
+
+    Args:
+        model: What is called, which may be wrapped for several processes.
+        parts: Batches that this process computes, each with the share of the whole batch that it counts.
+        params: What is trained.
+        injected: The model itself, which holds what adds to the loss.
+        max_grad_norm: Global norm to which gradients are clipped.
+        loss_of: Loss of logits and labels.
+        device: Where the model is.
+        autocast: Reduced precision of the forward pass, or None.
+        step: Number of the step, for messages.
+        processes: Those that compute the step together.
+
+    Returns:
+        The loss of the whole batch over all processes.
+
+    Raises:
+        Diverged: The loss or the gradient norm is not finite.
+    """
+    total = torch.zeros((), device=device)
+    for number, (batch, share) in enumerate(parts, 1):
+        with nullcontext() if number == len(parts) else processes.apart(model):
+            logits, labels = forward(model, batch, device, autocast)
+            loss = loss_of(logits.float(), labels)
+            added = extra_loss(injected, logits, partial(_logits, model, batch, device, autocast))
+            loss = (loss if added is None else loss + added) * share
+            processes.backward(loss * processes.n)  # DistributedDataParallel takes the mean over the processes
+        total += loss.detach()
+    value = float(processes.sum(total))
+    clip(params, max_grad_norm, value, step)
     return value
 
 
-def clip(params: list[Tensor], max_grad_norm: float, loss: float, step: int) -> None:
+def _logits(model: nn.Module, batch: dict[str, Tensor], device: torch.device, autocast: torch.dtype | None) -> Tensor:
+    return forward(model, batch, device, autocast)[0]
+
+
+def clip(params: Sequence[Tensor], max_grad_norm: float, loss: float, step: int) -> None:
     """Clip the gradients to a global norm.
 
     Raises:

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from functools import partial
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from peftsearch.engine.generation import score_pairs
-from peftsearch.engine.loop import clip, forward, rate_factor
+from peftsearch.engine.loop import accumulate, rate_factor
 from peftsearch.engine.scoring import logits_of, predictions_of
 from peftsearch.errors import Diverged
-from peftsearch.injection.extra_loss import extra_loss
 from peftsearch.tasks.encoding.batches import index_batches
 from peftsearch.tasks.encoding.encoded import EncodedSplit
 from peftsearch.tasks.encoding.pairs import EncodedPairs
@@ -122,30 +120,26 @@ def _train(
 
 
 def _step(plan: Plan, wrapped: nn.Module, indices: list[int], seed: int, step: int) -> float:
-    """Forward and backward of all parts of a batch, then clip; the loss of the whole batch over all processes."""
+    """Compute this process's share of a batch; the loss of the whole batch over all processes."""
     processes = plan.processes
     torch.manual_seed((seed * _SEED_STRIDE + step) * processes.n + processes.index)
     wrapped.train()
-    total = torch.zeros((), device=processes.device)
-    parts = shares(indices, processes.index, processes.n, plan.options.accumulate)
-    for number, part in enumerate(parts, 1):
+    parts = []
+    for part in shares(indices, processes.index, processes.n, plan.options.accumulate):
         own = part or indices[:1]  # a batch smaller than the processes: one without a share works along, for nothing
-        with nullcontext() if number == len(parts) else processes.apart(wrapped):
-            batch = plan.data.train.collate(own)
-            logits, labels = forward(wrapped, batch, processes.device, plan.autocast)
-            loss = plan.objective.loss(logits.float(), labels)
-            added = extra_loss(plan.loaded.model, logits, partial(_again, plan, wrapped, batch))
-            loss = (loss if added is None else loss + added) * (len(part) / len(indices))
-            processes.backward(loss * processes.n)  # DistributedDataParallel takes the mean over the processes
-        total += loss.detach()
-    value = float(processes.sum(total))
-    clip(list(trained(plan.loaded.model).values()), plan.training.max_grad_norm, value, step + 1)
-    return value
-
-
-def _again(plan: Plan, wrapped: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    """Logits of a batch, once more."""
-    return forward(wrapped, batch, plan.processes.device, plan.autocast)[0]
+        parts.append((plan.data.train.collate(own), len(part) / len(indices)))
+    return accumulate(
+        wrapped,
+        parts,
+        list(trained(plan.loaded.model).values()),
+        injected=plan.loaded.model,
+        max_grad_norm=plan.training.max_grad_norm,
+        loss_of=plan.objective.loss,
+        device=processes.device,
+        autocast=plan.autocast,
+        step=step + 1,
+        processes=processes,
+    )
 
 
 def shares(indices: list[int], index: int, n: int, n_parts: int) -> list[list[int]]:

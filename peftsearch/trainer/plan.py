@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from math import ceil
 from typing import Any
@@ -12,7 +11,7 @@ import torch
 from torch import nn
 
 from peftsearch.backbone.device import choose_dtype
-from peftsearch.backbone.load import LoadedBackbone, decoder_start, n_head_params, reset_head
+from peftsearch.backbone.load import LoadedBackbone, decoder_start, n_head_params
 from peftsearch.backbone.outline import preview
 from peftsearch.backbone.packing import PLAIN
 from peftsearch.design.architecture import Architecture
@@ -23,20 +22,16 @@ from peftsearch.design.references import FULL_LEARNING_RATE, Reference, is_in_pl
 from peftsearch.design.shares import n_changed
 from peftsearch.design.text import labelled
 from peftsearch.engine.inputs import load_model, within_positions
-from peftsearch.engine.priming import N_BATCHES as PRIMING_BATCHES
-from peftsearch.engine.priming import needs_priming, prime
 from peftsearch.engine.scoring import Scorer
 from peftsearch.engine.settings import TrainingSettings
+from peftsearch.engine.trainable import groups_of, ready
 from peftsearch.errors import ConfigError
 from peftsearch.files import plain, to_plain
-from peftsearch.injection.in_place import in_place, in_place_groups
-from peftsearch.injection.inject import inject, param_groups
 from peftsearch.methods.support import require_methods
 from peftsearch.options import ModelOptions, given
 from peftsearch.study.best import require_same_backbone
 from peftsearch.study.refitting import refit
 from peftsearch.tasks import Task
-from peftsearch.tasks.encoding.batches import batches
 from peftsearch.tasks.encoding.encode import encode
 from peftsearch.tasks.encoding.encoded import EncodedTask
 from peftsearch.tasks.encoding.pairs import EncodedPairs
@@ -76,36 +71,23 @@ class Plan:
         """One training each."""
         return tuple(range(self.options.seed, self.options.seed + self.options.seeds))
 
-    @contextmanager
-    def ready(self, seed: int, choose: bool = True) -> Iterator[nn.Module]:
-        """The model as a seed begins with it; afterwards it is as it was before, bit for bit.
-
-        Args:
-            seed: Of the initial values.
-            choose: Whether methods choose by data what they train; a snapshot that is put in has their choice.
-        """
-        model, backbone = self.loaded.model, self.loaded.backbone
-        with self._inside(seed):
-            reset_head(model, backbone, seed)
-            if choose and needs_priming(model):
-                prime(
-                    model,
-                    batches(self.data.train, self.training.batch_size, seed=seed, steps=PRIMING_BATCHES),
-                    loss_of=self.objective.loss,
-                    device=self.processes.device,
-                    autocast=self.autocast,
-                )
-            yield model
-
-    def _inside(self, seed: int) -> AbstractContextManager[object]:
-        if isinstance(self.architecture, Reference):
-            return in_place(self.loaded.model, self.architecture.modules)
-        return inject(self.loaded.model, self.architecture, self.loaded.backbone, seed=seed)
+    def ready(self, seed: int, choose: bool = True) -> AbstractContextManager[nn.Module]:
+        """Prepare the model as a seed begins with it; see `engine.trainable.ready`."""
+        return ready(
+            self.loaded,
+            self.architecture,
+            self.data.train,
+            seed=seed,
+            batch_size=self.training.batch_size,
+            loss_of=self.objective.loss,
+            device=self.processes.device,
+            autocast=self.autocast,
+            choose=choose,
+        )
 
     def groups(self) -> list[dict[str, Any]]:
-        """AdamW's parameter groups of the model while it is `ready`; none has weight decay."""
-        groups = in_place_groups if isinstance(self.architecture, Reference) else param_groups
-        return groups(self.loaded.model, self.training.learning_rate)
+        """AdamW's parameter groups of the model while it is `ready`."""
+        return groups_of(self.loaded, self.architecture, self.training.learning_rate)
 
 
 def prepare(options: TrainOptions) -> Plan:

@@ -1,0 +1,73 @@
+"""What goes into the model and how a seed begins: the one way for a trial of a search and for a full training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from peftsearch.backbone.load import LoadedBackbone, reset_head
+from peftsearch.design.architecture import Architecture
+from peftsearch.design.references import Reference
+from peftsearch.engine.priming import N_BATCHES, needs_priming, prime
+from peftsearch.injection.in_place import in_place, in_place_groups
+from peftsearch.injection.inject import inject, param_groups
+from peftsearch.tasks.encoding.batches import batches
+from peftsearch.tasks.encoding.encoded import EncodedSplit
+
+Trains = Architecture | Reference
+"""An architecture that is put into the model, or weights of the model itself."""
+
+
+@contextmanager
+def ready(
+    loaded: LoadedBackbone,
+    what: Trains,
+    data: EncodedSplit,
+    *,
+    seed: int,
+    batch_size: int,
+    loss_of: Callable[[Tensor, Tensor], Tensor],
+    device: torch.device,
+    autocast: torch.dtype | None,
+    choose: bool = True,
+) -> Iterator[nn.Module]:
+    """Prepare the model as a seed begins with it; afterwards it is as it was before, bit for bit.
+
+    Args:
+        loaded: The model.
+        what: What is trained.
+        data: Training examples, by which some methods choose what they train.
+        seed: Seed of the initial values, of the head and of these examples.
+        batch_size: Examples per batch.
+        loss_of: Loss of logits and labels.
+        device: Where the model is.
+        autocast: Reduced precision of the forward pass, or None.
+        choose: Whether methods choose what they train; a snapshot that is put in afterwards has their choice.
+    """
+    with _inside(loaded, what, seed):
+        reset_head(loaded.model, loaded.backbone, seed)
+        if choose and needs_priming(loaded.model):
+            prime(
+                loaded.model,
+                batches(data, batch_size, seed=seed, steps=N_BATCHES),
+                loss_of=loss_of,
+                device=device,
+                autocast=autocast,
+            )
+        yield loaded.model
+
+
+def groups_of(loaded: LoadedBackbone, what: Trains, learning_rate: float) -> list[dict[str, Any]]:
+    """AdamW's parameter groups of a model that is ready; none has weight decay."""
+    groups = in_place_groups if isinstance(what, Reference) else param_groups
+    return groups(loaded.model, learning_rate)
+
+
+def _inside(loaded: LoadedBackbone, what: Trains, seed: int) -> AbstractContextManager[object]:
+    if isinstance(what, Reference):
+        return in_place(loaded.model, what.modules)
+    return inject(loaded.model, what, loaded.backbone, seed=seed)
