@@ -155,14 +155,26 @@ def _plain(dumper: type[yaml.SafeDumper]) -> type[yaml.SafeDumper]:
     return type("PlainDumper", (dumper,), {"ignore_aliases": lambda self, data: True})
 
 
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a path to write to, whose file takes the place of another one at the end.
+
+    An error inside leaves the other file as it was, and a crash leaves the old or the new one whole.
+    """
+    part = path.with_name(f".{path.name}.part")
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
 def write_atomically(path: Path, text: str) -> None:
     """Write a file so that a crash leaves either the old or the new content, never a part."""
-    part = path.with_name(f".{path.name}.part")
-    with part.open("w", encoding="utf-8") as file:
+    with replacing(path) as part, part.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    part.replace(path)
 
 
 def plain(value: Any) -> Any:
@@ -182,9 +194,8 @@ def write_state(packed: bytes, path: Path | str) -> None:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_bytes(packed)
-    part.replace(path)
+    with replacing(path) as part:
+        part.write_bytes(packed)
 
 
 def to_plain(record: object) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from cyclopts import Parameter
 
 from peftsearch.cli.terminal import reporter_of, terminal
 from peftsearch.errors import ConfigError, ReportError, StudyError, one_line
+from peftsearch.files import replacing
 from peftsearch.options import HYPHEN, OptionGroup, changed_options, command_words, group
 from peftsearch.report.pareto.arithmetic import require_moocore
 from peftsearch.report.pareto.axis import Axis, axis_of
@@ -166,8 +167,7 @@ def _write(front: Front, out: Path, command: str) -> tuple[list[Path], list[str]
             except ReportError as error:
                 left_out.append(f"{name} is left out: {error}")
                 continue
-            part = out / f".{name}.part"
-            part.write_bytes(content)
-            part.replace(out / name)
+            with replacing(out / name) as part:
+                part.write_bytes(content)
             written.append(out / name)
     return written, left_out

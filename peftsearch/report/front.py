@@ -7,21 +7,13 @@ from typing import Any
 
 from peftsearch.report.course import points
 from peftsearch.report.page import Chart, Choice, Item, Section, Text, label
+from peftsearch.report.pareto.arithmetic import nondominated
+from peftsearch.study.objectives import OBJECTIVES
 from peftsearch.study.record import Record
 from peftsearch.study.trials import Kind, TrialRecord
 
-AXES = {
-    "params": "trainable parameters, the head apart",
-    "changed_params": "parameters in which the result differs from the model",
-    "train_flops": "FLOPs of a training step",
-    "inference_flops": "FLOPs of an inference",
-    "disk_bytes": "bytes of the tuned part on disk",
-    "step_s": "seconds of a training step",
-    "peak_memory_bytes": "peak memory in bytes",
-    "latency_s": "seconds of an inference",
-    "merged_latency_s": "seconds of an inference, merged",
-}
-"""What is written at the axis of a measure."""
+TITLES = {o.measure: f"{o.label} ({o.unit})" if o.unit else o.label for o in OBJECTIVES.values()}
+"""Titles of axes by measure, in the measure's own unit."""
 _LOG_FROM = 20.0
 """Largest over smallest value from which an axis is logarithmic."""
 
@@ -29,7 +21,7 @@ _LOG_FROM = 20.0
 def front(record: Record) -> Section:
     """The fronts of the score against each measure."""
     names = list(dict.fromkeys(name for t in record.scored for name in t.measures))
-    charts = {AXES.get(name, name): _chart(record, name) for name in names}
+    charts = {TITLES.get(name, name): _chart(record, name) for name in names}
     items: list[Item] = [Choice(label="Score against", charts=charts)] if charts else []
     if not charts:
         items.append(Text(text="No trial has a score and a measure yet.", kind="note"))
@@ -40,12 +32,11 @@ def front(record: Record) -> Section:
 
 def non_dominated(trials: Sequence[TrialRecord], measure: str) -> list[TrialRecord]:
     """Trials that no other beats in score and measure, cheapest first; of equals the earliest."""
-    ranked = sorted(trials, key=lambda t: (t.measures[measure], -(t.score or 0.0), t.number))
-    kept: list[TrialRecord] = []
-    for t in ranked:
-        if not kept or (t.score or 0.0) > (kept[-1].score or 0.0):
-            kept.append(t)
-    return kept
+    if not trials:
+        return []
+    mask = nondominated([[t.score or 0.0, t.measures[measure]] for t in trials], maximise=(True, False))
+    kept = sorted((t for t, on in zip(trials, mask, strict=True) if on), key=lambda t: (t.measures[measure], t.number))
+    return list({(t.score, t.measures[measure]): t for t in reversed(kept)}.values())[::-1]
 
 
 def _chart(record: Record, measure: str) -> Chart:
@@ -69,7 +60,7 @@ def _chart(record: Record, measure: str) -> Chart:
     data = [line, *(points(name, c, s, ts, every_x) for name, c, s, ts in groups if ts)]
     least, most = min(x_of.values()), max(x_of.values())
     logarithmic = least > 0 and most / least > _LOG_FROM
-    axis: dict[str, Any] = {"title": {"text": label(AXES.get(measure, measure))}}
+    axis: dict[str, Any] = {"title": {"text": label(TITLES.get(measure, measure))}}
     layout = {
         "xaxis": axis | ({"type": "log"} if logarithmic else {}),
         "yaxis": {"title": {"text": label(record.metric)}},
@@ -80,7 +71,7 @@ def _chart(record: Record, measure: str) -> Chart:
     scale = " The axis is logarithmic." if logarithmic else ""
     return Chart(
         figure={"data": data, "layout": layout},
-        description=f"Score against {AXES.get(measure, measure)} with the Pareto front",
+        description=f"Score against {TITLES.get(measure, measure)} with the Pareto front",
         caption=f"The line joins the {len(best)} designs that no other beats both in score and in this measure; scores "
         f"are those of the search's short trainings, one seed each.{scale}{apart}",
         height=420,

@@ -35,14 +35,44 @@ class Objective:
     """Unit of the value; empty for pure numbers."""
     description: str
     """One line."""
+    label: str
+    """Name at the axis of a chart: `inference latency`."""
+    chart_unit: str = ""
+    """Unit in which a chart shows values; empty for pure numbers."""
+    chart_scale: float = 1.0
+    """Values of the measure per chart unit."""
+    log: bool = False
+    """Whether ratios matter rather than differences: for charts, the knee and the hypervolume."""
     show: Callable[[float], str]
     """A value with its unit, as a person reads it."""
 
 
-def _cost(name: str, measure: str, unit: str, description: str, show: Callable[[float], str]) -> Objective:
-    return Objective(name=name, measure=measure, direction="minimize", unit=unit, description=description, show=show)
+def _cost(
+    name: str,
+    measure: str,
+    unit: str,
+    description: str,
+    show: Callable[[float], str],
+    label: str,
+    chart_unit: str = "",
+    chart_scale: float = 1.0,
+    log: bool = False,
+) -> Objective:
+    return Objective(
+        name=name,
+        measure=measure,
+        direction="minimize",
+        unit=unit,
+        description=description,
+        show=show,
+        label=label,
+        chart_unit=chart_unit,
+        chart_scale=chart_scale,
+        log=log,
+    )
 
 
+_COUNT = "{:,.0f}".format
 OBJECTIVES: dict[str, Objective] = {
     objective.name: objective
     for objective in (
@@ -53,18 +83,43 @@ OBJECTIVES: dict[str, Objective] = {
             unit="",
             description="the task's metric on the validation split",
             show="{:.4f}".format,
+            label="score",
         ),
-        _cost("params", "params", "", "trainable parameters, the head apart", "{:,.0f}".format),
-        _cost("changed", "changed_params", "", "parameters that differ from the model's, or are new", "{:,.0f}".format),
-        _cost("train_flops", "train_flops", "FLOP", "a training step of the reference batch", show_flops),
-        _cost("inference_flops", "inference_flops", "FLOP", "a forward pass of the reference batch", show_flops),
-        _cost("disk", "disk_bytes", "B", "file of the trained parameters, the head apart", show_bytes),
-        _cost("step_time", "step_s", "s", "a training step, median", show_seconds),
-        _cost("memory", "peak_memory_bytes", "B", "peak memory of a training step of the reference batch", show_bytes),
-        _cost("latency", "latency_s", "s", "a forward pass of one example, nothing merged", show_seconds),
-        _cost("merged_latency", "merged_latency_s", "s", "the same with LoRA and biases merged", show_seconds),
+        _cost(
+            "params", "params", "", "trainable parameters, excluding the task head", _COUNT,
+            "trainable parameters", log=True,
+        ),
+        _cost(
+            "changed", "changed_params", "", "parameters that differ from the model's, or are new", _COUNT,
+            "changed parameters", log=True,
+        ),
+        _cost(
+            "train_flops", "train_flops", "FLOP", "a training step of the reference batch", show_flops,
+            "FLOPs of a training step", "GFLOP", 1e9,
+        ),
+        _cost(
+            "inference_flops", "inference_flops", "FLOP", "a forward pass of the reference batch", show_flops,
+            "FLOPs of inference", "GFLOP", 1e9,
+        ),
+        _cost(
+            "disk", "disk_bytes", "B", "file of the trained parameters, excluding the task head", show_bytes,
+            "tuned part on disk", "kB", 1e3, log=True,
+        ),
+        _cost("step_time", "step_s", "s", "a training step, median", show_seconds, "training step", "ms", 1e-3),
+        _cost(
+            "memory", "peak_memory_bytes", "B", "peak memory of a training step of the reference batch", show_bytes,
+            "peak memory in training", "MB", 1e6,
+        ),
+        _cost(
+            "latency", "latency_s", "s", "a forward pass of one example, nothing merged", show_seconds,
+            "inference latency", "ms", 1e-3,
+        ),
+        _cost(
+            "merged_latency", "merged_latency_s", "s", "a forward pass of one example, LoRA and biases merged",
+            show_seconds, "latency, merged", "ms", 1e-3,
+        ),
     )
-}
+}  # fmt: skip
 """All objectives by name."""
 MEASURES = (*(o.measure for o in OBJECTIVES.values() if o.name != SCORE), "backbone_latency_s")
 """The keys of a trial's measures."""

@@ -14,6 +14,7 @@ import torch
 
 from peftsearch.engine.scoring import predictions_of
 from peftsearch.errors import ConfigError, Diverged, TaskError
+from peftsearch.files import replacing
 from peftsearch.options import given
 from peftsearch.tasks.encoding.encode import require_inputs
 from peftsearch.tasks.reading.build import text_split
@@ -97,17 +98,14 @@ def _write(path: Path, columns: dict[str, list[Any]]) -> None:
     import pandas as pd
 
     frame = pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in columns.items()})
-    part = path.with_name(f".{path.name}.part")
     suffix = path.suffix.lower()
     try:
-        if suffix == ".parquet":
-            frame.infer_objects().to_parquet(part, index=False)
-        elif suffix == ".jsonl":
-            frame.to_json(part, orient="records", lines=True, force_ascii=False, double_precision=15)
-        else:
-            frame.to_csv(part, index=False, sep="\t" if suffix == ".tsv" else ",")
-        part.replace(path)
+        with replacing(path) as part:
+            if suffix == ".parquet":
+                frame.infer_objects().to_parquet(part, index=False)
+            elif suffix == ".jsonl":
+                frame.to_json(part, orient="records", lines=True, force_ascii=False, double_precision=15)
+            else:
+                frame.to_csv(part, index=False, sep="\t" if suffix == ".tsv" else ",")
     except OSError as error:
         raise ConfigError(f"--output {path}: cannot be written: {error.strerror or error}") from error
-    finally:
-        part.unlink(missing_ok=True)

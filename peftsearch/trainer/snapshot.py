@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from peftsearch.errors import StudyError, one_line
+from peftsearch.files import replacing
 from peftsearch.injection.states import kept_buffers
 
 FORMAT = "peftsearch-snapshot/1"
@@ -91,9 +92,8 @@ def write_snapshot(path: Path, course: Course, model: nn.Module, optimizer: torc
     for parameter, moments in optimizer.state.items():
         tensors |= {f"{key}/{names[id(parameter)]}": moments[key].detach().cpu().contiguous() for key in _MOMENTS}
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    save_file(tensors, part, {"format": FORMAT, "course": json.dumps(asdict(course))})
-    part.replace(path)
+    with replacing(path) as part:
+        save_file(tensors, part, {"format": FORMAT, "course": json.dumps(asdict(course))})
 
 
 def read_course(path: Path) -> Course | None:

@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 
 from peftsearch.design.baselines import uniform
 from peftsearch.engine.job import Outcome
-from peftsearch.errors import StudyError
+from peftsearch.errors import InternalError, StudyError
 from peftsearch.samplers import make_sampler
 from peftsearch.samplers.pruners import make_pruner
 from peftsearch.samplers.strategy import load_strategy
@@ -189,3 +189,22 @@ class TestStorage:
             with pytest.raises(StudyError, match="gives no lock"):
                 lock.__enter__()
         assert not answers
+
+
+def test_a_defect_of_the_project_ends_the_run_and_leaves_the_study_to_resume(parts):
+    """An error of the package's own code would meet every trial: none is recorded as failed."""
+    schedule, runner, folder, _ = parts
+    work = schedule.next()
+    with pytest.raises(InternalError, match=r"a defect of peftsearch.*AttributeError.*please report it.*--debug"):
+        runner.run(work, SimpleNamespace(run=lambda job, report: parse_objectives(None)))
+    lost = folder.search.trials[work.trial.number]
+    assert is_interrupted(lost)
+    assert schedule.next().name == work.name, "it is run again"
+
+
+def test_an_error_from_elsewhere_is_the_trials_own(parts):
+    schedule, runner, folder, shown = parts
+    work = schedule.next()
+    runner.run(work, SimpleNamespace(run=lambda job, report: len(None)))
+    assert shown.trials[-1] == ("failed", work.name)
+    assert "TypeError" in folder.search.trials[work.trial.number].user_attrs["reason"]

@@ -7,22 +7,44 @@ from dataclasses import dataclass
 
 from peftsearch.errors import ConfigError, unknown_name
 from peftsearch.report.pareto.points import Point
+from peftsearch.study.objectives import OBJECTIVES, SCORE, Objective
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Axis:
-    """A cost."""
+    """A cost at the axis of a front."""
 
-    name: str
-    """As `--x` takes it."""
-    measure: str
-    """Name of the measure in the trials."""
-    label: str
-    unit: str = ""
-    scale: float = 1.0
-    """A value is shown in units of this many."""
-    log: bool = False
-    """Whether ratios count rather than differences: for the picture, the knee and the hypervolume."""
+    objective: Objective
+
+    @property
+    def name(self) -> str:
+        """The name that `--x` takes."""
+        return self.objective.name
+
+    @property
+    def measure(self) -> str:
+        """Name of the measure in the trials."""
+        return self.objective.measure
+
+    @property
+    def label(self) -> str:
+        """Name without a unit."""
+        return self.objective.label
+
+    @property
+    def unit(self) -> str:
+        """Unit in which costs are shown."""
+        return self.objective.chart_unit
+
+    @property
+    def scale(self) -> float:
+        """Values of the measure per unit that is shown."""
+        return self.objective.chart_scale
+
+    @property
+    def log(self) -> bool:
+        """Whether ratios matter rather than differences."""
+        return self.objective.log
 
     def place(self, cost: float) -> float:
         """Where a cost lies on the axis: in decades on a log axis, else in the unit that is shown."""
@@ -55,20 +77,7 @@ class Axis:
         return f"{shown} {self.unit}".strip()
 
 
-AXES = {
-    axis.name: axis
-    for axis in (
-        Axis(name="params", measure="params", label="trainable parameters", log=True),
-        Axis(name="changed", measure="changed_params", label="changed parameters", log=True),
-        Axis(name="train_flops", measure="train_flops", label="FLOPs of a training step", unit="GFLOP", scale=1e9),
-        Axis(name="inference_flops", measure="inference_flops", label="FLOPs of inference", unit="GFLOP", scale=1e9),
-        Axis(name="disk", measure="disk_bytes", label="tuned part on disk", unit="kB", scale=1e3, log=True),
-        Axis(name="step_time", measure="step_s", label="training step", unit="ms", scale=1e-3),
-        Axis(name="memory", measure="peak_memory_bytes", label="peak memory in training", unit="MB", scale=1e6),
-        Axis(name="latency", measure="latency_s", label="inference latency", unit="ms", scale=1e-3),
-        Axis(name="merged_latency", measure="merged_latency_s", label="latency, merged", unit="ms", scale=1e-3),
-    )
-}
+AXES = {name: Axis(objective) for name, objective in OBJECTIVES.items() if name != SCORE}
 
 
 def axis_of(x: str) -> Axis:
