@@ -52,7 +52,7 @@ def test_a_trial_without_a_heartbeat_is_silent(study):
     loud, silent = study.ask(), study.ask()
     for trial in (loud, silent):
         private.record_heartbeat(study, trial)
-    with study._storage.engine.begin() as connection:
+    with study._storage._backend.engine.begin() as connection:  # Optuna wraps the storage in a cache
         connection.execute(
             sqlalchemy.text(f"UPDATE trial_heartbeats SET heartbeat = '2000-01-01' WHERE trial_id = {silent._trial_id}")
         )
