@@ -60,7 +60,7 @@ def _train(options: TrainOptions, is_first: bool) -> int:
     say = partial(print, flush=True) if is_first else _nothing
     for line in _heading(plan):
         say(line)
-    claim = claimed(options.output, plan.settings, overwrite=options.overwrite, resume=options.resume)
+    claim = claimed(options.output, plan.record, overwrite=options.overwrite, resume=options.resume)
     with claim if is_first else nullcontext():
         plan.processes.wait()  # until the folder is there
         metrics = read_metrics(options.output) if is_finished(options.output) else train_all(plan, options.output, say)
@@ -96,19 +96,19 @@ def text_lines(texts: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _heading(plan: Plan) -> Iterator[str]:
-    settings = plan.settings
-    model = settings["model"]
+    record = plan.record
+    model = record.model
     seeds = f"{len(plan.seeds)} seed{'s' if len(plan.seeds) > 1 else ''}"
-    share = f"{100 * settings['n_params'] / settings['model']['n_params']:.3g}%"
-    head = f" and a head of {model['n_head']:,}" if model["n_head"] else ""
-    packed = "" if model["quantize"] is None else f" in {model['quantize']}"
+    share = f"{100 * record.n_params / record.model.n_params:.3g}%"
+    head = f" and a head of {model.n_head:,}" if model.n_head else ""
+    packed = "" if model.quantize is None else f" in {model.quantize}"
     yield (
-        f"{settings['method']}: {settings['n_params']:,} trainable parameters ({share}; {settings['n_changed']:,} "
-        f"changed){head} on {model['name']}{packed}, {plan.task.name} ({len(plan.task.train)} examples)"
+        f"{record.method}: {record.n_params:,} trainable parameters ({share}; {record.n_changed:,} "
+        f"changed){head} on {model.name}{packed}, {plan.task.name} ({len(plan.task.train)} examples)"
     )
     yield (
         f"{plan.n_steps} steps of {plan.training.batch_size}, rate {plan.training.learning_rate:g}, evaluated every "
-        f"{plan.eval_every}, {seeds}, {settings['training']['dtype']}, "
+        f"{plan.eval_every}, {seeds}, {record.training.dtype}, "
         f"{plan.processes.n} process{'es' if plan.processes.n > 1 else ''} on {plan.processes.device}"
     )
     yield from plan.notes

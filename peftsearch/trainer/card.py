@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from peftsearch.backbone.demo import DEMO
 from peftsearch.design.references import is_in_place, n_top
 from peftsearch.tasks.reading.hub import parse_address
 from peftsearch.tasks.text_metrics import PACKAGES
+from peftsearch.trainer.record import TrainedTask, TrainingRecord
 from peftsearch.units import Scores
 
 HUB_METRICS = {
@@ -21,29 +23,29 @@ DEMO_HUB_NAME = "sentence-transformers/all-MiniLM-L6-v2"
 """What the embedded model is at the hub."""
 
 
-def model_card(settings: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
+def model_card(record: TrainingRecord, metrics: Mapping[str, Any]) -> str:
     """The card of a finished training; what is not known (language, licence) is left out.
 
     Args:
-        settings: What `training.yaml` holds.
+        record: What `training.yaml` holds.
         metrics: What `metrics.json` holds.
     """
     from huggingface_hub import ModelCard
 
-    return str(ModelCard(f"---\n{_front_matter(settings, metrics)}\n---\n\n{_text(settings, metrics)}"))
+    return str(ModelCard(f"---\n{_front_matter(record, metrics)}\n---\n\n{_text(record, metrics)}"))
 
 
-def _front_matter(settings: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
+def _front_matter(record: TrainingRecord, metrics: Mapping[str, Any]) -> str:
     from huggingface_hub import EvalResult, ModelCardData
 
-    task, base = settings["task"], _hub_name(settings["model"]["name"])
+    task, base = record.task, _hub_name(record.model.name)
     dataset, config = _dataset(task)
     scored = _scored(task, metrics)
     results = [
         EvalResult(
             task_type=_pipeline(task),
-            dataset_type=dataset or task["name"],
-            dataset_name=task["name"],
+            dataset_type=dataset or task.name,
+            dataset_name=task.name,
             dataset_config=config,
             dataset_split=split,
             metric_type=HUB_METRICS[metric],
@@ -53,49 +55,49 @@ def _front_matter(settings: Mapping[str, Any], metrics: Mapping[str, Any]) -> st
         for metric, split, scores in scored
         if metric in HUB_METRICS
     ]
-    whole = is_in_place(settings["method"])
+    whole = is_in_place(record.method)
     data = ModelCardData(
         base_model=base,
         library_name="transformers" if whole else "peftsearch",
         pipeline_tag=_pipeline(task),
-        tags=["peftsearch", *([] if whole else ["parameter-efficient-fine-tuning", *_methods(settings)])],
+        tags=["peftsearch", *([] if whole else ["parameter-efficient-fine-tuning", *_methods(record)])],
         datasets=[dataset] if dataset else None,
         metrics=list(dict.fromkeys(result.metric_type for result in results)),
-        model_name=_title(settings),
+        model_name=_title(record),
         eval_results=results or None,
     )
     return str(data.to_yaml())
 
 
-def _pipeline(task: Mapping[str, Any]) -> str:
+def _pipeline(task: TrainedTask) -> str:
     """What the hub calls the kind of task."""
-    if task["kind"] == "generation":
+    if task.kind == "generation":
         return "text-generation"
-    return "image-classification" if task.get("images") else "text-classification"
+    return "image-classification" if task.images else "text-classification"
 
 
-def _scored(task: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[tuple[str, str, Mapping[str, Any]]]:
+def _scored(task: TrainedTask, metrics: Mapping[str, Any]) -> list[tuple[str, str, Mapping[str, Any]]]:
     """Metric, split and scores of all that was measured."""
-    scored = [(str(task["metric"]), split, metrics[split]) for split in ("validation", "test") if metrics[split]]
+    scored = [(str(task.metric), split, metrics[split]) for split in ("validation", "test") if metrics[split]]
     texts = metrics.get("texts") or {}
-    named = [name for name in ("perplexity", *PACKAGES) if texts.get(name) and name != task["metric"]]
+    named = [name for name in ("perplexity", *PACKAGES) if texts.get(name) and name != task.metric]
     return scored + [(name, str(texts["split"]), texts[name]) for name in named]
 
 
-def _text(settings: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
-    task, training, model = settings["task"], settings["training"], settings["model"]
-    share = f"{100 * settings['n_params'] / model['n_params']:.3g}%"
-    how = model.get("quantize")
+def _text(record: TrainingRecord, metrics: Mapping[str, Any]) -> str:
+    task, training, model = record.task, record.training, record.model
+    share = f"{100 * record.n_params / model.n_params:.3g}%"
+    how = model.quantize
     packed = "" if how is None else f", the frozen ones packed in {how} by bitsandbytes"
-    head = f" and a head of {model['n_head']:,}" if model["n_head"] else ""
+    head = f" and a head of {model.n_head:,}" if model.n_head else ""
     rows = [f"| {split} | {metric} | {Scores.from_dict(scores)} |" for metric, split, scores in _scored(task, metrics)]
-    inputs = "prompts" if task["kind"] == "generation" else "texts"
+    inputs = "prompts" if task.kind == "generation" else "texts"
     lines = [
-        f"# {_title(settings)}",
+        f"# {_title(record)}",
         "",
-        f"{model['name']} ({model['model_type']}, {model['n_params']:,} parameters{packed}), trained on {task['name']} "
-        f"({task['source']}) with {settings['n_params']:,} trainable parameters ({share}){head}, "
-        f"{settings['n_changed']:,} in which the result differs from the model or adds to it.",
+        f"{model.name} ({model.model_type}, {model.n_params:,} parameters{packed}), trained on {task.name} "
+        f"({task.source}) with {record.n_params:,} trainable parameters ({share}){head}, "
+        f"{record.n_changed:,} in which the result differs from the model or adds to it.",
         "",
         "| split | metric | score |",
         "|---|---|---|",
@@ -108,19 +110,19 @@ def _text(settings: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
         "## Use",
         "",
         "```bash",
-        f"peftsearch predict . --input {'images/' if task.get('images') else f'{inputs}.csv'} --output predictions.csv",
+        f"peftsearch predict . --input {'images/' if task.images else f'{inputs}.csv'} --output predictions.csv",
         "```",
         "",
         *_unit(task),
         "## What is tuned",
         "",
-        *_architecture(settings),
+        *_architecture(record),
         "",
         "## Training",
         "",
-        *(f"- {key.replace('_', ' ')}: {value}" for key, value in training.items()),
-        f"- seeds: {settings['seed']} to {settings['seed'] + settings['seeds'] - 1}",
-        *(f"- labels: {', '.join(task['labels'])}" for _ in task["labels"][:1]),
+        *(f"- {key.replace('_', ' ')}: {value}" for key, value in asdict(training).items()),
+        f"- seeds: {record.seed} to {record.seed + record.seeds - 1}",
+        *(f"- labels: {', '.join(task.labels)}" for _ in task.labels[:1]),
         "",
         "Made by peftsearch; `training.yaml` has all settings, `metrics.json` every seed, `curve.csv` every step.",
         "",
@@ -128,22 +130,22 @@ def _text(settings: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _unit(task: Mapping[str, Any]) -> list[str]:
+def _unit(task: TrainedTask) -> list[str]:
     """What the outputs of a regression mean."""
-    if task["target"] is None:
+    if task.target is None:
         return []
-    mean, scale = task["target"]["mean"], task["target"]["scale"]
+    mean, scale = task.target.mean, task.target.scale
     return [
         f"`predict` gives targets; the model's own outputs are standardised: target = {mean:g} + {scale:g} output.",
         "",
     ]
 
 
-def _architecture(settings: Mapping[str, Any]) -> list[str]:
-    if settings["architecture"] is None:
-        n_blocks = n_top(settings["method"])
+def _architecture(record: TrainingRecord) -> list[str]:
+    if record.architecture is None:
+        n_blocks = n_top(record.method)
         return ["All parameters (full fine-tuning)." if n_blocks is None else f"The top {n_blocks} blocks in full."]
-    blocks = settings["architecture"]["blocks"]
+    blocks = record.architecture["blocks"]
     if not blocks:
         return ["The task head alone."]
     rows = [
@@ -155,12 +157,13 @@ def _architecture(settings: Mapping[str, Any]) -> list[str]:
     return ["| block | methods, sizes and parameters |", "|---|---|", *rows]
 
 
-def _methods(settings: Mapping[str, Any]) -> list[str]:
-    return sorted({method for entry in settings["architecture"]["blocks"] for method in entry["methods"]})
+def _methods(record: TrainingRecord) -> list[str]:
+    blocks = record.architecture["blocks"] if record.architecture else []
+    return sorted({method for entry in blocks for method in entry["methods"]})
 
 
-def _title(settings: Mapping[str, Any]) -> str:
-    return f"{settings['model']['name'].rstrip('/').split('/')[-1]} on {settings['task']['name']}"
+def _title(record: TrainingRecord) -> str:
+    return f"{record.model.name.rstrip('/').split('/')[-1]} on {record.task.name}"
 
 
 def _hub_name(name: str) -> str | None:
@@ -170,9 +173,9 @@ def _hub_name(name: str) -> str | None:
     return None if Path(name).expanduser().exists() else name
 
 
-def _dataset(task: Mapping[str, Any]) -> tuple[str | None, str | None]:
+def _dataset(task: TrainedTask) -> tuple[str | None, str | None]:
     """Name and configuration of the data set at the hub; None for others."""
-    kind, _, name = str(task["source"]).partition(" ")
+    kind, _, name = str(task.source).partition(" ")
     if kind != "hub":
         return None, None
     address = parse_address(name)

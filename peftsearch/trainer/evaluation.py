@@ -30,7 +30,7 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     if options.task is not None and options.test is not None:
         raise ConfigError("--task and --test both say what to evaluate on; give one of them")
     trained = load_trained(options)
-    metric = choose_metric(trained.settings["task"]["kind"], options.metric or trained.settings["task"]["metric"])
+    metric = choose_metric(trained.record.task.kind, options.metric or trained.record.task.metric)
     trained.check_columns(options.columns)
     if trained.is_generation:
         return evaluate_texts(trained, options)
@@ -87,11 +87,11 @@ def _task(trained: Trained, data: TaskOptions, own: bool) -> Task:
     except PeftSearchError as error:
         if not own:
             raise
-        source = trained.settings["task"]["source"]
+        source = trained.record.task.source
         raise TaskError(
             f"{error} ({trained.path} was trained on {source}; --task or --test names other data)"
         ) from error
-    kind = trained.settings["task"]["kind"]
+    kind = trained.record.task.kind
     if task.kind != kind:
         raise TaskError(f"task {task.name!r}: is a {task.kind}, {trained.path} was trained for {kind}")
     require_inputs(f"task {task.name!r}", task.train, trained.loaded.tokenizer)
@@ -99,7 +99,7 @@ def _task(trained: Trained, data: TaskOptions, own: bool) -> Task:
 
 
 def _require_pairs(trained: Trained, pairs: bool, where: str) -> None:
-    wanted = trained.settings["task"]["pairs"]
+    wanted = trained.record.task.pairs
     if pairs != wanted:
         words = ("pairs of texts", "single texts")
         raise TaskError(

@@ -15,14 +15,15 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from peftsearch.errors import CheckpointError, one_line
-from peftsearch.files import MAX_OUTPUT_BYTES, read_yaml, to_yaml, write_atomically
+from peftsearch.errors import CheckpointError, ConfigError, one_line
+from peftsearch.files import MAX_OUTPUT_BYTES, from_plain, read_yaml, to_plain, to_yaml, write_atomically
+from peftsearch.study.settings import first_difference
+from peftsearch.trainer.record import FORMAT, TrainingRecord
 
 TRAINING = "training.yaml"
 METRICS = "metrics.json"
 PROGRESS = "progress"
 LOCK = ".lock"
-FORMAT = "peftsearch-training/1"
 _STALE = (
     METRICS, TRAINING, "README.md", "peftsearch.yaml", "peftsearch.safetensors", "config.json", "model*.safetensors*",
     "curve.*",
@@ -49,12 +50,12 @@ def check_output(path: Path, overwrite: bool, resume: bool) -> None:
 
 
 @contextmanager
-def claimed(path: Path, settings: Mapping[str, Any], *, overwrite: bool, resume: bool) -> Iterator[None]:
+def claimed(path: Path, record: TrainingRecord, *, overwrite: bool, resume: bool) -> Iterator[None]:
     """Have an output folder for this training alone while the context lasts.
 
     Args:
         path: Made with its parents if it is not there.
-        settings: What the training is; plain YAML values.
+        record: What the training is.
         overwrite: Whether a training in it is removed.
         resume: Whether a training of the same settings goes on.
 
@@ -74,9 +75,9 @@ def claimed(path: Path, settings: Mapping[str, Any], *, overwrite: bool, resume:
         if overwrite:
             _clear(path)
         if (path / TRAINING).exists():
-            _require_equal(path, settings)
+            _require_equal(path, record)
         else:
-            write_atomically(path / TRAINING, to_yaml(settings))
+            write_atomically(path / TRAINING, to_yaml(to_plain(record)))
         yield
     finally:
         (path / LOCK).unlink(missing_ok=True)
@@ -106,7 +107,7 @@ def snapshot_path(path: Path, seed: int) -> Path:
     return path / PROGRESS / f"seed-{seed}.safetensors"
 
 
-def read_training(path: Path) -> dict[str, Any]:
+def read_training(path: Path) -> TrainingRecord:
     """What a finished training was.
 
     Raises:
@@ -116,14 +117,17 @@ def read_training(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{path}: holds no training (no {TRAINING}); give the folder of `peftsearch train --output`"
         )
-    settings = read_yaml(path / TRAINING, MAX_OUTPUT_BYTES)
-    if settings.get("format") != FORMAT:
-        raise CheckpointError(f"{path / TRAINING}: format is {settings.get('format')!r}, this version reads {FORMAT!r}")
+    stored = read_yaml(path / TRAINING, MAX_OUTPUT_BYTES)
+    if stored.get("format") != FORMAT:
+        raise CheckpointError(f"{path / TRAINING}: format is {stored.get('format')!r}, this version reads {FORMAT!r}")
     if not (path / METRICS).is_file():
         raise CheckpointError(f"{path}: its training is not finished; the same command with --resume goes on")
     if read_metrics(path).get("seed") is None:
         raise CheckpointError(f"{path}: all its trainings diverged; train with --overwrite and a lower --learning-rate")
-    return settings
+    try:
+        return from_plain(TrainingRecord, stored, str(path / TRAINING))
+    except ConfigError as error:
+        raise CheckpointError(str(error)) from error
 
 
 def read_metrics(path: Path) -> dict[str, Any]:
@@ -142,19 +146,11 @@ def read_metrics(path: Path) -> dict[str, Any]:
     return metrics
 
 
-def _require_equal(path: Path, settings: Mapping[str, Any]) -> None:
-    stored = _flat(read_yaml(path / TRAINING, MAX_OUTPUT_BYTES))
-    own = _flat(settings)
-    for key in dict.fromkeys([*stored, *own]):
-        if stored.get(key) != own.get(key):
-            raise CheckpointError(
-                f"{path}: belongs to other settings: {key} is {one_line(repr(stored.get(key)), 60)} there and "
-                f"{one_line(repr(own.get(key)), 60)} here; give the same settings to --resume, or --overwrite"
-            )
-
-
-def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in data.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) and value else {f"{prefix}{key}": value}
-    return flat
+def _require_equal(path: Path, record: TrainingRecord) -> None:
+    different = first_difference(read_yaml(path / TRAINING, MAX_OUTPUT_BYTES), to_plain(record))
+    if different is not None:
+        name, there, here = different
+        raise CheckpointError(
+            f"{path}: belongs to other settings: {name} is {one_line(repr(there), 60)} there and "
+            f"{one_line(repr(here), 60)} here; give the same settings to --resume, or --overwrite"
+        )

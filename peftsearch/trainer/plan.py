@@ -26,7 +26,7 @@ from peftsearch.engine.scoring import Scorer
 from peftsearch.engine.settings import TrainingSettings
 from peftsearch.engine.trainable import groups_of, ready
 from peftsearch.errors import ConfigError
-from peftsearch.files import plain, to_plain
+from peftsearch.files import plain
 from peftsearch.methods.support import require_methods
 from peftsearch.options import ModelOptions, given
 from peftsearch.study.best import require_same_backbone
@@ -35,10 +35,10 @@ from peftsearch.tasks import Task
 from peftsearch.tasks.encoding.encode import encode
 from peftsearch.tasks.encoding.encoded import EncodedTask
 from peftsearch.tasks.encoding.pairs import EncodedPairs
-from peftsearch.trainer.folder import FORMAT
 from peftsearch.trainer.options import HEAD, TrainOptions, check_train_options
 from peftsearch.trainer.processes import Processes
-from peftsearch.trainer.source import Data, Run, find_data, load_data, read_run
+from peftsearch.trainer.record import Data, Target, TrainedModel, TrainedTask, TrainedWith, TrainingRecord
+from peftsearch.trainer.source import Run, find_data, load_data, read_run
 
 EPOCHS = 3.0
 """Passes over the training split where neither epochs nor steps are asked for."""
@@ -62,8 +62,8 @@ class Plan:
     eval_every: int
     processes: Processes
     autocast: torch.dtype | None
-    settings: dict[str, Any]
-    """What the training is: equal settings resume it, and the folder keeps them. Plain values."""
+    record: TrainingRecord
+    """What the training is: equal records resume it, and the folder keeps it."""
     notes: tuple[str, ...]
 
     @property
@@ -123,30 +123,29 @@ def prepare(options: TrainOptions) -> Plan:
     n_steps = options.steps or ceil((options.epochs or EPOCHS) * ceil(len(task.train) / training.batch_size))
     eval_every = min(n_steps, options.eval_every or ceil(n_steps / EVALUATIONS))
     objective = Scorer(task)
-    settings = {
-        "format": FORMAT,
-        "method": options.method or (run.found.name if run is not None else ""),
-        "model": _model_facts(loaded, quantize),
-        "task": _task_facts(encoded, objective, data),
-        "n_params": architecture.n_params,
-        "n_changed": architecture.n_params
+    record = TrainingRecord(
+        method=options.method or (run.found.name if run is not None else ""),
+        model=_model_facts(loaded, quantize),
+        task=_task_facts(encoded, objective, data),
+        n_params=architecture.n_params,
+        n_changed=architecture.n_params
         if isinstance(architecture, Reference)
         else n_changed(architecture, loaded.backbone),
-        "budget": budget,
-        "design": None if design is None else plain(design.to_dict()),
-        "architecture": None if isinstance(architecture, Reference) else labelled(architecture, loaded.backbone),
-        "training": {
-            **plain(asdict(training)),
-            "steps": n_steps,
-            "eval_every": eval_every,
-            "accumulate": options.accumulate,
-            "gradient_checkpointing": options.gradient_checkpointing,
-            "dtype": "fp32" if autocast is None else str(autocast).removeprefix("torch."),
-            "processes": processes.n,
-        },
-        "seed": options.seed,
-        "seeds": options.seeds,
-    }
+        budget=budget,
+        design=None if design is None else plain(design.to_dict()),
+        architecture=None if isinstance(architecture, Reference) else labelled(architecture, loaded.backbone),
+        training=TrainedWith(
+            **asdict(training),
+            steps=n_steps,
+            eval_every=eval_every,
+            accumulate=options.accumulate,
+            gradient_checkpointing=options.gradient_checkpointing,
+            dtype="fp32" if autocast is None else str(autocast).removeprefix("torch."),
+            processes=processes.n,
+        ),
+        seed=options.seed,
+        seeds=options.seeds,
+    )
     return Plan(
         options=options,
         task=task,
@@ -159,42 +158,46 @@ def prepare(options: TrainOptions) -> Plan:
         eval_every=eval_every,
         processes=processes,
         autocast=autocast,
-        settings=settings,
+        record=record,
         notes=(*notes, *task.notes, *packed, *cut, *encoded.notes, *fitted),
     )
 
 
-def _model_facts(loaded: LoadedBackbone, quantize: str | None) -> dict[str, Any]:
+def _n_changed(architecture: Architecture | Reference, loaded: LoadedBackbone) -> int:
+    return architecture.n_params if isinstance(architecture, Reference) else n_changed(architecture, loaded.backbone)
+
+
+def _model_facts(loaded: LoadedBackbone, quantize: str | None) -> TrainedModel:
     backbone = loaded.backbone
-    return {
-        "name": backbone.name,
-        "revision": backbone.revision,
-        "model_type": backbone.model_type,
-        "n_params": backbone.n_params,
-        "n_head": n_head_params(loaded),
-        "quantize": quantize,
-        "stacks": {str(stack.name): len(stack.blocks) for stack in backbone.stacks},
-    }
+    return TrainedModel(
+        name=backbone.name,
+        revision=backbone.revision,
+        model_type=backbone.model_type,
+        n_params=backbone.n_params,
+        n_head=n_head_params(loaded),
+        quantize=quantize,
+        stacks={str(stack.name): len(stack.blocks) for stack in backbone.stacks},
+    )
 
 
-def _task_facts(encoded: EncodedTask, objective: Scorer, data: Data) -> dict[str, Any]:
+def _task_facts(encoded: EncodedTask, objective: Scorer, data: Data) -> TrainedTask:
     """What evaluating and predicting need of the task; `data` finds it again."""
-    task = encoded.task
-    columns = task.columns
-    written = {"max_new": encoded.train.max_new} if isinstance(encoded.train, EncodedPairs) else {}
-    return {
-        "name": task.name,
-        "kind": task.kind,
-        "labels": list(task.labels),
-        "metric": task.metric,
-        "source": task.source,
-        "fingerprint": task.fingerprint,
-        "columns": None if columns is None else {k: getattr(columns, k) for k in ("text", "pair", "label")},
-        "pairs": task.train.pairs is not None,
-        **({"images": True} if task.has_images else {}),
-        "target": {"mean": objective.mean, "scale": objective.scale} if task.kind == "regression" else None,
-        "data": to_plain(data),
-    } | written
+    task, columns = encoded.task, encoded.task.columns
+    is_regression = task.kind == "regression"
+    return TrainedTask(
+        name=task.name,
+        kind=task.kind,
+        labels=tuple(task.labels),
+        metric=task.metric,
+        source=task.source,
+        fingerprint=task.fingerprint,
+        columns=None if columns is None else replace(columns, note=None),
+        pairs=task.train.pairs is not None,
+        images=task.has_images,
+        target=Target(mean=objective.mean, scale=objective.scale) if is_regression else None,
+        data=data,
+        max_new=encoded.train.max_new if isinstance(encoded.train, EncodedPairs) else None,
+    )
 
 
 def _training(options: TrainOptions, run: Run | None) -> TrainingSettings:

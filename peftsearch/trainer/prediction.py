@@ -54,7 +54,7 @@ def predict(options: PredictOptions) -> int:
         _write(options.output, {**table.columns, **made})
         return len(table)
     text, pair = choose_texts(table, options.columns.text_column, options.columns.pair_column, trained.columns)
-    if (pair is not None) != trained.settings["task"]["pairs"]:
+    if (pair is not None) != trained.record.task.pairs:
         wanted = "pairs of texts: name --pair-column" if pair is None else "single texts: leave --pair-column out"
         raise TaskError(f"{table.where}: {options.folder} was trained on {wanted}")
     return _finish(trained, text_split(table, text, pair), table.columns, options)
@@ -83,8 +83,9 @@ def _predictions(trained: Trained, split: Split) -> dict[str, list[Any]]:
     logits = trained.logits(split)
     values = predictions_of(logits, regression=trained.is_regression)
     if trained.is_regression:
-        target = trained.settings["task"]["target"]
-        return {SCORE: [target["mean"] + target["scale"] * value for value in values]}
+        target = trained.record.task.target
+        assert target is not None, "a regression has one"
+        return {SCORE: [target.mean + target.scale * value for value in values]}
     probabilities = torch.softmax(logits, dim=-1).max(dim=-1).values
     return {LABEL: [trained.labels[int(i)] for i in values], SCORE: probabilities.tolist()}
 

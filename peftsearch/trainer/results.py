@@ -112,9 +112,9 @@ def _metrics(plan: Plan, courses: Sequence[Course], tests: dict[int, float | Non
         "test": summary([tests[course.seed] for course in done]),
         "majority": plan.task.majority_score,
         "seed": None if best is None else best.seed,
-        "n_params": plan.settings["n_params"],
-        "n_changed": plan.settings["n_changed"],
-        "n_head": plan.settings["model"]["n_head"],
+        "n_params": plan.record.n_params,
+        "n_changed": plan.record.n_changed,
+        "n_head": plan.record.model.n_head,
         "n_train": len(plan.task.train),
         "n_validation": len(plan.task.validation),
         "n_test": 0 if plan.task.test is None else len(plan.task.test),
@@ -148,7 +148,7 @@ def _write(plan: Plan, folder: Path, courses: Sequence[Course], metrics: dict[st
     with _trained(plan, folder, metrics["seed"]) as model:
         _save(plan, folder, model)
     plan.loaded.tokenizer.save_pretrained(folder)
-    write_atomically(folder / "README.md", model_card(plan.settings, metrics))
+    write_atomically(folder / "README.md", model_card(plan.record, metrics))
 
 
 def _save(plan: Plan, folder: Path, model: Any) -> None:
@@ -159,7 +159,7 @@ def _save(plan: Plan, folder: Path, model: Any) -> None:
         with quiet():
             model.save_pretrained(folder)
         return
-    task = {key: plan.settings["task"][key] for key in ("name", "kind", "labels", "metric")}
+    task = plan.record.task.head()
     if reduce(model) == plan.architecture:
         save(model, folder, overwrite=True, task=task)
         return

@@ -14,15 +14,7 @@ from peftsearch.study.best import Found, StoredTask, parse_found, read_best
 from peftsearch.study.folder import SETTINGS, read_settings
 from peftsearch.tasks import EMBEDDED, Task, resolve_task
 from peftsearch.trainer.options import TrainOptions
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Data:
-    """Where the data of a training are, as its folder keeps it."""
-
-    options: TaskOptions
-    seed: int
-    """Decides the generated sentences and what is split off."""
+from peftsearch.trainer.record import Data
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -22,7 +22,7 @@ def evaluate_texts(trained: Trained, options: EvaluateOptions) -> Evaluation:
     Raises:
         PeftSearchError: The data cannot be used, or the metric.
     """
-    metric = choose_metric("generation", options.metric or trained.settings["task"]["metric"])
+    metric = choose_metric("generation", options.metric or trained.record.task.metric)
     where, split = _split(trained, options)
     encoded = trained.encoded(split)
     try:
@@ -47,7 +47,7 @@ def _split(trained: Trained, options: EvaluateOptions) -> tuple[str, Split]:
     try:
         task = resolve_task(replace(data.options, kind="generation"), data.seed)
     except PeftSearchError as error:
-        source = trained.settings["task"]["source"]
+        source = trained.record.task.source
         raise TaskError(f"{error} ({trained.path} was trained on {source}; --test names other data)") from error
     name = options.split or ("test" if task.test is not None else "validation")
     split = task.test if name == "test" else task.validation

@@ -16,7 +16,6 @@ from peftsearch.design.references import is_in_place
 from peftsearch.engine.inputs import load_model
 from peftsearch.engine.scoring import logits_of
 from peftsearch.errors import BackboneError, CheckpointError, ConfigError
-from peftsearch.files import from_plain
 from peftsearch.injection import checkpoint
 from peftsearch.injection.checkpoint import put
 from peftsearch.options import InputColumns, ModelOptions
@@ -27,7 +26,7 @@ from peftsearch.tasks.reading.columns import Columns
 from peftsearch.tasks.task import Split
 from peftsearch.trainer.folder import read_training
 from peftsearch.trainer.options import TrainedOptions
-from peftsearch.trainer.source import Data
+from peftsearch.trainer.record import Data, TrainingRecord
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,7 +35,7 @@ class Trained:
 
     path: Path
     """Its folder."""
-    settings: Mapping[str, Any]
+    record: TrainingRecord
     """What `training.yaml` holds."""
     loaded: LoadedBackbone
     """With the trained parameters in it."""
@@ -47,44 +46,44 @@ class Trained:
     @property
     def labels(self) -> tuple[str, ...]:
         """The names of the classes; empty for a regression."""
-        return tuple(self.settings["task"]["labels"])
+        return self.record.task.labels
 
     @property
     def is_regression(self) -> bool:
         """Whether the outputs are numbers."""
-        return bool(self.settings["task"]["kind"] == "regression")
+        return self.record.task.kind == "regression"
 
     @property
     def has_images(self) -> bool:
         """Whether it was trained on images."""
-        return bool(self.settings["task"].get("images"))
+        return self.record.task.images
 
     @property
     def is_generation(self) -> bool:
         """Whether texts are written."""
-        return bool(self.settings["task"]["kind"] == "generation")
+        return self.record.task.kind == "generation"
 
     @property
     def columns(self) -> Columns | None:
         """The columns that it was trained on; None for generated sentences."""
-        columns = self.settings["task"]["columns"]
-        return None if columns is None else Columns(**columns)
+        return self.record.task.columns
 
     def logits(self, split: Split) -> Tensor:
         """Outputs `(n, num_labels)` on the texts or images of a split."""
-        encoded = encode_any(split, self.loaded.tokenizer, self.settings["training"]["max_length"])
+        encoded = encode_any(split, self.loaded.tokenizer, self.record.training.max_length)
         return logits_of(
             self.loaded.model, encoded, batch_size=self.batch_size, device=self.device, autocast=self.autocast
         )
 
     def encoded(self, split: Split) -> EncodedPairs:
         """Prompts and completions of a split, cut as those of the training."""
+        assert self.record.task.max_new is not None, "a generation has one"
         return encode_pair_split(
             split,
             self.loaded.tokenizer,
-            self.settings["training"]["max_length"],
+            self.record.training.max_length,
             decoder_start(self.loaded),
-            self.settings["task"]["max_new"],
+            self.record.task.max_new,
         )
 
     @property
@@ -94,12 +93,8 @@ class Trained:
 
     @property
     def data(self) -> Data:
-        """Where the data of the training are.
-
-        Raises:
-            ConfigError: The folder's own record of it is damaged.
-        """
-        return from_plain(Data, self.settings["task"]["data"], f"{self.path}: training.yaml, data")
+        """Where the data of the training are."""
+        return self.record.task.data
 
     def check_columns(self, columns: InputColumns) -> None:
         """Refuse names of columns that this kind of task does not have.
@@ -110,7 +105,7 @@ class Trained:
         of_texts, of_pairs = ("text_column", "pair_column", "label_column"), ("prompt_column", "completion_column")
         for name in of_texts if self.is_generation else of_pairs:
             if getattr(columns, name, None) is not None:
-                kind = self.settings["task"]["kind"]
+                kind = self.record.task.kind
                 others = " or ".join(f"--{o.replace('_', '-')}" for o in (of_pairs if self.is_generation else of_texts))
                 raise ConfigError(
                     f"--{name.replace('_', '-')}: {self.path} was trained on a {kind}; its columns are named with "
@@ -149,26 +144,22 @@ def load_trained(options: TrainedOptions) -> Trained:
         PeftSearchError: The folder holds no finished training, is damaged, or does not belong to the model.
     """
     path = options.folder
-    settings = read_training(path)
+    record = read_training(path)
     device = choose_device(options.machine.device)
     autocast = choose_dtype(device, options.machine.dtype)
     if options.batch_size is not None and options.batch_size < 1:
         raise ConfigError(f"--batch-size must be at least 1, got {options.batch_size}")
-    try:
-        is_whole = is_in_place(settings["method"])  # the folder holds the whole model
-        n_labels, kind = max(1, len(settings["task"]["labels"])), settings["task"]["kind"]
-        batch_size = options.batch_size or 2 * settings["training"]["batch_size"]
-        quantize = settings["model"].get("quantize")
-    except (KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path}: training.yaml is damaged: {type(error).__name__} {error}") from error
-    if is_whole:
+    n_labels, kind = max(1, len(record.task.labels)), record.task.kind
+    batch_size = options.batch_size or 2 * record.training.batch_size
+    quantize = record.model.quantize
+    if is_in_place(record.method):  # the folder holds the whole model
         loaded = load_model(replace(options.model, name=str(path), revision=None), kind, n_labels, device=device)
     else:
         saved = checkpoint.read_checkpoint(path)
         values = checkpoint.read_tensors(saved)
         loaded = _backbone(saved, options.model, kind, n_labels, device, quantize, autocast)
         put(loaded.model, loaded.backbone, saved, values)
-    return Trained(path=path, settings=settings, loaded=loaded, device=device, autocast=autocast, batch_size=batch_size)
+    return Trained(path=path, record=record, loaded=loaded, device=device, autocast=autocast, batch_size=batch_size)
 
 
 def _backbone(

@@ -106,15 +106,6 @@ def test_refused(finished, tmp_path, capsys, argv, message):
     assert message in refused(capsys, *argv)
 
 
-def test_a_file_of_before_has_the_pick_alone(best, tmp_path, capsys):
-    old = {key: value for key, value in best.items() if key != "confirmed"}
-    (tmp_path / "best.yaml").write_text(yaml.safe_dump(old))
-    assert "`peftsearch run --resume --name NAME` writes down the others" in refused(
-        capsys, "show", tmp_path, "--design", "nix"
-    )
-    assert call("show", tmp_path, "--design", best["name"]) == 0
-
-
 def test_a_design_without_a_score_is_none(finished, best, other, tmp_path):
     """Both trainings of a confirmed design failed: it stands in the table, and is not to be had."""
     shutil.copytree(finished, tmp_path / "r")

@@ -53,7 +53,8 @@ def run(request, packed):
     loaded = load_backbone(packed[1], num_labels=2, quantize=request.param)
     best = best_of(loaded.backbone, lora=2, bitfit=3)
     best["model"]["quantize"] = request.param
-    best |= {"budget": {"text": "10%"}, "training": {"batch_size": 16, "max_length": 64}, "seed": 0}
+    best["budget"] = best["budget"] | {"text": "10%"}
+    best["training"] = best["training"] | {"batch_size": 16, "max_length": 64}
     best["task"]["source"] = "files"
     folder.mkdir()
     (folder / "best.yaml").write_text(yaml.safe_dump(best, sort_keys=False))

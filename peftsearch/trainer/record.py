@@ -1,0 +1,108 @@
+"""The record of a training: what `training.yaml` holds, written and read in one typed form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from peftsearch.engine.settings import TrainingSettings
+from peftsearch.options import TaskOptions
+from peftsearch.study.best import StoredModel
+from peftsearch.tasks.kinds import Kind
+from peftsearch.tasks.reading.columns import Columns
+
+FORMAT = "peftsearch-training/2"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Data:
+    """The source of a training's data."""
+
+    options: TaskOptions
+    seed: int
+    """Decides the generated sentences and which examples are split off."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainedModel(StoredModel):
+    """The backbone of a training."""
+
+    n_head: int = 0
+    """Parameters of the task head."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Target:
+    """Mean and scale of a regression's targets: the model's outputs are standardised by them."""
+
+    mean: float
+    scale: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainedTask:
+    """The task of a training, as evaluating and predicting need it."""
+
+    name: str
+    kind: Kind
+    labels: tuple[str, ...] = ()
+    """Names of the classes by index."""
+    metric: str
+    source: str
+    """Where the data came from, in words."""
+    fingerprint: str
+    columns: Columns | None = None
+    """Columns of the training's tables; None for generated sentences."""
+    pairs: bool = False
+    """Whether examples are pairs of texts."""
+    images: bool = False
+    """Whether examples are images."""
+    target: Target | None = None
+    """None for other kinds than regression."""
+    data: Data
+    max_new: int | None = None
+    """Most new tokens of a text, for generation."""
+
+    def head(self) -> dict[str, Any]:
+        """What a saved head needs to know of its task."""
+        return {"name": self.name, "kind": self.kind, "labels": list(self.labels), "metric": self.metric}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainedWith(TrainingSettings):
+    """Settings of a training."""
+
+    steps: int
+    """Optimizer steps."""
+    eval_every: int
+    """Steps between validations."""
+    accumulate: int = 1
+    """Parts of a batch per process."""
+    gradient_checkpointing: bool = False
+    dtype: str = "fp32"
+    processes: int = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingRecord:
+    """The content of `training.yaml`: equal records resume a training, others are refused."""
+
+    format: Literal["peftsearch-training/2"] = "peftsearch-training/2"
+    method: str
+    """Name of the design or the reference."""
+    model: TrainedModel
+    task: TrainedTask
+    n_params: int
+    """Trainable parameters, excluding the task head."""
+    n_changed: int
+    """Parameters in which the result differs from the model, added ones included."""
+    budget: str | None = None
+    design: dict[str, Any] | None = None
+    """The design, as `Design.to_dict` gives it; None for references."""
+    architecture: dict[str, Any] | None = None
+    """The architecture with the label of every size; None for references."""
+    training: TrainedWith
+    seed: int
+    """The first seed."""
+    seeds: int
+    """Number of trainings."""
