@@ -128,9 +128,7 @@ def prepare(options: TrainOptions) -> Plan:
         model=_model_facts(loaded, quantize),
         task=_task_facts(encoded, objective, data),
         n_params=architecture.n_params,
-        n_changed=architecture.n_params
-        if isinstance(architecture, Reference)
-        else n_changed(architecture, loaded.backbone),
+        n_changed=_n_changed(architecture, loaded),
         budget=budget,
         design=None if design is None else plain(design.to_dict()),
         architecture=None if isinstance(architecture, Reference) else labelled(architecture, loaded.backbone),
