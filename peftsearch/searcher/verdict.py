@@ -109,7 +109,7 @@ def judge(
         kind, text = "no_signal", _no_signal_text(best, pick, metric, f"{name} ({floor:.4f})", 2 * noise)
         settle = f"Train longer (--steps {4 * n_steps}), use more data or a larger budget, and check the labels."
     elif best_baseline is None:
-        kind, text = "tie", f"No winner: no baseline has all {n_seeds} scores, so {best.name} has no rival."
+        kind, text = "tie", f"No winner: no baseline has all {plural(n_seeds, 'score')}, so {best.name} has no rival."
         settle = "Check in trials.csv why the baselines failed; confirm more of them with --confirm-baselines."
     elif len(tied) > 1:
         kind, (text, settle) = "tie", _tie_text(best, tied, pick, metric, n_validation)

@@ -46,7 +46,7 @@ class StoredModel:
     """transformers' name of the family."""
     n_params: int
     quantize: str | None = None
-    """How the weights were packed; None when they were not."""
+    """Packing of the weights; None if they were not packed."""
     stacks: dict[str, int]
     """Blocks of each stack."""
 
@@ -216,7 +216,7 @@ class Found:
     stacks: dict[str, int]
     """Blocks of each stack of the backbone."""
     quantize: str | None = None
-    """How the backbone's weights were packed; None when they were not."""
+    """Packing of the backbone's weights; None if they were not packed."""
     task: StoredTask = field(default_factory=StoredTask)
     study: str = ""
     """Folder of the run, as the user gave it; empty when unknown."""

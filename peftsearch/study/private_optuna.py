@@ -56,7 +56,7 @@ def record_heartbeat(study: Study, trial: AnyTrial) -> None:
 
 
 def heartbeat(study: Study, trial: AnyTrial) -> Any:
-    """Make a thread that records heartbeats of a trial, with `start` and `join`."""
+    """Make a thread that records heartbeats of a trial: a context manager, also with `start` and `join`."""
     from optuna.storages._heartbeat import get_heartbeat_thread
 
     return get_heartbeat_thread(trial._trial_id, study._storage)

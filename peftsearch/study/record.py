@@ -31,7 +31,7 @@ class Record:
     path: Path
     settings: StudySettings
     best: Best | None
-    """None while the run is not finished."""
+    """Result of the run; None while the run is not finished."""
     search: tuple[TrialRecord, ...]
     confirm: tuple[TrialRecord, ...]
     stages: tuple[Mapping[str, Any], ...]

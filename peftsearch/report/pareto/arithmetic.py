@@ -66,7 +66,7 @@ def nondominated(points: npt.ArrayLike, maximise: Sequence[bool]) -> npt.NDArray
 
 
 def hypervolume(points: npt.ArrayLike, reference: Sequence[float], maximise: Sequence[bool]) -> float:
-    """Compute the volume between the points and the reference point (Zitzler and Thiele, 1998).
+    """Compute the volume that the points dominate, up to the reference point (Zitzler and Thiele, 1998).
 
     Args:
         points: Objectives, `(n, k)`; finite. Points not better than the reference in every objective add nothing.

@@ -95,7 +95,7 @@ class Front:
     """The smallest budget, then cost, within one standard error of the best; None without repeated trainings."""
     several_budgets: bool
     n_nondominated: int | None
-    """Trials that are non-dominated in all objectives of a multi-objective study."""
+    """Number of trials non-dominated in all objectives; None for studies with a single objective."""
     objectives: tuple[str, ...]
     notes: tuple[str, ...] = ()
 

@@ -6,7 +6,7 @@ engine once, from the backbone and the tokenised data in the object store, and k
 (`reuse_actors`). The confirmation's trained parameters come back with the outcome, so that no shared disk is needed.
 
 The study is the only record: Tune's own is written to a temporary folder and discarded. If a worker dies during a
-trial, the study records the trial as interrupted and reruns it, at most `claims.MAX_LOSSES` times.
+trial, the study records the trial as interrupted and reruns it, within the limit of `claims.MAX_LOSSES`.
 """
 
 from __future__ import annotations
