@@ -129,7 +129,7 @@ def _short_runs(record: Record) -> list[Item]:
             )  # fmt: skip
     ticks = {"tickvals": list(range(len(shown))), "ticktext": [label(n) for n in names]}
     steps = {t.facts.steps for t in shown}
-    fidelity = f"{plural(next(iter(steps)) or 0, 'step')}" if len(steps) == 1 else "few steps"
+    fidelity = plural(next(iter(steps)) or 0, "step") if len(steps) == 1 else "few steps"
     return [
         Chart(
             figure={
