@@ -38,6 +38,11 @@ def format_seconds(seconds: float) -> str:
     return f"{s // 60} min {s % 60} s" if s < 3600 else f"{s // 3600} h {s % 3600 // 60} min"
 
 
+def plural(n: int, noun: str) -> str:
+    """A count with its noun: `1 seed`, `3 seeds`."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
 def short_count(n: int) -> str:
     """Format a count in short form: `22.7k`, `1.8M`."""
     for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):

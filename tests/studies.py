@@ -234,7 +234,7 @@ def _best(folder, pick, scores, n_blocks):
         "format": "peftsearch-best/1",
         "verdict": {
             "kind": "tie",
-            "statement": f"No winner: these cannot be told apart: {facts['name']} and s4-paper.",
+            "statement": f"No winner: these designs cannot be distinguished: {facts['name']} and s4-paper.",
             "settle": "A gap of 0.0100 to s4-paper would need about --seeds 12.",
             "p_value": None,
             "tied": [facts["name"], "s4-paper"],

@@ -1,1 +1,1 @@
-"""The command line: one verb a file. Nothing below this room sees its arguments or a console."""
+"""The command line, one command per file; no other room sees its arguments or a console."""

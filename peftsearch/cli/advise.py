@@ -1,4 +1,4 @@
-"""`peftsearch advise`: methods and budget to start from, as a rule of thumb, and the command that tests it."""
+"""`peftsearch advise`: suggest methods and a budget by a rule of thumb, with the command that tests it."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from peftsearch.options import ModelOptions
 
 
 def advise(*, examples: int, model: str | None = None, json: bool = False) -> int:
-    """Name methods and a budget to start from, as a rule of thumb, and the command that tests it.
+    """Suggest methods and a budget by a rule of thumb, with the command that tests it.
 
     Args:
-        examples: Training examples that you have.
+        examples: Number of training examples.
         model: Hub id or folder of a model, for the command that tests the advice.
         json: Print JSON.
 
     Raises:
-        PeftSearchError: The number is out of range, or the model has no config that can be read.
+        PeftSearchError: The number is out of range, or the model's config cannot be read.
     """
     share = ""
     advice = apply_rule(examples, METHODS, METHODS)
@@ -36,7 +36,7 @@ def advise(*, examples: int, model: str | None = None, json: bool = False) -> in
         advice = apply_rule(examples, METHODS, usable_methods(backbone))
         budget = parse_budget(advice.budget, backbone.n_params)
         needed = min((smallest_budget(uniform(m), backbone) for m in advice.methods), default=0)
-        if needed > budget.n_params:  # on a small model not even the cheapest fits the share
+        if needed > budget.n_params:  # on a small model, even the cheapest method may exceed the share
             budget = parse_budget(str(needed), backbone.n_params)
             advice = replace(advice, budget=budget.text)
         share = f" ({budget.n_params:,} of {backbone.name}'s {backbone.n_params:,} parameters)"
@@ -67,24 +67,24 @@ def _json(advice: Advice, n_examples: int, command: str) -> dict[str, Any]:
 
 def _lines(advice: Advice, n_examples: int, share: str, command: str) -> list[str]:
     said = "; ".join(f"{rule.words}: {', '.join(a.name for a in rule.advised)}" for rule in advice.rules)
-    lines = [f"{n_examples:,} examples. A rule of thumb says: {said}."]
+    lines = [f"{n_examples:,} {'example' if n_examples == 1 else 'examples'}. A rule of thumb says: {said}."]
     if n_examples < advice.rules[0].least:
-        lines.append("The rule does not speak of fewer than tens of examples; a score on so few tells little.")
+        lines.append("The rule does not cover fewer than tens of examples; a score on so few means little.")
     if advice.untrained:
-        lines.append(f"Nothing to train, and nothing for a search: {', '.join(advice.untrained)}.")
+        lines.append(f"Nothing to train or search: {', '.join(advice.untrained)}.")
     if advice.missing:
         lines.append(f"Not in peftsearch yet: {', '.join(advice.missing)}.")
     if advice.unusable:
         lines.append(f"Cannot act on this model: {', '.join(advice.unusable)}.")
-    of_kind = "" if advice.by_rule else ", the nearest of their kind here (a judgement, and no part of the rule)"
+    of_kind = "" if advice.by_rule else ", the most similar ones available (our judgement, not part of the rule)"
     if advice.methods:
         lines.append(f"Start from {', '.join(advice.methods)}{of_kind}, at {advice.budget}{share}.")
     else:
-        lines.append(f"None of its methods can act here; let the search choose, at {advice.budget}{share}.")
+        lines.append(f"None of the rule's methods can act here; let the search choose, at {advice.budget}{share}.")
     return [
         *lines,
-        f"Where it comes from: {SOURCE}. It is no finding about your data.",
-        "This tests it, with your own files: it trains LoRA, adapter, BitFit and prefix alone at this budget beside "
-        "what it finds, and confirms them with several seeds:",
+        f"Source of the rule: {SOURCE}. It is not based on your data.",
+        "To test it on your own files, run this command; it compares its best designs with LoRA, adapter, BitFit and "
+        "prefix alone at this budget, and confirms them with several seeds:",
         f"  {command}",
     ]

@@ -1,4 +1,4 @@
-"""`peftsearch estimate`: the memory of a training step, part by part, from a model's config alone."""
+"""`peftsearch estimate`: estimate the memory of a training step, part by part, from a model's config alone."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     from peftsearch.backbone.outline import Outline
 
 MOST = {"--batch": 1_000_000, "--seq": 10_000_000}
-"""Above these a number is a slip of the keyboard."""
+"""Largest accepted numbers; anything above is a typing error."""
 SEQ = 128
-"""Tokens of a text unless the command says otherwise: at most as many as `run` leaves of one."""
+"""Default number of tokens per text, which is also the default limit of `run`."""
 FULL = "full fine-tuning"
 PARTS = {
     "context": "CUDA context",
@@ -51,24 +51,24 @@ PARTS = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EstimateOptions(OptionGroup):
-    """What to estimate."""
+    """The model, the architecture and the training step to estimate."""
 
     what: Annotated[Path | None, Parameter(parse=False)] = None
     """A found architecture (best.yaml), or the folder of its run."""
     budget: Annotated[str | None, HYPHEN] = None
     """Trainable parameters, excluding the task head: 0.1%, 22.7k, 1M."""
     design: str | None = None
-    """lora, adapter+prefix, s4-paper or a YAML file (default: lora); for a run the name of a confirmed design."""
+    """lora, adapter+prefix, s4-paper or a YAML file (default: lora); for a run, the name of a confirmed design."""
     batch: int = 16
     """Examples per step."""
     seq: int | None = None
-    """Tokens of each example (default: 128, or the model's positions)."""
+    """Tokens per example (default: 128, or the model's positions if fewer)."""
     dtype: str = "fp32"
-    """fp32, bf16 or fp16, for everything."""
+    """Data type of everything: fp32, bf16 or fp16."""
     quantize: str | None = None
     """Packed frozen weights: nf4, int8 or none (default: the run's)."""
     full: bool = False
-    """Full fine-tuning too, or alone without a budget."""
+    """Also estimate full fine-tuning; without a budget, only that."""
     model: Annotated[ModelOptions, group("Model (default: that of the run, or the embedded MiniLM-L6)")] = field(
         default_factory=ModelOptions
     )
@@ -89,7 +89,7 @@ def estimate(
         json: Print JSON, in bytes.
 
     Raises:
-        PeftSearchError: What is wrong with the options, the model, the budget or the `best.yaml`.
+        PeftSearchError: The options, the model, the budget or the `best.yaml` are invalid.
     """
     options = replace(options or EstimateOptions(), what=what)
     _check(options)
@@ -119,7 +119,7 @@ def estimate(
 
 
 def _check(options: EstimateOptions) -> None:
-    """Check what needs no model: numbers, names, and that there is one source of an architecture."""
+    """Check everything that needs no model: numbers, names, and that the architecture has one source."""
     for option, most in MOST.items():
         value = getattr(options, option.removeprefix("--"))
         if value is not None and not 1 <= value <= most:
@@ -129,7 +129,7 @@ def _check(options: EstimateOptions) -> None:
     if options.quantize not in (None, PLAIN, *PACKINGS):
         raise ConfigError(f"--quantize: {unknown_name('quantization', options.quantize, (*PACKINGS, PLAIN))}")
     if options.what is not None and options.budget is not None:
-        raise ConfigError(f"--budget: {options.what} fixes all sizes already; give one or the other")
+        raise ConfigError(f"--budget: {options.what} already fixes all sizes; give one or the other")
     if options.budget is not None:
         check_budget(options.budget)
     elif options.what is None and (options.design is not None or not options.full):
@@ -139,7 +139,7 @@ def _check(options: EstimateOptions) -> None:
 
 
 def _step(options: EstimateOptions, outline: Outline) -> Step:
-    """The step that is asked for; without a length that of `run`, an image's, or what the model has positions for."""
+    """The requested step; by default with the text length of `run`, within the model's positions, or an image's."""
     most = outline.n_positions if outline.n_positions is not None else MOST["--seq"]
     if options.seq is not None and options.seq > most:
         raise ConfigError(f"--seq {options.seq}: {outline.backbone.name} has positions for {most} tokens")
@@ -152,7 +152,7 @@ def _step(options: EstimateOptions, outline: Outline) -> Step:
 
 
 def _architecture(options: EstimateOptions, best: Best | None, backbone: Backbone) -> tuple[Architecture | None, str]:
-    """The architecture to estimate and what to call it; None where full fine-tuning alone is asked for."""
+    """The architecture to estimate, and its name; None if only full fine-tuning is requested."""
     if best is not None and options.what is not None:
         architecture = Architecture.from_dict(best.architecture)
         _require_same_model(options.what, best.model, architecture, backbone)
@@ -165,7 +165,7 @@ def _architecture(options: EstimateOptions, best: Best | None, backbone: Backbon
 
 
 def _design(text: str) -> tuple[Design, str]:
-    """A design by what the user calls it: a YAML, `s4-paper`, or methods joined by `+`."""
+    """The design that the user names, and its title: a YAML file, `s4-paper`, or methods joined by `+`."""
     if text.endswith((".yaml", ".yml")):
         return Design.from_dict(read_yaml(Path(text))), Path(text).stem
     if text == "s4-paper":
@@ -177,7 +177,11 @@ def _design(text: str) -> tuple[Design, str]:
 
 
 def _require_same_model(path: Path, model: StoredModel, architecture: Architecture, backbone: Backbone) -> None:
-    """Name the first thing in which the model of a best.yaml differs from this one."""
+    """Check that the model of a best.yaml is this one, and that the architecture fits it.
+
+    Raises:
+        ConfigError: They differ; the message names the first difference.
+    """
     here = {
         "model_type": backbone.model_type,
         "stacks": {stack.name: len(stack.blocks) for stack in backbone.stacks},
@@ -188,7 +192,7 @@ def _require_same_model(path: Path, model: StoredModel, architecture: Architectu
         if there != value:
             raise ConfigError(
                 f"{path}: was found on another model: {key} is {there} there and {value} in {backbone.name}; give "
-                "the model that it was found on, or a --budget to size a design for this one"
+                "that model, or a --budget to size a design for this one"
             )
     blocks = {(block.stack, block.index): block for block in backbone.blocks}
     seen: set[str] = set()
@@ -215,7 +219,7 @@ def _of_architecture(outline: Outline, architecture: Architecture, step: Step, q
 
 
 def _notes(options: EstimateOptions, outline: Outline, architecture: Architecture | None, step: Step) -> list[str]:
-    """What the figures leave out, with figures."""
+    """Notes on the parts that the figures include or leave out, with numbers."""
     blocks = outline.backbone.blocks if architecture is None else blocks_passed(architecture, outline.backbone)
     none, one, heads = (
         hidden_state_bytes(blocks, Step(batch=step.batch, seq=step.seq, float_bytes=step.float_bytes, attention=kind))
@@ -224,36 +228,36 @@ def _notes(options: EstimateOptions, outline: Outline, architecture: Architectur
     notes = []
     if architecture is not None:
         notes.append(
-            f"Trainable parameters: {architecture.n_params:,}, the head apart ({outline.n_head:,}); changed in the "
+            f"Trainable parameters: {architecture.n_params:,}, excluding the head ({outline.n_head:,}); changed in the "
             f"result: {n_changed(architecture, outline.backbone):,}."
         )
-    notes.append("The CUDA context is not there on a CPU.")
+    notes.append("On a CPU, there is no CUDA context.")
     if step.attention == "eager":
         notes.append(
-            f"Attention is eager: hidden states hold {show_bytes(heads - none)} of attention weights of all heads."
+            f"Attention is eager: hidden states include {show_bytes(heads - none)} of attention weights of all heads."
         )
     else:
         notes.append(
-            f"Attention is {outline.attention}: a fused kernel keeps no attention weights, hidden states are then "
-            f"{show_bytes(one - none)} less than shown; computed step by step (eager, or on a CPU with dropout in the "
-            f"attention) it keeps those of all heads, hidden states are then {show_bytes(heads - one)} more."
+            f"Attention is {outline.attention}: a fused kernel keeps no attention weights, so hidden states take "
+            f"{show_bytes(one - none)} less than shown; unfused attention (eager, or on a CPU with dropout in the "
+            f"attention) keeps those of all heads, so hidden states take {show_bytes(heads - one)} more."
         )
     if architecture is not None:
         notes.append(
-            "With fused attention hidden states are an upper estimate: a frozen map keeps no input. They are of "
+            "With fused attention, hidden states are an upper estimate: a frozen map keeps no input. They cover "
             f"{len(blocks)} of {len(outline.backbone.blocks)} blocks: from the first tuned one to the output."
         )
         if step.float_bytes < 4:
             n_trained = architecture.n_params + outline.n_head
             notes.append(
-                f"peftsearch keeps what it injects in fp32: gradients, optimizer states and parameters are up to "
+                f"peftsearch keeps injected parameters in fp32: gradients, optimizer states and parameters take up to "
                 f"{show_bytes((4 - step.float_bytes) * 4 * n_trained)} more."
             )
     if options.quantize is not None and options.full:
         notes.append(f"Full fine-tuning is shown without {options.quantize}: packed weights cannot be trained.")
     if any(block.cross_attention is not None for block in outline.backbone.blocks):
-        notes.append("The decoder's second attention is not counted.")
-    notes.append("Left out: hidden states outside the blocks, kernels' temporaries, what the allocator rounds up.")
+        notes.append("The decoder's cross-attention is not counted.")
+    notes.append("Left out: hidden states outside the blocks, temporary buffers of kernels, rounding by the allocator.")
     return notes
 
 

@@ -1,4 +1,4 @@
-"""`peftsearch evaluate`: the metric of a finished training on a split."""
+"""`peftsearch evaluate`: score a finished training on a split."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from cyclopts import Parameter
 
 from peftsearch.trainer.folder import read_training
 from peftsearch.trainer.options import EvaluateOptions
+from peftsearch.units import plural
 
 
 def evaluate(
     folder: Path, /, options: Annotated[EvaluateOptions | None, Parameter(name="*")] = None, *, json: bool = False
 ) -> int:
-    """Score what `peftsearch train` has trained.
+    """Score a model trained by `peftsearch train`.
 
     Args:
         folder: The --output of `peftsearch train`.
-        options: What to score it on, and how to load it.
+        options: The data to score on, and how to load the model.
         json: Print JSON.
     """
-    read_training(folder)  # a training that is not there is refused before anything heavy is imported
+    read_training(folder)  # refuses a missing training before anything heavy is imported
     from peftsearch.trainer import evaluation
     from peftsearch.trainer.results import as_told
 
@@ -34,7 +35,9 @@ def evaluate(
         facts |= {} if found.n_prompts is None else {"n_prompts": found.n_prompts, "scores": scores}
         print(json_text.dumps(facts, ensure_ascii=False))
         return 0
-    size = f"{found.n} examples" if found.n_prompts is None else f"{found.n_prompts} prompts, {found.n} references"
+    size = plural(found.n, "example")
+    if found.n_prompts is not None:
+        size = f"{plural(found.n_prompts, 'prompt')}, {plural(found.n, 'reference')}"
     for name, value in scores.items():
         print(f"{name} on {found.data} ({size}): {value:.4f}")
     return 0

@@ -1,4 +1,4 @@
-"""`peftsearch export`: read the source, refuse what the format cannot hold, load, write whole or not at all."""
+"""`peftsearch export`: write a found architecture in the format of another tool, whole or not at all."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ def export(
     overwrite: bool = False,
     options: Annotated[ExportOptions | None, Parameter(name="*")] = None,
 ) -> int:
-    """Hand what was found to other tools.
+    """Export a found architecture to other tools.
 
     Args:
         what: A run's folder, its best.yaml, or a folder made by peftsearch.save.
         format: Format to write.
-        output: Folder to make.
-        overwrite: Replace what is in it.
+        output: Folder to create.
+        overwrite: Replace the contents of the folder.
         options: Which parameters to export, and where the backbone is.
 
     Raises:
-        PeftSearchError: What is wrong with the source, the format or the output; nothing is written then.
+        PeftSearchError: The source, the format or the output cannot be used; nothing is written then.
     """
     check_output(output, overwrite)
     require_source(what)
@@ -56,9 +56,13 @@ def export(
 
 
 def _require_other(output: Path, source: Path) -> None:
-    """Never write over what is being read, not even when asked to overwrite."""
+    """Refuse to write over the source, even with --overwrite.
+
+    Raises:
+        CheckpointError: The output is the source.
+    """
     if output.resolve() == source.resolve():
-        raise CheckpointError(f"{output}: is what is exported from; name another folder")
+        raise CheckpointError(f"{output}: is the source of the export; name another folder")
 
 
 def _writer(form: str) -> Callable[[Exportable, Path], list[str]]:

@@ -1,4 +1,4 @@
-"""`peftsearch list`: print what there is to choose from."""
+"""`peftsearch list`: print the available spaces, strategies, methods, tasks or objectives."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def list_catalog(
     budget: Annotated[str | None, HYPHEN] = None,
     json: bool = False,
 ) -> int:
-    """List what there is to choose from.
+    """List the available spaces, strategies, methods, tasks or objectives.
 
     Args:
         what: The kind of thing to list.
-        model: The model that sizes are fitted to.
-        budget: Budget that the sizes of `list methods` are fitted to (default: 0.1%).
+        model: Model to fit the sizes of `list methods` to.
+        budget: Budget to fit the sizes of `list methods` to (default: 0.1%).
         json: Print JSON.
     """
     model = model or ModelOptions()
@@ -72,9 +72,9 @@ def _tasks() -> list[dict[str, Any]]:
     from peftsearch.tasks import EMBEDDED
 
     rows = [{"name": name, "what": grammar.description} for name, grammar in EMBEDDED.items()]
-    rows.append({"name": "glue/sst2, ...", "what": "any text classification or regression set of the hub"})
-    rows.append({"name": "--train FILE", "what": "CSV, TSV, JSONL or Parquet of your own"})
-    rows.append({"name": "--kind image --train FOLDER", "what": "images of your own, FOLDER/CLASS/*.png"})
+    rows.append({"name": "glue/sst2, ...", "what": "any text classification or regression data set of the hub"})
+    rows.append({"name": "--train FILE", "what": "your own CSV, TSV, JSONL or Parquet file"})
+    rows.append({"name": "--kind image --train FOLDER", "what": "your own images, FOLDER/CLASS/*.png"})
     return rows
 
 

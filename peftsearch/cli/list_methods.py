@@ -1,4 +1,4 @@
-"""`peftsearch list methods`: what each method is, and what it trains and changes of a model."""
+"""`peftsearch list methods`: print each method with the shares of a model that it trains and changes."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from peftsearch.methods import METHODS
 from peftsearch.options import ModelOptions
 
 BUDGET = "0.1%"
-"""What sizes are fitted to where no budget is given."""
+"""Default budget to fit sizes to."""
 
 
 def list_methods(model: ModelOptions, budget: str | None, as_json: bool) -> int:
     """Print the table of methods.
 
     Args:
-        model: The model that sizes are fitted to.
-        budget: The budget that they are fitted to; None is 0.1%.
+        model: Model to fit the sizes to.
+        budget: Budget to fit the sizes to; None for 0.1%.
         as_json: Whether to print JSON.
 
     Raises:
-        PeftSearchError: The model that was named has no config that can be read, or the budget is none.
+        PeftSearchError: The model's config or the budget cannot be read.
     """
     text = budget or BUDGET
     check_budget(text)
@@ -37,13 +37,13 @@ def list_methods(model: ModelOptions, budget: str | None, as_json: bool) -> int:
     if not as_json:
         print(
             f"On all {len(backbone.blocks)} blocks of {backbone.name} ({backbone.n_params:,} parameters), at most "
-            f"{size.n_params:,} ({size.text}) trainable; * does not fit there: at its smallest size."
+            f"{size.n_params:,} ({size.text}) trainable; * does not fit: shown at its smallest size."
         )
     return 0
 
 
 def _backbone(model: ModelOptions) -> Backbone:
-    """The model's anatomy; that of the embedded model is at hand without loading anything."""
+    """The model's anatomy; known for the embedded model without loading anything."""
     if model == ModelOptions():
         return demo_backbone()
     from peftsearch.backbone.outline import read_outline
@@ -59,7 +59,7 @@ def _row(name: str, backbone: Backbone, budget: Budget, as_json: bool) -> dict[s
 
 
 def _numbers(name: str, backbone: Backbone, budget: Budget) -> dict[str, Any]:
-    """Shares as JSON has them: 0.001 is 0.1%; null where the method cannot act."""
+    """Shares for JSON: 0.001 is 0.1%; null if the method cannot act on the backbone."""
     try:
         found = shares(name, backbone, budget)
     except MethodError as error:

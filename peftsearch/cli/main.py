@@ -1,6 +1,6 @@
-"""The command line: the table of commands, and what becomes of their errors.
+"""Entry point of the command line: the table of commands, and the handling of their errors.
 
-A command is imported when it runs: `peftsearch --help` imports neither torch nor transformers nor Optuna.
+A command is imported only when it runs: `peftsearch --help` imports neither torch nor transformers nor Optuna.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from peftsearch.errors import AllTrialsFailed, InternalError, PeftSearchError, i
 
 COMMANDS = {
     "run": ("run:run", "Search, confirm, and write runs/NAME/best.yaml."),
-    "train": ("train:train", "Train in full what a run found."),
-    "evaluate": ("evaluate:evaluate", "Score what was trained."),
+    "train": ("train:train", "Train the result of a run in full."),
+    "evaluate": ("evaluate:evaluate", "Score a trained model."),
     "predict": ("predict:predict", "Predict a label or a text for every row."),
     "show": ("show:show", "Draw the architecture that a run found."),
     "report": ("report:report", "Write a run's report.html."),
     "pareto": ("pareto:pareto", "Show the front of score and cost."),
-    "export": ("export:export", "Hand what was found to other tools."),
+    "export": ("export:export", "Export a found architecture to other tools."),
     "estimate": ("estimate:estimate", "Estimate the memory of a training step from a config."),
-    "advise": ("advise:advise", "Name methods to start from, by the number of examples."),
-    "list": ("list:list_catalog", "List what there is to choose from."),
-    "worker": ("worker:worker", "Take part in a run that another process began."),
+    "advise": ("advise:advise", "Suggest methods to start with, by the number of examples."),
+    "list": ("list:list_catalog", "List spaces, strategies, methods, tasks or objectives."),
+    "worker": ("worker:worker", "Join a run that another process started."),
 }
-"""Module and function of each command below this room, and its line in the help."""
+"""Module and function of each command within this room, and its line in the help."""
 
 
 def app() -> App:
-    """The commands as cyclopts parses them."""
+    """Make the cyclopts app of all commands."""
     top = App(
         name="peftsearch",
         help="Find the best mix of fine-tuning methods for a model, a task and a budget of parameters.",
@@ -49,10 +49,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Args:
-        argv: Arguments without the program's name; None takes those of the process.
+        argv: Arguments without the program's name; None for those of the process.
 
     Returns:
-        0 when all went well, 1 when every trial failed, 2 for a user's fault, 130 when interrupted.
+        0 on success, 1 if every trial failed, 2 for an error of the user, 130 if interrupted.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"peftsearch: {_one_line(told)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("peftsearch: interrupted; the same command again goes on from here", file=sys.stderr)
+        print("peftsearch: interrupted; rerun the same command to continue", file=sys.stderr)
         return 130
 
 

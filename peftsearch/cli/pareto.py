@@ -1,4 +1,4 @@
-"""`peftsearch pareto`: the front of runs that exist, or of a sweep over budgets."""
+"""`peftsearch pareto`: show the front of existing runs, or of a sweep over budgets."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ CSV = "pareto.csv"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FrontOptions(OptionGroup):
-    """Which front is shown, and where it goes."""
+    """Which front to show, and where to write it."""
 
     budgets: Annotated[str | None, HYPHEN] = None
     """Search at each of these budgets: 0.02%,0.1%,1%."""
@@ -43,7 +43,7 @@ class FrontOptions(OptionGroup):
     reference: Annotated[str | None, HYPHEN] = None
     """Reference point of the hypervolume: SCORE,COST."""
     out: Path | None = None
-    """Folder of the results (default: beside the runs)."""
+    """Folder of the results (default: next to the runs)."""
 
 
 def pareto(
@@ -54,12 +54,12 @@ def pareto(
     options: Annotated[SweepOptions | None, Parameter(name="*")] = None,
     json: bool = False,
 ) -> int:
-    """Show the front of score and cost: of runs that exist, or of a sweep over budgets.
+    """Show the front of score and cost of existing runs, or of a sweep over budgets.
 
     Args:
-        runs_to_compare: Folders of runs: several of different budgets, or one of several objectives.
-        front: Which front, and where it goes.
-        options: What each study of a sweep searches.
+        runs_to_compare: Folders of runs: several with different budgets, or one with several objectives.
+        front: Which front to show, and where to write it.
+        options: The options of each study of a sweep.
         json: Print the result as JSON; progress goes to stderr.
     """
     front, options, folders = front or FrontOptions(), options or SweepOptions(), list(runs_to_compare)
@@ -68,7 +68,7 @@ def pareto(
     reference = _reference(front.reference, axis)
     if bool(folders) == bool(front.budgets):
         raise ConfigError(
-            "pareto needs either folders of runs (one of several objectives, or several of different budgets) or "
+            "pareto needs either folders of runs (one with several objectives, or several with different budgets) or "
             "--budgets, such as --budgets 0.05%,0.1%,0.5%"
         )
     if front.out is not None:
@@ -104,7 +104,7 @@ def _sweep(budgets: str, out: Path | None, options: SweepOptions, json: bool) ->
 
 
 def command_of(folders: Sequence[Path], front: FrontOptions, options: SweepOptions) -> str:
-    """The command as one would type it; a storage, which may hold a password, stays out."""
+    """The command as the user would type it, without a storage URL, which may contain a password."""
     words = ["peftsearch", "pareto", *map(str, folders), *command_words(front, but={"--out"})]
     return shlex.join([*words, *command_words(options, but={"--storage"})])
 
@@ -112,18 +112,18 @@ def command_of(folders: Sequence[Path], front: FrontOptions, options: SweepOptio
 def _refuse_search_options(options: SweepOptions) -> None:
     for flag in changed_options(options, but={"--runs", "--storage"}):
         raise ConfigError(
-            f"{flag} belongs to a sweep (--budgets); with folders of runs there are --x, --reference, --out, "
-            "--storage and --json"
+            f"{flag} belongs to a sweep (--budgets); with folders of runs, only --x, --reference, --out, --storage "
+            "and --json apply"
         )
 
 
 def _is_front(path: Path) -> bool:
-    """Whether a folder is that of a front, which `runs/NAME-*` names beside the runs."""
+    """Whether a folder holds a front, which a pattern such as `runs/NAME-*` matches in addition to the runs."""
     return (path / CSV).is_file() and not (path / SETTINGS).exists()
 
 
 def _beside(paths: Sequence[Path]) -> Path:
-    """Where the front of runs goes: into the one run, or beside the first, named by what their names share."""
+    """Default folder of a front: the run itself, or next to several runs, named by their common prefix."""
     if len(paths) == 1:
         return paths[0]
     letters = takewhile(lambda same: len(set(same)) == 1, zip(*(path.name for path in paths), strict=False))
@@ -152,7 +152,7 @@ def _reference(text: str | None, axis: Axis) -> tuple[float, float] | None:
 
 
 def _write(front: Front, out: Path, command: str) -> tuple[list[Path], list[str]]:
-    """Write the files; returns them, and what was left out and why."""
+    """Write the files; returns their paths, and notes on the files left out."""
     makers: dict[str, Callable[[], bytes]] = {
         CSV: lambda: front_csv(front).encode(),
         "pareto.png": lambda: front_png(front),

@@ -1,4 +1,4 @@
-"""`peftsearch predict`: a label or a text for every row of a file, or every image of a folder."""
+"""`peftsearch predict`: predict a label or a text for every row of a file, or every image of a folder."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from peftsearch.trainer.folder import read_training
 from peftsearch.trainer.options import PredictOptions, check_predict_options
+from peftsearch.units import plural
 
 
 def predict(folder: Path, /, options: Annotated[PredictOptions, Parameter(name="*")]) -> int:
@@ -17,12 +18,12 @@ def predict(folder: Path, /, options: Annotated[PredictOptions, Parameter(name="
 
     Args:
         folder: The --output of `peftsearch train`.
-        options: What to predict, and how to load the model.
+        options: The data to predict, and how to load the model.
     """
     check_predict_options(options)
-    read_training(folder)  # a training that is not there is refused before anything heavy is imported
+    read_training(folder)  # refuses a missing training before anything heavy is imported
     from peftsearch.trainer import prediction
 
     n = prediction.predict(replace(options, folder=folder))
-    print(f"{n} predictions: {options.output}")
+    print(f"{plural(n, 'prediction')}: {options.output}")
     return 0

@@ -1,4 +1,4 @@
-"""`peftsearch report`: read a run, write its page."""
+"""`peftsearch report`: write the HTML page of a run."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def report(run: Path, /, *, output: Path | None = None, storage: str = "") -> in
     Args:
         run: Folder of a run, finished or not.
         output: File to write (default: report.html in the folder).
-        storage: Optuna storage URL that the run was given.
+        storage: Optuna storage URL of the run (default: SQLite in the folder).
 
     Raises:
-        PeftSearchError: It is no run, it is damaged, or the page cannot be written.
+        PeftSearchError: The folder is not a run or is damaged, or the page cannot be written.
     """
-    plotly_js()  # a missing extra is said before anything is read
+    plotly_js()  # reports a missing extra before anything is read
     text = write_up(read_record(run, storage))
     path = output or run / "report.html"
     try:

@@ -20,7 +20,7 @@ def run(
     """Search for the best mix of methods, confirm it, and write runs/NAME/best.yaml.
 
     Args:
-        options: Everything that says what to search.
+        options: The options of the run.
         resume: Continue a study, by --name or the latest.
         json: Print the result as JSON; progress goes to stderr.
     """
@@ -41,15 +41,15 @@ def run(
     console.print(comparison_table(result.rows, result.verdict.pick.name, setup.suite.metric, console))
     for line in design_lines(result.rows):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
-    print_best(console, result.best, setup.path / BEST, stages=False)  # told while it ran
+    print_best(console, result.best, setup.path / BEST, stages=False)  # the stages were printed while it ran
     return 0
 
 
 def _stored_options(options: RunOptions, resume: bool) -> RunOptions:
-    """The options of the study that `--resume` without a budget names."""
+    """Read the options of the study that `--resume` without a budget refers to."""
     if not resume:
         raise BudgetError(
-            "run needs --budget, such as --budget 0.1%; or --resume [--name NAME] for a study begun before"
+            "run needs --budget, such as --budget 0.1%; or --resume [--name NAME] to continue an earlier study"
         )
     from peftsearch.study.folder import SETTINGS
 
@@ -64,11 +64,15 @@ def _stored_options(options: RunOptions, resume: bool) -> RunOptions:
 
 
 def _refuse_others(options: RunOptions) -> None:
-    """A resumed study keeps the options that it was begun with; others would be passed over."""
+    """Refuse other options with `--resume`, because a resumed study keeps those that it was started with.
+
+    Raises:
+        ConfigError: Another option was given.
+    """
     kept = {*changed_options(options.engine), *changed_options(options.study), "--baselines"}
     given = next(iter(changed_options(options, but=kept)), None)
     if given is not None:
         raise ConfigError(
-            f"{given} with --resume and no --budget: the study keeps the options that it was begun with; leave it "
+            f"{given} with --resume and no --budget: the study keeps the options that it was started with; leave it "
             "out, or give the whole command with --budget"
         )

@@ -1,4 +1,4 @@
-"""`peftsearch show`: draw what a run found."""
+"""`peftsearch show`: draw the architecture that a run found."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def show(what: Path, /, *, design: str | None = None) -> int:
 
 
 def print_best(console: Console, best: Best, path: Path, stages: bool = True) -> None:
-    """Print the design and the run's verdict; of a design that the run did not pick, say so instead of the stages."""
+    """Print the design and the run's verdict; for a design that the run did not pick, say so instead of the stages."""
     if best.picked is not None:
         lines = [f"{best.name} was confirmed; the run picked {best.picked}:"]
     else:

@@ -1,4 +1,4 @@
-"""The table of confirmed designs as a terminal shows it."""
+"""The table of confirmed designs for the terminal."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from peftsearch.units import short_count
 
 
 def comparison_table(rows: Sequence[Confirmed], pick: str, metric: str, console: Console) -> Table:
-    """The rows for a terminal: the pick, which is marked, against every baseline; references below a line.
+    """Make the table of the marked pick, all baselines and, below a line, the references.
 
-    A terminal that is too narrow gets counts in thousands and millions, and below that fewer columns.
+    A narrow terminal gets counts in thousands and millions, and a very narrow one fewer columns.
     """
     wide = console.options.update(max_width=10_000)
     for short, left_out in _LAYOUTS:
@@ -31,7 +31,7 @@ _LAYOUTS: tuple[tuple[bool, tuple[str, ...]], ...] = (
     (True, ("of budget",)),
     (True, ("of budget", "one short run")),
 )
-"""From wide to narrow: whether cells are short, and the columns that are left out."""
+"""Layouts from wide to narrow: whether cells are short, and which columns are left out."""
 
 
 def _table(rows: Sequence[Confirmed], pick: str, metric: str, short: bool, left_out: Sequence[str]) -> Table:
@@ -39,7 +39,8 @@ def _table(rows: Sequence[Confirmed], pick: str, metric: str, short: bool, left_
     tasks = list(dict.fromkeys(task for row in rows for task in row.tasks))
     n_seeds = sorted({len(r.validation.values) for r in rows if r.validation.values})
     over = f"{n_seeds[0]} to {n_seeds[-1]} " if len(n_seeds) > 1 else f"{n_seeds[0]} " if n_seeds else ""
-    table = Table(title=f"validation {metric}, mean ± standard deviation over {over}seeds", title_justify="left")
+    unit = "seed" if n_seeds == [1] else "seeds"
+    table = Table(title=f"validation {metric}, mean ± standard deviation over {over}{unit}", title_justify="left")
     count = short_count if short else "{:,}".format
     columns: dict[str, Callable[[Confirmed], str]] = {
         "parameters": lambda row: "" if row.n_params is None else count(row.n_params),
@@ -69,5 +70,5 @@ def _task_mean(task: str, row: Confirmed) -> str:
 
 
 def design_lines(rows: Sequence[Confirmed]) -> list[str]:
-    """What the found designs and the references are, and why a baseline has no score."""
+    """Lines that describe the found designs and the references, and say why a baseline has no score."""
     return [f"  {r.name}: {r.detail}" for r in rows if r.detail and (not r.baseline or r.search_score is None)]

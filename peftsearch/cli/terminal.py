@@ -13,14 +13,14 @@ from peftsearch.searcher.progress import LiveReporter, PlainReporter, Reporter
 
 
 def reporter_of(machine: bool) -> Reporter:
-    """A live display in a terminal; plain lines elsewhere, on stderr where stdout is for a machine."""
+    """Make a reporter: a live display in a terminal; plain lines elsewhere, on stderr if stdout is for a machine."""
     if machine:
         return PlainReporter(sys.stderr)
     return LiveReporter(Console()) if sys.stdout.isatty() else PlainReporter(sys.stdout)
 
 
 def terminal() -> Console:
-    """The terminal, or a wide page where the output goes to a file."""
+    """The terminal, or a wide page if the output goes to a file."""
     return Console() if sys.stdout.isatty() else Console(width=160)
 
 

@@ -1,4 +1,4 @@
-"""`peftsearch train`: prepare, train every seed, write the folder, print the scores."""
+"""`peftsearch train`: train every seed, write the folder and print the scores."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from peftsearch.errors import PeftSearchError
 from peftsearch.trainer.folder import check_output, claimed, is_finished, read_metrics
 from peftsearch.trainer.options import TrainOptions, check_train_options
 from peftsearch.trainer.source import read_run
-from peftsearch.units import Scores
+from peftsearch.units import Scores, plural
 
 if TYPE_CHECKING:
     from peftsearch.trainer.plan import Plan
 
 
 def train(best: Path | None = None, /, *, options: Annotated[TrainOptions, Parameter(name="*")]) -> int:
-    """Train in full what a run found, or a reference method.
+    """Train the architecture that a run found, or a reference method, in full.
 
     Args:
         best: best.yaml of a run, or its folder.
-        options: How to train, and where the result goes.
+        options: How to train, and where to write the result.
 
     Returns:
-        0, or 1 when a training diverged; the others are scored and saved all the same.
+        0, or 1 if a training diverged; the others are scored and saved regardless.
     """
     options = replace(options, best=best)
     is_first = os.environ.get("RANK", "0") == "0"
@@ -40,10 +40,10 @@ def train(best: Path | None = None, /, *, options: Annotated[TrainOptions, Param
     except PeftSearchError:
         if is_first:
             raise
-        return 2  # the first process says it
+        return 2  # the first process prints the error
     except KeyboardInterrupt:
         if is_first:
-            print("peftsearch: interrupted; --resume goes on from the last evaluation", file=sys.stderr)
+            print("peftsearch: interrupted; --resume continues from the last evaluation", file=sys.stderr)
         return 130
 
 
@@ -52,7 +52,7 @@ def _train(options: TrainOptions, is_first: bool) -> int:
     if is_first:
         check_output(options.output, options.overwrite, options.resume)
     if options.best is not None:
-        read_run(options.best, options.design)  # a run that is not there is refused before anything heavy is imported
+        read_run(options.best, options.design)  # refuses a missing run before anything heavy is imported
     from peftsearch.trainer.plan import prepare
     from peftsearch.trainer.results import train_all
 
@@ -62,7 +62,7 @@ def _train(options: TrainOptions, is_first: bool) -> int:
         say(line)
     claim = claimed(options.output, plan.record, overwrite=options.overwrite, resume=options.resume)
     with claim if is_first else nullcontext():
-        plan.processes.wait()  # until the folder is there
+        plan.processes.wait()  # until the folder exists
         metrics = read_metrics(options.output) if is_finished(options.output) else train_all(plan, options.output, say)
     diverged = [seed for seed in metrics["seeds"] if seed["state"] == "diverged"]
     for split in ("validation", "test"):
@@ -76,7 +76,7 @@ def _train(options: TrainOptions, is_first: bool) -> int:
     if diverged and is_first:
         told = ", ".join(f"seed {seed['seed']}: {seed['reason']}" for seed in diverged)
         print(
-            f"peftsearch: {len(diverged)} of {len(metrics['seeds'])} trainings diverged ({told}); "
+            f"peftsearch: {len(diverged)} of {plural(len(metrics['seeds']), 'training')} diverged ({told}); "
             "a lower --learning-rate may help",
             file=sys.stderr,
         )
@@ -84,12 +84,12 @@ def _train(options: TrainOptions, is_first: bool) -> int:
 
 
 def text_lines(texts: Mapping[str, Any]) -> Iterator[str]:
-    """The metrics of generated texts; what is not installed is named."""
+    """Lines with the metrics of generated texts, and one that names the metrics that are not installed."""
     from peftsearch.tasks.text_metrics import PACKAGES
 
     for name in ("perplexity", *PACKAGES):
         if texts.get(name) is not None:
-            yield f"{name} on {texts['split']}, {texts['n_prompts']} prompts: {Scores.from_dict(texts[name])}"
+            yield f"{name} on {texts['split']}, {plural(texts['n_prompts'], 'prompt')}: {Scores.from_dict(texts[name])}"
     left = [name for name in PACKAGES if name not in texts and texts.get("perplexity") is not None]
     if left:
         yield f"left out: {', '.join(left)}; pip install 'peftsearch[generation]'"
@@ -104,15 +104,15 @@ def _heading(plan: Plan) -> Iterator[str]:
     packed = "" if model.quantize is None else f" in {model.quantize}"
     yield (
         f"{record.method}: {record.n_params:,} trainable parameters ({share}; {record.n_changed:,} "
-        f"changed){head} on {model.name}{packed}, {plan.task.name} ({len(plan.task.train)} examples)"
+        f"changed){head} on {model.name}{packed}, {plan.task.name} ({plural(len(plan.task.train), 'example')})"
     )
     yield (
-        f"{plan.n_steps} steps of {plan.training.batch_size}, rate {plan.training.learning_rate:g}, evaluated every "
-        f"{plan.eval_every}, {seeds}, {record.training.dtype}, "
+        f"{plural(plan.n_steps, 'step')} of {plan.training.batch_size}, rate {plan.training.learning_rate:g}, "
+        f"evaluated every {plan.eval_every}, {seeds}, {record.training.dtype}, "
         f"{plan.processes.n} process{'es' if plan.processes.n > 1 else ''} on {plan.processes.device}"
     )
     yield from plan.notes
 
 
 def _nothing(line: str) -> None:
-    """What the processes say that are not the first."""
+    """Print nothing, in processes other than the first."""

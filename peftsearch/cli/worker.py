@@ -1,4 +1,4 @@
-"""`peftsearch worker`: take part in a run that another process began."""
+"""`peftsearch worker`: join a run that another process started."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from pathlib import Path
 
 
 def worker(run: Path, /, *, storage: str = "", device: str | None = None) -> int:
-    """Take part in a run that another process began.
+    """Join a run that another process started.
 
     Args:
-        run: The run's folder; made where only --storage is shared.
-        storage: The run's Optuna storage, where it has its own.
-        device: cpu, cuda or cuda:1 (default: cuda where there is one).
+        run: The run's folder; created if only --storage is shared.
+        storage: The run's Optuna storage URL (default: SQLite in the folder).
+        device: cpu, cuda or cuda:1 (default: cuda if available).
     """
     from peftsearch.searcher.options import read_options
 
-    read_options(run, storage)  # a run that is not there is refused before anything heavy is imported
+    read_options(run, storage)  # refuses a missing run before anything heavy is imported
     from peftsearch.searcher.progress import PlainReporter
     from peftsearch.searcher.run import join_study
 

@@ -77,11 +77,6 @@ def picture(
     return table
 
 
-def block_keys(backbone: Backbone) -> list[BlockKey]:
-    """The pairs (stack, index) of all blocks, input side first."""
-    return [(b.stack, b.index) for b in backbone.blocks]
-
-
 def labelled(architecture: Architecture, backbone: Backbone) -> dict[str, Any]:
     """The architecture as YAML holds it, with a readable size next to each number: `r=4`, `query+ffn_in`."""
     blocks, data = {(b.stack, b.index): b for b in backbone.blocks}, architecture.to_dict()

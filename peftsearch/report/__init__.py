@@ -1,1 +1,1 @@
-"""A study as one self-contained HTML page: `page.py` draws any page, the other modules say what this one holds."""
+"""Report of a study as one self-contained HTML page: `page.py` draws pages, the other modules write the sections."""

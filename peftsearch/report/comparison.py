@@ -1,4 +1,4 @@
-"""The confirmed designs beside baselines and references: means and spreads over seeds; apart, the short runs."""
+"""Compare the confirmed designs with baselines and references over seeds, and the short runs with each other."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from peftsearch.report.page import Cell, Chart, Item, Section, Table, Text, labe
 from peftsearch.study.confirmed import Confirmed
 from peftsearch.study.record import Record
 from peftsearch.study.trials import Kind
-from peftsearch.units import Scores
+from peftsearch.units import Scores, plural
 
 _N_FOUND = 5
-"""Best designs of the search that are shown beside the baselines."""
+"""Number of the search's best designs to show next to the baselines."""
 
 
 def comparison(record: Record) -> Section:
-    """Winner against baselines."""
+    """Section that compares the found designs with the baselines."""
     designs = record.confirmed()
     items: list[Item] = []
     if designs:
@@ -30,20 +30,21 @@ def comparison(record: Record) -> Section:
             Chart(
                 figure=_means(designs, record.metric),
                 description="Mean score of each confirmed design with its standard deviation over seeds",
-                caption=f"Full trainings, n = {n} seeds each. Large marks: means; bars: one standard deviation over "
-                "seeds (n - 1), not the standard error; small marks: each seed. The validation split also chose the "
-                f"designs; the test split, where there is one, was read once, for {read}.{apart}",
+                caption=f"Full trainings, n = {n} {'seed' if n == '1' else 'seeds'} each. Large marks: means; bars: "
+                "one standard deviation over seeds (n - 1), not the standard error; small marks: single seeds. The "
+                "validation split also selected the designs; the test split, if there is one, was read once, for "
+                f"{read}.{apart}",
                 height=150 + 52 * len(designs),
             ),
             _table(designs, record),
         ]
     else:
-        items.append(Text(text="No design is confirmed yet with full trainings over several seeds.", kind="note"))
+        items.append(Text(text="No design is confirmed yet by full trainings over several seeds.", kind="note"))
     return Section(title="Against the baselines", items=[*items, *_short_runs(record)])
 
 
 def _means(designs: Sequence[Confirmed], metric: str) -> dict[str, Any]:
-    """One row for each design; validation above, test below."""
+    """Chart with one row per design: validation above, test below."""
     rows = {c.name: i for i, c in enumerate(designs)}
     groups = [
         ("validation, found by the search", "--blue", "circle",
@@ -103,7 +104,7 @@ def _table(designs: Sequence[Confirmed], record: Record) -> Table:
 
 
 def _short_runs(record: Record) -> list[Item]:
-    """Baselines and the best of the search at the search's fidelity."""
+    """Chart of the baselines and the search's best designs, at the search's fidelity."""
     scored = sorted(record.scored, key=lambda t: (-(t.score or 0.0), t.number))
     found = [t for t in scored if t.kind != Kind.BASELINE][:_N_FOUND]
     baselines = [t for t in scored if t.kind == Kind.BASELINE]
@@ -128,7 +129,7 @@ def _short_runs(record: Record) -> list[Item]:
             )  # fmt: skip
     ticks = {"tickvals": list(range(len(shown))), "ticktext": [label(n) for n in names]}
     steps = {t.facts.steps for t in shown}
-    fidelity = f"{next(iter(steps))} steps" if len(steps) == 1 else "few steps"
+    fidelity = plural(next(iter(steps)) or 0, "step") if len(steps) == 1 else "few steps"
     return [
         Chart(
             figure={
@@ -140,8 +141,8 @@ def _short_runs(record: Record) -> list[Item]:
             },
             description="Score of each baseline and of the best designs found, one short training each",
             caption=f"The search's own trainings ({fidelity}, one seed): all baselines and the best {len(found)} "
-            "designs found. One training has no error bar, and the best of many is flattered by luck: compare the "
-            "full trainings above.",
+            "designs found. A single training has no error bar, and the best of many is partly luck: rely on the full "
+            "trainings above.",
             height=130 + 26 * len(shown),
         )
     ]

@@ -1,4 +1,4 @@
-"""How the search went: the stages' decisions, and the score against trials and against time."""
+"""The course of a search: the decisions of its stages, and the score against trials and time."""
 
 from __future__ import annotations
 
@@ -9,26 +9,27 @@ from typing import Any
 from peftsearch.report.page import Chart, Grid, Item, Section, Text, label
 from peftsearch.study.record import Record
 from peftsearch.study.trials import Kind, State, TrialRecord
+from peftsearch.units import plural
 
 
 def stages(record: Record) -> Section | None:
-    """What each stage of a staged sampler decided; None for samplers without stages."""
+    """Section with the decision of each stage of a staged sampler; None for samplers without stages."""
     if not record.stages:
         return None
     tried = [s for s in record.stages if any(c.get("n") for c in s.get("choices", ()))]
     untried = [s for s in record.stages if s not in tried]
     items: list[Item] = [
         Text(
-            text="The sampler decided one dimension of the design after the other, each by the mean score of its "
-            "choices. Bars are standard errors of the mean; a choice that was tried once has none, and differences "
-            "within the bars are no evidence.",
+            text="The sampler decided the dimensions of the design one after the other, each by the mean score of its "
+            "choices. Bars are standard errors of the mean; a choice tried once has none, and differences within the "
+            "bars are not evidence.",
         ),
         Grid(items=[_stage(s, record.metric) for s in tried]),
     ]
     if untried:
         lines = "; ".join(f"{s.get('stage')}: {s.get('chosen')} ({s.get('why')})" for s in untried)
         items.append(Text(text=f"Not compared: {lines}.", kind="note"))
-    return Section(title="What the stages decided", items=items)
+    return Section(title="Decisions of the stages", items=items)
 
 
 def _stage(stage: Mapping[str, Any], metric: str) -> Chart:
@@ -53,8 +54,8 @@ def _stage(stage: Mapping[str, Any], metric: str) -> Chart:
                    "symbol": ["circle" if is_it else "circle-open" for is_it in chosen]},
         "hovertext": text, "hoverinfo": "text",
     }  # fmt: skip
-    notes = [f"{n_left} not tried"] * bool(n_left) + [f"{unfit} do not fit the budget"] * bool(unfit)
-    notes += [f"{n_failed} trials failed"] * bool(n_failed)
+    notes = [f"{n_left} not tried"] * bool(n_left) + [f"{unfit} not fitting the budget"] * bool(unfit)
+    notes += [f"{plural(n_failed, 'trial')} failed"] * bool(n_failed)
     counts = sorted({c["n"] for c in tried})
     n = f"n = {counts[0]} each" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}"
     return Chart(
@@ -76,15 +77,15 @@ def _stage(stage: Mapping[str, Any], metric: str) -> Chart:
 
 
 def course(record: Record) -> Section:
-    """Score against trial and against training seconds, with the best so far."""
+    """Section with the score against trials and against training time, and the best score so far."""
     if not record.scored:
         return Section(title="The course of the search", items=[Text(text="No trial has a score yet.", kind="note")])
     numbers = {t.number: float(t.number) for t in record.search}
     seconds = dict(zip(numbers, accumulate(float(t.facts.train_s or 0.0) for t in record.search), strict=True))
     unscored = len([t for t in record.search if t.score is None])
-    apart = f" {unscored} trials without a score are not shown." if unscored else ""
+    apart = f" Not shown: {plural(unscored, 'trial')} without a score." if unscored else ""
     untimed = sum(t.state in {State.FAILED, State.PRUNED} and t.facts.train_s is None for t in record.search)
-    missing = f" {untimed} failed or stopped trainings have no time recorded and count as none." if untimed else ""
+    missing = f" Counted as zero: {plural(untimed, 'failed or stopped training')} without a time." if untimed else ""
     return Section(
         title="The course of the search",
         items=[
@@ -99,7 +100,7 @@ def course(record: Record) -> Section:
                     Chart(
                         figure=_course(record, seconds, "seconds of training, all trials together"),
                         description="Score against seconds of training, and the best so far",
-                        caption=f"Time in training alone: without loading, scoring and what ran beside it.{missing}",
+                        caption=f"Time spent in training only, excluding loading, scoring and other work.{missing}",
                         height=360,
                     ),
                 ]
@@ -112,7 +113,7 @@ def _course(record: Record, x_of: Mapping[int, float], axis: str) -> dict[str, A
     groups = [
         ("found by the search", "--blue", "circle", [t for t in record.scored if t.kind != Kind.BASELINE]),
         ("baseline", "--orange", "square", [t for t in record.scored if t.kind == Kind.BASELINE]),
-        ("breaks a constraint", "--grey", "x", [t for t in record.search if t.score is not None and t.violations]),
+        ("violates a constraint", "--grey", "x", [t for t in record.search if t.score is not None and t.violations]),
     ]
     data = [points(name, colour, symbol, own, x_of) for name, colour, symbol, own in groups if own]
     best = list(accumulate((t.score or 0.0 for t in record.scored), max))
@@ -127,7 +128,7 @@ def _course(record: Record, x_of: Mapping[int, float], axis: str) -> dict[str, A
 def points(
     name: str, colour: str, symbol: str, trials: Sequence[TrialRecord], x_of: Mapping[int, float]
 ) -> dict[str, Any]:
-    """A trace of trials, whose designs are seen on hovering."""
+    """Make a plotly trace of trials that shows the design on hover."""
     return {
         "type": "scatter", "mode": "markers", "name": name,
         "x": [x_of[t.number] for t in trials], "y": [t.score for t in trials],
@@ -137,7 +138,7 @@ def points(
 
 
 def hover(trial: TrialRecord) -> str:
-    """What a mark says of its trial."""
+    """Hover text of a trial: name, score, parameters, stage and design."""
     design = label(trial.detail).replace(" | ", "<br>  ").replace(": G1", "<br>  G1")
     n_params = trial.facts.n_params
     size = "" if n_params is None else f"<br>{n_params:,} parameters"

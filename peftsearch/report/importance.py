@@ -1,9 +1,9 @@
-"""Which dimensions of the space mattered: PED-ANOVA (arXiv 2304.10255) as Optuna has it, held against chance.
+"""Importance of each dimension of the space by PED-ANOVA (arXiv 2304.10255), compared with chance.
 
-Among few trials every dimension with many choices looks important. So the same is computed with the scores shuffled
-among the trials: only what rises above nearly all of these is told from chance. Choices of groups that a design does
-not tune mean nothing and are left out; Optuna's evaluator handles such conditional parameters. (Optuna's fANOVA drops
-them, and takes minutes on a few hundred trials of choices.)
+With few trials, every dimension with many choices looks important. The importance is therefore computed again with the
+scores shuffled among the trials: only values above nearly all of these differ from chance. Choices of groups that a
+design does not tune have no effect and are left out; Optuna's evaluator handles such conditional parameters. (Optuna's
+fANOVA drops them, and takes minutes on a few hundred trials with categorical choices.)
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from optuna.trial import FrozenTrial, create_trial
 from peftsearch.report.page import Chart, Item, Section, Text, label
 from peftsearch.study.record import Record
 from peftsearch.study.trials import Kind, State, TrialRecord
+from peftsearch.units import plural
 
 MIN_TRIALS = 20
-"""Below them the best quarter has fewer than the five trials that Optuna asks for."""
+"""Smallest number of trials: with fewer, the best quarter has less than the five that Optuna requires."""
 _BEST_SHARE = 0.25
 _N_SHUFFLES = 40
 _CHANCE = 0.95
@@ -31,13 +32,13 @@ _CHANCE = 0.95
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Importance:
-    """How much a dimension matters."""
+    """The importance of a dimension, and the value that chance explains."""
 
     name: str
     value: float
-    """Divergence of the best quarter's choices from all trials'; the unit has no meaning, only the comparison."""
+    """Divergence of the best quarter's choices from those of all trials; only comparable with other dimensions."""
     chance: float
-    """Value that shuffled scores exceed in one of twenty cases."""
+    """Value that shuffled scores exceed in one case of twenty."""
 
 
 def importances(trials: Sequence[TrialRecord], seed: int) -> list[Importance]:
@@ -45,7 +46,7 @@ def importances(trials: Sequence[TrialRecord], seed: int) -> list[Importance]:
 
     Args:
         trials: Trials with a score.
-        seed: Of the shuffles.
+        seed: Seed of the shuffles.
     """
     study, scores = _study(trials)
     every = {name for t in trials for name in t.params}
@@ -65,7 +66,7 @@ def importances(trials: Sequence[TrialRecord], seed: int) -> list[Importance]:
 
 
 def _study(trials: Sequence[TrialRecord]) -> tuple[optuna.Study, list[float]]:
-    """The trials in a study in memory, their numbers being their places."""
+    """Copy the trials into a study in memory, numbered by their position."""
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     copies: list[FrozenTrial] = []
     for t in trials:
@@ -74,13 +75,13 @@ def _study(trials: Sequence[TrialRecord]) -> tuple[optuna.Study, list[float]]:
     study.add_trials(copies)
     shared: dict[str, BaseDistribution] = {}
     for copy in study.get_trials(deepcopy=False):
-        # one object for each dimension: the evaluator compares them choice by choice, which is most of its time
+        # One object per dimension: the evaluator would otherwise spend its time comparing them choice by choice.
         copy.distributions = {name: shared.setdefault(name, d) for name, d in copy.distributions.items()}
     return study, [t.score or 0.0 for t in trials]
 
 
 def _evaluate(study: optuna.Study, names: list[str], scores: Sequence[float]) -> Mapping[str, float]:
-    from optuna.importance import PedAnovaImportanceEvaluator  # brings scikit-learn: seconds that few trials save
+    from optuna.importance import PedAnovaImportanceEvaluator  # imports scikit-learn, which takes seconds
 
     evaluator = PedAnovaImportanceEvaluator(target_quantile=_BEST_SHARE)
     with warnings.catch_warnings():
@@ -89,23 +90,24 @@ def _evaluate(study: optuna.Study, names: list[str], scores: Sequence[float]) ->
 
 
 def importance(record: Record) -> Section:
-    """Which dimensions set the best quarter of the search's trials apart."""
+    """Section with the dimensions that distinguish the best quarter of the search's trials."""
     trials = [t for t in record.scored if t.kind == Kind.SEARCH and t.state != State.INTERRUPTED and t.params]
     if len(trials) < MIN_TRIALS:
-        why = f"{len(trials)} trials of the search count, at least {MIN_TRIALS} are needed to say which choices matter."
+        why = f"{plural(len(trials), 'usable trial')} in the search; at least {MIN_TRIALS} are needed to rank choices."
         return Section(title="Which choices mattered", items=[Text(text=why, kind="note")])
     found = importances(trials, record.settings.seed)
     told = [i.name for i in found if i.value > i.chance]
-    says = f"Told from chance: {', '.join(told)}." if told else "No dimension is told from chance on these trials."
+    says = f"Above chance: {', '.join(told)}." if told else "No dimension is above chance on these trials."
     items: list[Item] = [Text(text=says)]
     if found:
         items.append(
             Chart(
                 figure=_figure(found),
-                description="Importance of each dimension of the search space, and what chance alone gives",
-                caption=f"PED-ANOVA over {len(trials)} trials: how differently the best quarter of them chose. The "
-                f"marks are what shuffled scores stay below in {_CHANCE:.0%} of {_N_SHUFFLES} shuffles. A staged "
-                "sampler varies a dimension only until it is decided, so later ones are seen on fewer designs.",
+                description="Importance of each dimension of the search space, and its value by chance alone",
+                caption=f"PED-ANOVA over {len(trials)} trials: how much the choices of the best quarter differ from "
+                f"those of all. The marks show the value that {_CHANCE:.0%} of {_N_SHUFFLES} shuffles of the scores "
+                "stay below. A staged sampler varies a dimension only until it is decided, so later dimensions are "
+                "seen on fewer designs.",
                 height=110 + 30 * len(found),
             )
         )

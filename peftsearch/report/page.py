@@ -1,11 +1,10 @@
 """One self-contained HTML page: sections of text, tables, plotly charts and drawings.
 
-The page needs nothing but itself: style, script and plotly.js are inside it, and its content security policy forbids
-every request and every script that is not one of its own. Light and dark follow the reader's system. Without
-JavaScript everything but the charts is there.
+The page contains its own style, script and plotly.js, and its content security policy forbids all requests and all
+other scripts. Light and dark mode follow the reader's system. Without JavaScript, only the charts are missing.
 
-Colours in figures are names of the page's palette (`--blue`, see `page.css`), which differ between light and dark and
-are told apart by readers who are colour-blind (Okabe and Ito, 2008).
+Colours in figures are names of the page's palette (`--blue`, see `page.css`), which differs between light and dark mode
+and can be distinguished by colour-blind readers (Okabe and Ito, 2008).
 """
 
 from __future__ import annotations
@@ -24,12 +23,12 @@ from typing import Any, Literal
 from peftsearch.errors import ReportError
 
 Figure = Mapping[str, Any]
-"""What plotly calls a figure: `data`, a list of traces, and `layout`. Texts from users go through `label`."""
+"""A figure of plotly: `data`, a list of traces, and `layout`. Texts from users must go through `label`."""
 Cell = str | int | float | None
 _SHORT = 30
-"""Characters of a cell that is kept on one line."""
+"""Most characters of a cell that stays on one line."""
 PALETTE = ("--blue", "--orange", "--green", "--red", "--purple", "--sky", "--yellow", "--grey")
-"""Colours of traces, in the order in which to take them."""
+"""Colours of traces, in the order of use."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,16 +41,16 @@ class Text:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Table:
-    """Rows under a head; the reader sorts it by a click on a column's name."""
+    """Rows below a header; a click on a column's name sorts them."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
-    """Numbers stay numbers: they are set in figures of equal width and sorted as numbers. None is an empty cell."""
+    """Cells by row. Numbers are aligned and sorted as numbers; None is an empty cell."""
     caption: str = ""
     folded: bool = False
-    """Whether only the caption is seen until it is clicked; a folded table has a field to filter its rows."""
+    """Whether to show only the caption until it is clicked; a folded table has a field to filter its rows."""
     strong: frozenset[int] = frozenset()
-    """Rows that stand out, from 0."""
+    """Indices of the rows to highlight, from 0."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,27 +59,27 @@ class Chart:
 
     figure: Figure
     description: str
-    """What it shows, for readers who do not see it."""
+    """Description for readers who cannot see the chart."""
     caption: str = ""
-    """Said below it: what the marks and bars are."""
+    """Text below the chart, which explains its marks and bars."""
     height: int = 400
-    """Pixels."""
+    """Height in pixels."""
     title: str = ""
-    """A heading above it, where several charts are side by side."""
+    """Heading above the chart, for several charts side by side."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Choice:
-    """Several charts in one place, of which the reader chooses one; the first is shown first."""
+    """Several charts in one place, from which the reader chooses; the first is shown initially."""
 
     label: str
-    """What is chosen."""
+    """Label of the choice."""
     charts: Mapping[str, Chart]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Drawing:
-    """An inline SVG, made by us: it is not escaped here."""
+    """An inline SVG from trusted code, which is not escaped."""
 
     svg: str
     caption: str = ""
@@ -88,7 +87,7 @@ class Drawing:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Grid:
-    """Charts side by side where there is room for it."""
+    """Charts side by side if there is room."""
 
     items: Sequence[Chart | Choice]
 
@@ -105,12 +104,12 @@ class Section:
 
 
 def page(title: str, sections: Sequence[Section], subtitle: str = "") -> str:
-    """The page as text.
+    """Render a page as HTML.
 
     Args:
-        title: Heading, and name of the browser's window.
-        sections: What it holds, in order.
-        subtitle: A line below the heading.
+        title: Heading, and title of the browser window.
+        sections: Sections of the page, in order.
+        subtitle: Line below the heading.
 
     Raises:
         ReportError: plotly is not installed.
@@ -148,7 +147,7 @@ def page(title: str, sections: Sequence[Section], subtitle: str = "") -> str:
 
 
 def plotly_js() -> str:
-    """The source of plotly.js, which the Python package carries.
+    """The source of plotly.js, which the Python package contains.
 
     Raises:
         ReportError: The package is not installed.
@@ -161,7 +160,7 @@ def plotly_js() -> str:
 
 
 def label(text: object) -> str:
-    """A text from a user as plotly shows it letter by letter: plotly reads tags and entities in its labels."""
+    """Escape a text from a user for a plotly label, because plotly interprets tags and entities."""
     return escape(str(text), quote=False)
 
 
@@ -223,7 +222,7 @@ def _charts(choose: str, charts: Mapping[str, Chart]) -> str:
 
 
 def _finite(value: Any) -> Any:
-    """Values as JSON has them: what is not finite is a gap in a chart."""
+    """Convert values to JSON; numbers that are not finite become null, a gap in a chart."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
@@ -258,7 +257,7 @@ def _cell(value: Cell) -> str:
 
 
 def _number(value: float) -> str:
-    """Whole numbers in full, others with the digits that a reader compares."""
+    """Format a number: whole numbers in full, others with a few digits."""
     if isinstance(value, int) or (abs(value) >= 10 and value.is_integer()):
         return f"{int(value):,}"
     return f"{value:,.1f}" if abs(value) >= 10 else f"{value:.4f}" if abs(value) >= 0.001 else f"{value:.3g}"

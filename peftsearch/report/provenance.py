@@ -1,4 +1,4 @@
-"""How to make the study again: its command, seed, versions and hardware."""
+"""Everything needed to reproduce a study: its command, seed, versions and hardware."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from peftsearch.study.record import Record
 
 
 def command(record: Record) -> str | None:
-    """The command line that began the study; None when the settings do not hold its options.
+    """The command line that starts or resumes the study; None if the settings do not hold its options.
 
-    The same line resumes the study. A password in a storage URL is not stored and appears as stars.
+    A password in a storage URL is not stored and appears as stars.
     """
     if not record.settings.options:
         return None
@@ -33,14 +33,14 @@ def command(record: Record) -> str | None:
 
 
 def provenance(record: Record) -> Section:
-    """Command, seed, data, versions and hardware."""
+    """Section with command, seed, data, versions and hardware."""
     settings, best = record.settings, record.best
     line = command(record)
     items: list[Item] = []
     if line is None:
         items.append(Text(text="The options of this run are not stored; its settings are below.", kind="note"))
     else:
-        items += [Text(text="The same command again resumes the study, or makes it anew in another folder."),
+        items += [Text(text="Rerun this command to resume the study, or to reproduce it in another folder."),
                   Text(text=line, kind="code")]  # fmt: skip
     rows: list[list[Cell]] = [
         ["model", _joined(settings.model, settings.revision)],

@@ -1,4 +1,4 @@
-"""The tables at the end of the page: tasks, trials without a score, all trials."""
+"""Sections with tables: scores by task, trials without a score, all trials."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from typing import Any
 from peftsearch.report.page import PALETTE, Cell, Chart, Item, Section, Table, Text, label
 from peftsearch.study.record import Record
 from peftsearch.study.trials import State, TrialRecord
-from peftsearch.units import Scores
+from peftsearch.units import Scores, plural
 
 _ENDED_WITHOUT = (State.FAILED, State.INFEASIBLE, State.PRUNED, State.INTERRUPTED)
 _MEANING = {
     State.FAILED: "failed",
-    State.INFEASIBLE: "do not fit the budget or tune nothing",
-    State.PRUNED: "were stopped by the pruner",
-    State.INTERRUPTED: "were left by a killed process and count for nothing",
+    State.INFEASIBLE: "did not fit the budget or tuned nothing",
+    State.PRUNED: "stopped by the pruner",
+    State.INTERRUPTED: "left unfinished by a killed process (not counted)",
 }
 _N_SHOWN = 5
-"""Designs of the search that stand for it in the tasks' chart while nothing is confirmed."""
+"""Number of the search's best designs to show by task while nothing is confirmed."""
 
 
 def tasks(record: Record) -> Section | None:
-    """Each task's own score, for studies of several tasks; None for others."""
+    """Section with the scores by task, for studies with several tasks; None for a single task."""
     confirmed = [t for t in record.confirm if t.score is not None and t.facts.task_scores]
     best = sorted((t for t in record.scored if t.facts.task_scores), key=lambda t: -(t.score or 0.0))
     shown = confirmed or best[:_N_SHOWN]
@@ -51,8 +51,8 @@ def tasks(record: Record) -> Section | None:
         y + sign * bar for d in data for y, bar in zip(d["y"], d["error_y"]["array"], strict=True) for sign in (-1, 1)
     ]
     margin = 0.08 * (max(ends) - min(ends)) or 0.01
-    axis = {"title": {"text": "score"}, "range": [min(ends) - margin, max(ends) + margin]}  # grouped marks ask for zero
-    what = "full trainings: means, bars are standard deviations over seeds" if confirmed else "short runs, one seed"
+    axis = {"title": {"text": "score"}, "range": [min(ends) - margin, max(ends) + margin]}  # grouped marks add zero
+    what = "means of full trainings, with standard deviations over seeds" if confirmed else "short runs, one seed each"
     chart = Chart(
         figure={
             "data": data,
@@ -65,7 +65,7 @@ def tasks(record: Record) -> Section | None:
 
 
 def without_score(record: Record) -> Section:
-    """Failed, pruned and infeasible trials with their reasons; those that break a constraint."""
+    """Section with the failed, pruned and infeasible trials and their reasons, and those that violate a constraint."""
     every = (*record.search, *record.confirm)
     ended = [t for t in every if t.state in _ENDED_WITHOUT]
     broken = [t for t in every if t.violations]
@@ -74,14 +74,16 @@ def without_score(record: Record) -> Section:
     counts = Counter(t.state for t in ended)
     if counts:
         said = "; ".join(f"{counts[state]} {_MEANING[state]}" for state in _ENDED_WITHOUT if counts[state])
-        items.append(Text(text=f"Of {len(every)} trials: {said}."))
+        items.append(Text(text=f"Of {plural(len(every), 'trial')}: {said}."))
         rows: list[list[Cell]] = [[t.number, t.name, t.kind, t.state, t.reason, t.detail] for t in ended]
         columns = ["number", "name", "kind", "state", "reason", "design"]
-        items.append(Table(columns=columns, rows=rows, caption="Each with its reason", folded=len(rows) > 10))
+        items.append(Table(columns=columns, rows=rows, caption="Reasons, trial by trial", folded=len(rows) > 10))
     if broken:
         rows = [[t.number, t.name, "; ".join(t.violations), t.score, t.detail] for t in broken]
-        columns = ["number", "name", "constraints that it breaks", "score", "design"]
-        items.append(Table(columns=columns, rows=rows, caption="Trials that break a constraint", folded=len(rows) > 10))
+        columns = ["number", "name", "violated constraints", "score", "design"]
+        items.append(
+            Table(columns=columns, rows=rows, caption="Trials that violate a constraint", folded=len(rows) > 10)
+        )
     if open_:
         items.append(Text(text="Still open: " + ", ".join(f"{n} {state}" for state, n in open_.items()) + "."))
     if not items:
@@ -90,14 +92,14 @@ def without_score(record: Record) -> Section:
 
 
 def all_trials(record: Record) -> Section:
-    """Every trial, folded."""
+    """Section with the folded table of all trials."""
     columns = ["number", "name", "kind", "stage", "state", f"{record.metric}", "parameters", "of budget", "steps",
                "seed", "learning rate", "training s", "design"]  # fmt: skip
     every = (*record.search, *record.confirm)
     measures = list(dict.fromkeys(m for t in every for m in t.measures if m != "params"))
     objectives = record.objectives if len(record.objectives) > 1 else ()
     rows = [[*_row(t), *(t.measures.get(m) for m in measures), *_values(t, objectives)] for t in every]
-    caption = f"All {len(every)} trials (search {len(record.search)}, confirmation {len(record.confirm)})"
+    caption = f"All {plural(len(every), 'trial')} (search {len(record.search)}, confirmation {len(record.confirm)})"
     columns += [*measures, *(f"objective {name}" for name in objectives)]
     return Section(title="All trials", items=[Table(columns=columns, rows=rows, caption=caption, folded=True)])
 

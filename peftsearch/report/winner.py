@@ -1,4 +1,4 @@
-"""The verdict in words, and the architecture that won as a picture: blocks by methods, parameters as area."""
+"""The verdict in words, and a drawing of the picked architecture: blocks by methods, parameters as area."""
 
 from __future__ import annotations
 
@@ -12,38 +12,38 @@ from peftsearch.report.page import PALETTE, Drawing, Item, Section, Text
 from peftsearch.study.best import Best
 from peftsearch.study.record import Record
 from peftsearch.study.trials import TrialRecord
-from peftsearch.units import Scores
+from peftsearch.units import Scores, plural
 
 _PER_BAND = 12
-"""Blocks beside each other before the picture goes on below."""
+"""Number of blocks in one row of the drawing."""
 _CELL, _ROW, _HEAD, _SIDE = 76, 80, 24, 74
-"""Pixels: width and height of a placement's cell, height of the head, width of the names."""
+"""Width and height of a placement's cell, height of the header, width of the names, all in pixels."""
 _LARGEST = 44
-"""Pixels: side of the largest square."""
+"""Side of the largest square, in pixels."""
 
 
 def winner(record: Record) -> Section:
-    """Say what the run concluded; for an unfinished run, what is best so far."""
+    """Section with the run's conclusion or, for an unfinished run, the best trial so far."""
     if record.best is None:
         return Section(title="Not finished", items=_so_far(record))
-    return Section(title="What was found", items=_concluded(record, record.best))
+    return Section(title="Result", items=_concluded(record, record.best))
 
 
 def _so_far(record: Record) -> list[Item]:
     n_done = len(record.scored)
     items: list[Item] = [
         Text(
-            text="This run is not finished: nothing is confirmed, and there is no verdict. The page shows what there "
-            "is; the command at its end, given again, goes on with the run.",
+            text="This run is not finished: nothing is confirmed, and there is no verdict. The page shows the trials "
+            "so far; rerun the command at its end to continue.",
             kind="lead",
         )
     ]
     if not n_done:
-        return [*items, Text(text=f"None of the {len(record.search)} trials has a score.")]
+        return [*items, Text(text=f"{plural(len(record.search), 'trial')} so far, none with a score.")]
     best = max(record.scored, key=lambda t: (t.score or 0.0, -t.number))
     return [
         *items,
-        Text(text=f"{n_done} trials have a score. The best so far, one short training with one seed, is {_said(best)}"),
+        Text(text=f"{plural(n_done, 'trial')} with a score so far. The best, by one short training, is {_said(best)}"),
     ]
 
 
@@ -81,19 +81,19 @@ def _pick_in_words(record: Record, best: Best, architecture: Architecture) -> st
         scores = Scores.from_dict(stored)
         if scores.values:
             spread = "" if scores.std is None else f" ± {scores.std:.4f} (standard deviation)"
-            text += f" {split} {record.metric}: {scores.mean:.4f}{spread}, n = {len(scores.values)} seeds."
+            text += f" {split} {record.metric}: {scores.mean:.4f}{spread}, n = {plural(len(scores.values), 'seed')}."
     return text
 
 
 def drawing(
     architecture: Architecture, blocks: Sequence[BlockKey], labels: Mapping[tuple[str, int, str], str]
 ) -> Drawing:
-    """Blocks by methods, each placement a square whose area is its parameters.
+    """Draw an architecture as blocks by methods, each placement a square whose area is its parameters.
 
     Args:
-        architecture: What to draw; it has at least one placement.
+        architecture: An architecture with at least one placement.
         blocks: All blocks of the backbone as (stack, index), input side first.
-        labels: Readable size of each (stack, block, method); the bare size where one is missing.
+        labels: Readable size of each (stack, block, method); if one is missing, the plain size is shown.
     """
     methods = list(dict.fromkeys(p.method for p in architecture.placements))
     most = max(p.n_params for p in architecture.placements)
@@ -108,8 +108,8 @@ def drawing(
     return Drawing(
         svg=f'<div class="wide">{wide}</div><div class="tall">{tall}</div>',
         caption=f"The architecture of the pick, {architecture.n_params:,} trainable parameters. Each square is one "
-        "method on one block of the backbone (block 0 is next to the input), its area the parameters that it trains; "
-        "below it the method's size.",
+        "method on one block of the backbone (block 0 is next to the input); its area shows the parameters that it "
+        "trains. Below it is the method's size.",
     )
 
 
@@ -120,7 +120,7 @@ def _wide(
     names: Mapping[BlockKey, str],
     totals: Mapping[BlockKey, int],
 ) -> str:
-    """Blocks from left to right, in bands."""
+    """Drawing with blocks from left to right, in bands."""
     parts, y = [], 0
     for start in range(0, len(blocks), _PER_BAND):
         band = blocks[start : start + _PER_BAND]
@@ -147,7 +147,7 @@ def _tall(
     names: Mapping[BlockKey, str],
     totals: Mapping[BlockKey, int],
 ) -> str:
-    """Blocks from top to bottom, for a phone."""
+    """Drawing with blocks from top to bottom, for phones."""
     side = 50
     parts = [_words(0, 15, "block", "start", "muted")]
     parts += [_words(side + (i + 0.5) * _CELL, 15, method) for i, method in enumerate(methods)]

@@ -1,4 +1,4 @@
-"""Put the sections of a study's page together."""
+"""Assemble the sections of a study's page."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from peftsearch.report.provenance import provenance
 from peftsearch.report.tables import all_trials, tasks, without_score
 from peftsearch.report.winner import winner
 from peftsearch.study.record import Record
+from peftsearch.units import plural
 
 
 def write_up(record: Record) -> str:
-    """The page of a study."""
+    """Render the page of a study as HTML."""
     settings = record.settings
     sections = [
         winner(record),
@@ -30,6 +31,6 @@ def write_up(record: Record) -> str:
     ]
     title = f"{settings.task or 'study'} on {settings.model or 'a model'}, budget {settings.budget}"
     n_done = len(record.scored)
-    subtitle = f"peftsearch report of {record.path.resolve().name}: {len(record.search)} trials of the search, "
-    subtitle += f"{n_done} with a score; {len(record.confirm)} full trainings"
+    subtitle = f"peftsearch report of {record.path.resolve().name}: {plural(len(record.search), 'trial')} of the "
+    subtitle += f"search, {n_done} with a score; {plural(len(record.confirm), 'full training')}"
     return page(title, [s for s in sections if s is not None], subtitle)

@@ -1,4 +1,4 @@
-"""The rows of the result: confirmed designs, the other baselines, and the references."""
+"""Rows of the result: confirmed designs, the other baselines, and the references."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from peftsearch.units import Scores
 
 
 def with_scores(finalist: Confirmed, trainings: Sequence[TrialRecord], hits: tuple[float, ...]) -> Confirmed:
-    """Put the scores of its trainings into a finalist.
+    """Add the scores of its trainings to a finalist.
 
     Args:
-        finalist: A design that is confirmed.
-        trainings: Its completed trainings, seed by seed.
-        hits: Shares of the seeds whose prediction is right, by example.
+        finalist: A confirmed design.
+        trainings: The completed trainings of the design, one per seed.
+        hits: Share of the seeds that predict each example right.
     """
     return replace(finalist, validation=_validation(trainings), tasks=_task_scores(trainings), hits=hits)
 
@@ -25,12 +25,12 @@ def with_scores(finalist: Confirmed, trainings: Sequence[TrialRecord], hits: tup
 def make_rows(
     search: Sequence[TrialRecord], finalists: Sequence[Confirmed], tests: Mapping[str, Scores]
 ) -> tuple[Confirmed, ...]:
-    """Confirmed designs first, best mean on top; then the other baselines by their search score.
+    """List the confirmed designs, best mean first, then the other baselines by their search score.
 
     Args:
-        search: Trials of the search, baselines among them, without interrupted ones.
+        search: Trials of the search, including baselines, excluding interrupted ones.
         finalists: The confirmed designs with their scores.
-        tests: Test scores of those that were read.
+        tests: Test scores by name, for the designs whose test scores were read.
     """
     rows = [replace(f, test=tests.get(f.name, Scores())) for f in finalists]
     rows.sort(key=lambda row: -row.mean)
@@ -42,10 +42,10 @@ def make_rows(
 
 
 def reference_rows(confirm: Sequence[TrialRecord], references: Sequence[Reference]) -> tuple[Confirmed, ...]:
-    """The references in their order.
+    """List the references in the study's order.
 
     Args:
-        confirm: Trials of the confirmation, without interrupted ones.
+        confirm: Trials of the confirmation, excluding interrupted ones.
         references: The study's references.
     """
     rows = []
@@ -74,7 +74,7 @@ def _validation(trainings: Sequence[TrialRecord]) -> Scores:
 
 
 def _task_scores(trainings: Sequence[TrialRecord]) -> dict[str, Scores]:
-    """Scores of each task over the seeds; empty where there is one task."""
+    """Scores of each task over the seeds; empty for a single task."""
     stated = [t.facts.task_scores for t in trainings if t.facts.task_scores]
     return {task: Scores(tuple(scores[task] for scores in stated)) for task in (stated[0] if stated else ())}
 

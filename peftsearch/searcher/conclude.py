@@ -1,4 +1,4 @@
-"""What a search found: the verdict over the confirmed designs, made from the stored history and written down."""
+"""Conclude a search: reach the verdict on the confirmed designs from the stored history, and write the results."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ class Result:
 
 
 def conclude(setup: Setup, folder: StudyFolder, finalists: list[Confirmed], engine: LocalEngine) -> Result:
-    """Judge the confirmed designs, read the test split for the pick and the best baseline, write the files.
+    """Judge the confirmed designs, score the pick and the best baseline on the test split, and write the files.
 
     Args:
         setup: The settings of the study.
         folder: The study.
         finalists: The confirmed designs.
-        engine: Scores trained parameters on the test split.
+        engine: Engine that scores trained parameters on the test split.
     """
     confirmations = [TrialRecord.of(t, Kind.CONFIRM) for t in not_interrupted(folder.confirm)]
     trainings = {f.name: _trainings(confirmations, f.name) for f in finalists}
@@ -81,7 +81,7 @@ def conclude(setup: Setup, folder: StudyFolder, finalists: list[Confirmed], engi
 
 
 def _frozen(setup: Setup, folder: StudyFolder, engine: LocalEngine) -> Confirmed | None:
-    """The frozen model, which a generation is held against; scored once and then kept in the study."""
+    """The frozen model, the baseline for generation tasks; scored once, then kept in the study."""
     if setup.suite.kind != "generation":
         return None
     kept = frozen_of(folder.confirm)
@@ -94,13 +94,13 @@ def _frozen(setup: Setup, folder: StudyFolder, engine: LocalEngine) -> Confirmed
 
 
 def _trainings(confirmations: Sequence[TrialRecord], name: str) -> list[TrialRecord]:
-    """Completed trainings of a confirmed design, one a seed."""
+    """Completed trainings of a confirmed design, one per seed."""
     own = [t for t in confirmations if t.name == name and t.state == State.COMPLETE]
     return list({t.facts.seed: t for t in own}.values())
 
 
 def _against_test(verdict: Verdict, tests: Mapping[str, Scores]) -> Verdict:
-    """A winner on validation that does not lead on the test split is none."""
+    """Turn a winner on validation into a tie if it does not lead on the test split."""
     if verdict.kind != "winner" or verdict.best_baseline is None:
         return verdict
     own, other = tests[verdict.pick.name].values, tests[verdict.best_baseline.name].values
@@ -112,17 +112,17 @@ def _against_test(verdict: Verdict, tests: Mapping[str, Scores]) -> Verdict:
         p_value=None,
         statement=(
             f"No winner: {verdict.pick.name} leads on validation ({verdict.pick.mean:.4f} against "
-            f"{verdict.best_baseline.mean:.4f} of {verdict.best_baseline.name}), but not on the test split "
+            f"{verdict.best_baseline.mean:.4f} for {verdict.best_baseline.name}), but not on the test split "
             f"({mean(own):.4f} against {mean(other):.4f})."
         ),
-        settle="More validation examples, or another --seed, would show which of the two to believe.",
+        settle="Use more validation examples or another --seed to find out which of the two is better.",
     )
 
 
 def _test_scores(
     setup: Setup, folder: StudyFolder, finalist: Confirmed, trainings: Sequence[TrialRecord], engine: LocalEngine
 ) -> Scores:
-    """Test scores of a finalist; measured once and then kept in the study."""
+    """Test scores of a finalist; measured once, then kept in the study."""
     assert finalist.architecture is not None, "a finalist has its sizes"
     kept, values = test_scores_of(folder.confirm), []
     for seed in (t.facts.seed or 0 for t in trainings):
@@ -138,7 +138,7 @@ def _test_scores(
 
 
 def _states(setup: Setup, folder: StudyFolder, finalist: Confirmed, seed: int, engine: LocalEngine) -> list[Path]:
-    """The trained parameters of one confirmation; trained again where another machine has kept them to itself."""
+    """Files of the trained parameters of one confirmation; trained again if they are on another machine only."""
     paths = state_paths(folder.path, finalist.name, seed, len(setup.suite.tasks))
     if not all(path.exists() for path in paths):
         assert finalist.architecture is not None, "a finalist has its sizes"

@@ -1,7 +1,7 @@
-"""The search: baselines, the strategy's trials, confirmation. Every step is decided from the stored history.
+"""Drivers, which run the schedule of a study to its end; every step is decided from the stored history.
 
-A search that is killed at any moment and started again goes on where it was: completed trials are neither lost nor
-repeated, and interrupted ones are run anew with the same design and seed.
+A search that is killed at any moment and started again continues where it stopped: completed trials are neither lost
+nor repeated, and interrupted ones are rerun with the same design and seed.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from peftsearch.searcher.runner import TrialRunner
 from peftsearch.searcher.schedule import Pause, Schedule
 
 _PAUSE_S = 0.5
-"""Seconds between two looks for work while other processes' trials have to end first."""
+"""Seconds between two checks for work while trials of other processes must finish first."""
 
 
 class Driver(Protocol):
-    """Runs a schedule to its end: trials one after the other here, or many at a time elsewhere."""
+    """Run a schedule to its end: one trial at a time in this process, or many in parallel elsewhere."""
 
     width: int
-    """Trials at a time."""
+    """Number of trials at a time."""
 
     def drive(self, schedule: Schedule, runner: TrialRunner) -> None:
-        """Claim, train and record until nothing is left."""
+        """Claim, train and record trials until none is left."""
 
 
 class LocalDriver:
-    """Trials one after the other in this process.
+    """Run trials one after the other in this process.
 
     Args:
-        engine: Trains them.
+        engine: Engine that trains the trials.
     """
 
     width = 1
@@ -40,7 +40,7 @@ class LocalDriver:
         self._engine = engine
 
     def drive(self, schedule: Schedule, runner: TrialRunner) -> None:
-        """Claim, train and record until nothing is left; wait where other processes' trials have to end first."""
+        """Claim, train and record trials until none is left; wait while trials of other processes must finish first."""
         while (work := schedule.next()) is not None:
             if isinstance(work, Pause):
                 time.sleep(_PAUSE_S)

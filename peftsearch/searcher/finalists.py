@@ -1,4 +1,4 @@
-"""Which designs are confirmed: the best baselines, the strategy's decision, and the best of the search."""
+"""Choose the designs to confirm: the best baselines, the strategy's decision, and the best of the search."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from peftsearch.study.confirmed import Confirmed
 from peftsearch.study.trials import Kind, TrialRecord, facts_of, is_baseline, not_interrupted, score_of
 
 _FRONT_FACTOR = 3
-"""Designs of a front that are confirmed for each one that a search for the score alone would confirm."""
+"""Designs of a front to confirm for each design that a search for the score alone would confirm."""
 
 
 def choose_finalists(study: optuna.Study, setup: Setup, fit: Callable[[Design], Architecture]) -> list[Confirmed]:
-    """The best baselines, the design that the strategy decided on, and the best of the search, from the history.
+    """Choose the best baselines, the design that the strategy decided on, and the best of the search.
 
-    A search for several objectives confirms a part of its front as well, evenly spread from best score to worst.
-    Designs that were trained several times rank by their mean; those that violate a constraint are left out.
+    A search for several objectives also confirms part of its front, evenly spread from the best score to the worst.
+    Designs that were trained several times rank by their mean; designs that violate a constraint are left out.
 
     Args:
-        study: The search, over.
-        setup: Its settings.
-        fit: Sizes a design.
+        study: The finished search.
+        setup: The settings of the study.
+        fit: Function that sizes a design.
     """
     counting = not_interrupted(study)
     trials = [t for t in counting if t.state == TrialState.COMPLETE and not facts_of(t).exceeds_limits]
@@ -61,12 +61,12 @@ def choose_finalists(study: optuna.Study, setup: Setup, fit: Callable[[Design], 
 
 
 def n_of_front(setup: Setup) -> int:
-    """Designs of the front that are confirmed in a search for several objectives."""
+    """Number of designs of the front to confirm; 0 in a search for a single objective."""
     return _FRONT_FACTOR * setup.strategy.confirm.best if len(setup.objectives) > 1 else 0
 
 
 def _spread(front: list[FrozenTrial], n: int) -> list[FrozenTrial]:
-    """At most n of a front from its best score to its worst, both ends among them, evenly spaced."""
+    """At most n designs of a front, evenly spaced from the best score to the worst, including both."""
     if len(front) <= n:
         return front
     return [front[round(i * (len(front) - 1) / max(1, n - 1))] for i in range(n)]
@@ -96,5 +96,5 @@ def _design_of(trial: FrozenTrial) -> Design:
 
 
 def _trained(finalist: Confirmed) -> tuple[Architecture | None, float | None]:
-    """The architecture and the learning rate: designs with the same are one."""
+    """The architecture and the learning rate; designs that agree in both are the same."""
     return finalist.architecture, None if finalist.design is None else finalist.design.learning_rate

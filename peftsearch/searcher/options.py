@@ -1,4 +1,4 @@
-"""What `peftsearch run` can be asked for, and the checks that need nothing loaded."""
+"""Options of `peftsearch run`, and the checks that need neither model nor data."""
 
 from __future__ import annotations
 
@@ -38,52 +38,52 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._%-]{0,99}")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SearchOptions(OptionGroup):
-    """How the space is searched and the best are confirmed."""
+    """How to search the space and confirm the best designs."""
 
     space: str = "s4"
     """Search space: a name (`list spaces`) or a YAML file."""
     strategy: str = "s4"
     """Strategy: a name (`list strategies`) or a YAML file."""
     trials: int | None = None
-    """Designs to train, besides baselines and confirmation (default: the strategy's)."""
+    """Designs to train, excluding baselines and confirmation (default: the strategy's)."""
     steps: int | None = None
     """Optimizer steps at full fidelity (default: the strategy's)."""
     search_steps: int | None = None
-    """Optimizer steps of a trial of the search (default: the strategy's share of --steps)."""
+    """Optimizer steps per trial of the search (default: the strategy's share of --steps)."""
     seeds: int | None = None
-    """Trainings of each confirmed design (default: the strategy's)."""
+    """Trainings per confirmed design (default: the strategy's)."""
     confirm_baselines: int | None = None
     """Baselines to confirm, best first (default: the strategy's)."""
     objective: str = "score"
-    """Objectives with commas between: score,params (`list objectives`)."""
+    """Comma-separated objectives: score,params (`list objectives`)."""
     max_memory: str | None = None
-    """Most memory of a training step: 8GB, 512MiB."""
+    """Limit on the memory of a training step: 8GB, 512MiB."""
     max_latency_overhead: str | None = None
-    """Most latency over the backbone's, merged: 10%."""
+    """Limit on the latency overhead over the backbone, after merging: 10%."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EngineOptions(OptionGroup):
-    """Where trials run; a study may be begun with one engine and resumed with another."""
+    """Where to run trials; a study may be started with one engine and resumed with another."""
 
     name: Annotated[str, Parameter(name="--engine")] = "local"
     """local, or ray for many GPUs."""
     ray_address: str | None = None
     """Ray cluster: auto or HOST:PORT (default: start Ray here)."""
     cpus_per_trial: float = 1.0
-    """Cores of a trial under Ray."""
+    """CPU cores per trial under Ray."""
     gpus_per_trial: float | None = None
-    """GPUs of a trial under Ray, fractions too (default: 1 if there is any)."""
+    """GPUs per trial under Ray, may be a fraction (default: 1 if available)."""
     max_concurrent: int | None = None
-    """Trials at a time under Ray (default: all that fit)."""
+    """Concurrent trials under Ray (default: as many as fit)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StudyOptions(OptionGroup):
-    """Where the study is kept."""
+    """Where to keep the study."""
 
     name: str | None = None
-    """Folder of the study below --runs (default: made from the settings)."""
+    """Folder of the study under --runs (default: derived from the settings)."""
     runs: Path = Path("runs")
     """Folder of all studies."""
     storage: str = ""
@@ -92,14 +92,14 @@ class StudyOptions(OptionGroup):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SweepOptions(OptionGroup):
-    """What the studies of a sweep over budgets share; each of them has a budget of its own."""
+    """Options that the studies of a sweep over budgets share; each study has its own budget."""
 
     count_head: bool = False
     """Count the task head in the budget."""
     quantize: str | None = None
     """Keep the frozen weights packed: nf4 (QLoRA) or int8."""
     seed: int = 0
-    """Seed of everything."""
+    """Random seed of the whole run."""
     model: Annotated[ModelOptions, group("Model (default: the embedded MiniLM-L6)")] = field(
         default_factory=ModelOptions
     )
@@ -113,13 +113,13 @@ class SweepOptions(OptionGroup):
     study: Annotated[StudyOptions, group("Study")] = field(default_factory=StudyOptions)
 
     def at(self, budget: str) -> RunOptions:
-        """The options of the study of one budget."""
+        """The options of the study with one of the budgets."""
         return RunOptions(**{f.name: getattr(self, f.name) for f in fields(SweepOptions)}, budget=budget)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunOptions(SweepOptions):
-    """Everything that `peftsearch run` can be asked for."""
+    """All options of `peftsearch run`."""
 
     budget: Annotated[str, HYPHEN] = ""
     """Trainable parameters, excluding the task head: 0.1%, 22_700, 22.7k, 1M."""
@@ -128,7 +128,7 @@ class RunOptions(SweepOptions):
 
 
 def strategy_of(options: SearchOptions) -> Strategy:
-    """Load the strategy and put the options' own numbers in."""
+    """Load the strategy, with the numbers that the options override."""
     strategy = load_strategy(options.strategy)
     search, confirm = strategy.search, strategy.confirm
     if options.steps is not None:
@@ -146,27 +146,27 @@ def strategy_of(options: SearchOptions) -> Strategy:
 
 
 def training_of(options: TrainingOptions) -> TrainingSettings:
-    """Make training settings with the options' own numbers put in."""
+    """Make training settings, with the numbers that the options override."""
     return TrainingSettings.from_dict(given(options, "learning_rate", "batch_size", "max_length"), "options")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Choices:
-    """What the options name, read and checked without a model, data or torch."""
+    """The parsed options, checked without a model, data or torch."""
 
     strategy: Strategy
     space: DesignSpace
-    """Not bound to a backbone yet."""
+    """The space, not yet bound to a backbone."""
     training: TrainingSettings
     objectives: tuple[Objective, ...]
     constraints: Constraints
 
 
 def read_choices(options: RunOptions) -> Choices:
-    """Check all that the options alone show, and read what they name.
+    """Check everything that the options alone show, and read the files that they name.
 
     Raises:
-        BudgetError: The budget is missing or is not one.
+        BudgetError: The budget is missing or cannot be read.
         ConfigError: An option is out of its range, or names something that does not exist.
         MethodError: The space names an unknown method.
     """
@@ -175,7 +175,7 @@ def read_choices(options: RunOptions) -> Choices:
     strategy = strategy_of(options.search)
     space = load_space(options.search.space)
     for method in getattr(space, "methods", ()):
-        get_method(method)  # raises with the nearest name where it is misspelt
+        get_method(method)  # raises for unknown methods and suggests the nearest name
     objectives = parse_objectives(options.search.objective)
     require_objectives(strategy.name, strategy.sampler, len(objectives))
     return Choices(
@@ -199,13 +199,13 @@ def check_options(options: SweepOptions) -> None:
     if name is not None and not _NAME.fullmatch(name):
         raise ConfigError(
             f"--name {one_line(name, 60)!r}: a name has 1 to 100 letters, digits, '.', '_', '-' or '%', and "
-            "starts with none but a letter or digit; folders go to --runs"
+            "starts with a letter or digit; give folders with --runs"
         )
     check_quantisation(options.quantize)
     if isinstance(options, RunOptions) and parse_references(options.baselines) and options.quantize is not None:
         raise ConfigError(
-            f"--baselines {options.baselines} trains the weights themselves, and those of --quantize "
-            f"{options.quantize} are packed and cannot be trained; leave one of them out"
+            f"--baselines {options.baselines} trains the model's own weights, but --quantize {options.quantize} packs "
+            "them so that they cannot be trained; leave one of them out"
         )
     _check_engine(options.engine)
 
@@ -229,28 +229,28 @@ def _at_least_one(option: str, value: int) -> int:
 
 
 NOT_STORED = frozenset({"engine", "study", "baselines"})
-"""Options that say where a study is and what runs it, but not what it is; references are stored with its trials."""
+"""Options that do not define a study: its place, its engine, and the references, which are stored with its trials."""
 
 
 def read_options(folder: Path, storage: str = "") -> RunOptions:
-    """The options with which a study was begun.
+    """Read the options that a study was started with.
 
     Args:
-        folder: The study's folder. Where it is not there, its settings are fetched from the storage, and it is made.
-        storage: The study's own storage, if it has one.
+        folder: The study's folder; created from the storage if it does not exist.
+        storage: The study's storage URL; empty for SQLite in the folder.
 
     Raises:
-        StudyError: There is no such study, or its options are not stored.
+        StudyError: The study does not exist, or its options are not stored.
     """
-    from peftsearch.study.folder import SETTINGS, fetch_settings, read_settings  # which imports Optuna
+    from peftsearch.study.folder import SETTINGS, fetch_settings, read_settings  # imports Optuna, which is slow
 
     if storage and not (folder / SETTINGS).exists():
         fetch_settings(folder, storage)
     stored = read_settings(folder).options
     if not stored:
-        raise StudyError(f"{folder}: its options are not stored; resume it with the command that began it")
+        raise StudyError(f"{folder}: its options are not stored; resume it with the command that started it")
     try:
         options = from_plain(RunOptions, stored, "options")
     except ConfigError as error:
-        raise StudyError(f"{folder / SETTINGS}: {error}; resume it with the command that began it") from error
+        raise StudyError(f"{folder / SETTINGS}: {error}; resume it with the command that started it") from error
     return replace(options, study=StudyOptions(name=folder.name, runs=folder.parent, storage=storage))

@@ -1,4 +1,4 @@
-"""The files that a study ends in: `best.yaml` and `trials.csv`."""
+"""Result files of a study: `best.yaml` and `trials.csv`."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def make_best(
     Args:
         setup: The settings of the study.
         folder: The study.
-        finalists: The designs that were confirmed.
-        verdict: What may be claimed.
+        finalists: The confirmed designs.
+        verdict: The verdict on the confirmed designs.
         rows: All rows of the result, with their scores.
     """
     from peftsearch.backbone.device import hardware
@@ -121,7 +121,7 @@ def _stored_design(setup: Setup, finalist: Confirmed) -> StoredDesign:
 
 
 def _perplexity(metric: str, row: Confirmed) -> dict[str, float | None] | None:
-    """Perplexities of the mean scores, where the score is their logarithm."""
+    """Perplexity of the mean score by split; None unless the metric is the log-likelihood."""
     if metric != "log_likelihood":
         return None
     splits = {"validation": row.validation, "test": row.test}
@@ -144,7 +144,7 @@ def _task(task: Task) -> StoredTask:
 
 
 def _suite(suite: Suite) -> StoredTask:
-    """Several tasks: what they have together, and each of them."""
+    """Several tasks: their common facts, and the facts of each."""
     return StoredTask(
         name=suite.name,
         kind=suite.kind,
@@ -186,11 +186,11 @@ _COLUMNS = (
     "study", "number", "kind", "name", "stage", "state", "score", "n_params", "share", "steps", "seed",
     "learning_rate", "loss", "train_s", "wall_s", *(m for m in MEASURES if m != "params"), "reused_from", "reason",
     "design",
-)  # fmt: skip  # one line a row of the file's header
+)  # fmt: skip
 
 
 def trials_csv(folder: StudyFolder) -> str:
-    """All trials of both studies, one a line."""
+    """All trials of both studies as CSV, one per line."""
     import pandas as pd
 
     rows = []

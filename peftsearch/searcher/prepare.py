@@ -1,4 +1,4 @@
-"""From what the user asked to all that a search needs, checked before anything is written."""
+"""Turn user options into a validated `Setup`; nothing is written to disk."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ if TYPE_CHECKING:
     from peftsearch.tasks.suite import Suite
 
 BUDGET_SHARES = (0.125, 0.25, 0.5, 1.0)
-"""Shares of the budget that designs may spend where a search has several objectives: a front needs cheaper designs."""
+"""Shares of the budget that designs may spend in a search for several objectives: a front needs cheaper designs."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Setup:
-    """All that a search needs, loaded and checked."""
+    """Everything that a search needs, loaded and checked."""
 
     options: RunOptions
     suite: Suite
     encoded: tuple[EncodedTask, ...]
-    """Of each task of the suite."""
+    """Encoded data of each task of the suite."""
     loaded: LoadedBackbone
     budget: Budget
-    """What the methods may spend; without the head's share under `count_head`."""
+    """Budget of the methods; the head's parameters are already deducted if `count_head` is set."""
     space: DesignSpace
     strategy: Strategy
     training: TrainingSettings
@@ -62,17 +62,17 @@ class Setup:
     path: Path
     """Folder of the study."""
     objectives: tuple[Objective, ...]
-    """What is optimised, in the order of a trial's values."""
+    """Objectives, in the order of a trial's values."""
     constraints: Constraints
-    """What a trial's measures are held to."""
+    """Limits on a trial's measures."""
     memory: MemoryLimit | None
-    """What a design is held to before it is trained; None without a limit."""
+    """Memory limit to check before a design is trained; None without a limit."""
     references: tuple[Reference, ...]
-    """Weights of the model itself that are trained for comparison."""
+    """Trainings of the model's own weights, for comparison."""
     settings: StudySettings
-    """What the study is about: equal settings resume it, others are refused."""
+    """Settings of the study: equal settings resume it, different ones are refused."""
     notes: tuple[str, ...] = ()
-    """What the user should know before the search starts."""
+    """Notes for the user before the search starts."""
 
     @property
     def backbone(self) -> Backbone:
@@ -84,11 +84,11 @@ def prepare(options: RunOptions, *, like: Setup | None = None) -> Setup:
     """Load and check everything; writes nothing.
 
     Args:
-        options: What to search.
-        like: A setup whose options differ in the budget and the name alone: what it has loaded is not loaded again.
+        options: The options of the run.
+        like: A setup whose options differ only in budget and name, to reuse its loaded model and data.
 
     Raises:
-        PeftSearchError: What is wrong with the options, the data, the model, the space or the budget.
+        PeftSearchError: The options, the data, the model, the space or the budget are invalid.
     """
     from peftsearch.backbone.device import choose_device, choose_dtype
     from peftsearch.backbone.load import decoder_start
@@ -157,7 +157,7 @@ def prepare(options: RunOptions, *, like: Setup | None = None) -> Setup:
 
 
 def _suite(options: RunOptions) -> Suite:
-    """The tasks that are named, with commas between."""
+    """The tasks of a comma-separated list."""
     from peftsearch.tasks import resolve_task
     from peftsearch.tasks.suite import Suite
 
@@ -166,9 +166,9 @@ def _suite(options: RunOptions) -> Suite:
     if task.name is not None and not Path(task.name).exists():
         names = [name.strip() for name in task.name.split(",")]
     if not all(name is None or name for name in names):
-        raise ConfigError(f"--task {task.name!r} holds an empty name; write it as in glue/rte,glue/mrpc")
+        raise ConfigError(f"--task {task.name!r} contains an empty name; write it as in glue/rte,glue/mrpc")
     if len(names) > 1 and options.count_head:
-        raise ConfigError("--count-head: several tasks have a head each, of different sizes; give it with one task")
+        raise ConfigError("--count-head: several tasks have heads of different sizes; use it with a single task")
     return Suite(tasks=tuple(resolve_task(replace(task, name=name), options.seed) for name in names))
 
 
@@ -212,8 +212,8 @@ def _memory_notes(memory: MemoryLimit | None, budget: Budget) -> tuple[str, ...]
     if memory is None or memory.room >= budget.n_params:
         return ()
     return (
-        f"--max-memory leaves room for {memory.room:,} of the budget's {budget.n_params:,} parameters: designs of more "
-        f"are not trained, and a --budget of {memory.room} lets them be sized for it",
+        f"--max-memory leaves room for {memory.room:,} of the budget's {budget.n_params:,} parameters: larger designs "
+        f"are not trained; give --budget {memory.room} to size designs for it",
     )
 
 
@@ -226,7 +226,7 @@ def _sensitivity(
     device: Any,
     autocast: Any,
 ) -> dict[tuple[str, int, str], float]:
-    """Scores of all usable methods on all blocks, from a few training batches of each task; means over the tasks."""
+    """Score all usable methods on all blocks by a few training batches of each task; means over the tasks."""
     from peftsearch.backbone.heads import make_heads, wearing
     from peftsearch.engine.saliency import N_BATCHES, measure
     from peftsearch.engine.scoring import Scorer
@@ -250,7 +250,7 @@ def _sensitivity(
 
 
 def _check_model(options: RunOptions, space: DesignSpace, n_objectives: int) -> None:
-    """Refuse a space or reference that the backbone cannot take, from its config, before data and weights are read."""
+    """Refuse a space or reference that the backbone does not support, before data and weights are loaded."""
     from peftsearch.backbone.outline import preview
 
     backbone = preview(options.model)
@@ -261,7 +261,7 @@ def _check_model(options: RunOptions, space: DesignSpace, n_objectives: int) -> 
 
 
 def _bound(space: DesignSpace, backbone: Backbone, n_objectives: int) -> DesignSpace:
-    """The space as it is on the backbone; with shares of the budget where a front is searched."""
+    """Bind the space to the backbone, and add shares of the budget if there are several objectives."""
     usable, named = usable_methods(backbone), getattr(space, "methods", ())
     if not set(named) & set(usable):
         require_methods(named, backbone)
@@ -281,12 +281,12 @@ def _objective_notes(strategy: Strategy, objectives: tuple[Objective, ...]) -> t
     shares = ", ".join(f"{100 * share:g}%" for share in BUDGET_SHARES)
     notes = [f"several objectives: designs may spend {shares} of the budget"]
     if strategy.pruner != "none":
-        notes.append(f"several objectives: pruner {strategy.pruner} does not act")
+        notes.append(f"several objectives: pruner {strategy.pruner} has no effect")
     return tuple(notes)
 
 
 def default_name(options: RunOptions, suite: Suite, backbone: Backbone) -> str:
-    """A folder name from what distinguishes studies; equal commands give equal names."""
+    """Derive a folder name from the settings that distinguish studies; equal commands give equal names."""
     parts = [
         backbone.name.rstrip("/").split("/")[-1],
         suite.name,

@@ -1,4 +1,4 @@
-"""What a search tells while it runs: a live display in a terminal, plain lines elsewhere."""
+"""Progress of a running search: a live display in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -12,51 +12,51 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
 from peftsearch.study.trials import Phase
-from peftsearch.units import format_seconds
+from peftsearch.units import format_seconds, plural
 
 Ending = Literal["complete", "reused", "pruned", "failed", "lost", "does not fit"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrialLine:
-    """One finished trial, as it is shown."""
+    """One trial, as the display shows it."""
 
     phase: Phase
     name: str
-    """`lora`, `trial 12`."""
+    """Name of the trial: `lora`, `trial 12`."""
     stage: str = ""
-    """Stage of the search, or empty."""
+    """Stage of the search; empty without stages."""
     state: Ending = "complete"
     score: float | None = None
     n_params: int | None = None
     detail: str = ""
-    """The design, or why it failed."""
+    """The design, or the reason why the trial failed."""
 
 
 class Reporter(Protocol):
-    """Hears of everything that happens in a search."""
+    """Receiver of all events of a search."""
 
     def note(self, text: str) -> None:
-        """A line that stays."""
+        """Show a line that stays."""
 
     def start(self, n_steps: int, step_s: float) -> None:
-        """The work begins: optimizer steps in all, and seconds a step."""
+        """Start the work of `n_steps` optimizer steps, at an expected `step_s` seconds per step."""
 
     def phase(self, name: str, n_trials: int) -> None:
-        """A phase begins."""
+        """Start a phase."""
 
     def trial(self, line: TrialLine, n_steps: int) -> None:
-        """A trial has ended; `n_steps` of the work are done by it."""
+        """Show a finished trial, which completes `n_steps` of the work."""
 
     def close(self) -> None:
-        """The work has ended."""
+        """End the work."""
 
 
 class PlainReporter:
-    """One line for each event, for logs and pipes.
+    """Print one line per event, for logs and pipes.
 
     Args:
-        stream: Where the lines go.
+        stream: Stream to print to.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -65,7 +65,7 @@ class PlainReporter:
         self._best = _Best()
 
     def note(self, text: str) -> None:
-        """Print it."""
+        """Print the text."""
         print(text, file=self._stream, flush=True)
 
     def start(self, n_steps: int, step_s: float) -> None:
@@ -75,7 +75,7 @@ class PlainReporter:
     def phase(self, name: str, n_trials: int) -> None:
         """Print the phase."""
         self._best.phase = name
-        self.note(f"-- {name}: {n_trials} trials")
+        self.note(f"-- {name}: {plural(n_trials, 'trial')}")
 
     def trial(self, line: TrialLine, n_steps: int) -> None:
         """Print the trial with the time left."""
@@ -85,14 +85,14 @@ class PlainReporter:
         self.note(f"   {format_line(line)}  [{self._best.text}{left}]")
 
     def close(self) -> None:
-        """Nothing to close."""
+        """Do nothing: there is nothing to close."""
 
 
 class LiveReporter:
-    """A display that redraws itself: progress, stage, best so far, time left; notes and finished phases stay above.
+    """Show a live display of progress, stage, best score and time left; notes and finished phases stay above it.
 
     Args:
-        console: A terminal.
+        console: Console of a terminal.
     """
 
     def __init__(self, console: Console) -> None:
@@ -107,7 +107,7 @@ class LiveReporter:
         self._live: Live | None = None
 
     def note(self, text: str) -> None:
-        """Print it above the display."""
+        """Print the text above the display."""
         self._console.print(text, highlight=False, markup=False)
 
     def start(self, n_steps: int, step_s: float) -> None:
@@ -117,7 +117,7 @@ class LiveReporter:
         self._live.start()
 
     def phase(self, name: str, n_trials: int) -> None:
-        """Begin a bar."""
+        """Start a new bar."""
         if self._best.name:
             self.note(f"{self._best.phase} done: {self._best.text}")
         self._best.phase = name
@@ -159,7 +159,7 @@ class _Best:
     @phase.setter
     def phase(self, name: str) -> None:
         if name == "confirm" or self._phase == "confirm":
-            self.name, self._score = "", None  # another fidelity: scores are not comparable
+            self.name, self._score = "", None  # the fidelity differs, so scores are not comparable
         self._phase = name
 
     def see(self, line: TrialLine) -> None:
@@ -172,7 +172,7 @@ class _Best:
 
 
 class _Clock:
-    """Time left, from the work done and the time it took."""
+    """Estimate of the time left, from the work done and the time it took."""
 
     def __init__(self) -> None:
         self._n_steps = 0
@@ -198,7 +198,7 @@ class _Clock:
 
 
 def format_line(line: TrialLine) -> str:
-    """A finished trial in one line."""
+    """Format a finished trial in one line."""
     score = "" if line.score is None else f"{line.score:.4f}"
     n_params = "" if line.n_params is None else f"{line.n_params:,}"
     state = "" if line.state == "complete" else f" ({line.state})"

@@ -1,4 +1,4 @@
-"""One study from its options to its result; what `peftsearch run`, its workers and a sweep over budgets share."""
+"""Run one study from its options to its result, for `peftsearch run`, its workers and sweeps over budgets."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ from peftsearch.study.folder import StudyFolder, check_settings
 from peftsearch.study.storage import storage_faults
 from peftsearch.study.trials import facts_of
 from peftsearch.tasks.suite import Suite
-from peftsearch.units import format_seconds
+from peftsearch.units import format_seconds, plural
 
 
 def run_study(
     options: RunOptions, reporter: Reporter, *, resume: bool = False, like: Setup | None = None
 ) -> tuple[Setup, Result]:
-    """Prepare, search, confirm, judge, and write the result; goes on with a study that is there.
+    """Prepare, search, confirm, judge, and write the result; resume the study if it exists.
 
     Args:
-        options: What to search.
-        reporter: Is told of everything.
-        resume: Refuse to begin a study that is not there.
-        like: A setup of the same model and task, whose loaded backbone and encoded data serve this study too.
+        options: The options of the run.
+        reporter: Receiver of all events.
+        resume: Whether to refuse to start a new study.
+        like: A setup of the same model and task, to reuse its loaded backbone and encoded data.
 
     Raises:
-        PeftSearchError: What is wrong with the options, the data, the model, the budget or the storage.
+        PeftSearchError: The options, the data, the model, the budget or the storage are invalid.
         AllTrialsFailed: No trial has a score.
     """
     if options.engine.name == "ray":
@@ -59,10 +59,10 @@ def run_study(
 
 
 def require_ray() -> None:
-    """Check that the extra is installed, before anything is loaded.
+    """Check that Ray Tune is installed, before anything is loaded.
 
     Raises:
-        ConfigError: It is not.
+        ConfigError: Ray Tune is not installed.
     """
     if find_spec("ray") is None or find_spec("ray.tune") is None:
         raise ConfigError("--engine ray needs Ray Tune: pip install 'peftsearch[ray]'")
@@ -70,7 +70,7 @@ def require_ray() -> None:
 
 @contextmanager
 def driver_of(options: RunOptions, engine: LocalEngine) -> Iterator[Driver]:
-    """What runs the trials: this process, or Ray.
+    """Make the driver that runs the trials: in this process, or on Ray.
 
     Raises:
         ConfigError: Ray cannot be reached, or cannot hold a trial.
@@ -88,19 +88,19 @@ def driver_of(options: RunOptions, engine: LocalEngine) -> Iterator[Driver]:
 
 
 def join_study(folder: Path, storage: str, device: str | None, reporter: Reporter) -> str:
-    """Take part in a study beside the process that began it; the last to find nothing left writes the result.
+    """Join a study that another process started; the last process to finish writes the result.
 
     Args:
-        folder: The run's folder; where it is not seen from here, it is made from what the storage holds.
-        storage: The run's own Optuna storage; empty for the one in the folder.
-        device: Where to train; None for CUDA where there is any.
-        reporter: Is told of what this process does.
+        folder: The run's folder; created from the storage if it cannot be seen from here.
+        storage: The run's Optuna storage URL; empty for the storage in the folder.
+        device: Device to train on; None for CUDA if available.
+        reporter: Receiver of the events of this process.
 
     Returns:
-        How it ended, in a sentence.
+        One sentence on how the work ended.
 
     Raises:
-        PeftSearchError: There is no such study, or it cannot be used from here.
+        PeftSearchError: The study does not exist, or cannot be used from here.
         AllTrialsFailed: No trial has a score.
     """
     options = read_options(folder, storage)
@@ -113,7 +113,7 @@ def join_study(folder: Path, storage: str, device: str | None, reporter: Reporte
         schedule = Schedule(setup, study, runner, reporter)
         LocalDriver(engine).drive(schedule, runner)
         if not study.lead():
-            return "Nothing is left to train; the process that began the run writes its result."
+            return "Nothing is left to train; the process that started the run writes its result."
         if not (study.path / BEST).exists():
             conclude(setup, study, schedule.finalists(), engine)
         return f"Nothing is left to train; the result is in {study.path / BEST}."
@@ -126,10 +126,10 @@ def engine_of(setup: Setup) -> LocalEngine:
 
 @contextmanager
 def open_study(setup: Setup, *, resume: bool = False, shared: bool = False) -> Iterator[StudyFolder]:
-    """The study's folder, closed at the end; faults of its storage become one line.
+    """Open the study's folder and close it at the end; faults of its storage become one-line errors.
 
     Raises:
-        StudyError: It belongs to other settings, is in use, cannot be used, or is to be resumed and is not there.
+        StudyError: The folder belongs to other settings, is in use or cannot be used, or holds no study to resume.
     """
     with storage_faults(setup.path):
         if not check_settings(setup.path, setup.settings) and resume:
@@ -143,14 +143,14 @@ def open_study(setup: Setup, *, resume: bool = False, shared: bool = False) -> I
 
 
 def _chance(suite: Suite) -> str:
-    """What the score is held against, where that is known before anything is trained."""
+    """The score to beat, or the meaning of the score, if known before training."""
     if suite.kind == "generation":
         return " = -ln(perplexity)" if suite.metric == "log_likelihood" else ""
     return f" (majority class {suite.majority_score:.4f})"
 
 
 def heading(setup: Setup) -> list[str]:
-    """What is searched, in a few lines."""
+    """Lines that describe the search: model, task, budget, folder and notes."""
     from peftsearch.backbone.device import hardware
 
     backbone, suite, budget = setup.backbone, setup.suite, setup.budget
@@ -164,8 +164,8 @@ def heading(setup: Setup) -> list[str]:
         f"Model: {backbone.name}, {size}, on {hardware(setup.device)}",
         f"Task: {suite.name}, {suite.kind}, {sizes}; {suite.metric}" + _chance(suite),
         f"Budget: {budget.text} = {budget.n_params:,} trainable parameters"
-        + (", the task head apart" if backbone.head and not setup.options.count_head else ""),
-        f"Study: {setup.path} (the same command again resumes it)",
+        + (", excluding the task head" if backbone.head and not setup.options.count_head else ""),
+        f"Study: {setup.path} (rerun the same command to resume it)",
         *(f"Note: {note}" for note in setup.notes),
     ]
 
@@ -174,11 +174,11 @@ class Search:
     """One run of a study, from the baselines to the confirmation.
 
     Args:
-        setup: What to search, and with what.
-        folder: Where it is kept; its history is taken up.
-        engine: Measures how long a step takes.
-        driver: Runs the trials.
-        reporter: Is told of everything.
+        setup: The validated setup.
+        folder: The study; its history is continued.
+        engine: Engine that measures how long a step takes.
+        driver: Driver that runs the trials.
+        reporter: Receiver of all events.
     """
 
     def __init__(
@@ -193,10 +193,10 @@ class Search:
         self._schedule = Schedule(setup, folder, self._runner, reporter)
 
     def run(self) -> list[Confirmed]:
-        """Run what is left of the study.
+        """Run the rest of the study.
 
         Returns:
-            The confirmed designs; their scores are in the `confirm` study.
+            The confirmed designs; the `confirm` study holds their scores.
 
         Raises:
             AllTrialsFailed: No trial has a score.
@@ -211,18 +211,19 @@ class Search:
         return self._schedule.finalists()
 
     def _announce(self) -> None:
-        """Measure a few steps, print the plan and the time that it will take."""
+        """Measure a few steps, and print the plan and its expected time."""
         setup, strategy, baselines = self._setup, self._setup.strategy, self._schedule.baselines
         stages = plan_of(setup.sampler, setup.context)
         n_search = min(strategy.trials, sum(s.n_trials for s in stages))
         n_baselines = min(strategy.confirm.baselines, len(baselines))
         those = "baseline" if n_baselines == 1 else f"{n_baselines} baselines"
+        designs = "design" if strategy.confirm.best == 1 else f"{strategy.confirm.best} designs"
         references = self._schedule.references
         n_confirmed = strategy.confirm.best + n_baselines + n_of_front(setup) + len(references)
         n_confirm = n_confirmed * strategy.confirm.seeds
         n_steps = (len(baselines) + n_search) * strategy.search.steps + n_confirm * strategy.confirm.steps
         fitting = [b.design for b in baselines if setup.context.feasible(b.design)]
-        # What tunes nothing takes no backward pass through the backbone, and no other trial is as fast.
+        # A design that tunes nothing needs no backward pass through the backbone, so its time would be too short.
         design = next((d for d in fitting if d.tunable), baselines[0].design)
         step_s, score_s = self._calibrate(design)
         n_scores = (len(baselines) + n_search) * strategy.search.evaluations + n_confirm
@@ -231,36 +232,38 @@ class Search:
         of_front = f"up to {n_of_front(setup)} designs of the front, " if n_of_front(setup) else ""
         note = self._reporter.note
         note(
-            f"Plan: {len(baselines)} baselines, then {n_search} trials of {strategy.search.steps} steps "
-            f"({strategy.name}, out of {setup.space.n_designs:,} designs of space {setup.space.name}), then "
-            f"{of_front}the best {strategy.confirm.best} and the best {those} with "
-            f"{strategy.confirm.seeds} seeds of {strategy.confirm.steps} steps"
+            f"Plan: {plural(len(baselines), 'baseline')}, then {plural(n_search, 'trial')} of "
+            f"{plural(strategy.search.steps, 'step')} ({strategy.name}, out of {setup.space.n_designs:,} designs of "
+            f"space {setup.space.name}), then {of_front}the best {designs} and the best {those} with "
+            f"{plural(strategy.confirm.seeds, 'seed')} of {plural(strategy.confirm.steps, 'step')}"
             + (f", and likewise {' and '.join(r.name for r in references)}." if references else ".")
         )
         for s in stages if len(stages) > 1 else ():
-            note(f"   {s.name:<14} {s.compared} of {s.n_choices} choices x {s.repeats} = {s.n_trials} trials")
+            note(f"   {s.name:<14} {s.compared} of {s.n_choices} choices x {s.repeats} = {plural(s.n_trials, 'trial')}")
         if len(stages) > 1 and any(s.repeats == 1 for s in stages):
-            note("   A choice tried once has no standard error: the stages' decisions are rough at this many trials.")
+            note("   A choice tried once has no standard error: the stages' decisions are rough with so few trials.")
         at_once = f", {self._driver.width} trials at a time" if self._driver.width > 1 else ""
         note(
-            f"   about {format_seconds(left_s)}{at_once} ({1000 * step_s:.0f} ms a step, {score_s:.1f} s a validation)"
+            f"   about {format_seconds(left_s)}{at_once} "
+            f"({1000 * step_s:.0f} ms per step, {score_s:.1f} s per validation)"
         )
         self._reporter.start(n_steps - done, left_s / max(1, n_steps - done))
 
     def _calibrate(self, design: Design) -> tuple[float, float]:
-        """Seconds of a step and of a validation; zeros where the measurement fails, as the trials will tell why."""
+        """Seconds per step and per validation; zeros if the measurement fails, because the trials will show why."""
         try:
             return self._engine.calibrate(self._runner.fit(design))
         except (RuntimeError, MemoryError) as error:
-            self._reporter.note(f"The time could not be measured: {one_line(error)}")
+            self._reporter.note(f"Could not measure the time per step: {one_line(error)}")
             return 0.0, 0.0
 
     def _steps_done(self) -> int:
         trials = [*self._folder.search.get_trials(deepcopy=False), *self._folder.confirm.get_trials(deepcopy=False)]
         done = sum(facts_of(t).steps or 0 for t in trials if t.state == TrialState.COMPLETE)
         if self._folder.n_interrupted or done:
+            n_done = sum(t.state == TrialState.COMPLETE for t in trials)
             self._reporter.note(
-                f"Resuming {self._folder.path}: {sum(t.state == TrialState.COMPLETE for t in trials)} trials are done, "
-                f"{self._folder.n_interrupted} were interrupted and are run anew."
+                f"Resuming {self._folder.path}: {plural(n_done, 'trial')} done, "
+                f"{self._folder.n_interrupted} interrupted and rerun."
             )
         return int(done)

@@ -1,4 +1,4 @@
-"""One trial: fit a design, train it, score it, record it. Whatever happens to it never ends the search."""
+"""Run one trial: fit a design, train it, score it, record it; a failed trial never ends the search."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from peftsearch.study.trials import (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Work:
-    """A trial that this process has claimed and that is to be trained."""
+    """A trial that this process has claimed and will train."""
 
     study: optuna.Study
     trial: optuna.Trial
@@ -48,21 +48,21 @@ class Work:
     name: str
     job: Job
     line: TrialLine
-    """The trial as the display shows it, before it has ended."""
+    """The trial as the display shows it, without its result."""
 
     @property
     def prunable(self) -> bool:
-        """Whether the pruner may stop it."""
+        """Whether the pruner may stop the trial."""
         return self.phase == Phase.SEARCH and len(self.study.directions) == 1
 
 
 class TrialRunner:
-    """Begins, runs and records the trials of a study.
+    """Begin, run and record the trials of a study.
 
     Args:
-        setup: What is searched, and with what.
-        folder: The study; trained parameters of the confirmation go into its folder.
-        reporter: Is told of every trial.
+        setup: The validated setup.
+        folder: The study; its folder receives the trained parameters of the confirmation.
+        reporter: Receiver of every finished trial.
     """
 
     def __init__(self, setup: Setup, folder: StudyFolder, reporter: Reporter) -> None:
@@ -73,15 +73,15 @@ class TrialRunner:
     def begin(
         self, study: optuna.Study, trial: optuna.Trial, design: Design, phase: Phase, name: str, seed: int | None = None
     ) -> Work | None:
-        """Claim a trial, fit its design and write down what is known of it.
+        """Claim a trial, fit its design and record its facts.
 
         Returns:
-            What is to be trained; None when the trial is over already: it does not fit, or was trained before.
+            The work to train; None if the trial has already ended, because it does not fit or was trained before.
         """
         setup, confirm = self.setup, phase == Phase.CONFIRM
-        record_heartbeat(study, trial)  # without one, other hosts would wait for a dead owner for ever
+        record_heartbeat(study, trial)  # without one, other hosts would wait forever for a dead owner
         fidelity = setup.strategy.confirm if confirm else setup.strategy.search
-        asked = stored_trial(study, trial)
+        asked = stored_trial(study, trial)  # the sampler's notes are in the storage, not in `trial`
         if seed is None:
             seed = setup.options.seed + replicate_of(asked)
         facts = TrialFacts(name=name, design=design.to_dict(), steps=fidelity.steps, seed=seed, owner=self.folder.owner)
@@ -92,7 +92,8 @@ class TrialRunner:
                 raise BudgetError("the design tunes no group")
             if setup.memory is not None and (obstacle := setup.memory.obstacle(architecture.n_params)):
                 raise BudgetError(obstacle)
-        except (BudgetError, MethodError) as error:  # a size that a space fixes may be wider than a block
+        except (BudgetError, MethodError) as error:  # for example, a size fixed by the space is wider than a block
+            # PRUNED, not FAIL: no training went wrong, the design just cannot be trained.
             _finish(study, trial, TrialState.PRUNED, replace(facts, infeasible=True, reason=one_line(error)))
             if phase == Phase.BASELINES:
                 self._reporter.trial(replace(line, detail=str(error), state="does not fit"), fidelity.steps)
@@ -109,6 +110,7 @@ class TrialRunner:
         write_facts(trial, replace(facts, n_params=architecture.n_params, learning_rate=job.learning_rate, share=share))
         line = replace(line, n_params=architecture.n_params)
         work = Work(study=study, trial=trial, phase=phase, name=name, job=job, line=line)
+        # Confirmations are always trained, because their parameters must be saved.
         known = None if confirm else self._known(study, job)
         if known is None:
             return work
@@ -120,7 +122,7 @@ class TrialRunner:
         return None
 
     def begin_reference(self, study: optuna.Study, trial: optuna.Trial, reference: Reference, seed: int) -> Work:
-        """Claim a training of a reference, with the confirmation's settings, and write down what is known of it."""
+        """Claim a training of a reference, with the confirmation's settings, and record its facts."""
         record_heartbeat(study, trial)
         job = Job(
             architecture=reference,
@@ -144,7 +146,7 @@ class TrialRunner:
         return Work(study=study, trial=trial, phase=Phase.REFERENCES, name=reference.name, job=job, line=line)
 
     def run(self, work: Work, engine: LocalEngine) -> None:
-        """Train a trial in this process and record how it ended; it never ends the search, whatever happens to it."""
+        """Train a trial in this process and record its end; a fault of the trial does not end the search."""
         try:
             with heartbeat(work.study, work.trial):
                 outcome = engine.run(work.job, _pruning(work.trial) if work.prunable else None)
@@ -154,12 +156,13 @@ class TrialRunner:
         except optuna.exceptions.UpdateFinishedTrialError:
             self._is_taken(work)
         except (StudyError, OSError, optuna.exceptions.OptunaError):
-            raise  # the study itself cannot go on
+            raise  # a fault of the study or the disk, which would hit every other trial too
         except KeyboardInterrupt:
             self.lose(work, "stopped by the user", by_user=True)
             raise
         except Exception as error:  # any other fault is this trial's own: it is recorded and the search goes on
-            if is_defect(error):  # of this project: no other trial would fare better
+            if is_defect(error):  # a defect of this project, which would hit every other trial too
+                # `by_user`, so that the defect does not count as a loss and the trial is rerun once it is fixed.
                 self.lose(work, f"{type(error).__name__}: {one_line(error)}", by_user=True)
                 raise internal_error(error) from error
             if torch.cuda.is_available():
@@ -167,14 +170,15 @@ class TrialRunner:
             self.fail(work, f"{type(error).__name__}: {one_line(error)}")
 
     def complete(self, work: Work, outcome: Outcome) -> None:
-        """Record a trained trial, its parameters before its score."""
+        """Record a trained trial, and its parameters before its score."""
         values, tasks = [outcome.score], self.setup.suite.tasks
         if outcome.states:
             paths = state_paths(self.folder.path, work.name, work.job.seed, len(tasks))
+            # Parameters first: a kill in between leaves the trial to be rerun, never a score without parameters.
             for state, path in zip(outcome.states, paths, strict=True):
                 write_state(state, path)
         by_task = {t.name: s for t, s in zip(tasks, outcome.task_scores, strict=True)} if len(tasks) > 1 else None
-        held = work.phase != Phase.REFERENCES  # which stand outside the limits as outside the budget
+        held = work.phase != Phase.REFERENCES  # references are outside the limits, as they are outside the budget
         facts = TrialFacts(
             score=outcome.score,
             task_scores=by_task,
@@ -189,7 +193,7 @@ class TrialRunner:
         )
         for limit, value in self.setup.constraints.values(outcome.measures).items() if held else ():
             work.trial.set_constraint(limit, value)
-        if work.study is self.folder.search:
+        if work.study is self.folder.search:  # the confirmation has the score as its only objective
             values = values_of(outcome.score, outcome.measures, self.setup.objectives)
         if self._end(work, TrialState.COMPLETE, facts, values):
             self._show(work, "complete", outcome.score)
@@ -200,26 +204,26 @@ class TrialRunner:
             self._show(work, "pruned")
 
     def fail(self, work: Work, reason: str) -> None:
-        """Record a trial that failed by its own fault."""
+        """Record a trial that failed through its own fault."""
         if self._end(work, TrialState.FAIL, TrialFacts(reason=reason)):
             self._show(work, "failed", detail=reason)
 
     def lose(self, work: Work, reason: str, by_user: bool = False) -> None:
-        """Record a trial whose process ended, or which the user stopped; it is run anew, within a limit."""
+        """Record a trial whose process ended or which the user stopped; it is rerun, within a limit."""
         with self.folder.claim():
             stored = stored_trial(work.study, work.trial)
             if stored.state.is_finished():
-                return  # recorded already, here or by who took it for lost
+                return  # already recorded, here or by a process that declared it lost
             again = release(work.study, stored, reason, by_user)
         if not by_user:
             self._show(work, "lost" if again else "failed", detail=reason)
 
     def fit(self, design: Design) -> Architecture:
-        """The architecture that a design becomes under the study's budget."""
+        """Fit a design to the study's backbone and budget."""
         return fit(design, self.setup.backbone, self.setup.budget)
 
     def _end(self, work: Work, state: TrialState, facts: TrialFacts, values: list[float] | None = None) -> bool:
-        """Record how a trial ended; False when others have taken it for lost since, so that its place is theirs."""
+        """Record the end of a trial; False if another process has declared it lost and taken over its place."""
         try:
             _finish(work.study, work.trial, state, facts, values)
         except optuna.exceptions.UpdateFinishedTrialError:
@@ -228,17 +232,19 @@ class TrialRunner:
         return True
 
     def _is_taken(self, work: Work) -> None:
-        self._show(work, "lost", detail="gave no sign of life for too long; another process runs it anew")
+        self._show(work, "lost", detail="no heartbeat for too long; another process reruns it")
 
     def _show(self, work: Work, state: Ending, score: float | None = None, detail: str | None = None) -> None:
         line = replace(work.line, state=state, score=score, detail=work.line.detail if detail is None else detail)
+        # A lost trial is rerun, so its steps are still to be done.
         self._reporter.trial(line, 0 if state == "lost" else work.job.steps)
 
     def _known(self, study: optuna.Study, job: Job) -> FrozenTrial | None:
-        """An equal training of this study; none is trained twice."""
+        """Find a completed training of the study that is equal to a job, so that none is trained twice."""
         wanted = (job.architecture.n_params, job.learning_rate, job.steps, job.seed)
         for t in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
             facts = facts_of(t)
+            # The cheap comparison first: fitting every earlier design of a long study would take long.
             same = (facts.n_params, facts.learning_rate, facts.steps, facts.seed) == wanted
             if same and facts.design and self.fit(Design.from_dict(facts.design)) == job.architecture:
                 return t
@@ -252,7 +258,7 @@ def _finish(
     facts: TrialFacts,
     values: list[float] | None = None,
 ) -> None:
-    """Write the facts, then the state: a trial with a state has all its facts."""
+    """Write the facts before the state, so that a finished trial has all its facts."""
     write_facts(trial, facts)
     study.tell(trial, values, state=state)
 
@@ -267,6 +273,6 @@ def _pruning(trial: optuna.Trial) -> Callable[[int, float], None]:
 
 
 def pruned_at(trial: optuna.Trial, step: int, score: float) -> str | None:
-    """Report an intermediate score; says why the pruner stops the trial, or None."""
+    """Report an intermediate score; returns why the pruner stops the trial, or None if it goes on."""
     trial.report(score, step)
     return f"stopped by the pruner at step {step} with score {score:.4f}" if trial.should_prune() else None

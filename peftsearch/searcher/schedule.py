@@ -1,8 +1,8 @@
-"""What comes next: baselines, trials, the confirmation, references; decided from the stored history alone.
+"""Schedule the work of a study: baselines, trials, confirmation and references, from the stored history alone.
 
-Any number of processes may ask: each claims one piece of work at a time under the study's lock (`StudyFolder.claim`).
-The order of a single process is the order of the phases; several run a phase's end and the next one's beginning side by
-side, but no confirmation begins before the last trial of the search has ended.
+Any number of processes may ask for work: each claims one piece at a time under the study's lock (`StudyFolder.claim`).
+A single process works through the phases in order. With several processes, the end of one phase may overlap with the
+beginning of the next, but no confirmation begins before the last trial of the search has ended.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ from peftsearch.study.trials import (
 )
 
 _TRIES_PER_TRIAL = 10
-"""Designs that may be proposed for each that fits, before the search gives up; the samplers look at many for each."""
+"""Proposals per trial before the search gives up; samplers check many designs for each proposal."""
 _CONFIRM_SEED = 1000
-"""Distance of the confirmation's seeds from those of the search, which it must not share."""
+"""Offset of the confirmation's seeds, which must differ from those of the search."""
 
 
 class Pause(Enum):
-    """Nothing can be begun until a running trial ends."""
+    """Answer of the schedule when no work can begin until a running trial ends."""
 
     PAUSE = "pause"
 
@@ -58,13 +58,13 @@ PAUSE = Pause.PAUSE
 
 
 class Schedule:
-    """Hands out the work of a study.
+    """Hand out the work of a study.
 
     Args:
-        setup: What to search, and with what.
-        folder: Where it is kept; its history is taken up.
-        runner: Begins trials.
-        reporter: Is told of phases and decisions.
+        setup: The validated setup.
+        folder: The study; its history is continued.
+        runner: Runner that begins the trials.
+        reporter: Receiver of phases and decisions.
     """
 
     def __init__(self, setup: Setup, folder: StudyFolder, runner: TrialRunner, reporter: Reporter) -> None:
@@ -75,6 +75,7 @@ class Schedule:
         self._phase = ""
         self._n_stages = len(stages_of(folder.search))
         self.baselines = baselines_of(setup.space, setup.backbone)
+        # Under the lock, since another process may add references of its own at the same time.
         with folder.claim():
             names = add_references(folder.confirm, [r.name for r in setup.references])
             self.references = tuple(make_reference(name, setup.loaded) for name in names)
@@ -84,7 +85,7 @@ class Schedule:
         """Claim the next piece of work.
 
         Returns:
-            The work; `PAUSE` while other trials have to end first; None when nothing is left to begin or to wait for.
+            The work; `PAUSE` while other trials must end first; None when nothing is left to begin or to wait for.
 
         Raises:
             AllTrialsFailed: No trial of the search, or of the confirmation, has a score.
@@ -94,6 +95,7 @@ class Schedule:
             found = self._next_baseline() or self._next_search()
             if found is not None:
                 return found
+            # The finalists depend on every score of the search, so the confirmation waits for the last trial.
             if _running(self._folder.search):
                 return PAUSE
             require_scores(self._folder.search, self._folder)
@@ -109,7 +111,7 @@ class Schedule:
         return not self._open_confirmations(self.finalists()) and not self._open_references()
 
     def finalists(self) -> list[Confirmed]:
-        """The designs to confirm, from the history."""
+        """Choose the designs to confirm, from the history."""
         return choose_finalists(self._folder.search, self._setup, self._runner.fit)
 
     def _next_baseline(self) -> Work | None:
@@ -121,6 +123,7 @@ class Schedule:
             space = self._setup.context.distributions if baseline.params else {}
             trial = _create(self._folder.search, facts, dict(baseline.params or {}), space)
             work = self._runner.begin(self._folder.search, trial, baseline.design, Phase.BASELINES, baseline.name)
+            # None: it does not fit or its result was reused, so that there is nothing to train.
             if work is not None:
                 return work
         return None
@@ -134,14 +137,17 @@ class Schedule:
         while True:
             trials = study.get_trials(deepcopy=False)
             lost = next(iter(_to_retry(trials)), None)
-            if lost is None:  # a retry comes first: it may belong to a stage that would close without it
+            # A retry comes first: it may belong to a stage that would close without it.
+            if lost is None:
                 self._record_stages()
                 if self._search_is_over():
                     return None
             self._begin_phase(Phase.SEARCH, setup.strategy.trials - self._spent())
+            # A staged sampler waits for the running trials of a stage before it decides and opens the next one.
             waiting = getattr(setup.sampler, "waiting", None)
             if lost is None and waiting is not None and waiting(trials):
                 return PAUSE
+            # A retry keeps the lost trial's place, so that later trials get the places and seeds they would have had.
             place = next_place(trials) if lost is None else place_of(lost)
             trial = _ask(study, setup.context.distributions) if lost is None else create_trial(study, retry_of(lost))
             write_facts(trial, TrialFacts(place=place))
@@ -150,12 +156,13 @@ class Schedule:
                 return work
 
     def _record_stages(self) -> None:
-        """Keep and tell what the stages have decided, for samplers that have stages."""
+        """Store and report the decisions of closed stages, for samplers that have stages."""
         decisions = getattr(self._setup.sampler, "decisions", None)
         if decisions is None:
             return
         study = self._folder.search
         stages = [s.to_dict() for s in decisions(study.get_trials(deepcopy=False)) if s.chosen is not None]
+        # Each process reports a stage once, but only the first to see it closed stores it.
         for stage in stages[self._n_stages :]:
             self._reporter.note(stage_line(stage))
         self._n_stages = max(self._n_stages, len(stages))
@@ -163,7 +170,7 @@ class Schedule:
             keep_stages(study, stages)
 
     def _spent(self) -> int:
-        """Trials of the search that are trained, were, or were tried to."""
+        """Number of trials that use up the search's limit: running, trained or failed, but not infeasible."""
         return sum(not facts_of(t).infeasible for t in counted(self._folder.search.get_trials(deepcopy=False)))
 
     def _search_is_over(self) -> bool:
@@ -173,8 +180,9 @@ class Schedule:
             return True
         if self._spent() >= self._setup.strategy.trials:
             return True
+        # Infeasible proposals are not spent, so a space in which hardly anything fits would never end the search.
         if len(counted(trials)) >= _TRIES_PER_TRIAL * self._setup.strategy.trials:
-            self._reporter.note("The search ends early: too few of the designs that it proposes fit the budget.")
+            self._reporter.note("The search ends early: too few of the proposed designs fit the budget.")
             return True
         return False
 
@@ -199,17 +207,17 @@ class Schedule:
         return self._runner.begin_reference(study, _create(study, TrialFacts(kind=Kind.REFERENCE)), *jobs[0])
 
     def _open_confirmations(self, finalists: list[Confirmed]) -> list[tuple[Confirmed, int]]:
-        """Trainings that nobody has begun; seed by seed, so that all designs have as many."""
+        """Trainings that no process has begun, seed by seed, so that all designs get equally many."""
         begun = self._begun()
         return [(f, seed) for seed in self._seeds for f in finalists if (f.name, seed) not in begun]
 
     def _open_references(self) -> list[tuple[Reference, int]]:
-        """Trainings of the references that nobody has begun."""
+        """Trainings of the references that no process has begun."""
         begun = self._begun()
         return [(r, seed) for seed in self._seeds for r in self.references if (r.name, seed) not in begun]
 
     def _begun(self) -> set[tuple[Any, Any]]:
-        """Names and seeds of the confirmation's trainings."""
+        """Names and seeds of the confirmation's trainings that were begun."""
         return {((facts := facts_of(t)).name, facts.seed) for t in not_interrupted(self._folder.confirm)}
 
     @property
@@ -224,10 +232,10 @@ class Schedule:
 
 
 def require_scores(study: optuna.Study, folder: StudyFolder) -> None:
-    """Check that a study has a score, the references' apart.
+    """Check that a study has a score within the limits, excluding references.
 
     Raises:
-        AllTrialsFailed: It has none; the message gives the reasons.
+        AllTrialsFailed: The study has no such score; the message gives the reasons.
     """
     trials = [t for t in not_interrupted(study) if not is_reference(t)]
     scored = [t for t in trials if t.state == TrialState.COMPLETE]
@@ -236,17 +244,18 @@ def require_scores(study: optuna.Study, folder: StudyFolder) -> None:
     if scored:
         limits = one_line("; ".join(facts_of(min(scored, key=_excess)).violations or ()))
         raise AllTrialsFailed(
-            f"no design keeps the limits; the nearest: {limits}; give larger limits, or a smaller --batch-size"
+            f"no design meets the limits; the closest: {limits}; give larger limits or a smaller --batch-size"
         )
     reasons = sorted({reason for t in trials if (reason := facts_of(t).reason)})
+    every = "the only trial" if len(trials) == 1 else f"all {len(trials)} trials"
     raise AllTrialsFailed(
-        f"all {len(trials)} trials failed: {one_line('; '.join(reasons[:3]))}; they are recorded in "
+        f"{every} failed: {one_line('; '.join(reasons[:3]))}; they are recorded in "
         f"{folder.path}; a lower --learning-rate or a smaller --batch-size may help"
     )
 
 
 def _excess(trial: FrozenTrial) -> float:
-    """How far a trial is beyond the limits."""
+    """Amount by which a trial exceeds the limits."""
     return sum(max(0.0, value) for value in trial.constraints.values())
 
 
@@ -255,7 +264,7 @@ def _running(study: optuna.Study) -> bool:
 
 
 def _ask(study: optuna.Study, distributions: dict[str, BaseDistribution]) -> optuna.Trial:
-    """A trial that the sampler chooses."""
+    """Begin a trial that the sampler chooses."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Heartbeat of storage")  # `TrialRunner.run` records them
         return study.ask(distributions)
@@ -267,7 +276,7 @@ def _create(
     params: dict[str, Any] | None = None,
     distributions: dict[str, BaseDistribution] | None = None,
 ) -> optuna.Trial:
-    """A running trial with given parameters, which no sampler chose."""
+    """Begin a trial with given parameters, without a sampler."""
     template = optuna.create_trial(
         state=TrialState.RUNNING,
         params=params or {},
@@ -278,7 +287,7 @@ def _create(
 
 
 def _to_retry(trials: list[FrozenTrial]) -> list[FrozenTrial]:
-    """Interrupted trials of the search whose place nobody has taken since, lowest place first."""
+    """Interrupted trials of the search whose place no other trial has taken, lowest place first."""
     taken = {place_of(t) for t in counted(trials)}
     lost = {place: t for t in trials if is_interrupted(t) and (place := place_of(t)) is not None}
     return [lost[place] for place in sorted(lost) if place not in taken]

@@ -1,4 +1,4 @@
-"""What a study is about, as its folder keeps it: equal settings resume a study, others are refused."""
+"""Derive the settings that identify a study: equal settings resume it, different ones are refused."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from peftsearch.tasks.suite import Suite
 
 LISTED_CHOICES = 256
-"""The most choices of a dimension that a study's settings list one by one."""
+"""Number of choices up to which a study's settings list those of a dimension one by one."""
 
 
 def study_settings(
@@ -35,15 +35,15 @@ def study_settings(
     training: TrainingSettings,
     autocast: Any,
 ) -> StudySettings:
-    """The settings that make a study what it is.
+    """Derive the settings that identify a study.
 
     Args:
-        options: What the user asked for.
+        options: The options of the run.
         suite: The tasks.
         backbone: The model's anatomy.
-        budget: What the methods may spend.
-        space: The space as it is on the backbone.
-        choices: What the options name.
+        budget: The budget of the methods.
+        space: The space, bound to the backbone.
+        choices: The parsed options.
         training: Training settings, with a length that the model has positions for.
         autocast: Reduced precision of the forward pass; None for full precision.
     """
@@ -73,13 +73,13 @@ def study_settings(
 
 
 def _rates(space: DesignSpace) -> dict[str, float]:
-    """What the methods multiply the base rate by: with other rates the same design trains otherwise."""
+    """Factors of the methods on the base learning rate, since they change how the same design trains."""
     named = {*getattr(space, "methods", ()), *SINGLE_METHODS}
     return {name: METHODS[name].lr_scale for name in METHODS if name in named}
 
 
 def _choices(dimension: Dimension) -> list[Choice] | str:
-    """The choices, or where they are many (sets out of some twenty methods) their number and a digest."""
+    """The choices, or their number and a digest if there are many (such as subsets of twenty methods)."""
     if len(dimension.choices) <= LISTED_CHOICES:
         return list(dimension.choices)
     digest = hashlib.sha256(json.dumps(dimension.choices).encode()).hexdigest()[:16]
@@ -87,6 +87,6 @@ def _choices(dimension: Dimension) -> list[Choice] | str:
 
 
 def _digest(backbone: Backbone) -> str:
-    """Tells anatomies apart: the same model may be described by hand in several ways."""
+    """Digest that distinguishes anatomies, since the same model may be described by hand in several ways."""
     text = json.dumps(asdict(backbone)["stacks"], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

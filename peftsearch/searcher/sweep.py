@@ -1,7 +1,7 @@
-"""One study for each of several budgets, on one loaded backbone and one encoded task.
+"""Run one study for each of several budgets, on one loaded backbone and one encoded task.
 
-Everything is checked for all budgets before anything is trained. Each study has a folder of its own, NAME-<budget>, and
-resumes by itself; so the same sweep again goes on where it was, and one with a further budget trains that one alone.
+Everything is checked for all budgets before anything is trained. Each study has its own folder, NAME-<budget>, and
+resumes by itself: repeating a sweep continues it, and adding a budget trains only the new one.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from peftsearch.study.folder import check_settings
 from peftsearch.study.storage import storage_faults
 
 _LONGEST_NAME = 80
-"""Characters of a made-up name, so that a budget's name fits behind it."""
+"""Longest derived name, in characters, which leaves room for the budget after it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sweep:
-    """A sweep that was checked and can run."""
+    """A validated sweep."""
 
     whole: Setup
-    """What is loaded, once for all budgets."""
+    """The setup whose model and data all budgets share."""
     options: tuple[RunOptions, ...]
-    """Of each study, smallest budget first."""
+    """Options of each study, smallest budget first."""
     out: Path
     """Folder of the front: runs/NAME-pareto."""
 
 
 def split_budgets(text: str) -> list[str]:
-    """The budgets of `--budgets`; their form is checked, their order only where the backbone's size is known.
+    """Split `--budgets` and check the form of each; their order needs the size of the backbone (`plan_sweep`).
 
     Raises:
-        BudgetError: One is no budget, or there are fewer than two.
+        BudgetError: A budget cannot be read, or there are fewer than two.
     """
     budgets = [part.strip() for part in text.split(",")]
     if not all(budgets):
@@ -56,17 +56,17 @@ def plan_sweep(options: SweepOptions, budgets: Sequence[str]) -> Sweep:
     """Load the backbone and the data, and check every budget and every folder; writes nothing.
 
     Args:
-        options: Those that all studies share.
-        budgets: As the user wrote them.
+        options: The options that all studies share.
+        budgets: The budgets, as the user wrote them.
 
     Raises:
-        PeftSearchError: What is wrong, and with which budgets.
+        PeftSearchError: An option, a budget or a folder cannot be used.
     """
     objective = one_line(options.search.objective, 60)
     if "," in options.search.objective:
         raise ConfigError(
             f"--objective {objective!r}: a sweep over --budgets searches for the score alone; "
-            f"`peftsearch run --objective {objective}` makes a front of one study"
+            f"`peftsearch run --objective {objective}` finds a front in one study"
         )
     whole = prepare(options.at("100%"))
     _check_order(budgets, whole.backbone.n_params)
@@ -89,17 +89,17 @@ def plan_sweep(options: SweepOptions, budgets: Sequence[str]) -> Sweep:
 
 
 def run_sweep(sweep: Sweep, reporter: Callable[[], Reporter]) -> list[Path]:
-    """Run what is left of every study, smallest budget first; one whose trials all fail does not end the sweep.
+    """Run the rest of every study, smallest budget first; a study whose trials all fail does not end the sweep.
 
     Args:
-        sweep: What to run.
-        reporter: Makes what hears of one study.
+        sweep: The validated sweep.
+        reporter: Function that makes the reporter of one study.
 
     Returns:
         The folders of the studies that have scores; at least two.
 
     Raises:
-        AllTrialsFailed: Fewer than two have scores.
+        AllTrialsFailed: Fewer than two studies have scores.
     """
     done, reasons = [], []
     for i, options in enumerate(sweep.options):
@@ -123,7 +123,7 @@ def _named(options: SweepOptions, name: str) -> SweepOptions:
 
 
 def _check_order(budgets: Sequence[str], n_backbone: int) -> None:
-    """Hold the budgets against each other, in parameters: `0.1%` and `22.7k` may be the same."""
+    """Check that the budgets ascend in parameters: `0.1%` and `22.7k` may be the same."""
     sizes = [parse_budget(b, n_backbone).n_params for b in budgets]
     for (a, n), (b, m) in pairwise(zip(budgets, sizes, strict=True)):
         if n == m:

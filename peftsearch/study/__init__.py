@@ -1,1 +1,1 @@
-"""The record of a search: its folder, its storage, its trials, and what it found."""
+"""The record of a search: its folder, its storage, its trials and its result."""

@@ -1,4 +1,4 @@
-"""What a search found: the content of `best.yaml`, written and read in one typed form."""
+"""The result of a search, `best.yaml`, read and written in one typed form."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ VerdictKind = Literal["winner", "baseline", "tie", "no_signal"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoredVerdict:
-    """What may be claimed."""
+    """The claim that the comparison supports."""
 
     kind: VerdictKind
     statement: str
     settle: str = ""
-    """What would settle an open question; empty without one."""
+    """Advice that would settle an open question; empty if there is none."""
     p_value: float | None = None
-    """Corrected p-value of the pick against the best baseline; None where they are not compared."""
+    """Corrected p-value of the pick against the best baseline; None if they are not compared."""
     tied: tuple[str, ...] = ()
     """Names of the designs that cannot be distinguished from the best."""
 
@@ -46,7 +46,7 @@ class StoredModel:
     """transformers' name of the family."""
     n_params: int
     quantize: str | None = None
-    """How the weights were packed; None when they were not."""
+    """Packing of the weights; None if they were not packed."""
     stacks: dict[str, int]
     """Blocks of each stack."""
 
@@ -58,7 +58,7 @@ class StoredTask:
     name: str = ""
     kind: str = ""
     source: str = ""
-    """Where the data came from, in words."""
+    """Source of the data, in words."""
     fingerprint: str = ""
     labels: tuple[str, ...] = ()
     metric: str = ""
@@ -68,7 +68,7 @@ class StoredTask:
     n_validation: int = 0
     n_test: int = 0
     tasks: tuple[StoredTask, ...] = ()
-    """Each task, where there are several."""
+    """The single tasks of a run with several; empty for one task."""
 
     @property
     def each(self) -> tuple[StoredTask, ...]:
@@ -76,23 +76,23 @@ class StoredTask:
         return self.tasks or (self,)
 
     def head(self) -> dict[str, Any]:
-        """What a saved head needs to know of its task."""
+        """Facts about the task that a saved head stores."""
         known = {"name": self.name, "kind": self.kind, "labels": list(self.labels), "metric": self.metric}
         return known if self.kind else {}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoredBudget:
-    """The budget, and what the pick uses of it."""
+    """The budget, and how much of it the pick uses."""
 
     text: str
-    """What the user wrote: `0.1%`."""
+    """Budget as the user wrote it: `0.1%`."""
     n_params: int
     used: int
     """Trainable parameters of the pick, excluding the task head."""
     share_used: float | None = None
     changed: int | None = None
-    """Parameters in which the result differs from the model."""
+    """Number of parameters in which the tuned model differs from the pretrained one."""
     count_head: bool = False
     """Whether the budget includes the task head."""
 
@@ -108,7 +108,7 @@ class StoredScores:
     frozen_model: float | None = None
     """Score of the untrained model, the baseline for generation tasks."""
     perplexity: dict[str, float | None] | None = None
-    """By split, for generation tasks that are searched by their likelihood."""
+    """Perplexity by split, for generation tasks that are searched by likelihood."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -146,7 +146,7 @@ class Best:
     name: str
     """The pick: `trial 14`, `lora`."""
     picked: str | None = None
-    """The run's own pick, where another confirmed design stands in its place."""
+    """The run's own pick, if another confirmed design was requested instead; otherwise None."""
     model: StoredModel
     task: StoredTask = field(default_factory=StoredTask)
     budget: StoredBudget
@@ -166,11 +166,11 @@ class Best:
     space: str = ""
     strategy: str = ""
     study: str = ""
-    """Folder of the run, as the run was given it; empty when unknown."""
+    """Folder of the run, as the user gave it; empty when unknown."""
     hardware: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     made: str = ""
-    """When, in ISO 8601."""
+    """Time of writing, in ISO 8601."""
 
     @property
     def blocks(self) -> list[tuple[str, int]]:
@@ -204,7 +204,7 @@ class Found:
     where: str
     """The file, for messages."""
     name: str
-    """What the run calls it: `trial 14`, `lora`."""
+    """Name of the design in the run: `trial 14`, `lora`."""
     architecture: Architecture
     design: Design
     model_name: str
@@ -216,28 +216,27 @@ class Found:
     stacks: dict[str, int]
     """Blocks of each stack of the backbone."""
     quantize: str | None = None
-    """How the backbone's weights were packed; None when they were not."""
+    """Packing of the backbone's weights; None if they were not packed."""
     task: StoredTask = field(default_factory=StoredTask)
     study: str = ""
-    """Folder of the run, as the run was given it; empty when unknown."""
+    """Folder of the run, as the user gave it; empty when unknown."""
 
 
 def read_found(source: Source, design: str | None = None) -> Found:
-    """Read what a search found.
+    """Read the architecture and the design that a search found.
 
     Args:
         source: A run's folder, the path of its `best.yaml`, or the mapping that the file holds.
         design: Name of a confirmed design other than the pick: `trial 14` (or `14`), `lora`.
 
     Raises:
-        ConfigError: There is no such file, or it is not the `best.yaml` of a run, or it is damaged, or it has no such
-            design.
+        ConfigError: The file does not exist, is not the `best.yaml` of a run, is damaged, or has no such design.
     """
     return parse_found(*read_best(source, design))
 
 
 def read_best(source: Source, design: str | None = None) -> tuple[str, Best]:
-    """Read a `best.yaml`, with the design that is asked for in the place of the pick.
+    """Read a `best.yaml`, with the requested design in place of the pick.
 
     Args:
         source: A run's folder, the path of its `best.yaml`, or the mapping that the file holds.
@@ -247,7 +246,7 @@ def read_best(source: Source, design: str | None = None) -> tuple[str, Best]:
         The file, for messages, and its content.
 
     Raises:
-        ConfigError: As `read_found`.
+        ConfigError: In the same cases as for `read_found`.
     """
     if isinstance(source, Mapping):
         where, data = "best", source
@@ -266,7 +265,7 @@ def read_best(source: Source, design: str | None = None) -> tuple[str, Best]:
 
 
 def _check_parts(where: str, best: Best) -> None:
-    """Check what the types leave open: architecture, design, labels and training.
+    """Check the parts that the types do not cover: architecture, design, labels and training.
 
     Raises:
         ConfigError: A part is damaged.
@@ -285,9 +284,9 @@ def _check_parts(where: str, best: Best) -> None:
 
 
 def _with_design(where: str, best: Best, design: str) -> Best:
-    """Put another confirmed design in the pick's place, whose name is then under `picked`.
+    """Put another confirmed design in place of the pick, and the name of the pick under `picked`.
 
-    Verdict and scores stay as they are.
+    The verdict and the scores do not change.
     """
     name = f"trial {design}" if str(design).isdecimal() else str(design)
     if name == best.name:
@@ -327,7 +326,7 @@ def parse_found(where: str, best: Best) -> Found:
 
 
 def best_content(best: Best) -> dict[str, Any]:
-    """The content of the file as plain values; what is None by default stays out."""
+    """The content of the file as plain values, without `picked` when it is None."""
     content = to_plain(best)
     return {key: value for key, value in content.items() if key != "picked" or value is not None}
 
@@ -335,7 +334,7 @@ def best_content(best: Best) -> dict[str, Any]:
 def require_same_backbone(found: Found, backbone: Backbone) -> None:
     """Refuse a backbone of another family or depth, naming the first difference.
 
-    Widths are held against the architecture's own counts when it is injected.
+    Widths are compared with the architecture's own counts when it is injected.
 
     Raises:
         MethodError: The architecture was found on another kind of backbone.
@@ -344,8 +343,8 @@ def require_same_backbone(found: Found, backbone: Backbone) -> None:
     there, here = _kind(found.model_type, found.stacks), _kind(backbone.model_type, own)
     if there != here:
         raise MethodError(
-            f"{found.where}: the architecture was found on {there}, this model is {here}; peftsearch.refit carries the "
-            "design over and sizes it anew"
+            f"{found.where}: the architecture was found on {there}, this model is {here}; use peftsearch.refit to size "
+            "the design for this model"
         )
 
 

@@ -1,9 +1,10 @@
-"""Who runs a trial, so that what a dead process left behind is run anew and what a living one runs is left alone.
+"""Record which process runs a trial, so that trials of dead processes are rerun and running trials are left alone.
 
-Every running trial names its owner: host, process, the process's start, and the opening of the study. On the owner's
-own host a look at the process tells whether it lives; from elsewhere Optuna's heartbeat does, which every owner records
+Every running trial names its owner: host, process, start of the process, and opening of the study. On the owner's host,
+the process table tells whether the owner is alive; on other hosts, Optuna's heartbeat does, which every owner records
 while a trial runs. A trial whose owner is dead fails as interrupted: it counts for nothing, and its place is free for a
-retry. A trial that loses its process again and again is recorded as failed, so that one that kills its process ends.
+retry. A trial that repeatedly loses its process is recorded as failed, so that a design that crashes its process is not
+retried forever.
 
 All of this happens inside `StudyFolder.claim`, which one process at a time holds.
 """
@@ -24,15 +25,15 @@ from peftsearch.study.private_optuna import fail_trial, silent_trials
 from peftsearch.study.trials import TrialFacts, facts_of, write_facts_of
 
 HEARTBEAT_S = 20
-"""Seconds between two signs of life."""
+"""Seconds between two heartbeats."""
 GRACE_S = 120
-"""Seconds without a sign of life after which an owner on another host counts as dead."""
+"""Seconds without a heartbeat after which an owner on another host counts as dead."""
 MAX_LOSSES = 3
-"""Times that a trial may lose its process before it is recorded as failed."""
+"""Number of lost processes after which a trial is recorded as failed."""
 
 
 def new_owner() -> str:
-    """The text by which this process, and this opening of a study, is known."""
+    """Text that identifies this process and this opening of a study."""
     return " ".join([_host(), str(os.getpid()), _started(os.getpid()), uuid.uuid4().hex[:12]])
 
 
@@ -40,11 +41,11 @@ def is_dead(owner: str, own: str) -> bool | None:
     """Whether an owner can no longer finish its trial.
 
     Args:
-        owner: Who runs the trial.
-        own: Who asks; an earlier opening of the study by the same process counts as dead.
+        owner: Owner of the trial.
+        own: Owner that asks; an earlier opening of the study by the same process counts as dead.
 
     Returns:
-        None where this host cannot tell.
+        None if this host cannot tell.
     """
     try:
         host, pid, started, _ = owner.split()
@@ -60,10 +61,10 @@ def is_dead(owner: str, own: str) -> bool | None:
 
 
 def release_dead(study: optuna.Study, own: str) -> int:
-    """Fail the trials that dead processes left running, so that they are run again.
+    """Fail the trials that dead processes left running, so that they are rerun.
 
     Returns:
-        How many there were.
+        Number of these trials.
     """
     running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
     if not running:
@@ -80,16 +81,16 @@ def release_dead(study: optuna.Study, own: str) -> int:
 
 
 def release(study: optuna.Study, trial: FrozenTrial, reason: str, by_user: bool = False) -> bool:
-    """Fail a running trial as interrupted, or for good where it was lost too often.
+    """Fail a running trial as interrupted, or for good if it was lost too often.
 
     Args:
         study: The study of the trial.
         trial: A running trial.
-        reason: What happened, for the record.
-        by_user: Whether the user stopped it, which is never a reason to give it up.
+        reason: Cause, for the record.
+        by_user: Whether the user stopped the trial; such a stop does not count as a loss.
 
     Returns:
-        Whether it will be run again.
+        Whether the trial will be rerun.
     """
     n_losses = 1 + sum(_is_same(t, trial) for t in study.get_trials(deepcopy=False))
     again = by_user or n_losses < MAX_LOSSES
@@ -101,7 +102,7 @@ def release(study: optuna.Study, trial: FrozenTrial, reason: str, by_user: bool 
 
 
 def _is_same(earlier: FrozenTrial, trial: FrozenTrial) -> bool:
-    """Whether an earlier trial was lost at the same work; of a trial that never got a name nobody knows."""
+    """Whether an earlier trial was lost at the same work; False for a trial that never got a name."""
     one, other = facts_of(earlier), facts_of(trial)
     if other.name is None or not one.interrupted or one.by_user:
         return False
@@ -109,10 +110,10 @@ def _is_same(earlier: FrozenTrial, trial: FrozenTrial) -> bool:
 
 
 def _started(pid: int) -> str:
-    """When a process began, which tells it from a later one of the same number; `-` when there is none.
+    """Start of a process, which distinguishes it from a later one with the same number; `-` if none runs.
 
-    In ticks since the boot where the system says so, since a time of day changes when the clock is set. A zombie, whose
-    parent has not yet heard of its end, trains nothing: it is none.
+    The start is in ticks since boot where the system reports them, because a time of day changes when the clock is set.
+    A zombie, whose parent has not reaped it yet, trains nothing and counts as ended.
     """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
@@ -123,7 +124,7 @@ def _started(pid: int) -> str:
 
 
 def _created(pid: int) -> str:
-    """The same where there is no /proc."""
+    """Start of a process on systems without /proc; `-` if none runs."""
     try:
         process = psutil.Process(pid)
         return "-" if process.status() == psutil.STATUS_ZOMBIE else f"{process.create_time():.2f}"
@@ -133,7 +134,7 @@ def _created(pid: int) -> str:
 
 @lru_cache(maxsize=1)
 def _host() -> str:
-    """This host, this boot and this space of process numbers: containers may share the first two."""
+    """This host, boot and namespace of process numbers: containers may share the first two."""
     parts = [socket.gethostname()]
     try:
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip())

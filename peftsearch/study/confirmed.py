@@ -1,4 +1,4 @@
-"""A confirmed design with its scores: the one form that the verdict, the tables, best.yaml and the report share."""
+"""A confirmed design with its scores, in the form that the verdict, the tables, best.yaml and the report share."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ class Confirmed:
     """Baseline's or reference's name, or `trial 17` of the search."""
     baseline: bool = False
     reference: bool = False
-    """Whether it trains the model's own weights, outside the budget, and is never picked."""
+    """Whether this is a reference: it trains the model's own weights, outside the budget, and is never picked."""
     family: str = ""
     """A baseline's name without learning rate and share of the budget; empty for designs of the search."""
     design: Design | None = None
-    """None for references."""
+    """The design; None for references."""
     architecture: Architecture | None = None
-    """The design with its sizes; None for references, and where the studies alone are read."""
+    """The design with its sizes; None for references, and if only the studies are read."""
     detail: str = ""
-    """The design in one line, or why there is no score."""
+    """The design in one line, or the reason why there is no score."""
     n_params: int | None = None
-    """Trainable parameters, excluding the task head; None where the design was never sized."""
+    """Trainable parameters, excluding the task head; None if the design was never sized."""
     n_changed: int | None = None
-    """Parameters in which the result differs from the model, added ones included; None where nobody counted them."""
+    """Parameters in which the tuned model differs from the pretrained one, or that are new; None if not counted."""
     share: float | None = None
     """Share of the budget that is used."""
     search_score: float | None = None
@@ -38,11 +38,11 @@ class Confirmed:
     validation: Scores = field(default_factory=Scores)
     """Validation scores over seeds; empty when every training failed, or before any."""
     test: Scores = field(default_factory=Scores)
-    """Test scores over seeds; empty where the test split was not read."""
+    """Test scores over seeds; empty if the test split was not read."""
     tasks: Mapping[str, Scores] = field(default_factory=dict)
-    """Validation scores of each task, where there are several."""
+    """Validation scores by task, for runs with several tasks."""
     hits: tuple[float, ...] = ()
-    """Share of the seeds whose prediction is right, or mean score, for each validation example; empty without such."""
+    """For each validation example, share of the seeds that predict it right, or mean score; empty if not recorded."""
 
     @property
     def mean(self) -> float:
@@ -51,10 +51,10 @@ class Confirmed:
 
     @property
     def size(self) -> int:
-        """Trainable parameters; 0 where they are not known."""
+        """Trainable parameters; 0 if unknown."""
         return self.n_params or 0
 
     @property
     def title(self) -> str:
-        """The name, marked where it is a baseline or a reference."""
+        """The name, marked if it is a baseline or a reference."""
         return self.name + (" (baseline)" if self.baseline else " (reference)" if self.reference else "")

@@ -2,10 +2,10 @@
 
 `search` holds the baselines and the trials of the search, `confirm` the trainings at full fidelity. Both live in one
 Optuna storage: `study.db` (SQLite) in the folder, or any storage URL. The folder belongs to one set of settings;
-opening it with others is refused, naming the first difference.
+opening it with different ones is an error that names the first difference.
 
-What a killed process leaves behind is a trial in the state RUNNING. Opening the folder, and every process that looks
-for work in it, marks it as failed and interrupted (`claims.py`): it counts for nothing, and its design is tried again.
+A killed process leaves its trial in the state RUNNING. A process that opens the folder, or looks for work in it, marks
+such trials as failed and interrupted (`claims.py`): they count for nothing, and their designs are tried again.
 """
 
 from __future__ import annotations
@@ -41,22 +41,23 @@ from peftsearch.study.storage import (
 SETTINGS = "settings.yaml"
 Direction = Literal["maximize", "minimize"]
 _OWN_FILES = {".lock", ".claim", f".{SETTINGS}.part"}
-"""What a kill may leave in a folder before it holds a study."""
+"""Files that a killed process may leave in a folder that holds no study yet."""
 
 
 class StudyFolder:
     """An open study.
 
     Args:
-        path: The folder; made with its parents if it is not there.
-        settings: What the study is about.
-        storage: An Optuna storage URL; empty for SQLite in the folder. In a storage that several studies share, each
-            has its folder's name and id before its own.
-        options: What the user asked for, kept so that `--resume` and workers need no more than a name.
-        shared: Join a study beside other processes; without it the folder is this process's alone, workers apart.
+        path: The folder; created with its parents if it does not exist.
+        settings: Settings of the study.
+        storage: An Optuna storage URL; empty for SQLite in the folder. In a storage that several studies share, the
+            name of each begins with the name of its folder and its id.
+        options: The user's options, stored so that `--resume` and workers need only a name.
+        shared: Whether to join a study that another process may be running; otherwise this process must be the only
+            one, except for workers.
 
     Raises:
-        StudyError: The folder belongs to other settings, is in use, damaged or cannot be written.
+        StudyError: The folder belongs to other settings, is in use, is damaged or cannot be written.
     """
 
     def __init__(
@@ -70,13 +71,13 @@ class StudyFolder:
         self.path = path
         self.settings = settings
         self.owner = new_owner()
-        """By which the trials that this process runs are known."""
+        """Text that marks the trials of this process."""
         url = storage or own_url(path)
         quiet_optuna()
         with storage_faults(storage or path):
             check_settings(path, settings)
             if storage:
-                self._storage = open_storage(url)  # a storage that does not answer is said before anything is written
+                self._storage = open_storage(url)  # before anything is written, since it may not answer
             path.mkdir(parents=True, exist_ok=True)
             self._lock = FileLock(path / ".lock", timeout=0)
             if not shared:
@@ -97,22 +98,22 @@ class StudyFolder:
                 self.n_interrupted = self.release_dead()
 
     def use(self, sampler: BaseSampler, pruner: BasePruner) -> None:
-        """Set what chooses and what stops the trials of the search."""
+        """Set the sampler and the pruner of the search."""
         self.search.sampler = sampler
         self.search.pruner = pruner
 
     @contextmanager
     def claim(self) -> Iterator[None]:
-        """Be the only process that looks for work: what is claimed inside is claimed by nobody else."""
+        """Hold the lock under which one process at a time looks for work, so that no work is claimed twice."""
         with self._claims:
             yield
 
     def release_dead(self) -> int:
-        """Free the trials that dead processes left running; only while the claim is held. Returns their number."""
+        """Fail the trials that dead processes left running, and return their number; call it inside `claim`."""
         return release_dead(self.search, self.owner) + release_dead(self.confirm, self.owner)
 
     def lead(self) -> bool:
-        """Try to become the one process that concludes the study; True when it is."""
+        """Try to become the one process that concludes the study; True on success."""
         try:
             self._lock.acquire()
         except Timeout:
@@ -120,7 +121,7 @@ class StudyFolder:
         return True
 
     def close(self) -> None:
-        """Give the folder free for other processes."""
+        """Close the storage and release the folder for other processes."""
         self._storage.remove_session()
         self._storage.engine.dispose()
         self._lock.release()
@@ -136,7 +137,7 @@ class StudyFolder:
 
 
 def directions_of(settings: StudySettings) -> list[Direction]:
-    """Optuna's directions of the search: the score is maximised, every other objective minimised."""
+    """Directions of the objectives for Optuna: the score is maximised, every other objective minimised."""
     return ["maximize" if name == "score" else "minimize" for name in settings.objectives]
 
 
@@ -145,10 +146,10 @@ def _no_sampler() -> BaseSampler:
 
 
 def check_settings(path: Path, settings: StudySettings) -> bool:
-    """Whether the folder already holds a study of these settings; changes nothing.
+    """Whether the folder already holds a study with these settings; changes nothing.
 
     Raises:
-        StudyError: It holds something else.
+        StudyError: The folder holds something else.
     """
     if not path.exists():
         return False
@@ -162,17 +163,17 @@ def check_settings(path: Path, settings: StudySettings) -> bool:
     if found is not None:
         key, there, here = found
         raise StudyError(
-            f"{path}: belongs to other settings: {key} is {_brief(there)} there and {_brief(here)} here; give another "
-            "--name, or the same settings to resume"
+            f"{path}: was created with other settings: {key} is {_brief(there)} there and {_brief(here)} here; give "
+            "another --name, or the same settings to resume"
         )
     return True
 
 
 def read_settings(path: Path) -> StudySettings:
-    """The settings of the study in a folder.
+    """Read the settings of the study in a folder.
 
     Raises:
-        StudyError: There is no study, or its settings are damaged.
+        StudyError: The folder holds no study, or its settings are damaged.
     """
     if not (path / SETTINGS).is_file():
         raise StudyError(f"{path}: holds no study (no {SETTINGS}); `peftsearch run` makes one")
@@ -183,10 +184,10 @@ def read_settings(path: Path) -> StudySettings:
 
 
 def fetch_settings(path: Path, url: str) -> None:
-    """Make a study's folder from what its storage holds, for a machine that does not see the first one.
+    """Create a study's folder from its storage, on a machine that cannot see the original folder.
 
     Raises:
-        StudyError: The storage cannot be used, or holds no study of that name, or several.
+        StudyError: The storage cannot be used, or holds no study or several studies of that name.
     """
     quiet_optuna()
     with storage_faults(url):
@@ -198,23 +199,23 @@ def fetch_settings(path: Path, url: str) -> None:
             known = sorted({n.rsplit("-", 1)[0] for n in names if n.endswith("/search")})
             what = "no study" if not own else f"{len(own)} studies"
             raise StudyError(
-                f"{path}: is not there, and the storage holds {what} of that name (it has {known or 'none'})"
+                f"{path}: does not exist, and the storage holds {what} of that name (it has {known or 'none'})"
             )
         settings = settings_of(optuna.load_study(study_name=own[0], storage=storage))
         if settings is None:
-            raise StudyError(f"{path}: is not there, and the storage does not hold its settings")
+            raise StudyError(f"{path}: does not exist, and the storage does not hold its settings")
         path.mkdir(parents=True, exist_ok=True)
         write_atomically(path / SETTINGS, to_yaml(settings))
 
 
 def state_paths(folder: Path, name: str, seed: int, n_tasks: int = 1) -> list[Path]:
-    """Where the trained parameters of one confirmation are, a file for each task in their order."""
+    """Paths of the trained parameters of one confirmation, one file per task, in the order of the tasks."""
     tasks = [""] if n_tasks == 1 else [f"-task{i + 1}" for i in range(n_tasks)]
     return [folder / "confirmed" / f"{_file_name(name)}-seed{seed}{task}.safetensors" for task in tasks]
 
 
 def confirmed_seeds(folder: Path, name: str) -> list[int]:
-    """The seeds of a confirmed design whose trained parameters are in the folder, ascending."""
+    """Seeds of a confirmed design whose trained parameters are in the folder, in ascending order."""
     form = re.compile(rf"{re.escape(_file_name(name))}-seed(-?\d+)(-task1)?\.safetensors")
     found = (form.fullmatch(path.name) for path in (folder / "confirmed").glob("*.safetensors"))
     return sorted(int(match[1]) for match in found if match)

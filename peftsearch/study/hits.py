@@ -1,4 +1,4 @@
-"""Pack which validation examples are predicted right into a text, and read it back."""
+"""Pack the per-example results of a training into a text, and unpack them."""
 
 from __future__ import annotations
 
@@ -7,17 +7,20 @@ from statistics import mean
 
 
 def packed_hits(right: Sequence[Sequence[float]]) -> str:
-    """Which predictions are right, task by task: `0111 10`, or scores: `-1.204000,-0.300000`; empty without such."""
+    """Pack the hits of each task, `0111 10`, or the scores, `-1.204000,-0.300000`; empty if a task has none."""
     return " ".join(map(_packed, right)) if all(right) else ""
 
 
 def hits_of(rows: Sequence[str]) -> tuple[float, ...]:
-    """Share of the seeds that predict each validation example right, or its mean score, from what `packed_hits` wrote.
+    """Share of the seeds that predict each validation example right, or its mean score, from packed hits.
 
-    With several tasks the examples are weighted, so that the mean of all is the mean over the tasks of their means.
+    With several tasks, the examples are weighted so that their overall mean is the mean of the task means.
+
+    Args:
+        rows: One text per seed, written by `packed_hits`.
 
     Returns:
-        One share an example; empty where a training does not say.
+        One value per example; empty if the seeds do not agree on the examples or the first has none.
     """
     unpacked = [[_unpacked(task) for task in row.split(" ")] for row in rows]
     if not rows or not rows[0] or len({tuple(map(len, row)) for row in unpacked}) != 1:

@@ -1,4 +1,4 @@
-"""What a study keeps beside its trials, among Optuna's study attributes: each has one name and one form here."""
+"""Notes that a study keeps in addition to its trials, in Optuna's study attributes: one name and one form each."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _SETTINGS, _STAGES, _TESTS, _FROZEN, _REFERENCES = "settings", "stages", "test_s
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Frozen:
-    """How the frozen model of a generation task scores."""
+    """Scores of the frozen model of a generation task."""
 
     score: float
     right: str
-    """Its score on each validation example, packed; see `verdict.packed_hits`."""
+    """Score on each validation example, packed by `hits.packed_hits`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,7 +44,7 @@ class Notes:
 
 
 def settings_of(study: optuna.Study) -> dict[str, Any] | None:
-    """The settings that a search keeps for workers that do not see its folder."""
+    """The settings that a search keeps for workers that cannot see its folder."""
     stored = study.user_attrs.get(_SETTINGS)
     return stored if isinstance(stored, dict) else None
 
@@ -75,7 +75,7 @@ def keep_test_scores(confirm: optuna.Study, scores: Mapping[str, float]) -> None
 
 
 def frozen_of(confirm: optuna.Study) -> Frozen | None:
-    """The score of the frozen model; None before it was measured."""
+    """The score of the frozen model; None if not measured yet."""
     kept = confirm.user_attrs.get(_FROZEN)
     return None if kept is None else Frozen(**kept)
 
@@ -86,11 +86,14 @@ def keep_frozen(confirm: optuna.Study, frozen: Frozen) -> None:
 
 
 def add_references(confirm: optuna.Study, asked: Sequence[str] = ()) -> tuple[str, ...]:
-    """Names of the references that any process of a study was asked for.
+    """Add references to those that a study keeps.
 
     Args:
         confirm: The study of the confirmation.
-        asked: Names that this process was asked for; they are kept from now on.
+        asked: Names of the references that this process was asked for.
+
+    Returns:
+        Names of all references that any process of the study was asked for.
     """
     known = list(confirm.user_attrs.get(_REFERENCES, ()))
     names = list(dict.fromkeys([*known, *asked]))
@@ -100,7 +103,7 @@ def add_references(confirm: optuna.Study, asked: Sequence[str] = ()) -> tuple[st
 
 
 def sensitivity_of(search: optuna.Study) -> dict[str, Any] | None:
-    """The gradient scores of a search and the designs that they suggest; None before they were measured.
+    """The gradient scores of a search and the designs that they suggest; None if not measured yet.
 
     Returns:
         `scores`, a list of [stack, block, method, score], and `designs`, points of the space.

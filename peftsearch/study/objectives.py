@@ -1,6 +1,6 @@
-"""What a search may optimise beside the score, and what it may be held to: names, directions, units, limits.
+"""The objectives and the limits of a search: names, directions, units, and how options spell them.
 
-Everything here works on a trial's `measures` (`peftsearch.engine.measure` says what each is) and needs no torch.
+Everything here works on a trial's `measures` (defined in `peftsearch.engine.measure`) and needs no torch.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ class Objective:
     """One quantity that a search can optimise."""
 
     name: str
-    """What the user calls it: `memory`."""
+    """Name in options: `memory`."""
     measure: str
-    """Its key in a trial's measures: `peak_memory_bytes`; the score's is `score`, which is no measure."""
+    """Key in a trial's measures: `peak_memory_bytes`; for the score, which is not a measure, `score`."""
     direction: Literal["maximize", "minimize"]
-    """As Optuna spells it."""
+    """Direction, in Optuna's spelling."""
     unit: str
     """Unit of the value; empty for pure numbers."""
     description: str
-    """One line."""
+    """Description in one line."""
     label: str
-    """Name at the axis of a chart: `inference latency`."""
+    """Axis label in charts: `inference latency`."""
     chart_unit: str = ""
-    """Unit in which a chart shows values; empty for pure numbers."""
+    """Unit in charts; empty for pure numbers."""
     chart_scale: float = 1.0
     """Values of the measure per chart unit."""
     log: bool = False
-    """Whether ratios matter rather than differences: for charts, the knee and the hypervolume."""
+    """Whether charts, the knee and the hypervolume use a logarithmic scale."""
     show: Callable[[float], str]
-    """A value with its unit, as a person reads it."""
+    """Function that formats a value with its unit."""
 
 
 def _cost(
@@ -129,20 +129,20 @@ def parse_objectives(text: str) -> tuple[Objective, ...]:
     """Read the objectives of a search: `score`, `score,params`.
 
     Raises:
-        ConfigError: A name is unknown, empty or doubled, or `score` is missing.
+        ConfigError: A name is unknown, empty or repeated, or `score` is missing.
     """
     names = [name.strip() for name in text.split(",")]
     given = one_line(text, 80)
     for name in names:
         if not name:
-            raise ConfigError(f"--objective {given!r} holds an empty name; write it as in score,params")
+            raise ConfigError(f"--objective {given!r} contains an empty name; write it as in score,params")
         if name not in OBJECTIVES:
             raise ConfigError(f"--objective {given!r}: {unknown_name('objective', name, OBJECTIVES)}")
     doubled = next((name for name in names if names.count(name) > 1), None)
     if doubled is not None:
         raise ConfigError(f"--objective {given!r} names {doubled!r} twice; name each objective once")
     if SCORE not in names:
-        raise ConfigError(f"--objective {given!r} lacks the score, which a search must know: --objective score,{given}")
+        raise ConfigError(f"--objective {given!r} lacks the score, which every search needs: --objective score,{given}")
     return tuple(OBJECTIVES[name] for name in names)
 
 
@@ -153,13 +153,13 @@ def values_of(score: float, measures: Mapping[str, float], objectives: Sequence[
 
 
 def parse_memory(text: str) -> int:
-    """Read an amount of memory: `8GB` (10^9), `512MiB` (2^20); upper and lower case mean the same.
+    """Read an amount of memory: `8GB` (10^9), `512MiB` (2^20); case is ignored.
 
     Returns:
         Bytes, rounded down.
 
     Raises:
-        ConfigError: The text is no amount, or less than a byte.
+        ConfigError: The text is not an amount, or is less than a byte.
     """
     given, forms = one_line(text, 60), "write a number and a unit such as 8GB or 512MiB"
     match = _NUMBER.fullmatch(text.strip())
@@ -176,10 +176,10 @@ def parse_memory(text: str) -> int:
 
 
 def parse_overhead(text: str) -> float:
-    """Read an overhead over the backbone: `10%` is 0.1, `0%` allows none.
+    """Read an overhead over the backbone: `10%` is 0.1, `0%` allows no overhead.
 
     Raises:
-        ConfigError: The text is no percentage from 0 upwards.
+        ConfigError: The text is not a percentage of at least 0.
     """
     given, forms = one_line(text, 60), "write a percentage such as 10%"
     match = _NUMBER.fullmatch(text.strip())
@@ -194,23 +194,23 @@ def parse_overhead(text: str) -> float:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Constraints:
-    """Limits that a trial's measures are held to."""
+    """Limits on a trial's measures."""
 
     max_memory_bytes: int | None = None
-    """Most peak memory of a training step of the reference batch; None is no limit."""
+    """Highest peak memory of a training step of the reference batch; None for no limit."""
     max_latency_overhead: float | None = None
-    """Most latency over the backbone's, merged where it merges, as a share of it (0.1 is 10%); None is no limit."""
+    """Highest latency overhead after merging, as a share of the backbone's latency (0.1 is 10%); None for no limit."""
 
     def violations(self, measures: Mapping[str, float]) -> list[str]:
-        """Say which limits are exceeded, one text each."""
+        """Describe each exceeded limit in one text."""
         return [
             f"{what} {show(measured)} exceeds {show(limit)}{of}"
             for what, measured, limit, show, of in self._held(measures)
-            if measured / limit > 1  # as `values` has it, to the last bit
+            if measured / limit > 1  # the same division as in `values`, so that both agree to the last bit
         ]
 
     def values(self, measures: Mapping[str, float]) -> dict[str, float]:
-        """Measured / limit - 1 of each limit in force, by name: at most 0 where it is kept, as Optuna defines it."""
+        """Measured / limit - 1 for each limit in force, by name: at most 0 if it is met, as Optuna defines it."""
         return {what: measured / limit - 1 for what, measured, limit, _, _ in self._held(measures)}
 
     def to_dict(self) -> dict[str, float]:
@@ -219,7 +219,7 @@ class Constraints:
         return {name: limit for name, limit in limits.items() if limit is not None}
 
     def _held(self, measures: Mapping[str, float]) -> list[tuple[str, float, float, Callable[[float], str], str]]:
-        """Name, measured value, limit, how to show both, and what the limit is of."""
+        """Name, measured value, limit, formatter and explanation of each limit in force."""
         held: list[tuple[str, float, float, Callable[[float], str], str]] = []
         if self.max_memory_bytes is not None:
             held.append(("peak memory", measures["peak_memory_bytes"], self.max_memory_bytes, show_bytes, ""))
@@ -232,10 +232,10 @@ class Constraints:
 
 
 def parse_constraints(max_memory: str | None, max_latency_overhead: str | None) -> Constraints:
-    """Read the limits as the command line gives them; None is no limit.
+    """Read the limits in the form of the command line; None means no limit.
 
     Raises:
-        ConfigError: One of them cannot be read.
+        ConfigError: A limit cannot be read.
     """
     return Constraints(
         max_memory_bytes=None if max_memory is None else parse_memory(max_memory),

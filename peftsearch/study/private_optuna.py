@@ -1,8 +1,8 @@
-"""Private parts of Optuna: the one module that touches them, each behind a function that says why.
+"""The only module that uses private parts of Optuna, each behind a function that says why.
 
-A study needs three things that Optuna has no public way for: to act on a trial of another process by its id, to record
-and read heartbeats while it runs trials by ask and tell, and to show a sampler a part of a study's trials.
-`tests/study/test_private_optuna.py` checks each and names its users when it breaks.
+A study needs three things for which Optuna has no public API: acting on a trial of another process by its id, recording
+and reading heartbeats while trials run by ask and tell, and showing a sampler only some of a study's trials.
+`tests/study/test_private_optuna.py` checks each part and names its users when it breaks.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ AnyTrial = optuna.Trial | FrozenTrial
 
 
 def write_user_attribute(study: Study, trial: AnyTrial, key: str, value: Any) -> None:
-    """Write a user attribute of any trial that runs; `Trial.set_user_attr` serves the trials of this process alone."""
+    """Write a user attribute of any running trial; `Trial.set_user_attr` works only on trials of this process."""
     study._storage.set_trial_user_attr(trial._trial_id, key, value)
 
 
 def write_system_attribute(study: Study, trial: AnyTrial, key: str, value: Any) -> None:
-    """Write a system attribute, as Optuna's own samplers do while they sample; a sampler is given no `Trial`."""
+    """Write a system attribute, as Optuna's own samplers do while they sample; samplers do not get a `Trial`."""
     study._storage.set_trial_system_attr(trial._trial_id, key, value)
 
 
 def stored_trial(study: Study, trial: AnyTrial) -> FrozenTrial:
-    """Read a trial as it is stored now; a `Trial` knows what this process has written."""
+    """Read a trial as it is stored now; a `Trial` knows only what this process has written."""
     return study._storage.get_trial(trial._trial_id)
 
 
 def fail_trial(study: Study, trial: AnyTrial) -> None:
-    """Fail a trial that another process began; `study.tell` asks for its `Trial`.
+    """Fail a trial that another process began; `study.tell` needs its `Trial`.
 
     Raises:
-        UpdateFinishedTrialError: It has ended meanwhile.
+        UpdateFinishedTrialError: The trial has ended in the meantime.
     """
     study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
 
@@ -45,27 +45,27 @@ def fail_trial(study: Study, trial: AnyTrial) -> None:
 def create_trial(study: Study, template: FrozenTrial) -> optuna.Trial:
     """Begin a trial with given parameters and attributes in one step.
 
-    `enqueue_trial` and `ask` are two steps, and leave a waiting trial behind when the process is killed between them.
+    `enqueue_trial` and `ask` are two steps: a process killed between them leaves a waiting trial behind.
     """
     return optuna.Trial(study, study._storage.create_new_trial(study._study_id, template_trial=template))
 
 
 def record_heartbeat(study: Study, trial: AnyTrial) -> None:
-    """Record that a trial's process lives; the public way is a thread around an objective of `study.optimize`."""
+    """Record that a trial's process is alive; Optuna's public API does so only inside `study.optimize`."""
     study._storage.record_heartbeat(trial._trial_id)  # type: ignore[attr-defined]  # RDBStorage has it
 
 
 def heartbeat(study: Study, trial: AnyTrial) -> Any:
-    """A thread that records heartbeats of a trial: a context manager with `start` and `join`."""
+    """Make a thread that records heartbeats of a trial: a context manager, also with `start` and `join`."""
     from optuna.storages._heartbeat import get_heartbeat_thread
 
     return get_heartbeat_thread(trial._trial_id, study._storage)
 
 
 def silent_trials(study: Study) -> set[int]:
-    """Numbers of the running trials without a heartbeat for too long.
+    """Numbers of the running trials whose last heartbeat is too old.
 
-    The public `fail_stale_trials` fails them all, those of processes on this host too, which live and are only slow.
+    The public `fail_stale_trials` would fail all of them, including those of slow but living processes on this host.
     """
     stale = set(study._storage._get_stale_trial_ids(study._study_id))  # type: ignore[attr-defined]  # RDBStorage has it
     running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
@@ -73,11 +73,11 @@ def silent_trials(study: Study) -> set[int]:
 
 
 def non_domination_ranks(losses: np.ndarray, penalties: np.ndarray) -> list[int]:
-    """Rank points by fronts, 0 for the first; `study.best_trials` gives the first front alone.
+    """Rank points by front, 0 for the first; `study.best_trials` gives only the first front.
 
     Args:
         losses: `(n, objectives)`, each to be minimised.
-        penalties: `(n,)`, by how much each point exceeds its constraints.
+        penalties: `(n,)`, amount by which each point exceeds its constraints.
     """
     from optuna.study._multi_objective import _fast_non_domination_rank
 
@@ -86,13 +86,13 @@ def non_domination_ranks(losses: np.ndarray, penalties: np.ndarray) -> list[int]
 
 
 class StudyView(Study):
-    """A study of which a sampler or pruner sees some trials; storage, cache and identity are the study's own.
+    """A view of a study that shows only some of its trials to samplers and pruners, with the study's own storage.
 
-    Samplers read trials through the private `_get_trials`. A public copy of the study would be written anew for every
-    suggestion, and would have no intermediate values of running trials.
+    Samplers read trials through the private `_get_trials`. A public copy of the study would have to be rewritten for
+    every suggestion, and would lack the intermediate values of running trials.
 
     Args:
-        study: The study to look at.
+        study: The study to show.
         visible: Whether a trial is shown.
     """
 

@@ -1,4 +1,4 @@
-"""What is stored of a study, read without changing it: settings, trials, what was decided and concluded."""
+"""Read the record of a study without changing it: settings, trials, decisions and result."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from peftsearch.units import Scores
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Record:
-    """All that is stored of a study."""
+    """Everything that is stored about a study."""
 
     path: Path
     settings: StudySettings
     best: Best | None
-    """None while the run is not finished."""
+    """Result of the run; None while the run is not finished."""
     search: tuple[TrialRecord, ...]
     confirm: tuple[TrialRecord, ...]
     stages: tuple[Mapping[str, Any], ...]
@@ -53,11 +53,11 @@ class Record:
 
     @property
     def scored(self) -> tuple[TrialRecord, ...]:
-        """Trials of the search, baselines among them, with a score and within the constraints."""
+        """Trials of the search, including baselines, that have a score and meet the constraints."""
         return tuple(t for t in self.search if t.score is not None and not t.violations)
 
     def confirmed(self) -> list[Confirmed]:
-        """The confirmed designs with a score, best mean first; references behind them."""
+        """The confirmed designs with a score, best mean first, then the references."""
         baselines = {t.name for t in self.search if t.kind == Kind.BASELINE}
         short = {t.name: t.score for t in self.search if t.score is not None}
         scored = [t for t in self.confirm if t.score is not None]
@@ -85,7 +85,7 @@ class Record:
 
     @property
     def pick(self) -> str | None:
-        """Name of the design that the run concluded on."""
+        """Name of the design that the run picked; None while the run is not finished."""
         return None if self.best is None else self.best.name
 
 
@@ -94,10 +94,10 @@ def read_record(path: Path, storage: str = "") -> Record:
 
     Args:
         path: The folder `runs/NAME`.
-        storage: The Optuna storage URL that the run was given; empty for `study.db` in the folder.
+        storage: The Optuna storage URL of the run; empty for `study.db` in the folder.
 
     Raises:
-        StudyError: It is no run, has no trials, or its files are damaged.
+        StudyError: The folder is not a run, has no trials, or has damaged files.
     """
     if not path.is_dir():
         raise StudyError(f"{path}: is not the folder of a run; give one that `peftsearch run` made, such as runs/NAME")
@@ -116,7 +116,7 @@ def read_record(path: Path, storage: str = "") -> Record:
     if "search" not in ids:
         raise StudyError(f"{storage or path / 'study.db'}: holds no study of this run; `peftsearch run` resumes it")
     if not any(trials.values()):
-        raise StudyError(f"{path}: the study has no trials yet; `peftsearch run` with its settings goes on with it")
+        raise StudyError(f"{path}: the study has no trials yet; `peftsearch run` with its settings continues it")
     objectives = settings.objectives
     confirm = tuple(TrialRecord.of(t, Kind.CONFIRM, objectives) for t in trials.get("confirm", ()))
     notes = Notes.of(attributes["search"], attributes.get("confirm", {}))
@@ -134,15 +134,15 @@ def read_record(path: Path, storage: str = "") -> Record:
 
 
 def _open(path: Path, settings: StudySettings, storage: str) -> optuna.storages.RDBStorage:
-    """Open a storage for reading: no table, no version and no file is made; SQLite in the folder is read-only."""
+    """Open a storage for reading: creates no table, version or file; SQLite in the folder is opened read-only."""
     own = path / OWN_STORAGE
     if not storage and not settings.in_folder:
         raise StudyError(
             f"{path}: its trials are not in the folder; give --storage with the run's URL, {settings.storage}"
         )
     if not storage and not own.is_file():
-        raise StudyError(f"{path}: holds no {own.name}; `peftsearch run` with its settings starts anew")
-    # a write that a kill cut short leaves a journal: SQLite takes it back on opening, and must be able to write then
+        raise StudyError(f"{path}: holds no {own.name}; `peftsearch run` with its settings starts over")
+    # A write cut short by a kill leaves a journal: SQLite rolls it back on opening, and needs write access for that.
     query = {"mode": "rw" if own.with_name(f"{own.name}-journal").exists() else "ro", "uri": "true"}
     read_only = URL.create("sqlite", database=f"file:{quote(str(own.resolve()))}", query=query)
     url = storage or read_only.render_as_string()

@@ -1,4 +1,4 @@
-"""Carrying a found design over to another model, depth or budget: search small, train large."""
+"""Carry a found design over to another model, depth or budget: search small, train large."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 def refit(
     best: Source, model: nn.Module | Backbone, budget: Budget | str | int, design: str | None = None
 ) -> Architecture:
-    """Carry a found design over to another backbone and size it anew.
+    """Carry a found design over to another backbone and size it for a new budget.
 
-    The design's groups, allocation and methods stay; sizes that it fixed are dropped, and so is its share of the
-    search's budget: the budget given is its own. A design with a group for each block (AutoPEFT's space) is carried
-    over by relative depth: block j of m takes what block floor((j + 1/2) n / m) of n had.
+    The design keeps its groups, allocation and methods. It loses its fixed sizes and its share of the search's budget,
+    so that it may use the whole given budget. A design with one group per block (AutoPEFT's space) is carried over by
+    relative depth: block j of m gets the methods and allocation of block floor((j + 1/2) n / m) of n.
 
     Args:
-        best: A run's folder, its `best.yaml`, or the mapping in it.
+        best: A run's folder, its `best.yaml`, or the mapping in that file.
         model: The model, or its anatomy.
-        budget: The most trainable parameters, the head apart: `0.1%`, `22.7k`, a number.
-        design: Name of another confirmed design than the run's pick: `trial 14`, `lora`.
+        budget: Limit on the trainable parameters, excluding the task head: `0.1%`, `22.7k`, a number.
+        design: Name of a confirmed design other than the pick: `trial 14`, `lora`.
 
     Returns:
         An architecture for `inject`.
@@ -38,8 +38,8 @@ def refit(
     Raises:
         BudgetError: The budget cannot be read, or the design does not fit into it.
         MethodError: A method of the design cannot act on this backbone.
-        ConfigError: `best` cannot be read, the backbone has fewer blocks than the design has groups, or none of the
-            blocks that the design tunes is left.
+        ConfigError: `best` cannot be read, the backbone has fewer blocks than the design has groups, or no tuned block
+            remains.
     """
     found = read_found(best, design)
     if not isinstance(model, Backbone):

@@ -1,7 +1,7 @@
-"""The settings of a study: what `settings.yaml` holds, written and read in one typed form.
+"""The settings of a study, `settings.yaml`, read and written in one typed form.
 
-Equal settings resume a study, others are refused. Its parts that rooms above this one define (strategy, training,
-options) are plain values here, as `to_plain` gives them.
+Equal settings resume a study; different ones are refused. Parts defined in other rooms (strategy, training, options)
+are plain values here, as `to_plain` gives them.
 """
 
 from __future__ import annotations
@@ -11,35 +11,35 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 OWN_STORAGE = "study.db"
-"""The storage of a study that is in its folder."""
+"""File name of the storage of a study that is kept in its folder."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StudySettings:
-    """What a study is about."""
+    """Everything that identifies a study, and the user's options."""
 
     format: Literal["peftsearch-study/1"] = "peftsearch-study/1"
     model: str = ""
     """Hub id or folder of the backbone."""
     revision: str = ""
-    """Commit or fingerprint of its weights."""
+    """Commit or fingerprint of the backbone's weights."""
     anatomy: str = ""
-    """Digest of its blocks: the same model may be described by hand in several ways."""
+    """Digest of the backbone's blocks, since a model may be described by hand in several ways."""
     quantize: str | None = None
     task: str = ""
     task_source: str = ""
     task_fingerprint: str = ""
     metric: str = "score"
     budget: str = ""
-    """What the user wrote: `0.1%`."""
+    """Budget as the user wrote it: `0.1%`."""
     budget_params: int = 0
     """Trainable parameters of the budget."""
     count_head: bool = False
     space: str = ""
     dimensions: dict[str, Any] = field(default_factory=dict)
-    """Choices of each dimension, or where they are many their number and a digest."""
+    """Choices of each dimension, or their number and a digest if there are many."""
     rates: dict[str, float] = field(default_factory=dict)
-    """What each method multiplies the base learning rate by."""
+    """Factor on the base learning rate, by method."""
     strategy: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
     autocast: str = "none"
@@ -52,9 +52,9 @@ class StudySettings:
     storage: str = OWN_STORAGE
     """Optuna storage URL without a password."""
     id: str = ""
-    """Distinguishes studies of one name in a shared storage; each folder has its own."""
+    """Random id of the folder, which distinguishes studies of the same name in a shared storage."""
     options: dict[str, Any] = field(default_factory=dict)
-    """What the user asked for; see `searcher.options`."""
+    """The user's options; see `searcher.options`."""
 
     @property
     def in_folder(self) -> bool:
@@ -63,18 +63,18 @@ class StudySettings:
 
 
 NOT_COMPARED = frozenset({"id", "options"})
-"""Settings in which studies of equal commands differ."""
+"""Settings that may differ between studies of the same command."""
 
 
 def first_difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
-    """Find the first setting in which two studies differ, in nested settings too.
+    """Find the first setting in which two studies differ, including nested settings.
 
     Args:
         there: Stored settings, as plain values.
-        here: The settings that are asked for.
+        here: Requested settings, as plain values.
 
     Returns:
-        The setting as a dotted name, its value there and here; None where they are equal.
+        The dotted name of the setting, its stored value and its requested value; None if all are equal.
     """
     for key in dict.fromkeys([*there, *here]):
         one, other = there.get(key), here.get(key)

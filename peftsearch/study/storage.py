@@ -1,6 +1,6 @@
-"""The database behind a study: opening it, its faults in one line, and the lock under which work is claimed.
+"""The database of a study: opening it, reporting its faults in one line, and the lock for claiming work.
 
-A storage is SQLite in the study's folder, or any URL that Optuna's RDB storage takes.
+A storage is SQLite in the study's folder, or any URL that Optuna's RDB storage accepts.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from peftsearch.errors import ConfigError, StudyError, one_line
 from peftsearch.study.claims import GRACE_S, HEARTBEAT_S
 
 _SQLITE_WAIT_S = 60
-"""Seconds that a process waits for another one's write."""
+"""Seconds to wait for another process's write."""
 _LOCK = 7_253_300_163
-"""Number of the server's lock under which work is claimed ("peftsearch" on a telephone's keys, cut)."""
+"""Number of the database server's lock for claiming work ("peftsearch" on a telephone's keys, cut)."""
 _DISK_FAULTS = {
     errno.ENOSPC,
     errno.EDQUOT,
@@ -45,12 +45,12 @@ def own_url(path: Path) -> str:
 
 
 def study_prefix(name: str, identity: str) -> str:
-    """What the names of a study's two Optuna studies begin with in a storage that several studies share."""
+    """Prefix of the names of a study's two Optuna studies in a storage that several studies share."""
     return f"{name}-{identity}/"
 
 
 def quiet_optuna() -> None:
-    """Optuna and its migrations tell errors alone: the reporter tells the rest."""
+    """Limit Optuna and its migrations to logging errors; the reporter shows everything else."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     logging.getLogger("alembic").setLevel(logging.ERROR)
 
@@ -59,7 +59,7 @@ def open_storage(url: str) -> optuna.storages.RDBStorage:
     """Open a database, with heartbeats.
 
     Raises:
-        StudyError: The URL is none, names no database, or its driver is not installed.
+        StudyError: The URL is invalid, names no database, or its driver is not installed.
     """
     try:
         made = make_url(url)
@@ -79,10 +79,10 @@ def open_storage(url: str) -> optuna.storages.RDBStorage:
 
 
 def without_password(url: str) -> str:
-    """A storage URL as a study's settings keep it; `study.db` for none.
+    """A storage URL in the form of a study's settings, without its password; `study.db` if empty.
 
     Raises:
-        ConfigError: It is no URL.
+        ConfigError: The text is not a URL.
     """
     if not url:
         return "study.db"
@@ -93,7 +93,7 @@ def without_password(url: str) -> str:
 
 
 def _shown(url: object) -> str:
-    """A storage URL, or another place, as messages show it: without a password."""
+    """A storage URL or path for messages, without a password."""
     try:
         return make_url(str(url)).render_as_string(hide_password=True)
     except sqlalchemy.exc.ArgumentError:
@@ -101,10 +101,10 @@ def _shown(url: object) -> str:
 
 
 def require_database(url: str) -> None:
-    """Check that a database is there, where opening it would make one.
+    """Check that a database exists, because opening an SQLite URL would create it.
 
     Raises:
-        StudyError: The URL names a file of SQLite that is not there, or is none.
+        StudyError: The URL names an SQLite file that does not exist, or is invalid.
     """
     try:
         made = make_url(url)
@@ -112,16 +112,16 @@ def require_database(url: str) -> None:
         raise StudyError(f"--storage {url!r} is not a storage URL such as sqlite:///x.db or postgresql://…") from error
     file = made.database if made.get_backend_name() == "sqlite" else None
     if file and not file.startswith((":", "file:")) and not Path(file).exists():
-        raise StudyError(f"--storage {url!r}: there is no file {file}; give the URL that the run was begun with")
+        raise StudyError(f"--storage {url!r}: there is no file {file}; give the URL that the run was started with")
 
 
 def claim_lock(storage: optuna.storages.RDBStorage, folder: Path) -> AbstractContextManager[object]:
-    """The lock under which processes look for work, one at a time; usable again and again.
+    """Make the reusable lock under which one process at a time looks for work.
 
     Args:
-        storage: A server's own lock where it is PostgreSQL or MySQL, so that machines need no common disk; for SQLite
-            a file beside the database.
-        folder: The study's folder, for other databases.
+        storage: The storage. PostgreSQL and MySQL provide a lock of the server, so that machines need no common disk;
+            for SQLite, the lock is a file next to the database.
+        folder: The study's folder, which holds the lock file for other databases.
     """
     engine: Engine = storage.engine
     backend = engine.url.get_backend_name()
@@ -132,7 +132,7 @@ def claim_lock(storage: optuna.storages.RDBStorage, folder: Path) -> AbstractCon
 
 
 class _ServerLock:
-    """An advisory lock of the database server, held by a connection of its own; a dead holder's is freed."""
+    """An advisory lock of the database server on a separate connection; the server frees it if its holder dies."""
 
     def __init__(self, engine: Engine, backend: str) -> None:
         self._engine = engine
@@ -144,11 +144,11 @@ class _ServerLock:
         self._connection = self._engine.connect()
         try:
             while (taken := self._connection.execute(text(self._take)).scalar()) == 0:
-                pass  # MySQL's wait is over, and begins again; PostgreSQL's has no end
+                pass  # MySQL's wait timed out and starts again; PostgreSQL's has no limit
             if taken is None and not self._postgres:
                 raise StudyError("the storage's server gives no lock (GET_LOCK answers NULL); try again")
         except BaseException:
-            self._connection.invalidate()  # a lock that came too late is not kept in the pool
+            self._connection.invalidate()  # the server may still grant the lock: the pool must not keep it
             self._connection.close()
             raise
 
@@ -161,10 +161,10 @@ class _ServerLock:
 
 @contextmanager
 def storage_faults(where: object) -> Iterator[None]:
-    """Turn faults of the disk and the database into one line.
+    """Turn faults of the disk and the database into one-line errors.
 
     Raises:
-        StudyError: In place of a database error or a full, read-only or forbidden disk.
+        StudyError: The database failed, or the disk is full, read-only or not accessible.
     """
     try:
         yield
@@ -173,12 +173,12 @@ def storage_faults(where: object) -> Iterator[None]:
         reason = one_line(getattr(cause, "orig", None) or cause or error, 160)
         raise StudyError(
             f"{_shown(where)}: the storage cannot be used ({reason}); if it is damaged, restore study.db from a copy "
-            "or start anew with another --name; if the disk is full or read-only, mend that and run the same command "
-            "again"
+            "or start over with a new --name; if the disk is full or read-only, free or remount it and rerun the same "
+            "command"
         ) from error
     except OSError as error:
         if error.errno not in _DISK_FAULTS:
             raise
         raise StudyError(
-            f"{error.filename or where}: {error.strerror}; mend that and run the same command again: nothing is lost"
+            f"{error.filename or where}: {error.strerror}; fix that and rerun the same command: nothing is lost"
         ) from error

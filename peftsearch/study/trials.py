@@ -1,7 +1,7 @@
-"""The record of a trial: the one place that knows which attributes of an Optuna trial hold its facts.
+"""The record of a trial: the only module that knows which attributes of an Optuna trial hold its facts.
 
-Everything is written by `write_facts` and read by `facts_of` or `TrialRecord`. Functions that a sampler calls on every
-trial of a long history read the one attribute that they need.
+Facts are written by `write_facts` and read by `facts_of` or `TrialRecord`. Functions that a sampler calls on every
+trial of a long history read only the attribute that they need.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Phase(StrEnum):
 
 
 class Kind(StrEnum):
-    """What a trial trains."""
+    """The role of a trial."""
 
     BASELINE = "baseline"
     SEARCH = "search"
@@ -41,7 +41,7 @@ class Kind(StrEnum):
 
 
 class State(StrEnum):
-    """How a trial stands."""
+    """The state of a trial."""
 
     COMPLETE = "complete"
     PRUNED = "pruned"
@@ -51,7 +51,7 @@ class State(StrEnum):
     INFEASIBLE = "infeasible"
     """The design does not fit the budget or the memory."""
     INTERRUPTED = "interrupted"
-    """A killed process left it; it counts for nothing, and another trial takes its place."""
+    """A killed process left the trial unfinished; it counts for nothing, and another trial takes its place."""
 
 
 _STATES = {
@@ -70,15 +70,15 @@ class TrialFacts:
     name: str | None = None
     """Baseline's or reference's name, or `trial 17` by its place in the search."""
     kind: Kind | None = None
-    """Baseline or reference; other trials have none stored."""
+    """Baseline or reference; None for other trials."""
     baseline: str | None = None
-    """Name of the baseline, written before the trial has begun."""
+    """Name of the baseline, written before the trial begins."""
     family: str | None = None
-    """A baseline's name without learning rate and share of the budget."""
+    """Name of the baseline without learning rate and share of the budget."""
     place: int | None = None
     """Number among the trials of the search that count, from 1; a retry takes the same place."""
     owner: str | None = None
-    """The process that runs it; see `claims`."""
+    """The process that runs the trial; see `claims`."""
     design: Mapping[str, Any] | None = None
     """The design, as `Design.to_dict` gives it."""
     steps: int | None = None
@@ -96,31 +96,31 @@ class TrialFacts:
     score: float | None = None
     """Validation score; the mean over the tasks."""
     task_scores: Mapping[str, float] | None = None
-    """Validation score of each task, where there are several."""
+    """Validation score of each task, for runs with several tasks."""
     test_score: float | None = None
     """Test score, for references."""
     right: str | None = None
-    """Which validation examples are predicted right, packed; see `verdict.packed_hits`."""
+    """Hit or score on each validation example, packed by `hits.packed_hits`."""
     loss: float | None = None
     """Mean training loss of the last tenth of the steps."""
     train_s: float | None = None
-    """Seconds of the training steps."""
+    """Time spent in training steps, in seconds."""
     wall_s: float | None = None
-    """Seconds in all."""
+    """Total time, in seconds."""
     measures: Mapping[str, float] | None = None
     """Costs by the name of the measure."""
     violations: Sequence[str] | None = None
     """Limits that the measures exceed, in words."""
     reused_from: int | None = None
-    """Number of an equal trial whose results it takes over."""
+    """Number of the equal trial whose results are reused."""
     reason: str | None = None
-    """Why there is no score."""
+    """Reason why there is no score."""
     infeasible: bool | None = None
     """Whether the design does not fit the budget or the memory."""
     interrupted: bool | None = None
-    """Whether a killed process left it."""
+    """Whether a killed process left the trial unfinished."""
     by_user: bool | None = None
-    """Whether the user stopped it."""
+    """Whether the user stopped the trial."""
 
     @property
     def exceeds_limits(self) -> bool:
@@ -135,11 +135,11 @@ class TrialFacts:
 
 _NAMES = frozenset(f.name for f in fields(TrialFacts))
 CARRIED_OVER = ("score", "task_scores", "n_head", "loss", "measures", "violations")
-"""Facts that a trial takes over from an equal one."""
+"""Facts that a trial copies from an equal one."""
 _NOT_RETRIED = frozenset({"interrupted", "by_user", "reason", "owner"})
-"""Facts of a lost trial that its retry does not take over."""
+"""Facts of a lost trial that its retry does not copy."""
 _REPLICATE, _STAGE, _SLOT = "peftsearch:replicate", "peftsearch:stage", "peftsearch:s4"
-"""System attributes: they are a sampler's notes and no facts of the training."""
+"""System attributes, which hold a sampler's notes rather than facts of the training."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -150,7 +150,7 @@ class Slot:
     choice: str | float
     """The choice that the stage compares."""
     repeat: int
-    """Trials with equal numbers share their training seed."""
+    """Number of the repeat; trials with equal numbers share their training seed."""
 
 
 def facts_of(trial: FrozenTrial) -> TrialFacts:
@@ -171,7 +171,7 @@ def write_facts_of(study: optuna.Study, trial: FrozenTrial, facts: TrialFacts) -
 
 
 def write_slot(study: optuna.Study, trial: FrozenTrial, slot: Slot) -> None:
-    """Write the place in a staged search into a trial that a sampler is asked for."""
+    """Write the place in a staged search into a trial that is being sampled."""
     for key, value in slot_attributes(slot).items():
         write_system_attribute(study, trial, key, value)
 
@@ -199,9 +199,9 @@ def replicate_of(trial: FrozenTrial) -> int:
 
 
 def retry_of(lost: FrozenTrial) -> FrozenTrial:
-    """A running trial with the parameters, the facts and the sampler's notes of one that was lost.
+    """A running trial with the parameters, the facts and the sampler's notes of a lost trial.
 
-    The rungs that a pruner has noted are left out: the retry reaches them again.
+    The pruner's notes on completed rungs are left out, because the retry reaches the rungs again.
     """
     return optuna.create_trial(
         state=TrialState.RUNNING,
@@ -213,12 +213,12 @@ def retry_of(lost: FrozenTrial) -> FrozenTrial:
 
 
 def is_interrupted(trial: FrozenTrial) -> bool:
-    """Whether a killed process left a trial behind."""
+    """Whether a killed process left a trial unfinished."""
     return bool(trial.user_attrs.get("interrupted"))
 
 
 def is_baseline(trial: FrozenTrial) -> bool:
-    """Whether a trial is that of a baseline."""
+    """Whether a trial trains a baseline."""
     return bool(trial.user_attrs.get("kind") == Kind.BASELINE)
 
 
@@ -234,12 +234,12 @@ def place_of(trial: FrozenTrial) -> int | None:
 
 
 def not_interrupted(study: optuna.Study) -> list[FrozenTrial]:
-    """The trials of a study that count, baselines among them."""
+    """The trials of a study that were not interrupted, including baselines."""
     return [trial for trial in study.get_trials(deepcopy=False) if not is_interrupted(trial)]
 
 
 def counts(trial: FrozenTrial) -> bool:
-    """Whether a trial is one of the search: begun, not a baseline, and not left behind by a killed process."""
+    """Whether a trial belongs to the search: begun, not a baseline, and not interrupted."""
     return trial.state != TrialState.WAITING and not is_interrupted(trial) and not is_baseline(trial)
 
 
@@ -249,9 +249,9 @@ def counted(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
 
 
 def next_place(trials: Iterable[FrozenTrial]) -> int:
-    """The place of the next trial: the smallest number from 1 that no trial that counts has.
+    """The place of the next trial: the smallest number from 1 that no counted trial has.
 
-    Without interruptions it is the number of trials so far, plus one. Trials without a place fill the gaps in order.
+    Without interruptions, this is the number of trials so far plus one. Trials without a place fill the gaps in order.
     """
     own = [place_of(t) for t in counted(trials)]
     taken = {place for place in own if place is not None}
@@ -264,13 +264,13 @@ def next_place(trials: Iterable[FrozenTrial]) -> int:
 
 
 def score_of(trial: FrozenTrial) -> float:
-    """The validation score of a completed trial, whatever else the study optimises."""
+    """The validation score of a completed trial, also in studies with several objectives."""
     stated = trial.user_attrs.get("score")
     return float(trial.values[0] if stated is None else stated)
 
 
 def derived_seed(*parts: object) -> int:
-    """A seed of 32 bits from any parts, the same on every machine."""
+    """Derive a 32-bit seed from any parts, the same on every machine."""
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:4], "big")
 
 
@@ -284,25 +284,25 @@ class TrialRecord:
     kind: Kind
     state: State
     stage: str
-    """Stage of a staged sampler; empty without one."""
+    """Stage of a staged search; empty without stages."""
     score: float | None
     """Validation score; None unless complete."""
     values: tuple[float, ...]
     """Values of the objectives; empty unless complete."""
     params: Mapping[str, Any]
-    """Choices of the space's dimensions; those of groups that are not tuned mean nothing and are left out."""
+    """Choices of the space's dimensions, excluding those of untuned groups, which have no effect."""
     facts: TrialFacts
     distributions: Mapping[str, BaseDistribution] = field(default_factory=dict)
-    """Optuna's form of the dimensions."""
+    """The dimensions in Optuna's form."""
 
     @classmethod
     def of(cls, trial: FrozenTrial, study: Kind, objectives: Sequence[str] = ("score",)) -> TrialRecord:
         """Read a stored trial.
 
         Args:
-            trial: As Optuna keeps it.
-            study: `Kind.SEARCH` or `Kind.CONFIRM`, by the study that it is in.
-            objectives: Names of its values.
+            trial: The trial, as Optuna stores it.
+            study: `Kind.SEARCH` or `Kind.CONFIRM`, depending on the trial's study.
+            objectives: Names of the trial's values.
         """
         facts = facts_of(trial)
         state = (
@@ -331,7 +331,7 @@ class TrialRecord:
         try:
             return design_line(Design.from_dict(design))
         except (ConfigError, IndexError):
-            return one_line(dict(design))  # of another version: shown as it is stored
+            return one_line(dict(design))  # written by another version: shown as stored
 
     @property
     def measures(self) -> dict[str, float]:
@@ -341,7 +341,7 @@ class TrialRecord:
 
     @property
     def n_changed(self) -> int | None:
-        """Parameters in which the result differs from the model; None where nobody counted them."""
+        """Number of parameters in which the tuned model differs from the pretrained one; None if not counted."""
         counted = (self.facts.measures or {}).get("changed_params")
         return None if counted is None else int(counted)
 
@@ -352,7 +352,7 @@ class TrialRecord:
 
     @property
     def reason(self) -> str:
-        """Why there is no score."""
+        """Reason why there is no score."""
         killed = "a killed process left it" if self.state == State.INTERRUPTED else ""
         return str(self.facts.reason or "") or killed
 

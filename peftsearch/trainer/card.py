@@ -1,4 +1,4 @@
-"""The model card: README.md with the front matter that the hub reads."""
+"""The model card of a training: README.md with the front matter for the hub."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from peftsearch.design.references import is_in_place, n_top
 from peftsearch.tasks.reading.hub import parse_address
 from peftsearch.tasks.text_metrics import PACKAGES
 from peftsearch.trainer.record import TrainedTask, TrainingRecord
-from peftsearch.units import Scores
+from peftsearch.units import Scores, plural
 
 HUB_METRICS = {
     "accuracy": "accuracy", "f1": "f1", "matthews": "matthews_correlation", "pearson": "pearsonr",
     "spearman": "spearmanr", "perplexity": "perplexity", "bleu": "bleu", "rouge_l": "rouge",
 }  # fmt: skip
-"""Names of our metrics at the hub."""
+"""The hub's name of each metric."""
 DEMO_HUB_NAME = "sentence-transformers/all-MiniLM-L6-v2"
-"""What the embedded model is at the hub."""
+"""The hub's name of the embedded model."""
 
 
 def model_card(record: TrainingRecord, metrics: Mapping[str, Any]) -> str:
-    """The card of a finished training; what is not known (language, licence) is left out.
+    """Write the card of a finished training; unknown facts (language, licence) are left out.
 
     Args:
-        record: What `training.yaml` holds.
-        metrics: What `metrics.json` holds.
+        record: Content of `training.yaml`.
+        metrics: Content of `metrics.json`.
     """
     from huggingface_hub import ModelCard
 
@@ -50,7 +50,7 @@ def _front_matter(record: TrainingRecord, metrics: Mapping[str, Any]) -> str:
             dataset_split=split,
             metric_type=HUB_METRICS[metric],
             metric_value=round(scores["mean"], 6),
-            metric_name=f"{metric}, mean of {scores['n']} trainings",
+            metric_name=f"{metric}, mean of {plural(scores['n'], 'training')}",
         )
         for metric, split, scores in scored
         if metric in HUB_METRICS
@@ -70,14 +70,14 @@ def _front_matter(record: TrainingRecord, metrics: Mapping[str, Any]) -> str:
 
 
 def _pipeline(task: TrainedTask) -> str:
-    """What the hub calls the kind of task."""
+    """The hub's name of the kind of task."""
     if task.kind == "generation":
         return "text-generation"
     return "image-classification" if task.images else "text-classification"
 
 
 def _scored(task: TrainedTask, metrics: Mapping[str, Any]) -> list[tuple[str, str, Mapping[str, Any]]]:
-    """Metric, split and scores of all that was measured."""
+    """Metric, split and scores of every measured metric."""
     scored = [(str(task.metric), split, metrics[split]) for split in ("validation", "test") if metrics[split]]
     texts = metrics.get("texts") or {}
     named = [name for name in ("perplexity", *PACKAGES) if texts.get(name) and name != task.metric]
@@ -104,8 +104,7 @@ def _text(record: TrainingRecord, metrics: Mapping[str, Any]) -> str:
         *rows,
         "",
         f"Mean ± standard deviation over n trainings. The weights here are those of seed {metrics['seed']}, the best "
-        "on validation; the validation score also chose the step that is kept. The test split was read once, at the "
-        "end.",
+        "on validation; the validation score also selected the step to keep. The test split was read once, at the end.",
         "",
         "## Use",
         "",
@@ -131,7 +130,7 @@ def _text(record: TrainingRecord, metrics: Mapping[str, Any]) -> str:
 
 
 def _unit(task: TrainedTask) -> list[str]:
-    """What the outputs of a regression mean."""
+    """The meaning of the outputs of a regression."""
     if task.target is None:
         return []
     mean, scale = task.target.mean, task.target.scale
@@ -147,7 +146,7 @@ def _architecture(record: TrainingRecord) -> list[str]:
         return ["All parameters (full fine-tuning)." if n_blocks is None else f"The top {n_blocks} blocks in full."]
     blocks = record.architecture["blocks"]
     if not blocks:
-        return ["The task head alone."]
+        return ["Only the task head."]
     rows = [
         f"| {entry['stack']} {entry['block']} | "
         + ", ".join(f"{method} {facts['label']} ({facts['n_params']:,})" for method, facts in entry["methods"].items())
@@ -167,14 +166,14 @@ def _title(record: TrainingRecord) -> str:
 
 
 def _hub_name(name: str) -> str | None:
-    """The model's name at the hub; None for a folder."""
+    """The hub's name of the model; None for a folder."""
     if name == DEMO:
         return DEMO_HUB_NAME
     return None if Path(name).expanduser().exists() else name
 
 
 def _dataset(task: TrainedTask) -> tuple[str | None, str | None]:
-    """Name and configuration of the data set at the hub; None for others."""
+    """The hub's name and configuration of the data set; None for data from elsewhere."""
     kind, _, name = str(task.source).partition(" ")
     if kind != "hub":
         return None, None

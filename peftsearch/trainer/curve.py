@@ -1,4 +1,4 @@
-"""The course of a training as a table and as a picture."""
+"""The course of a training as a CSV table and as a plot."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from statistics import mean
 from peftsearch.trainer.snapshot import Course
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#b65c8f", "#dd8d00", "#59636e")
-"""Told apart by readers who are colour-blind (Okabe and Ito, 2008)."""
+"""Colours that colour-blind readers can distinguish (Okabe and Ito, 2008)."""
 
 
 def curve_csv(courses: Sequence[Course], metric: str) -> str:
-    """A line for every step: seed, step, training loss, and the validation score where there was an evaluation."""
+    """Write one line per step: seed, step, training loss and, after an evaluation, the validation score."""
     out = io.StringIO()
     table = csv.writer(out, lineterminator="\n")
     table.writerow(("seed", "step", "loss", f"validation_{metric}"))
@@ -25,7 +25,7 @@ def curve_csv(courses: Sequence[Course], metric: str) -> str:
 
 
 def curve_png(courses: Sequence[Course], metric: str) -> bytes | None:
-    """The losses, smoothed over a fiftieth of the steps, and the validation scores; None without matplotlib."""
+    """Plot the losses, smoothed over a fiftieth of the steps, and the validation scores; None without matplotlib."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure

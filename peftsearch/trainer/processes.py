@@ -1,4 +1,4 @@
-"""The processes that train together: one, or as many as `accelerate launch` starts.
+"""The processes that train a model together: one, or as many as `accelerate launch` starts.
 
 Every process holds the whole model and computes its share of each batch; gradients are averaged by
 DistributedDataParallel. Only the first writes and prints.
@@ -18,14 +18,14 @@ from peftsearch.errors import ConfigError
 
 
 class Processes:
-    """This process among those that train together.
+    """This process, among those that train together.
 
     Args:
-        device: `cpu`, `cuda`, `cuda:N`, or None for CUDA where there is any.
-        unused: Whether some trained parameters may take no part in a step, as under full fine-tuning.
+        device: `cpu`, `cuda`, `cuda:N`, or None for CUDA if available.
+        unused: Whether some trained parameters may be unused in a step, as under full fine-tuning.
 
     Raises:
-        ConfigError: The device is not there, or several processes are told to share one.
+        ConfigError: The device does not exist, or several processes would share one.
     """
 
     def __init__(self, device: str | None, unused: bool) -> None:
@@ -48,7 +48,7 @@ class Processes:
         self.n: int = self._accelerator.num_processes
         """Number of processes."""
         self.index: int = self._accelerator.process_index
-        """Which one this is, from 0."""
+        """Index of this process, from 0."""
         self.device: torch.device = self._accelerator.device if self.n > 1 else chosen
 
     @property
@@ -57,32 +57,32 @@ class Processes:
         return self.index == 0
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """The model as several processes train it together; the model itself where there is one."""
+        """Wrap a model for training by several processes; a single process gets the model itself."""
         if self.n == 1:
             return model
         wrapped: nn.Module = self._accelerator.prepare(model)
         return wrapped
 
     def release(self) -> None:
-        """Let go of what `wrap` has made."""
+        """Free the memory of wrapped models."""
         self._accelerator.free_memory()
 
     def apart(self, model: nn.Module) -> AbstractContextManager[None]:
-        """Gradients stay in this process while the context lasts."""
+        """Keep gradients in this process while the context is open, without averaging them."""
         context: AbstractContextManager[None] = self._accelerator.no_sync(model)
         return context
 
     def backward(self, loss: Tensor) -> None:
-        """Backward pass of a loss `()`."""
+        """Run the backward pass of a loss `()`."""
         self._accelerator.backward(loss)
 
     def sum(self, value: Tensor) -> Tensor:
-        """The sum over all processes, on the value's own device."""
+        """Sum a value over all processes; the result is on the value's own device."""
         if self.n == 1:
             return value
         total: Tensor = self._accelerator.reduce(value.to(self.device), reduction="sum")
         return total.to(value.device)
 
     def wait(self) -> None:
-        """Wait until all processes are here."""
+        """Wait until all processes have reached this point."""
         self._accelerator.wait_for_everyone()

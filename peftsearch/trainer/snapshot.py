@@ -1,7 +1,7 @@
-"""The state of a training after a step, in one safetensors file: what a killed training goes on from.
+"""Snapshots of a training in one safetensors file, from which a killed training resumes.
 
-It holds the trained parameters, the optimizer's moments, the best parameters so far, and the course. Random numbers
-need no state: the generators are seeded anew at every step.
+A snapshot holds the trained parameters, the optimizer's moments, the best parameters so far, and the course. Random
+generators need no state, because they are reseeded at every step.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ FORMAT = "peftsearch-snapshot/1"
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 State = dict[str, Tensor]
-"""Values by the names of the model's parameters."""
+"""Values by parameter name."""
 
 
 @dataclass(kw_only=True, slots=True)
 class Course:
-    """What has come of one seed's training so far."""
+    """The course of one seed's training so far."""
 
     seed: int
     step: int = 0
-    """Optimizer steps done."""
+    """Number of optimizer steps done."""
     losses: list[float] = field(default_factory=list)
     """Training loss of each step."""
     scores: dict[int, float] = field(default_factory=dict)
-    """Validation score after a number of steps."""
+    """Validation score by step."""
     best_step: int = 0
-    """After which step the validation score is highest, the first of equals; 0 before the first evaluation."""
+    """Step with the highest validation score, the first of equal ones; 0 before the first evaluation."""
     train_s: float = 0.0
-    """Seconds of all steps, evaluations apart."""
+    """Time of all steps in seconds, excluding evaluations."""
     reason: str = ""
-    """Why the training diverged; empty when it did not."""
+    """Reason why the training diverged; empty if it did not."""
 
     @property
     def best(self) -> float | None:
@@ -56,29 +56,29 @@ class Course:
 
 
 def trained(model: nn.Module) -> dict[str, nn.Parameter]:
-    """What is trained, by name."""
+    """The trained parameters, by name."""
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
 def _kept(model: nn.Module) -> dict[str, Tensor]:
-    """What is trained, and the injected buffers that belong to it, such as chosen positions; by name."""
+    """The trained parameters and their injected buffers, such as chosen positions, by name."""
     return {**trained(model), **kept_buffers(model)}
 
 
 def copied(model: nn.Module) -> State:
-    """Copies of what is trained, on the CPU."""
+    """Copies of the trained parameters and their buffers, on the CPU."""
     return {name: value.detach().to("cpu", copy=True).contiguous() for name, value in _kept(model).items()}
 
 
 def put(model: nn.Module, values: State) -> None:
-    """Put copies back.
+    """Put copies of parameters and buffers back into a model.
 
     Raises:
-        StudyError: They belong to another architecture.
+        StudyError: The copies belong to another architecture.
     """
     own = _kept(model)
     if {n: p.shape for n, p in own.items()} != {n: v.shape for n, v in values.items()}:
-        raise StudyError("the snapshot holds other parameters than the model trains; begin anew with --overwrite")
+        raise StudyError("the snapshot holds other parameters than the model trains; start over with --overwrite")
     with torch.no_grad():
         for name, parameter in own.items():
             parameter.copy_(values[name])
@@ -97,7 +97,7 @@ def write_snapshot(path: Path, course: Course, model: nn.Module, optimizer: torc
 
 
 def read_course(path: Path) -> Course | None:
-    """The course that a snapshot holds; None where there is no snapshot.
+    """Read the course from a snapshot; None if there is no snapshot.
 
     Raises:
         StudyError: The file is not a snapshot.
@@ -108,7 +108,7 @@ def read_course(path: Path) -> Course | None:
 
 
 def read_best(path: Path) -> State:
-    """The best parameters that a snapshot holds.
+    """Read the best parameters from a snapshot.
 
     Raises:
         StudyError: The file is not a snapshot.
@@ -117,7 +117,7 @@ def read_best(path: Path) -> State:
 
 
 def restore(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Course, State]:
-    """Put a snapshot into a model and its optimizer.
+    """Restore a model and its optimizer from a snapshot.
 
     Returns:
         The course, and the best parameters.
@@ -146,10 +146,10 @@ def _read(path: Path, tensors: bool = True) -> tuple[Course, State]:
         with safe_open(path, framework="pt") as file:
             facts = file.metadata() or {}
             if facts.get("format") != FORMAT:
-                raise StudyError(f"{path}: is not a snapshot of a training; begin anew with --overwrite")
+                raise StudyError(f"{path}: is not a snapshot of a training; start over with --overwrite")
             course: dict[str, Any] = json.loads(facts["course"])
             values = {name: file.get_tensor(name) for name in file.keys()} if tensors else {}  # noqa: SIM118  # not a dict
         course["scores"] = {int(step): score for step, score in course["scores"].items()}
         return Course(**course), values
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-        raise StudyError(f"{path}: is damaged ({one_line(error, 120)}); begin anew with --overwrite") from error
+        raise StudyError(f"{path}: is damaged ({one_line(error, 120)}); start over with --overwrite") from error

@@ -51,7 +51,7 @@ def test_methods_that_cannot_act_on_the_model():
     assert (advice.unusable, advice.methods) == (("adapter",), ("lora",))
     advice = advise(500, ("lora", "ia3", "bitfit"), ("lora",))
     assert (advice.unusable, advice.methods, advice.by_rule) == (("ia3",), (), False)
-    assert "None of its methods can act here; let the search choose, at 0.1%." in _lines(advice, 500, "", "")
+    assert "None of the rule's methods can act here; let the search choose, at 0.1%." in _lines(advice, 500, "", "")
 
 
 @given(st.integers(1, MOST_EXAMPLES))
@@ -90,7 +90,7 @@ def test_what_it_says(capsys):
     assert call("advise", "--examples", 50_000, "--json") == 0
     many = json.loads(capsys.readouterr().out)
     assert "rule of thumb" in few
-    assert "does not speak of fewer than tens" in few
+    assert "does not cover fewer than tens" in few
     assert many["rule_of_thumb"] is True
     assert many["methods"] == ["lora", "adapter"]
     assert many["budget"] == "0.5%"

@@ -89,7 +89,7 @@ def test_a_found_architecture_knows_its_model(best, estimated):
     parts = told["bytes"]["trial 7"]
     assert parts["gradients"] == 2 * (content["architecture"]["n_params"] + told["n_head"])
     assert parts["fp32_copies"] == 2 * parts["gradients"]
-    assert any("keeps what it injects in fp32" in note for note in told["notes"])
+    assert any("keeps injected parameters in fp32" in note for note in told["notes"])
 
 
 def test_designs_by_name_and_from_a_file(folders, estimated, tmp_path):

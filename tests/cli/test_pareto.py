@@ -127,7 +127,9 @@ class TestFront:
         ]
         front = front_of(folders)
         assert [p.name for p in front.levels[0].distinct_front] == ["head"]
-        assert "No budget is needed: within one standard error of the best is head (baseline)" in conclusions(front)[0]
+        first = conclusions(front)[0]
+        assert first.startswith("No budget is needed: head (baseline) at ")
+        assert "is within one standard error of the best" in first
         assert {s.name for s in front.levels[0].series if s.hypervolume > 0} == {"all", "search"}
 
     def test_one_seed_has_no_standard_error(self, tmp_path):
@@ -186,7 +188,7 @@ class TestFront:
         folders = [save_study(tmp_path / b, b, BUDGETS[b], t) for b, t in (("0.1%", one), ("1%", two))]
         front = front_of(folders, "latency")
         assert [(p.name, p.measures["latency_s"]) for p in front.levels[0].points] == [("lora", 0.1), ("lora", 0.2)]
-        assert "3 designs have no measured inference latency." in front.notes
+        assert "3 designs without a measured inference latency." in front.notes
 
 
 class TestFiles:
@@ -273,7 +275,7 @@ class TestUnevenRuns:
         new = save_study(tmp_path / "new", "5%", 50_000, [{"name": "trial 1", "n_params": 40_000, "score": 0.99}])
         front = front_of([*sweep, new])
         assert front.best.study != "new"
-        assert any("new has no confirmed design: it is in none of the conclusions" in note for note in front.notes)
+        assert any("new has no confirmed design: it is not part of the conclusions" in note for note in front.notes)
         assert not any("no confirmed design" in note for note in front_of(sweep).notes)
 
 

@@ -70,7 +70,7 @@ def test_a_killed_training_goes_on_with_the_same_losses(calm, train, tmp_path):
 def test_a_training_that_diverges_is_recorded(train, tmp_path, capsys):
     assert train(tmp_path / "d", "--steps", "6", "--eval-every", "3", "--learning-rate", "1e30") == 1
     error = capsys.readouterr().err.strip()
-    assert "1 of 1 trainings diverged (seed 0: " in error
+    assert "1 of 1 training diverged (seed 0: " in error
     assert len(error.splitlines()) == 1
     (seed,) = metrics(tmp_path / "d")["seeds"]
     assert seed["state"] == "diverged"

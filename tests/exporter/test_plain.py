@@ -207,7 +207,7 @@ def test_an_output_that_exists_and_sources_are_never_written_over(run, tmp_path,
     assert not (out / "model.safetensors.index.json").exists(), "transformers would look for its shards"
     assert AutoModelForSequenceClassification.from_pretrained(out).num_labels == 2
     for source in (run.path, run.model):
-        assert "is what is exported from; name another folder" in refused(capsys, *argv, source, "--overwrite")
+        assert "is the source of the export; name another folder" in refused(capsys, *argv, source, "--overwrite")
     assert "was not confirmed with seed 5 (it has [1000, 1001])" in refused(capsys, *argv, tmp_path / "x", "--seed", 5)
     assert "no such file" in refused(capsys, "export", tmp_path / "no", *argv[2:], tmp_path / "x")
 

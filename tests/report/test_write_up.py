@@ -77,7 +77,7 @@ def test_the_page_says_what_was_found(finished):
     assert f"{best['architecture']['n_params']:,} trainable parameters" in text
     assert SCRIPT in text
     assert IMAGE in text
-    for name in ("What the stages decided", "Which choices mattered", "Task by task", *TASKS):
+    for name in ("Decisions of the stages", "Which choices mattered", "Task by task", *TASKS):
         assert name in text
     assert "Not compared: methods.G2: adapter (the group is not tuned)" in text
     assert "2.13.0" in text
@@ -113,7 +113,7 @@ def test_trials_without_a_score_keep_their_reason(finished):
     text = shown(write_up(record))
     states = [t.state for t in record.search]
     assert (states.count("failed"), states.count("infeasible"), states.count("pruned")) == (3, 2, 2)
-    said = "3 failed; 2 do not fit the budget or tune nothing; 2 were stopped by the pruner"
+    said = "3 failed; 2 did not fit the budget or tuned nothing; 2 stopped by the pruner"
     assert f"Of {len(record.search) + len(record.confirm)} trials: {said}." in text
     assert "Diverged: the loss became nan at step 17" in text
     assert all(t.score is None for t in record.search if t.state != "complete")
@@ -126,7 +126,7 @@ def test_an_unfinished_run_says_so(unfinished, capsys):
     assert "This run is not finished" in text
     assert "No design is confirmed yet" in text
     assert "at least 20 are needed" in text
-    assert "What the stages decided" not in text
+    assert "Decisions of the stages" not in text
     assert "<select>" not in text  # the parameters are all that is measured
 
 
@@ -215,7 +215,7 @@ def test_an_interrupted_and_a_running_trial(tmp_path):
     assert [t.state for t in record.search[-2:]] == ["running", "interrupted"]
     text = shown(write_up(record))
     assert "Still open: 1 running." in text
-    assert "1 were left by a killed process and count for nothing" in text
+    assert "1 left unfinished by a killed process (not counted)" in text
 
 
 def test_a_write_that_a_kill_cut_short_is_taken_back(unfinished, tmp_path):

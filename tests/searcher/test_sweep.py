@@ -78,7 +78,7 @@ def test_several_objectives(place, tmp_path, capsys):
 
 def test_a_folder_of_other_settings_is_said_before_anything_is_trained(place, tmp_path, capsys):
     save_study(tmp_path / "n-30%", "30%", 1)
-    assert "belongs to other settings" in refused(capsys, *sweep_arguments(place, tmp_path, "10%,30%"))
+    assert "was created with other settings" in refused(capsys, *sweep_arguments(place, tmp_path, "10%,30%"))
     assert not (tmp_path / "n-10%").exists()
 
 

@@ -98,7 +98,7 @@ def test_nothing_above_the_majority_class():
 def test_one_seed_never_makes_a_winner():
     v = verdict(candidate("lora", [0.70], baseline=True), candidate("trial 1", [0.95]))
     assert v.kind == "tie"
-    assert "One seed" in v.settle
+    assert "One seed cannot distinguish designs" in v.settle
 
 
 def test_equal_scores_without_spread_are_a_tie():

@@ -42,9 +42,9 @@ class TestObjectives:
         [
             ("score,latencyy", "unknown objective 'latencyy'; did you mean 'latency'"),
             ("score,params,params", "names 'params' twice"),
-            ("score,,params", "holds an empty name"),
-            ("", "holds an empty name"),
-            ("params,disk", "lacks the score, which a search must know: --objective score,params,disk"),
+            ("score,,params", "contains an empty name"),
+            ("", "contains an empty name"),
+            ("params,disk", "lacks the score, which every search needs: --objective score,params,disk"),
         ],
     )
     def test_refused(self, text, message):

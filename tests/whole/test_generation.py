@@ -87,7 +87,7 @@ class TestVerdict:
     def test_a_gain_that_hangs_on_one_example_is_none(self):
         verdict = self.judge([self.design(-1.0, -5.1, -6.2, -7.1)], self.frozen(-4.0, -5.0, -6.1, -7.0))
         assert verdict.kind == "no_signal"
-        assert "does not rise above the frozen model (-5.5250)" in verdict.statement
+        assert "does not exceed the frozen model (-5.5250)" in verdict.statement
 
     def test_the_frozen_model_itself_is_no_signal(self):
         frozen = self.frozen(-4.0, -5.0, -6.1, -7.0)

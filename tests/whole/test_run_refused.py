@@ -130,7 +130,7 @@ class TestBadStudies:
         folder, command = copied
         before = (folder / "settings.yaml").read_bytes()
         line = refused(capsys, *command("--budget", "30%"))
-        assert "belongs to other settings: budget is '20%' there and '30%' here" in line
+        assert "was created with other settings: budget is '20%' there and '30%' here" in line
         assert "seed is 0 there and 1 here" in refused(capsys, *command("--seed", "1"))
         assert (folder / "settings.yaml").read_bytes() == before
 

@@ -95,7 +95,7 @@ class TestRefused:
         ("tasks", "message"),
         [
             ("sentiment,sentiment", "'sentiment' is named twice"),
-            ("sentiment,", "holds an empty name"),
+            ("sentiment,", "contains an empty name"),
             ("sentiment,entailmnt", "did you mean 'entailment'"),
         ],
     )
@@ -130,7 +130,7 @@ class TestLimits:
         least = min(t.user_attrs["measures"]["peak_memory_bytes"] for t in study(tmp_path / "free" / "r").trials)
         limit = ("--max-memory", f"{least - 1:.0f}B", "--trials", "1", "--seeds", "1")
         assert call(*arguments(model, files, tmp_path / "held", "--strategy", "random", *limit)) == 1
-        assert "no design keeps the limits; the nearest: peak memory" in capsys.readouterr().err
+        assert "no design meets the limits; the closest: peak memory" in capsys.readouterr().err
 
     def test_a_limit_that_the_weights_alone_exceed(self, place, tmp_path, capsys):
         _, model, files = place

@@ -1,12 +1,12 @@
-"""The arithmetic of fronts: non-dominated set, hypervolume, knee, and the cheapest within one standard error.
+"""Arithmetic of fronts: non-dominated set, hypervolume, knee, and the cheapest point within one standard error.
 
-Sorting and hypervolume are moocore's (Fonseca, López-Ibáñez, Paquete; the reference implementation of the field). The
-knee is that of Das (1999, "On characterizing the 'knee' of the Pareto curve"), which kneedle (Satopää et al., 2011)
-also takes: the point of the front farthest above the chord between its two ends, each coordinate normalised to the
-front's own range. It does not depend on the units; it does depend on whether a cost is taken as it is or as its
-logarithm, so callers say which. The one-standard-error rule is Breiman et al. (1984), sec. 3.4.3.
+Sorting and hypervolume come from moocore (Fonseca, López-Ibáñez, Paquete; the reference implementation of the field).
+The knee is that of Das (1999, "On characterizing the 'knee' of the Pareto curve"), also used by kneedle (Satopää et
+al., 2011): the point of the front farthest above the chord between its two ends, each coordinate normalised to the
+front's own range. It does not depend on the units, but on whether a cost is linear or logarithmic, which callers
+choose. The one-standard-error rule is that of Breiman et al. (1984), sec. 3.4.3.
 
-Scores are maximised, costs are minimised. Left out: knees of more than two objectives.
+Scores are maximised, costs are minimised. Not supported: knees of more than two objectives.
 """
 
 from __future__ import annotations
@@ -23,32 +23,32 @@ from peftsearch.errors import ReportError
 Floats = npt.NDArray[np.float64]
 
 _MARGIN = 0.1
-"""How far beyond the worst values the reference point lies, as a share of the range: 1.1 in normalised objectives is
+"""Distance of the reference point beyond the worst values, as a share of the range: 1.1 in normalised objectives is
 customary (Ishibuchi et al., 2018), so that the ends of a front count too."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Knee:
-    """The point of a front where further cost buys the least."""
+    """The point of a front beyond which further cost buys the least."""
 
     index: int
-    """Position among the points that were given."""
+    """Position among the given points."""
     height: float
     """Distance above the chord in normalised coordinates, from 0 to 1/sqrt(2)."""
 
 
 def require_moocore() -> None:
-    """Check that the arithmetic of fronts is installed.
+    """Check that moocore is installed.
 
     Raises:
-        ReportError: It is not.
+        ReportError: moocore is not installed.
     """
     if find_spec("moocore") is None:
         raise ReportError("fronts need moocore, which is not installed: pip install 'peftsearch[report]'")
 
 
 def nondominated(points: npt.ArrayLike, maximise: Sequence[bool]) -> npt.NDArray[np.bool_]:
-    """The points that no other point dominates; equal points stay or go together.
+    """Find the points that no other point dominates; equal points are kept or dropped together.
 
     Args:
         points: Objectives, `(n, k)`; finite.
@@ -66,10 +66,10 @@ def nondominated(points: npt.ArrayLike, maximise: Sequence[bool]) -> npt.NDArray
 
 
 def hypervolume(points: npt.ArrayLike, reference: Sequence[float], maximise: Sequence[bool]) -> float:
-    """Volume that the points dominate down to the reference point (Zitzler and Thiele, 1998).
+    """Compute the volume that the points dominate, up to the reference point (Zitzler and Thiele, 1998).
 
     Args:
-        points: Objectives, `(n, k)`; finite. Points that are not better than the reference everywhere add nothing.
+        points: Objectives, `(n, k)`; finite. Points not better than the reference in every objective add nothing.
         reference: The reference point, `(k,)`.
         maximise: Direction of each of the k objectives.
 
@@ -86,14 +86,14 @@ def hypervolume(points: npt.ArrayLike, reference: Sequence[float], maximise: Seq
 
 
 def reference_point(points: npt.ArrayLike, maximise: Sequence[bool]) -> Floats:
-    """A point that is worse than all: their worst values, and a tenth of the range beyond.
+    """Make a point that is worse than all: a tenth of the range beyond their worst values.
 
     Args:
         points: Objectives, `(n, k)` with n of at least 1; finite.
         maximise: Direction of each of the k objectives.
 
     Returns:
-        The point, `(k,)`. Where all values are equal, the margin is a tenth of the value, or 1 where that is zero.
+        The point, `(k,)`. If all values are equal, the margin is a tenth of the value, or 1 if the value is zero.
     """
     values = _checked(points, maximise)
     low, high = values.min(axis=0), values.max(axis=0)
@@ -104,15 +104,15 @@ def reference_point(points: npt.ArrayLike, maximise: Sequence[bool]) -> Floats:
 
 
 def knee(costs: npt.ArrayLike, scores: npt.ArrayLike) -> Knee | None:
-    """The knee of a set of points: of its front, the point farthest above the chord between the front's ends.
+    """Find the knee of a set of points: the point of their front farthest above the chord between the front's ends.
 
     Args:
-        costs: Costs, `(n,)`, already as logarithms where their ratios matter (parameter counts).
+        costs: Costs, `(n,)`, as logarithms if their ratios matter (parameter counts).
         scores: Scores, `(n,)`.
 
     Returns:
-        The knee, the cheapest of equally high ones; None where no point of the front lies above its chord, as with
-        fewer than three points.
+        The knee, the cheapest of equally high ones; None if no point of the front lies above the chord, as with fewer
+        than three points.
     """
     points = np.column_stack([np.asarray(costs, dtype=float), np.asarray(scores, dtype=float)])
     front = np.flatnonzero(nondominated(points, (False, True)))
@@ -129,15 +129,15 @@ def knee(costs: npt.ArrayLike, scores: npt.ArrayLike) -> Knee | None:
 
 
 def smallest_within(costs: Sequence[tuple[float, ...]], scores: Sequence[float], errors: Sequence[float]) -> int:
-    """The cheapest point whose score is within one standard error of the best.
+    """Find the cheapest point whose score is within one standard error of the best.
 
     Args:
         costs: Cost of each point; tuples are compared item by item.
         scores: Score of each point; at least one.
-        errors: Standard error of the best score against each point's.
+        errors: For each point, standard error of its distance from the best score.
 
     Returns:
-        Its position; of equally cheap ones the better.
+        The position of the point; the better of equally cheap ones.
     """
     best = max(scores)
     close = [i for i, score in enumerate(scores) if best - score <= max(errors[i], 0.0)]

@@ -1,4 +1,4 @@
-"""The costs that a front can have as its axis: every measure of a trial but the score."""
+"""Cost axes of a front: every measure of a trial except the score."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from peftsearch.study.objectives import OBJECTIVES, SCORE, Objective
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """A cost at the axis of a front."""
+    """The cost axis of a front."""
 
     objective: Objective
 
     @property
     def name(self) -> str:
-        """The name that `--x` takes."""
+        """Name for `--x`."""
         return self.objective.name
 
     @property
@@ -33,12 +33,12 @@ class Axis:
 
     @property
     def unit(self) -> str:
-        """Unit in which costs are shown."""
+        """Unit of shown costs."""
         return self.objective.chart_unit
 
     @property
     def scale(self) -> float:
-        """Values of the measure per unit that is shown."""
+        """Factor from the shown unit to the unit of the measure."""
         return self.objective.chart_scale
 
     @property
@@ -47,32 +47,32 @@ class Axis:
         return self.objective.log
 
     def place(self, cost: float) -> float:
-        """Where a cost lies on the axis: in decades on a log axis, else in the unit that is shown."""
+        """Position of a cost on the axis: in decades on a log axis, otherwise in the shown unit."""
         return math.log10(cost) if self.log else cost / self.scale
 
     def cost_at(self, place: float) -> float:
-        """The cost that lies there."""
+        """The cost at a position on the axis."""
         return 10**place if self.log else place * self.scale
 
     def cost(self, point: Point) -> float:
-        """What a point costs, in the measure's own unit."""
+        """Cost of a point, in the unit of the measure."""
         return point.measures[self.measure]
 
     def shown(self, point: Point) -> float:
-        """What a point costs, in the unit that is shown."""
+        """Cost of a point, in the shown unit."""
         return self.cost(point) / self.scale
 
     def holds(self, point: Point) -> bool:
-        """Whether a point has a place: what costs nothing, as the head alone, has none on a log axis."""
+        """Whether a point can be shown on the axis; a cost of zero, as of the head alone, cannot on a log axis."""
         return not self.log or self.cost(point) > 0
 
     @property
     def title(self) -> str:
-        """What is written at the axis."""
+        """Title of the axis: label and unit."""
         return f"{self.label} ({self.unit})" if self.unit else self.label
 
     def show(self, cost: float) -> str:
-        """The cost with its unit."""
+        """Format a cost with its unit."""
         shown = f"{cost / self.scale:,.0f}" if self.scale == 1 else f"{cost / self.scale:,.4g}"
         return f"{shown} {self.unit}".strip()
 
@@ -81,10 +81,10 @@ AXES = {name: Axis(objective) for name, objective in OBJECTIVES.items() if name 
 
 
 def axis_of(x: str) -> Axis:
-    """The cost of this name; the measure's own name is taken too.
+    """Find an axis by the name of its cost or its measure.
 
     Raises:
-        ConfigError: There is none.
+        ConfigError: No cost has this name.
     """
     found = AXES.get(x) or next((a for a in AXES.values() if a.measure == x), None)
     if found is None:

@@ -1,8 +1,8 @@
-"""What the points of one or several studies say about cost and score: fronts, knee, hypervolume, the smallest budget.
+"""Analyse the cost and score of one or several studies: fronts, knee, hypervolume, smallest sufficient budget.
 
-Conclusions are drawn from the confirmed designs; only where there is none, from single trainings, which is said. The
-front is that of all designs of that level, baselines included; each baseline's own front, over budgets, stands beside
-that of the designs of the search, with its hypervolume against the same reference point.
+Conclusions come from the confirmed designs. Without any, they come from single trainings, and a note says so. The front
+is that of all designs of the level, including baselines. The designs of the search and each baseline also have a front
+of their own, with its hypervolume against the same reference point.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from peftsearch.report.pareto.arithmetic import hypervolume, knee, nondominated,
 from peftsearch.report.pareto.axis import AXES, Axis, axis_of
 from peftsearch.report.pareto.points import Point, StudyPoints
 from peftsearch.searcher.verdict import standard_error
+from peftsearch.units import plural
 
 _DIRECTIONS = (True, False)
-"""Of score and cost."""
+"""Whether to maximise score and cost."""
 _COMPARED = {
     "model": "model",
     "revision": "revision of the model",
@@ -27,26 +28,26 @@ _COMPARED = {
     "task_fingerprint": "data of the task (fingerprint)",
     "metric": "metric",
 }
-"""Settings that studies of one front share, as they are called in messages."""
+"""Settings that studies of one front must share, with their names in messages."""
 _FIDELITY = {
     "number of steps of the confirmation": ("strategy", "confirm", "steps"),
     "number of steps of the search": ("strategy", "search", "steps"),
     "batch size": ("training", "batch_size"),
     "length of texts in tokens": ("training", "max_length"),
 }
-"""Settings that make scores of different trainings comparable, and where they are."""
+"""Settings that must agree for scores to be comparable, with their places."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Series:
-    """A set of designs with a front of its own."""
+    """A set of designs and its front."""
 
     name: str
-    """`all`, `search` or a baseline's name."""
+    """Name of the set: `all`, `search` or a baseline's name."""
     front: tuple[Point, ...]
-    """Its non-dominated designs, cheapest first."""
+    """The non-dominated designs of the set, cheapest first."""
     hypervolume: float
-    """Against the level's reference point, on the axes as drawn; designs of no cost on a log axis apart."""
+    """Hypervolume against the level's reference point, on the drawn axes; excludes zero costs on a log axis."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,25 +56,25 @@ class Level:
 
     confirmed: bool
     points: tuple[Point, ...]
-    """Those with the cost measured and no constraint violated."""
+    """The points that have the cost measured and meet all constraints."""
     series: tuple[Series, ...]
-    """`all` first, then `search`, then the baselines."""
+    """The sets of designs: first `all`, then `search`, then the baselines."""
     knee: Point | None
     reference: tuple[float, float]
     """Score and cost of the reference point."""
 
     @property
     def front(self) -> tuple[Point, ...]:
-        """The non-dominated designs of all, cheapest first."""
+        """The non-dominated designs among all, cheapest first."""
         return self.series[0].front
 
     @property
     def distinct_front(self) -> tuple[Point, ...]:
-        """The front with each training once: a baseline that spends less than two budgets is the same at both."""
+        """The front without repetitions: a baseline that needs less than two budgets is the same training at both."""
         return tuple({(p.name, p.scores, p.measures["params"]): p for p in reversed(self.front)}.values())[::-1]
 
     def members(self, series: str, axis: Axis) -> list[Point]:
-        """The designs of a series that have a place on the axis."""
+        """The designs of a series that can be shown on the axis."""
         return [p for p in self.points if _belongs(p, series) and axis.holds(p)]
 
 
@@ -86,30 +87,30 @@ class Front:
     model: str
     task: str
     points: tuple[Point, ...]
-    """All points, also those that are on no level."""
+    """All points, including those that belong to no level."""
     levels: tuple[Level, ...]
-    """Confirmed first; conclusions are from the first."""
+    """The levels, confirmed first; conclusions come from the first."""
     best: Point
     smallest: Point | None
     """The smallest budget, then cost, within one standard error of the best; None without repeated trainings."""
     several_budgets: bool
     n_nondominated: int | None
-    """Trials that are non-dominated in all objectives of a multi-objective study."""
+    """Number of trials non-dominated in all objectives; None for studies with a single objective."""
     objectives: tuple[str, ...]
     notes: tuple[str, ...] = ()
 
 
 def analyse(studies: Sequence[StudyPoints], x: str = "params", reference: tuple[float, float] | None = None) -> Front:
-    """Make the front of studies that belong together.
+    """Make the front of comparable studies.
 
     Args:
-        studies: One of several objectives, or several of different budgets.
+        studies: One study with several objectives, or several studies with different budgets.
         x: Name of the cost.
-        reference: Score and cost of the reference point; None takes a tenth of the range beyond the worst values.
+        reference: Score and cost of the reference point; None for a tenth of the range beyond the worst values.
 
     Raises:
-        ConfigError: There is no such cost.
-        StudyError: The studies do not belong together, or none has the cost measured.
+        ConfigError: No cost has this name.
+        StudyError: The studies are not comparable, or no trial has the cost measured.
     """
     axis = axis_of(x)
     require_comparable(studies)
@@ -140,10 +141,10 @@ def analyse(studies: Sequence[StudyPoints], x: str = "params", reference: tuple[
 
 
 def require_comparable(studies: Sequence[StudyPoints]) -> None:
-    """Check that the studies can be in one front.
+    """Check that studies can share a front.
 
     Raises:
-        StudyError: The first difference, or what else is wrong.
+        StudyError: The studies differ in a setting that must agree, or do not make a front.
     """
     first = studies[0]
     for other in studies[1:]:
@@ -155,11 +156,11 @@ def require_comparable(studies: Sequence[StudyPoints]) -> None:
                 _require_same(first, other, named, here, there)
     multi = [s for s in studies if len(s.objectives) > 1]
     if multi and len(studies) > 1:
-        raise StudyError(f"{multi[0].path}: a study of several objectives has a front of its own; give it alone")
+        raise StudyError(f"{multi[0].path}: a study with several objectives has its own front; give it alone")
     if len(studies) == 1 and not multi:
         raise StudyError(
-            f"{first.path}: has one objective and one budget, which is no front; give several runs of different "
-            "budgets, or let `peftsearch pareto --budgets 0.05%,0.1%,0.5%` make them"
+            f"{first.path}: has one objective and one budget, which do not make a front; give several runs with "
+            "different budgets, or let `peftsearch pareto --budgets 0.05%,0.1%,0.5%` run them"
         )
     budgets: dict[int, StudyPoints] = {}
     for study in studies:
@@ -171,13 +172,13 @@ def require_comparable(studies: Sequence[StudyPoints]) -> None:
 def _require_same(first: StudyPoints, other: StudyPoints, named: str, here: object, there: object) -> None:
     if here != there:
         raise StudyError(
-            f"{other.path} does not belong in one front with {first.path}: the {named} is {one_line(there, 80)} there "
-            f"and {one_line(here, 80)} here; give runs of one model, task and metric"
+            f"{other.path} cannot share a front with {first.path}: the {named} is {one_line(there, 80)} there "
+            f"and {one_line(here, 80)} here; give runs of the same model, task and metric"
         )
 
 
 def _setting(study: StudyPoints, *place: str) -> Any:
-    """A setting within others; None where a study of old does not hold it."""
+    """A nested setting; None if an old study does not store it."""
     held: Any = getattr(study.settings, place[0])
     for key in place[1:]:
         held = held.get(key) if isinstance(held, Mapping) else None
@@ -224,19 +225,19 @@ def _belongs(point: Point, series: str) -> bool:
 
 
 def _best_and_smallest(level: Level, axis: Axis, n_validation: int) -> tuple[Point, Point | None]:
-    """By the rule of the verdict: designs with fewer scores than the others are neither."""
+    """The best and the smallest point, by the rule of the verdict: designs with missing scores are neither."""
     full = _full(level.points)
     best = max(full, key=lambda p: (p.score, -axis.cost(p)))
     if len(best.scores) < 2:
         return best, None
-    n = n_validation or 10**9  # unknown: the variance of rounding to whole examples is left out
+    n = n_validation or 10**9  # if unknown, ignore the variance of rounding to whole examples
     errors = [standard_error(best.design, p.design, n) for p in full]
     costs = [(float(p.budget_params), axis.cost(p)) for p in full]
     return best, full[smallest_within(costs, [p.score for p in full], errors)]
 
 
 def _full(points: Sequence[Point]) -> list[Point]:
-    """Points with as many seeds as any: one seed of a confirmation that was cut short is luck, and no conclusion."""
+    """Points with the full number of seeds, since a single seed of an unfinished confirmation may be luck."""
     n_seeds = max(len(p.scores) for p in points)
     return [p for p in points if len(p.scores) == n_seeds]
 
@@ -244,32 +245,32 @@ def _full(points: Sequence[Point]) -> list[Point]:
 def _notes(levels: Sequence[Level], points: Sequence[Point], usable: Sequence[Point], axis: Axis) -> list[str]:
     notes = []
     if not levels[0].confirmed:
-        notes.append("No design is confirmed: the front is of single trainings, among which the best are partly luck.")
+        notes.append("No design is confirmed: the front is of single trainings, and the best of these are partly luck.")
     elif max(len(p.scores) for p in levels[0].points) < 2:
-        notes.append("One seed has no standard error: give --seeds 2 or more for the smallest budget within it.")
+        notes.append("One seed has no standard error: give --seeds 2 or more to find the smallest budget within it.")
     if levels[0].confirmed:
         notes += _unevenness(levels[0].points, points)
     violating = sum(bool(p.violations) for p in points)
     if violating:
-        notes.append(f"{violating} designs violate a constraint and are on no front.")
+        notes.append(f"On no front, since a constraint is violated: {plural(violating, 'design')}.")
     if len(points) - len(usable) - violating > 0:
-        notes.append(f"{len(points) - len(usable) - violating} designs have no measured {axis.label}.")
+        notes.append(f"{plural(len(points) - len(usable) - violating, 'design')} without a measured {axis.label}.")
     if any(not axis.holds(p) for p in usable):
-        notes.append("What tunes nothing costs nothing: it is a level, and counts for neither knee nor hypervolume.")
+        notes.append("A design that tunes nothing is drawn as a line, and excluded from knee and hypervolume.")
     return notes
 
 
 def _unevenness(confirmed: Sequence[Point], points: Sequence[Point]) -> list[str]:
-    """What of the runs is confirmed less than the rest, or not at all."""
+    """Notes on designs confirmed with fewer seeds than others, and on runs without a confirmed design."""
     few = [p for p in confirmed if p not in _full(confirmed)]
     notes = []
     if few:
         n_seeds = max(len(p.scores) for p in confirmed)
         are = "1 confirmed design has" if len(few) == 1 else f"{len(few)} confirmed designs have"
-        notes.append(f"{are} fewer seeds than the {n_seeds} of others, and cannot be best, smallest or knee.")
+        notes.append(f"{are} fewer seeds than the {n_seeds} of others and cannot be best, smallest or knee.")
     known = {p.study for p in points if p.confirmed}
     missing = dict.fromkeys(p.study for p in points if p.study not in known)
     if missing:
         has, it_is = ("has", "it is") if len(missing) == 1 else ("have", "they are")
-        notes.append(f"{', '.join(missing)} {has} no confirmed design: {it_is} in none of the conclusions.")
+        notes.append(f"{', '.join(missing)} {has} no confirmed design: {it_is} not part of the conclusions.")
     return notes

@@ -1,4 +1,4 @@
-"""The page of a front: the picture with every design under the pointer, the table, and what follows from it."""
+"""HTML page of a front: an interactive chart, the table of its designs, and the conclusions."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from peftsearch.report.pareto.front import Front, Level, Series
 from peftsearch.report.pareto.png import baseline_colours, level_title
 from peftsearch.report.pareto.points import Point
 from peftsearch.report.pareto.text import called, conclusions, rows_of
+from peftsearch.units import plural
 
 _BASELINES = tuple(c for c in PALETTE if c not in {"--blue", "--grey"})
 _MARKS = ("square", "triangle-up", "diamond", "triangle-down", "cross", "x", "star")
 
 
 def front_page(front: Front, command: str) -> str:
-    """The page as text.
+    """Render the page of a front as HTML.
 
     Args:
         front: The analysis.
-        command: The command that made it, as the user gave it.
+        command: The command that made the front, as the user gave it.
 
     Raises:
         ReportError: plotly is not installed.
@@ -42,11 +43,11 @@ def front_page(front: Front, command: str) -> str:
 
 
 _METHOD = (
-    "A design is on the front where no other of the same fidelity is as good and as cheap, and better in one of the "
-    "two. The knee is the design of the front farthest above the line between its ends, both axes scaled to the front "
-    "(Das, 1999); costs that are counts or sizes on a log scale. The smallest budget within one standard error of the "
-    "best follows Breiman et al. (1984): the error of the best mean over seeds and of the difference over validation "
-    "examples. Bars are standard deviations over seeds."
+    "A design is on the front if no other of the same fidelity is at least as good and as cheap, and better in one of "
+    "the two. The knee is the design of the front farthest above the line between its ends, with both axes scaled to "
+    "the front (Das, 1999); counts and sizes are on a log scale. The smallest budget within one standard error of the "
+    "best follows Breiman et al. (1984): the error combines that of the best mean over seeds and that of the "
+    "difference over validation examples. Bars are standard deviations over seeds."
 )
 
 
@@ -80,7 +81,7 @@ def _chart(front: Front, level: Level) -> Chart:
 
 
 def _scale(axis: Axis, level: Level) -> dict[str, Any]:
-    """A log axis has ticks at 1, 2 and 5 of each decade."""
+    """Scale of the cost axis; a log axis has ticks at 1, 2 and 5 of each decade."""
     if not axis.log:
         return {"type": "linear"}
     shown = [axis.shown(p) for p in level.points if axis.holds(p)] or [1.0]
@@ -90,11 +91,11 @@ def _scale(axis: Axis, level: Level) -> dict[str, Any]:
 
 
 def _caption(front: Front, level: Level, has_head: bool) -> str:
-    parts = ["Hover shows the design; solid stairs are the front of all designs, dashed ones each baseline's own."]
+    parts = ["Hover to see a design. Solid steps: the front of all designs; dashed steps: each baseline's own front."]
     if level.confirmed:
         parts.append("Bars are the standard deviation over seeds.")
     if has_head:
-        parts.append("The dotted line is what tunes nothing.")
+        parts.append("The dotted line is the score without any method.")
     return " ".join(parts)
 
 
@@ -188,7 +189,7 @@ def _hover(point: Point, axis: Axis) -> str:
 def _table(front: Front, level: Level) -> Table:
     axis = front.axis
     own = axis.measure != "params"
-    columns = ["design", "budget", "parameters", *([axis.title] if own else []), "score", "std", "n", "what it is"]
+    columns = ["design", "budget", "parameters", *([axis.title] if own else []), "score", "std", "n", "description"]
     rows = [
         [
             called(p),
@@ -211,7 +212,7 @@ def _all(front: Front) -> Table:
     columns = [c for c in rows[0] if any(row[c] not in (None, "") for row in rows)]
     cells = [[_cell(row[c]) for c in columns] for row in rows]
     return Table(
-        columns=[c.replace("_", " ") for c in columns], rows=cells, caption=f"{len(rows)} designs", folded=True
+        columns=[c.replace("_", " ") for c in columns], rows=cells, caption=plural(len(rows), "design"), folded=True
     )
 
 

@@ -1,4 +1,4 @@
-"""The picture of a front for papers and slides: one panel a fidelity, each baseline with its own colour and mark."""
+"""Static chart of a front for papers and slides: one panel per fidelity, one colour and mark per baseline."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from peftsearch.errors import ReportError
 from peftsearch.report.pareto.axis import Axis
 from peftsearch.report.pareto.front import Front, Level, Series
 from peftsearch.report.pareto.points import Point
+from peftsearch.units import plural
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 SEARCH_COLOUR = "#0072b2"
 COLOURS = ("#dd8d00", "#009e73", "#b65c8f", "#d55e00", "#3f9fd6", "#8a8000", "#59636e")
-"""Told apart by readers who are colour-blind (Okabe and Ito, 2008); the marks differ too."""
+"""Colours that colour-blind readers can distinguish (Okabe and Ito, 2008); the marks differ too."""
 _MARKS = ("s", "^", "D", "v", "P", "X", "*")
 _INK = "#1c2128"
 
 
 def front_png(front: Front) -> bytes:
-    """The picture as PNG.
+    """Draw a front as PNG.
 
     Raises:
         ReportError: matplotlib is not installed.
@@ -54,18 +55,18 @@ def front_png(front: Front) -> bytes:
 
 
 def baseline_colours(front: Front) -> dict[str, int]:
-    """Position of each baseline in the order of colours and marks, the same in all panels and in the page."""
+    """Index of each baseline in the colours and marks, the same in all panels and in the HTML page."""
     names = dict.fromkeys(p.baseline for p in front.points if p.baseline and p.baseline not in UNTUNED)
     return {name: i for i, name in enumerate(names)}
 
 
 def level_title(level: Level) -> str:
-    """`Confirmed: mean over 4 seeds of 100 steps`."""
+    """Title of a level: `Confirmed: mean ± standard deviation over 4 seeds of 100 steps`."""
     steps = max(p.steps for p in level.points)
     if level.confirmed:
         n = max(len(p.scores) for p in level.points)
-        return f"Confirmed: mean ± standard deviation over {n} seeds of {steps} steps"
-    return f"Search: one seed of {steps} steps"
+        return f"Confirmed: mean ± standard deviation over {plural(n, 'seed')} of {plural(steps, 'step')}"
+    return f"Search: one seed of {plural(steps, 'step')}"
 
 
 def _draw(panel: Axes, front: Front, level: Level, colours: dict[str, int]) -> None:
@@ -120,7 +121,7 @@ def _draw_series(panel: Axes, axis: Axis, level: Level, series: Series, colours:
 
 
 def _draw_head(panel: Axes, point: Point) -> None:
-    """The level of what tunes nothing; where it lies below the picture it is said, not drawn, to keep the scale."""
+    """Draw the score without any method as a line; below the picture, only as text, to keep the scale."""
     low, high = panel.get_ylim()
     panel.set_ylim(low, high)
     inside = low <= point.score <= high

@@ -1,7 +1,7 @@
-"""The designs of studies as points: a score and all measured costs, read from the storage; nothing is changed.
+"""Read the designs of studies as points with a score and all measured costs, without changing anything.
 
-A confirmed design is a point of the mean over its seeds; a trial of the search or a baseline's first training is a
-point of one seed at a lower fidelity. The two are never mixed, as their scores are of different trainings.
+The point of a confirmed design is the mean over its seeds; the point of a trial of the search, or of a baseline's first
+training, is one seed at a lower fidelity. The two are never mixed, because their trainings differ in length.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ class Point:
     budget: str
     """The study's budget as the user wrote it."""
     budget_params: int
-    """The same in trainable parameters."""
+    """The study's budget in trainable parameters."""
     design: Confirmed
     """The design, with the validation score of each seed."""
     baseline: str
-    """Baseline's name; empty for designs of the search."""
+    """Name of the baseline; empty for designs of the search."""
     confirmed: bool
     """Whether the score is a mean over seeds at full fidelity."""
     steps: int
@@ -42,9 +42,9 @@ class Point:
     measures: Mapping[str, float] = field(default_factory=dict)
     """Costs by the name of the measure (`params`, `latency_s`, ...); means over seeds."""
     objectives: tuple[float, ...] = ()
-    """Values in the order of the study's objectives; empty where there is but one."""
+    """Values in the order of the study's objectives; empty for a single objective."""
     violations: str = ""
-    """Which constraints the design violates; such designs are on no front."""
+    """Constraints that the design violates, in words; such designs are on no front."""
 
     @property
     def name(self) -> str:
@@ -80,35 +80,35 @@ class StudyPoints:
     settings: StudySettings
     points: tuple[Point, ...]
     n_validation: int | None
-    """Validation examples; None where the study does not say."""
+    """Number of validation examples; None if the study does not store it."""
 
     @property
     def objectives(self) -> tuple[str, ...]:
-        """What the study searches for; `score` alone for studies of one objective."""
+        """Names of the study's objectives; only `score` for studies with a single one."""
         return self.settings.objectives
 
 
 def read_points(path: Path, storage: str = "") -> StudyPoints:
-    """Read a study.
+    """Read the points of a study.
 
     Args:
-        path: Its folder.
-        storage: Its storage URL, where it is not the folder's own SQLite.
+        path: Folder of the study.
+        storage: Storage URL of the study; empty for SQLite in the folder.
 
     Raises:
-        StudyError: There is none, or it cannot be read, or no trial of it has a score.
+        StudyError: The study does not exist, cannot be read, or has no trial with a score.
     """
     record = read_record(path, storage)
     done = [t for t in (*record.search, *record.confirm) if t.state == State.COMPLETE and t.score is not None]
     search = [t for t in done if t.kind in (Kind.SEARCH, Kind.BASELINE)]
     groups: dict[str, list[TrialRecord]] = {}
     for trial in done:
-        if trial.kind == Kind.CONFIRM:  # references keep to no budget, and belong on no front
+        if trial.kind == Kind.CONFIRM:  # references have no budget, so they do not belong on a front
             groups.setdefault(trial.name, []).append(trial)
     points = [_point(record, group, confirmed=True) for group in groups.values()]
     points += [_point(record, [trial], confirmed=False) for trial in search]
     if not points:
-        raise StudyError(f"{path}: no trial has a score yet; `peftsearch run` with its settings goes on with it")
+        raise StudyError(f"{path}: no trial has a score yet; `peftsearch run` with its settings continues it")
     n_hits = max((len(p.design.hits) for p in points), default=0)
     stated = None if record.best is None else record.best.task.n_validation
     return StudyPoints(path=path, settings=record.settings, points=tuple(points), n_validation=n_hits or stated or None)
@@ -141,7 +141,7 @@ def _point(record: Record, trials: Sequence[TrialRecord], confirmed: bool) -> Po
 
 
 def _means(measured: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Means over the trainings of the measures that all of them have; parameters are the same in all."""
+    """Mean over the trainings of each measure that all of them have; parameters are the same in all."""
     return {
         key: value if key == "params" else mean(m[key] for m in measured)
         for key, value in measured[0].items()

@@ -1,4 +1,4 @@
-"""A front as a table for the terminal, as CSV and as JSON."""
+"""Format a front as a table for the terminal, as CSV and as JSON."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from peftsearch.design.design import UNTUNED
 from peftsearch.report.pareto.axis import AXES, Axis
 from peftsearch.report.pareto.front import Front, all_objectives_front
 from peftsearch.report.pareto.points import Point
+from peftsearch.units import plural
 
 _FORMAT = "peftsearch-pareto/1"
 _COUNTED = ("params", "changed_params")
-"""Measures with a column of their own whatever the axis is."""
+"""Measures that always have a column, whatever the axis."""
 
 
 def front_table(front: Front) -> Table:
-    """The front's designs, cheapest first; the knee and the smallest budget are marked."""
+    """Table of the front's designs, cheapest first, with marks for the knee, the smallest budget and the best."""
     level, axis = front.levels[0], front.axis
     kind = "mean ± standard deviation over seeds" if level.confirmed else "one seed"
     table = Table(title=f"Pareto front: validation {front.metric} ({kind}) against {axis.label}", title_justify="left")
@@ -58,12 +59,12 @@ def _cells(front: Front, point: Point) -> list[str]:
 
 
 def called(point: Point) -> str:
-    """`trial 17`, `lora (baseline)`."""
+    """Name of a point for readers: `trial 17`, `lora (baseline)`."""
     return f"{point.name} (baseline)" if point.baseline else point.name
 
 
 def conclusions(front: Front) -> list[str]:
-    """What the front says, a line each."""
+    """The conclusions from a front, one per line."""
     level, axis = front.levels[0], front.axis
     lines = []
     if front.smallest is not None:
@@ -73,7 +74,7 @@ def conclusions(front: Front) -> list[str]:
             f"Knee ({'log scale' if axis.log else 'linear scale'} of the cost): {described(level.knee, axis)}."
         )
     else:
-        lines.append("Knee: none; no design of the front lies above the line between its ends.")
+        lines.append("No knee: no design of the front lies above the line between its ends.")
     parts = [f"{s.name} {s.hypervolume:.4g}" for s in level.series if s.name not in UNTUNED or not axis.log]
     lines.append(
         f"Hypervolume ({front.metric} x {_hypervolume_unit(axis)}, reference point {level.reference[0]:.4f} at "
@@ -81,8 +82,8 @@ def conclusions(front: Front) -> list[str]:
     )
     if front.n_nondominated is not None:
         lines.append(
-            f"{front.n_nondominated} trials are non-dominated in all {len(front.objectives)} objectives "
-            f"({', '.join(front.objectives)}); pareto.csv marks them."
+            f"{plural(front.n_nondominated, 'trial')} non-dominated in all {len(front.objectives)} objectives "
+            f"({', '.join(front.objectives)}), marked in pareto.csv."
         )
     return [*lines, *(f"Note: {note}" for note in front.notes)]
 
@@ -94,7 +95,7 @@ def _hypervolume_unit(axis: Axis) -> str:
 def _smallest_line(front: Front, smallest: Point) -> str:
     best = "" if smallest is front.best else f"; the best is {described(front.best, front.axis)}"
     if smallest.baseline in UNTUNED:
-        return f"No budget is needed: within one standard error of the best is {described(smallest, front.axis)}{best}."
+        return f"No budget is needed: {described(smallest, front.axis)} is within one standard error of the best{best}."
     what = f"budget within one standard error of the best: {smallest.budget}"
     if not front.several_budgets:
         what = f"cost within one standard error of the best: {front.axis.show(front.axis.cost(smallest))}"
@@ -103,13 +104,13 @@ def _smallest_line(front: Front, smallest: Point) -> str:
 
 
 def described(point: Point, axis: Axis) -> str:
-    """`lora (baseline) at 0.1%, 0.9340 ± 0.0222 (n=4), 22,278 parameters`."""
+    """Describe a point in one line: `lora (baseline) at 0.1%, 0.9340 ± 0.0222 (n=4), 22,278 parameters`."""
     text = f"{called(point)} at {point.budget}, {point.design.validation}, {int(point.measures['params']):,} parameters"
     return text if axis.measure == "params" else f"{text}, {axis.show(axis.cost(point))}"
 
 
 def rows_of(front: Front) -> list[dict[str, Any]]:
-    """All points as flat rows, as CSV and JSON have them."""
+    """All points as flat rows, for CSV and JSON."""
     on_front = {id(p) for level in front.levels for p in level.front}
     on_own = {id(p) for level in front.levels for series in level.series[1:] for p in series.front}
     multi = len(front.objectives) > 1
@@ -138,7 +139,7 @@ def rows_of(front: Front) -> list[dict[str, Any]]:
 
 
 def front_csv(front: Front) -> str:
-    """All points, with marks for those on the front of their fidelity and on that of their own kind."""
+    """All points as CSV, with marks for those on the front of their fidelity and on the front of their own kind."""
     import pandas as pd
 
     text: str = pd.DataFrame(rows_of(front)).to_csv(index=False)
@@ -146,7 +147,7 @@ def front_csv(front: Front) -> str:
 
 
 def front_json(front: Front) -> dict[str, Any]:
-    """The analysis as JSON has it."""
+    """The analysis as plain values for JSON."""
     return {
         "format": _FORMAT,
         "model": front.model,

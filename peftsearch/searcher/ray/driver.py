@@ -1,12 +1,12 @@
-"""The engine for many GPUs or machines: the same schedule on Ray Tune.
+"""Run the schedule of a study on Ray Tune, for many GPUs or machines.
 
-The driver process alone talks to the study: it claims work (`StudySearch.suggest`), hears of intermediate scores
-(`StudyPruner`) and records what came of each trial. Ray's workers train and nothing else (`JobTrainable`). Each builds
-its engine once, from the backbone and the tokenised data in the object store, and keeps it from trial to trial
-(`reuse_actors`). Trained parameters of the confirmation come back with the outcome, so that no disk need be shared.
+Only the driver process talks to the study: it claims work (`StudySearch.suggest`), receives intermediate scores
+(`StudyPruner`) and records the result of each trial. Ray's workers only train (`JobTrainable`). Each worker builds its
+engine once, from the backbone and the tokenised data in the object store, and keeps it from trial to trial
+(`reuse_actors`). The confirmation's trained parameters come back with the outcome, so that no shared disk is needed.
 
-The study is the only record: Tune's own is written to a temporary folder and thrown away. A worker that dies in
-mid-trial is an interrupted trial of the study, which is run anew within `claims.MAX_LOSSES`.
+The study is the only record: Tune's own is written to a temporary folder and discarded. If a worker dies during a
+trial, the study records the trial as interrupted and reruns it, within the limit of `claims.MAX_LOSSES`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from peftsearch.searcher.runner import TrialRunner
 from peftsearch.searcher.schedule import Schedule
 
 _ANSWER_S = 5.0
-"""Seconds within which a cluster's address has to answer."""
+"""Seconds to wait for an answer from a cluster's address."""
 _QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -45,14 +45,14 @@ _QUIET = {
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
-"""Tune neither logs, nor phones home, nor takes Ctrl-C for itself."""
+"""Environment that keeps Tune from logging, from reporting usage and from handling Ctrl-C itself."""
 
 
 class RayDriver:
-    """Runs a schedule on Ray, many trials at a time.
+    """Run a schedule on Ray, many trials at a time.
 
     Args:
-        options: Those of the engine say what to run on.
+        options: The options of the run, including those of the engine.
 
     Raises:
         ConfigError: The address does not answer, or the cluster cannot hold a trial.
@@ -72,7 +72,7 @@ class RayDriver:
             raise
 
     def drive(self, schedule: Schedule, runner: TrialRunner) -> None:
-        """Claim, train and record until nothing is left."""
+        """Claim, train and record trials until none is left."""
         setup = runner.setup
         search = StudySearch(schedule, runner)
         parts, ctrl_c = EngineParts.of(setup), CtrlC()
@@ -118,7 +118,7 @@ class RayDriver:
             raise search.fault
 
     def close(self) -> None:
-        """Leave the cluster, or end the local one."""
+        """Leave the cluster, or stop the local one."""
         if self._own:
             ray.shutdown()
 
@@ -127,20 +127,20 @@ def connect(address: str | None) -> None:
     """Start Ray on this machine, or connect to a cluster.
 
     Args:
-        address: `auto` or `HOST:PORT`; None starts one here.
+        address: `auto` or `HOST:PORT`; None starts Ray on this machine.
 
     Raises:
         ConfigError: The address does not answer.
     """
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a trial's fault is told by the reporter, in one line
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the reporter shows a trial's fault in one line
     if address is not None and address != "auto":
         _require_answer(address)
     here: dict[str, Any] = {"include_dashboard": False} if address is None else {}
     try:
         ray.init(address or "local", logging_level=logging.ERROR, log_to_driver=False, **here)
-    except Exception as error:  # Ray raises anything, from ConnectionError to RuntimeError
+    except Exception as error:  # Ray may raise anything from ConnectionError to RuntimeError
         raise ConfigError(f"--ray-address {address or 'local'}: {one_line(error)}") from error
 
 
@@ -157,13 +157,13 @@ def _require_answer(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=_ANSWER_S).close()
     except (OSError, OverflowError) as error:
         raise ConfigError(
-            f"--ray-address {address}: does not answer ({one_line(error, 80)}); `ray status` on its head node tells "
+            f"--ray-address {address}: does not answer ({one_line(error, 80)}); `ray status` on its head node shows "
             "whether the cluster is up"
         ) from error
 
 
 def _resources_of(options: EngineOptions) -> dict[str, float]:
-    """Resources of one trial; a GPU each where the cluster has any."""
+    """Resources of one trial; by default one GPU if the cluster has any."""
     there, nodes = ray.cluster_resources(), _nodes()
     gpus = options.gpus_per_trial
     asked = {
@@ -174,36 +174,40 @@ def _resources_of(options: EngineOptions) -> dict[str, float]:
         most = max((node.get(name.upper(), 0) for node in nodes), default=0)
         if amount > most:
             raise ConfigError(
-                f"--{name}s-per-trial {amount:g}: no node of the cluster has as many (the largest has {most:g})"
+                f"--{name}s-per-trial {amount:g}: no node of the cluster has that many (the largest has {most:g})"
             )
-    if not any(_n_on(node, asked) for node in nodes):  # Tune would wait for such a node for ever
+    if not any(_n_on(node, asked) for node in nodes):  # Tune would wait forever for such a node
         raise ConfigError(
-            f"--cpus-per-trial {asked['cpu']:g} and {asked['gpu']:g} GPUs a trial: no node of the cluster has both"
+            f"--cpus-per-trial {asked['cpu']:g} and {asked['gpu']:g} GPUs per trial: no node of the cluster has both"
         )
     return asked
 
 
 def _require_cpu(options: RunOptions, resources: dict[str, float]) -> None:
-    """Packed weights lose their scales on the way from a GPU through the object store to another."""
+    """Refuse GPUs: packed weights lose their scales on the way from GPU to GPU through the object store.
+
+    Raises:
+        ConfigError: The trials or the driver would use a GPU.
+    """
     if resources["gpu"] > 0 or choose_device(options.machine.device).type != "cpu":
         raise ConfigError(
-            f"--quantize {options.quantize} with --engine ray works on CPUs alone; on GPUs begin the run without "
-            "--engine and add `peftsearch worker RUN` for each further one"
+            f"--quantize {options.quantize} with --engine ray works only on CPUs; on GPUs, start the run without "
+            "--engine and add a `peftsearch worker RUN` for each further GPU"
         )
 
 
 def _n_at_once(resources: dict[str, float]) -> int:
-    """Trials that the cluster holds side by side; none is spread over nodes."""
+    """Number of trials that fit on the cluster at once; no trial spans several nodes."""
     return max(1, sum(_n_on(node, resources) for node in _nodes()))
 
 
 def _nodes() -> list[dict[str, float]]:
-    """Resources of the cluster's living nodes."""
+    """Resources of the cluster's nodes that are alive."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def _n_on(node: dict[str, float], resources: dict[str, float]) -> int:
-    """Trials that a node holds side by side."""
+    """Number of trials that fit on a node at once."""
     return min(int(node.get(name.upper(), 0) / amount) for name, amount in resources.items() if amount > 0)
 
 
@@ -213,10 +217,10 @@ def _is_stopped(search: StudySearch, trial_id: str, result: dict[str, Any]) -> b
 
 
 class CtrlC(tune.Callback):  # type: ignore[misc]  # ray ships no complete types
-    """Takes Ctrl-C between two steps of Tune's loop (tenths of a second), never in the middle of one.
+    """Handle Ctrl-C between two steps of Tune's loop (tenths of a second), never in the middle of one.
 
-    An exception that rises anywhere may rise inside a callback of Ray, which swallows it, or between two writes to the
-    study. The second press rises at once, where the loop itself is stuck.
+    An exception raised at an arbitrary point might be raised inside a callback of Ray, which swallows it, or between
+    two writes to the study. A second press raises at once, in case the loop itself is stuck.
     """
 
     def __init__(self) -> None:
@@ -224,10 +228,10 @@ class CtrlC(tune.Callback):  # type: ignore[misc]  # ray ships no complete types
 
     @contextmanager
     def taken(self) -> Iterator[None]:
-        """Take the signal meanwhile.
+        """Handle the signal while the context is open.
 
         Raises:
-            KeyboardInterrupt: It was pressed, but no step came after it.
+            KeyboardInterrupt: Ctrl-C was pressed and no further step of the loop followed.
         """
         if threading.current_thread() is not threading.main_thread():  # signals belong to the main thread
             yield
@@ -241,10 +245,10 @@ class CtrlC(tune.Callback):  # type: ignore[misc]  # ray ships no complete types
 
     def _press(self, number: int, frame: FrameType | None) -> None:
         if self._is_pressed:
-            raise KeyboardInterrupt("it was pressed before")
+            raise KeyboardInterrupt("Ctrl-C was pressed twice")
         self._is_pressed = True
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
-        """End the run if it was pressed."""
+        """End the run if Ctrl-C was pressed."""
         if self._is_pressed:
             raise KeyboardInterrupt

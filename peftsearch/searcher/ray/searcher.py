@@ -1,4 +1,4 @@
-"""Ray Tune's view of a study: what it runs next, what it stops, and where it records."""
+"""Ray Tune's view of a study: a searcher that suggests and records trials, and a scheduler that prunes them."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from peftsearch.study.private_optuna import heartbeat
 
 
 class StudySearch(Searcher):  # type: ignore[misc]  # ray ships no complete types
-    """Ray Tune's view of a study: the schedule suggests, and the runner records.
+    """Suggest trials from the schedule of a study, and record them with its runner.
 
-    The schedule decides what is asked for next, since a study has baselines, stages that have to close, and a
-    confirmation; Tune's own `OptunaSearch` would make a study of its own.
+    The schedule decides what comes next, because a study has baselines, stages that must close, and a confirmation;
+    Tune's own `OptunaSearch` would create a separate study.
 
     Args:
-        schedule: Hands out the work.
-        runner: Records what came of it.
+        schedule: Schedule that hands out the work.
+        runner: Runner that records the results.
     """
 
     def __init__(self, schedule: Schedule, runner: TrialRunner) -> None:
@@ -32,21 +32,21 @@ class StudySearch(Searcher):  # type: ignore[misc]  # ray ships no complete type
         self._runner = runner
         self._works: dict[str, tuple[Work, Any]] = {}
         self.pruned: dict[str, str] = {}
-        """Reason by Tune's trial id."""
+        """Reasons for pruning, by Tune's trial id."""
         self.fault: BaseException | None = None
-        """What ended the study: of the storage, of the disk, or no score at all."""
+        """Fault that ended the study: of the storage, of the disk, or because no trial has a score."""
 
     def work(self, trial_id: str) -> Work:
-        """What a running trial trains."""
+        """The work of a running trial."""
         return self._works[trial_id][0]
 
     def suggest(self, trial_id: str) -> Any:
-        """The next job; None to wait, `FINISHED` when nothing is left."""
+        """Claim the next job; None to wait, `FINISHED` when nothing is left."""
         if self.fault is not None:
             return Searcher.FINISHED
         try:
             work = self._schedule.next()
-        except Exception as error:  # raised again in the driver, where it becomes one line
+        except Exception as error:  # the driver raises it again, where it becomes one line
             self.fault = error
             return Searcher.FINISHED
         if work is None:
@@ -59,10 +59,10 @@ class StudySearch(Searcher):  # type: ignore[misc]  # ray ships no complete type
         return {"job": work.job}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Nothing: the pruner has seen it."""
+        """Do nothing: the pruner has already seen the result."""
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Record how a trial ended."""
+        """Record the end of a trial."""
         work, beat = self._works.pop(trial_id)
         beat.join()
         if self.fault is not None:
@@ -79,11 +79,11 @@ class StudySearch(Searcher):  # type: ignore[misc]  # ray ships no complete type
                 self._runner.fail(work, result["failed"])
             else:
                 self._complete(work, result["outcome"])
-        except Exception as fault:  # a full disk, a lost database
+        except Exception as fault:  # for example a full disk or a lost database
             self.fault = fault
 
     def _complete(self, work: Work, outcome: Outcome) -> None:
-        """Record an outcome; one that cannot be, such as a score that is no number, is its trial's own fault."""
+        """Record an outcome; if it cannot be recorded, such as a score that is not a number, the trial fails."""
         try:
             self._runner.complete(work, outcome)
         except (StudyError, OSError, optuna.exceptions.OptunaError):
@@ -94,32 +94,32 @@ class StudySearch(Searcher):  # type: ignore[misc]  # ray ships no complete type
             self._runner.fail(work, f"{type(error).__name__}: {one_line(error)}")
 
     def interrupt(self) -> None:
-        """Record that the user stopped all trials that are running, which is no reason ever to give one up."""
+        """Record that the user stopped all running trials, which does not count as a loss."""
         for work, _ in self._works.values():
             self._runner.lose(work, "stopped by the user", by_user=True)
 
     def close(self) -> None:
-        """End the signs of life of trials that are still running."""
+        """Stop the heartbeats of trials that are still running."""
         for _, beat in self._works.values():
             beat.join()
 
     def save(self, checkpoint_path: str) -> None:
-        """An empty file: the study is the record."""
+        """Write an empty file, because the study is the record."""
         with open(checkpoint_path, "wb"):
             pass
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing: the study is the record."""
+        """Do nothing, because the study is the record."""
 
     def __getstate__(self) -> dict[str, Any]:
-        return {}  # Tune pickles what it is given, for a restart of its own that never comes
+        return {}  # Tune pickles its searcher for a restart that never happens here
 
 
 class StudyPruner(FIFOScheduler):  # type: ignore[misc]  # ray ships no complete types
-    """Stops trials as the study's own pruner (ASHA, median, ...) says, from the study's own history.
+    """Stop trials when the study's pruner (ASHA, median, ...) says so, based on the study's history.
 
     Args:
-        search: Knows the study's trials.
+        search: Searcher that holds the study's running trials.
     """
 
     def __init__(self, search: StudySearch) -> None:
@@ -127,14 +127,14 @@ class StudyPruner(FIFOScheduler):  # type: ignore[misc]  # ray ships no complete
         self._search = search
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """Report an intermediate score; stop where the pruner says so."""
+        """Report an intermediate score; stop the trial if the pruner says so."""
         work = self._search.work(trial.trial_id)
         if not work.prunable:
             return str(TrialScheduler.CONTINUE)
         try:
             reason = pruned_at(work.trial, result["opt_step"], result["score"])
         except optuna.exceptions.UpdateFinishedTrialError:
-            reason = "taken for lost by another process"
+            reason = "declared lost by another process"
         except Exception as fault:
             self._search.fault = fault
             return str(TrialScheduler.STOP)

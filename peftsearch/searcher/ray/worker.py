@@ -1,4 +1,4 @@
-"""What Ray's workers do: one engine each, built once from the object store, and one job after the other."""
+"""Workers of Ray: each builds its engine once from the object store and trains one job after the other."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from peftsearch.tasks.suite import Suite
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EngineParts:
-    """What a worker builds its engine from; it travels through the object store."""
+    """Parts of an engine, which travel to the workers through the object store."""
 
     loaded: LoadedBackbone
     suite: Suite
@@ -30,7 +30,7 @@ class EngineParts:
 
     @classmethod
     def of(cls, setup: Setup) -> EngineParts:
-        """The parts of a study, on the CPU."""
+        """The parts for a study's engine, on the CPU."""
         loaded = replace(setup.loaded, model=setup.loaded.model.to("cpu"), tokenizer=None)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()  # the workers may share the driver's GPU
@@ -43,13 +43,13 @@ class EngineParts:
         )
 
     def build(self, device: torch.device) -> LocalEngine:
-        """An engine on a device."""
+        """Build an engine on a device."""
         loaded = replace(self.loaded, model=self.loaded.model.to(device))
         return LocalEngine(loaded, self.suite, self.encoded, self.settings, device, self.autocast)
 
 
 class JobTrainable(tune.Trainable):  # type: ignore[misc]  # ray ships no complete types
-    """Trains one job after the other in a worker; a step of Tune's is the way to the next validation."""
+    """Train one job after the other in a worker; a step of Tune trains up to the next validation."""
 
     def setup(self, config: dict[str, Any], parts: EngineParts, n_threads: int, cuda: bool) -> None:
         """Build the engine, once for all jobs of this worker."""
@@ -58,7 +58,7 @@ class JobTrainable(tune.Trainable):  # type: ignore[misc]  # ray ships no comple
         self._stages: Any = None
 
     def step(self) -> dict[str, Any]:
-        """Train up to the next validation, or to the end.
+        """Train up to the next validation or to the end.
 
         Returns:
             `opt_step` and `score`; or `done` with `outcome`, or with the reason under `failed` or `defect`.
@@ -71,7 +71,7 @@ class JobTrainable(tune.Trainable):  # type: ignore[misc]  # ray ships no comple
         except StopIteration as end:
             outcome: Outcome = end.value
             return self._ended({"outcome": outcome})
-        except Exception as error:  # the trial's own fault: the worker lives on
+        except Exception as error:  # only this trial fails: the worker goes on
             if is_defect(error):
                 return self._ended({"defect": str(internal_error(error))})
             if torch.cuda.is_available():
@@ -80,7 +80,7 @@ class JobTrainable(tune.Trainable):  # type: ignore[misc]  # ray ships no comple
         return {"opt_step": step, "score": score}
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Take the next job; one that was stopped leaves the backbone as it was."""
+        """Take the next job, after restoring the backbone from a stopped one."""
         self.cleanup()
         return True
 
