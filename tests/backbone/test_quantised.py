@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from peftsearch.backbone import quantised as module
+from peftsearch.backbone import packing
 from peftsearch.backbone.load import load_backbone, n_head_params
 from peftsearch.backbone.packing import PACKINGS, check_quantisation
 from peftsearch.backbone.quantised import dequantise, dequantised, packing_tensors, quantisation_of, quantised_maps
@@ -115,7 +115,7 @@ class TestRefused:
             check_quantisation("nf3")
 
     def test_a_missing_extra(self, monkeypatch):
-        monkeypatch.setattr(module, "find_spec", lambda name: None)
+        monkeypatch.setattr(packing, "find_spec", lambda name: None)
         with pytest.raises(ConfigError, match=r"--quantize nf4 needs bitsandbytes: pip install 'peftsearch\[quant\]'"):
             load("bert", "nf4")
 

@@ -334,7 +334,7 @@ class TestRun:
         row = best_of(tmp_path / "r")["comparison"][-1]
         assert (row["name"], row["test"]["n"]) == ("top-1", 2)
         own = next(c for c in read_record(tmp_path / "r").confirmed() if c.reference)
-        assert list(own.test) == row["test"]["values"]
+        assert list(own.test.values) == row["test"]["values"]
 
 
 @pytest.mark.parametrize(

@@ -155,7 +155,7 @@ def test_weights_packed_in_another_way_are_refused() -> None:
     backbone = detect(model)
     query: Any = model.get_submodule(backbone.blocks[1].attention.query.path)
     query.weight = nn.Parameter(torch.zeros(512, 1, dtype=torch.uint8), requires_grad=False)
-    with pytest.raises(MethodError, match=r"dora: .*query, a Linear with weights of torch\.uint8, .*; use lora there"):
+    with pytest.raises(MethodError, match=r"dora: .*query, a Linear with weights of torch\.uint8: .*; use lora there"):
         inject(model, place(backbone, dora=1), backbone)
     assert not any(module._forward_hooks for module in model.modules())
 
