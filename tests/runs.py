@@ -85,6 +85,10 @@ def save_task(folder: Path, n_train: int = 96, n_validation: int = 64, seed: int
     return paths
 
 
+BRIEF = ("--trials", "2", "--steps", "2", "--search-steps", "1", "--seeds", "1")
+"""Options of a run whose scores do not matter."""
+
+
 def arguments(model: Path, files: tuple[Path, Path], runs: Path, *more: str) -> list[str]:
     """`peftsearch run` on the tiny model and task; a few seconds."""
     return [

@@ -30,6 +30,7 @@ from peftsearch.options import (
 )
 from peftsearch.samplers import require_objectives
 from peftsearch.samplers.strategy import Strategy, load_strategy
+from peftsearch.searcher.ray.address import check_address
 from peftsearch.study.objectives import Constraints, Objective, parse_constraints, parse_objectives
 
 ENGINES = ("local", "ray")
@@ -213,6 +214,7 @@ def check_options(options: SweepOptions) -> None:
 def _check_engine(options: EngineOptions) -> None:
     if options.name not in ENGINES:
         raise ConfigError(unknown_name("engine", options.name, ENGINES))
+    check_address(options.ray_address)
     if not 0 < options.cpus_per_trial < inf:
         raise ConfigError(f"--cpus-per-trial must be above 0, got {options.cpus_per_trial:g}")
     gpus = options.gpus_per_trial

@@ -21,6 +21,7 @@ from peftsearch.searcher.finalists import n_of_front
 from peftsearch.searcher.options import NOT_STORED, RunOptions, read_options
 from peftsearch.searcher.prepare import Setup, prepare
 from peftsearch.searcher.progress import Reporter
+from peftsearch.searcher.ray.address import require_answer
 from peftsearch.searcher.runner import TrialRunner
 from peftsearch.searcher.schedule import Schedule
 from peftsearch.study.best import BEST
@@ -48,7 +49,7 @@ def run_study(
         AllTrialsFailed: No trial has a score.
     """
     if options.engine.name == "ray":
-        require_ray()
+        require_ray(options.engine.ray_address)
     setup = prepare(options, like=like)
     engine = engine_of(setup)
     with driver_of(options, engine) as driver, open_study(setup, resume=resume) as folder:
@@ -58,14 +59,18 @@ def run_study(
         return setup, conclude(setup, folder, finalists, engine)
 
 
-def require_ray() -> None:
-    """Check that Ray Tune is installed, before anything is loaded.
+def require_ray(address: str | None) -> None:
+    """Check that Ray Tune is installed and the cluster answers, before anything is loaded.
+
+    Args:
+        address: Address of the cluster; None for Ray on this machine.
 
     Raises:
-        ConfigError: Ray Tune is not installed.
+        ConfigError: Ray Tune is not installed, or nothing answers at the address.
     """
     if find_spec("ray") is None or find_spec("ray.tune") is None:
         raise ConfigError("--engine ray needs Ray Tune: pip install 'peftsearch[ray]'")
+    require_answer(address)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from peftsearch.design.design import Design
 from peftsearch.engine.local import LocalEngine
 from peftsearch.errors import Diverged
 from peftsearch.study.objectives import MEASURES
-from tests.runs import arguments, call, kill_after, refused, save_model, start, story, study
+from tests.runs import BRIEF, arguments, call, kill_after, refused, save_model, start, story, study
 
 
 class TestResult:
@@ -208,16 +208,16 @@ class TestBudgets:
 class TestStrategies:
     @pytest.mark.parametrize("strategy", ["random", "tpe", "hyperband", "sensitivity"])
     def test_other_strategies_and_pruning(self, args, tmp_path, strategy):
-        assert call(*args("--strategy", strategy, "--search-steps", "4")) == 0
+        assert call(*args("--strategy", strategy, "--search-steps", "4", "--trials", "8", "--seeds", "1")) == 0
         kept = study(tmp_path / "runs" / "r")
         trials = [t for t in kept.trials if t.user_attrs.get("kind") != "baseline"]
         if strategy == "sensitivity":
             assert [t.params for t in trials[:6]] == kept.user_attrs["sensitivity"]["designs"]
-        assert sum(not t.user_attrs.get("infeasible", False) for t in trials) == 14
+        assert sum(not t.user_attrs.get("infeasible", False) for t in trials) == 8
 
     @pytest.mark.parametrize("space", ["uniform", "lora", "s4-lr", "s4-plus", "autopeft"])
     def test_other_spaces(self, args, tmp_path, space):
-        assert call(*args("--space", space, "--strategy", "random", "--trials", "4", "--seeds", "1")) == 0
+        assert call(*args("--space", space, "--strategy", "random", *BRIEF)) == 0
         best = yaml.safe_load((tmp_path / "runs" / "r" / "best.yaml").read_text())
         assert best["space"] == space
         if space == "s4-lr":
@@ -225,7 +225,8 @@ class TestStrategies:
 
     def test_a_decoder_without_biases_leaves_bitfit_out(self, place, tmp_path, capsys):
         _, _, files = place
-        argv = arguments(save_model(tmp_path / "llama", "llama"), files, tmp_path / "runs", "--strategy", "random")
+        llama = save_model(tmp_path / "llama", "llama")
+        argv = arguments(llama, files, tmp_path / "runs", "--strategy", "random", *BRIEF)
         assert call(*argv) == 0
         out = capsys.readouterr().out
         assert "methods that cannot act on this backbone are left out: bitfit" in out
@@ -233,7 +234,7 @@ class TestStrategies:
         assert "bitfit" not in {r["name"] for r in best["comparison"]}
 
     def test_count_head(self, args, tmp_path):
-        assert call(*args("--count-head")) == 0
+        assert call(*args("--count-head", "--strategy", "random", *BRIEF)) == 0
         best = yaml.safe_load((tmp_path / "runs" / "r" / "best.yaml").read_text())
         model_params = best["model"]["n_params"]
         assert best["budget"]["n_params"] == int(0.2 * model_params) - (32 * 2 + 2)

@@ -107,12 +107,18 @@ class TestRefused:
 
 
 class TestLimits:
-    def test_what_exceeds_a_limit_is_recorded_and_not_confirmed(self, place, tmp_path):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def peaks(cls, place, tmp_path_factory):
+        """Peak memory of the trials of a run without limits, ascending."""
+        _, model, files = place
+        runs = tmp_path_factory.mktemp("free")
+        assert call(*arguments(model, files, runs, "--strategy", "random", *SHORT)) == 0
+        return sorted(t.user_attrs["measures"]["peak_memory_bytes"] for t in study(runs / "r").trials)
+
+    def test_what_exceeds_a_limit_is_recorded_and_not_confirmed(self, place, tmp_path, peaks):
         """The adapter's activations are wider than LoRA's: a limit between the two parts the designs."""
         _, model, files = place
-        argv = arguments(model, files, tmp_path / "free", "--strategy", "random", *SHORT)
-        assert call(*argv) == 0
-        peaks = sorted(t.user_attrs["measures"]["peak_memory_bytes"] for t in study(tmp_path / "free" / "r").trials)
         limit = (peaks[0] + peaks[-1]) // 2
         argv = arguments(
             model, files, tmp_path / "held", "--strategy", "random", "--max-memory", f"{limit:.0f}B", *SHORT
@@ -123,12 +129,9 @@ class TestLimits:
         assert over == {t.user_attrs["name"] for t in trials if t.user_attrs.get("violations")} != set()
         assert not over & {t.user_attrs["name"] for t in study(tmp_path / "held" / "r", "confirm").trials}
 
-    def test_no_design_keeps_the_limit(self, place, tmp_path, capsys):
+    def test_no_design_keeps_the_limit(self, place, tmp_path, capsys, peaks):
         _, model, files = place
-        argv = arguments(model, files, tmp_path / "free", "--strategy", "random", *SHORT)
-        assert call(*argv) == 0
-        least = min(t.user_attrs["measures"]["peak_memory_bytes"] for t in study(tmp_path / "free" / "r").trials)
-        limit = ("--max-memory", f"{least - 1:.0f}B", "--trials", "1", "--seeds", "1")
+        limit = ("--max-memory", f"{peaks[0] - 1:.0f}B", "--trials", "1", "--seeds", "1")
         assert call(*arguments(model, files, tmp_path / "held", "--strategy", "random", *limit)) == 1
         assert "no design meets the limits; the closest: peak memory" in capsys.readouterr().err
 

@@ -33,6 +33,7 @@ def shared(place, tmp_path_factory):
     return runs / "r", url, ended
 
 
+@pytest.mark.slow
 class TestFourProcesses:
     def test_all_end_well(self, shared):
         folder, _, ended = shared

@@ -14,7 +14,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import socket
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -34,7 +33,6 @@ from peftsearch.searcher.ray.worker import EngineParts, JobTrainable
 from peftsearch.searcher.runner import TrialRunner
 from peftsearch.searcher.schedule import Schedule
 
-_ANSWER_S = 5.0
 """Seconds to wait for an answer from a cluster's address."""
 _QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -135,31 +133,11 @@ def connect(address: str | None) -> None:
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the reporter shows a trial's fault in one line
-    if address is not None and address != "auto":
-        _require_answer(address)
     here: dict[str, Any] = {"include_dashboard": False} if address is None else {}
     try:
         ray.init(address or "local", logging_level=logging.ERROR, log_to_driver=False, **here)
     except Exception as error:  # Ray may raise anything from ConnectionError to RuntimeError
         raise ConfigError(f"--ray-address {address or 'local'}: {one_line(error)}") from error
-
-
-def _require_answer(address: str) -> None:
-    if address.startswith("ray://"):  # Ray Client runs Tune on the cluster, which cannot write this machine's study
-        raise ConfigError(
-            f"--ray-address {address}: Ray Client is not supported; run on a node of the cluster and give HOST:PORT "
-            "or auto"
-        )
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():
-        raise ConfigError(f"--ray-address {address!r}: give HOST:PORT or auto")
-    try:
-        socket.create_connection((host, int(port)), timeout=_ANSWER_S).close()
-    except (OSError, OverflowError) as error:
-        raise ConfigError(
-            f"--ray-address {address}: does not answer ({one_line(error, 80)}); `ray status` on its head node shows "
-            "whether the cluster is up"
-        ) from error
 
 
 def _resources_of(options: EngineOptions) -> dict[str, float]:
