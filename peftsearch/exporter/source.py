@@ -83,7 +83,7 @@ class ExportSource:
             loaded = load_base(checkpoint, trust_remote_code=model.trust_remote_code, anatomy=model.anatomy)
         else:
             num_labels, kind = labels_of(checkpoint)
-            loaded = load_model(model, kind, num_labels, quantize=checkpoint.model.get("quantize"))
+            loaded = load_model(model, kind, num_labels, quantize=checkpoint.model.quantize)
         injection = put(loaded.model, loaded.backbone, checkpoint, values)
         _name_labels(loaded.model, checkpoint.task)
         return Exportable(injection=injection, tokenizer=loaded.tokenizer, origin=str(checkpoint.where))

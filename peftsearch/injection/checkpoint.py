@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import yaml
@@ -23,16 +23,53 @@ from peftsearch.backbone.private_transformers import commit_of
 from peftsearch.backbone.quantised import quantisation_of
 from peftsearch.design.architecture import Architecture
 from peftsearch.errors import CheckpointError, ConfigError, MethodError
-from peftsearch.files import MAX_OUTPUT_BYTES, read_yaml, staged
+from peftsearch.files import MAX_OUTPUT_BYTES, from_plain, read_yaml, staged, to_plain
 from peftsearch.injection.inject import NAME, Injection, inject, injection_of, remove
 from peftsearch.injection.shapes import Shapes, fingerprint_shapes, first_mismatch, list_shapes
 from peftsearch.injection.states import read_state, save_state, set_state
 
 FACTS = "peftsearch.yaml"
 WEIGHTS = "peftsearch.safetensors"
-FORMAT = "peftsearch-checkpoint/1"
+FORMAT = "peftsearch-checkpoint/2"
 _HEADED = ("ForSequenceClassification", "ForImageClassification")
 _GENERATES = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SavedModel:
+    """The backbone that a folder was saved from."""
+
+    name: str
+    """Hub id or folder; one that begins with a dot is relative to the saved folder."""
+    revision: str
+    """Commit or fingerprint of the weights; empty when unknown."""
+    model_type: str
+    """transformers' name of the family."""
+    model_class: str
+    """Name of the model's class."""
+    n_params: int
+    quantize: str | None = None
+    """How the weights were packed; None when they were not."""
+    stacks: dict[str, int] = field(default_factory=dict)
+    """Blocks of each stack."""
+    shapes: str = ""
+    """Digest of the widths."""
+    num_labels: int | None = None
+    problem_type: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CheckpointFile:
+    """The content of `peftsearch.yaml`."""
+
+    format: Literal["peftsearch-checkpoint/2"] = "peftsearch-checkpoint/2"
+    model: SavedModel
+    task: dict[str, Any] = field(default_factory=dict)
+    """Facts of the task, where known: name, kind, labels, metric."""
+    architecture: dict[str, Any]
+    """The architecture, as `Architecture.to_dict` gives it."""
+    shapes: dict[str, tuple[int, ...]]
+    """The widths of the backbone's maps and norms."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,8 +79,7 @@ class Checkpoint:
     where: Path
     """Path of the folder."""
     architecture: Architecture
-    model: dict[str, Any]
-    """The backbone: name, revision, model_type, class, n_params, quantize, stacks, shapes, num_labels, problem_type."""
+    model: SavedModel
     shapes: Shapes
     """The widths of the backbone's maps and norms."""
     task: dict[str, Any] = field(default_factory=dict)
@@ -59,33 +95,32 @@ def write_checkpoint(carried: Injection, folder: Path, task: Mapping[str, Any], 
         task: Facts of the task, where known.
         base: Where to find the backbone; empty for the name that it was loaded by.
     """
-    facts = {
-        "format": FORMAT,
-        "model": _model_facts(carried, base),
-        "task": dict(task),
-        "architecture": carried.architecture.to_dict(),
-        "shapes": {place: list(shape) for place, shape in list_shapes(carried.backbone).items()},
-    }
+    content = CheckpointFile(
+        model=_model_facts(carried, base),
+        task=dict(task),
+        architecture=carried.architecture.to_dict(),
+        shapes={place: tuple(shape) for place, shape in list_shapes(carried.backbone).items()},
+    )
     save_state(carried.model, folder / WEIGHTS)
-    text = yaml.safe_dump(facts, sort_keys=False, width=120, allow_unicode=True, default_flow_style=None)
+    text = yaml.safe_dump(to_plain(content), sort_keys=False, width=120, allow_unicode=True, default_flow_style=None)
     (folder / FACTS).write_text(text, encoding="utf-8")
 
 
-def _model_facts(carried: Injection, base: str) -> dict[str, Any]:
+def _model_facts(carried: Injection, base: str) -> SavedModel:
     model: Any = carried.model
     backbone, config = carried.backbone, getattr(model, "config", None)
-    return {
-        "name": base or backbone.name,
-        "revision": "" if base else backbone.revision,
-        "model_type": backbone.model_type,
-        "class": type(model).__name__,
-        "n_params": backbone.n_params,
-        "quantize": quantisation_of(model),
-        "stacks": {stack.name: len(stack.blocks) for stack in backbone.stacks},
-        "shapes": fingerprint_shapes(backbone),
-        "num_labels": getattr(config, "num_labels", None),
-        "problem_type": getattr(config, "problem_type", None),
-    }
+    return SavedModel(
+        name=base or backbone.name,
+        revision="" if base else backbone.revision,
+        model_type=backbone.model_type,
+        model_class=type(model).__name__,
+        n_params=backbone.n_params,
+        quantize=quantisation_of(model),
+        stacks={str(stack.name): len(stack.blocks) for stack in backbone.stacks},
+        shapes=fingerprint_shapes(backbone),
+        num_labels=getattr(config, "num_labels", None),
+        problem_type=getattr(config, "problem_type", None),
+    )
 
 
 def read_checkpoint(directory: str | PathLike[str]) -> Checkpoint:
@@ -102,24 +137,15 @@ def read_checkpoint(directory: str | PathLike[str]) -> Checkpoint:
         data = read_yaml(folder / FACTS, MAX_OUTPUT_BYTES)
         if data.get("format") != FORMAT:
             raise CheckpointError(f"{folder / FACTS}: format is {data.get('format')!r}, this version reads {FORMAT!r}")
-        return _parse(folder, data)
+        content = from_plain(CheckpointFile, data, str(folder / FACTS))
+        architecture = Architecture.from_dict(content.architecture)
+    except CheckpointError:
+        raise
     except (ConfigError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"{folder / FACTS}: is damaged: {error}") from error
-
-
-def _parse(folder: Path, data: Mapping[str, Any]) -> Checkpoint:
-    model = dict(data["model"])
-    for key in ("name", "revision", "model_type", "class"):
-        if not isinstance(model.get(key), str):
-            raise ConfigError(f"model: {key} must be a text, got {model.get(key)!r}")
-    if not isinstance(model.get("n_params"), int):
-        raise ConfigError(f"model: n_params must be a number, got {model.get('n_params')!r}")
+        told = str(error).removeprefix(f"{folder / FACTS}: ").removeprefix("is damaged: ")
+        raise CheckpointError(f"{folder / FACTS}: is damaged: {told}") from error
     return Checkpoint(
-        where=folder,
-        architecture=Architecture.from_dict(data["architecture"]),
-        model=model,
-        shapes={str(place): tuple(int(n) for n in shape) for place, shape in data["shapes"].items()},
-        task=dict(data.get("task") or {}),
+        where=folder, architecture=architecture, model=content.model, shapes=content.shapes, task=content.task
     )
 
 
@@ -135,17 +161,17 @@ def load_base(checkpoint: Checkpoint, **options: Any) -> LoadedBackbone:
         BackboneError: The backbone cannot be found or loaded.
     """
     facts = checkpoint.model
-    name, revision = str(facts["name"]), str(facts["revision"])
-    if not str(facts["class"]).endswith((*_HEADED, *_GENERATES)) or not name:
+    name, revision = facts.name, facts.revision
+    if not facts.model_class.endswith((*_HEADED, *_GENERATES)) or not name:
         raise CheckpointError(
-            f"{checkpoint.where}: was saved from a {facts['class']} {name or 'without a name'}; load that model "
+            f"{checkpoint.where}: was saved from a {facts.model_class} {name or 'without a name'}; load that model "
             "yourself and pass it: peftsearch.load(model, directory)"
         )
     if name.startswith("."):
         name = str(checkpoint.where / name)
     commit = None if revision.startswith("sha256:") else revision or None
     num_labels, problem_type = labels_of(checkpoint)
-    options = {"quantize": facts.get("quantize")} | options
+    options = {"quantize": facts.quantize} | options
     loaded = load_backbone(name, num_labels=num_labels, problem_type=problem_type, revision=commit, **options)
     if revision and loaded.backbone.revision and revision != loaded.backbone.revision:
         raise CheckpointError(
@@ -157,9 +183,9 @@ def load_base(checkpoint: Checkpoint, **options: Any) -> LoadedBackbone:
 
 def labels_of(checkpoint: Checkpoint) -> tuple[int, str | None]:
     """Number of outputs of the head, and the kind of problem, as `load_backbone` takes them."""
-    if str(checkpoint.model["class"]).endswith(_GENERATES):
+    if checkpoint.model.model_class.endswith(_GENERATES):
         return 0, "generation"
-    return int(checkpoint.model.get("num_labels") or 2), checkpoint.model.get("problem_type")
+    return checkpoint.model.num_labels or 2, checkpoint.model.problem_type
 
 
 def read_tensors(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
@@ -186,10 +212,10 @@ def require_same_model(checkpoint: Checkpoint, backbone: Backbone) -> None:
         CheckpointError: Family, blocks, widths or number of parameters differ.
     """
     there, mismatch = checkpoint.model, first_mismatch(checkpoint.shapes, list_shapes(backbone))
-    if there["model_type"] != backbone.model_type:
-        mismatch = f"it was saved from a {there['model_type']} and this model is a {backbone.model_type}"
-    elif mismatch is None and there["n_params"] != backbone.n_params:
-        mismatch = f"the backbone has {there['n_params']:,} parameters there and {backbone.n_params:,} in this model"
+    if there.model_type != backbone.model_type:
+        mismatch = f"it was saved from a {there.model_type} and this model is a {backbone.model_type}"
+    elif mismatch is None and there.n_params != backbone.n_params:
+        mismatch = f"the backbone has {there.n_params:,} parameters there and {backbone.n_params:,} in this model"
     if mismatch:
         raise CheckpointError(f"{checkpoint.where}: belongs to another model: {mismatch}")
 
@@ -208,7 +234,7 @@ def require_head(
         first = next(iter(saved))
         raise CheckpointError(
             f"{checkpoint.where}: holds a head ({first}) and this {type(model).__name__} has none; load the model "
-            f"with its head, as {checkpoint.model['class']}"
+            f"with its head, as {checkpoint.model.model_class}"
         )
     for name, parameter in own.items():
         if name not in saved:
@@ -217,7 +243,7 @@ def require_head(
             there, here = tuple(saved[name].shape), tuple(parameter.shape)
             raise CheckpointError(
                 f"{checkpoint.where}: the head's {name} has shape {there} there and {here} in this model; load it "
-                f"with num_labels={checkpoint.model.get('num_labels')}"
+                f"with num_labels={checkpoint.model.num_labels}"
             )
 
 

@@ -190,7 +190,7 @@ def _backbone(
         except BackboneError as error:
             raise BackboneError(f"{error} ({saved.where} was trained on it; --model says where it is now)") from error
     loaded = load_model(model, kind, num_labels, device=device, quantize=quantize, compute_dtype=autocast)
-    there, here = str(saved.model["revision"]), loaded.backbone.revision
+    there, here = saved.model.revision, loaded.backbone.revision
     if there.startswith("sha256:") and here.startswith("sha256:") and there != here:
         raise CheckpointError(f"{saved.where}: was trained on weights {there}, and {model.name} has {here}; give those")
     return loaded

@@ -178,7 +178,7 @@ def damage(folder, how):
         case "format":
             (folder / "peftsearch.yaml").write_text("format: other/2")
         case "facts":
-            (folder / "peftsearch.yaml").write_text("format: peftsearch-checkpoint/1\nmodel: {name: x}\n")
+            (folder / "peftsearch.yaml").write_text("format: peftsearch-checkpoint/2\nmodel: {name: x}\n")
         case "empty":
             (folder / "peftsearch.yaml").unlink()
 
@@ -191,8 +191,11 @@ def damage(folder, how):
         ("cut", "not a readable safetensors file"),
         ("parameter", "state: peftsearch.encoder_1_lora.query.a is missing"),
         ("yaml", "peftsearch.yaml: is damaged: .*not valid YAML"),
-        ("format", "format is 'other/2', this version reads 'peftsearch-checkpoint/1'"),
-        ("facts", "is damaged: model: revision must be a text, got None"),
+        ("format", "format is 'other/2', this version reads 'peftsearch-checkpoint/2'"),
+        (
+            "facts",
+            r"is damaged: model.revision: Field required; model.model_type: Field required; .*shapes: Field required",
+        ),
         ("empty", "holds no checkpoint"),
     ],
 )
