@@ -1,16 +1,19 @@
 """Errors that users can cause, and the nearest-name hint for unknown names.
 
-The command line prints the message of a `PeftSearchError` as one line and exits with 2; any other exception is a
-defect of this project and shows its traceback.
+The command line prints the message of a `PeftSearchError` as one line and exits with 2. An error that `is_defect` shows
+to be ours ends the work with an `InternalError`, in one line too, and exit code 1; any other shows its traceback.
 """
 
 from __future__ import annotations
 
 import difflib
+import sysconfig
 from collections.abc import Iterable
 from pathlib import Path
+from traceback import walk_tb
 
 _PACKAGE = Path(__file__).parent
+_STANDARD_LIBRARY = Path(sysconfig.get_path("stdlib"))
 MALFORMED = (KeyError, TypeError, AttributeError, ValueError, OverflowError)
 """Exceptions from reading a mapping whose fields may be missing, have a wrong type, or not be numbers."""
 
@@ -95,19 +98,34 @@ class InternalError(Exception):
 
 
 def is_defect(error: BaseException) -> bool:
-    """Whether an error shows a defect of this project: one of a kind that only wrong code raises, in its own files."""
+    """Whether an error shows a defect of this project: one of a kind that only wrong code raises, by its own files.
+
+    Torch and the standard library raise it in the name of their caller (a misspelt attribute of a module), so their
+    frames do not count; those of other libraries and of a model's own code do.
+    """
     if not isinstance(error, (AssertionError, NameError, AttributeError, TypeError)):
         return False
-    traceback = error.__traceback__
-    while traceback is not None and traceback.tb_next is not None:
-        traceback = traceback.tb_next
-    return traceback is not None and Path(traceback.tb_frame.f_code.co_filename).is_relative_to(_PACKAGE)
+    files = [Path(frame.f_code.co_filename) for frame, _ in walk_tb(error.__traceback__)]
+    callers = [file for file in files if not _is_raised_for_the_caller(file)]
+    return bool(callers) and callers[-1].is_relative_to(_PACKAGE)
 
 
-def internal_error(error: BaseException) -> InternalError:
-    """Say that an error is a defect of this project, and where to report it."""
+def _is_raised_for_the_caller(file: Path) -> bool:
+    """Whether a file is of torch, of the standard library, or generated."""
+    if "site-packages" in file.parts:
+        return file.parts[file.parts.index("site-packages") + 1] == "torch"
+    return file.name.startswith("<") or file.is_relative_to(_STANDARD_LIBRARY)
+
+
+def internal_error(error: BaseException, *, resumes: bool = False) -> InternalError:
+    """Say that an error is a defect of this project, and where to report it.
+
+    Args:
+        error: The error.
+        resumes: Whether the same command goes on where it ended.
+    """
+    advice = "; what was done is kept, and the same command resumes it" if resumes else ""
     return InternalError(
         f"this is a defect of peftsearch and no fault of yours: {type(error).__name__}: {one_line(error)}; please "
-        "report it with the output of the same command and --debug; what was done is kept, and the same command "
-        "resumes it"
+        f"open an issue in its repository with the output of the same command and --debug{advice}"
     )

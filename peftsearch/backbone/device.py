@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 
-from peftsearch.errors import ConfigError, unknown_name
+from peftsearch.backbone.named import check_device_name, check_dtype_name
+from peftsearch.errors import ConfigError
 
 _DTYPES = {
     "auto": None,
@@ -34,10 +35,8 @@ def choose_device(name: str | None = None) -> torch.device:
         return torch.device("cuda" if n_gpus else "cpu")
     if name == "cpu":
         return torch.device("cpu")
-    match = re.fullmatch(r"cuda(?::(\d{1,4}))?", str(name))
-    if match is None:
-        raise ConfigError(unknown_name("device", name, ("auto", "cpu", "cuda", "cuda:N")))
-    if int(match[1] or 0) >= n_gpus:
+    check_device_name(name)
+    if int(str(name).partition(":")[2] or 0) >= n_gpus:
         raise ConfigError(f"device {name!r}: torch {torch.__version__} sees {n_gpus} CUDA devices; use cpu or auto")
     return torch.device(str(name))
 
@@ -55,8 +54,7 @@ def choose_dtype(device: torch.device, name: str | None = None) -> torch.dtype |
     Raises:
         ConfigError: The name is unknown, or the device has no fast bf16.
     """
-    if name is not None and name not in _DTYPES:
-        raise ConfigError(unknown_name("dtype", name, _DTYPES))
+    check_dtype_name(name)
     wanted = _DTYPES[name or "auto"]
     if wanted is None:
         # fp32 on every CPU, even with fast bf16, so that scores of one seed agree between machines.

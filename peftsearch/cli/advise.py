@@ -6,6 +6,7 @@ import json as json_text
 from dataclasses import replace
 from typing import Any
 
+from peftsearch.backbone.named import check_model
 from peftsearch.cli.terminal import terminal
 from peftsearch.design.advice import SOURCE, Advice, command_to_test
 from peftsearch.design.advice import advise as apply_rule
@@ -30,6 +31,7 @@ def advise(*, examples: int, model: str | None = None, json: bool = False) -> in
     share = ""
     advice = apply_rule(examples, METHODS, METHODS)
     if model is not None:
+        check_model(ModelOptions(name=model))
         from peftsearch.backbone.outline import read_outline
 
         backbone = read_outline(ModelOptions(name=model)).backbone

@@ -12,6 +12,7 @@ from cyclopts import Parameter
 from rich.table import Table
 
 from peftsearch.backbone.anatomy import Backbone
+from peftsearch.backbone.named import check_model
 from peftsearch.backbone.packing import PACKINGS, PLAIN
 from peftsearch.cli.terminal import terminal
 from peftsearch.design.architecture import Architecture
@@ -98,6 +99,7 @@ def estimate(
         options = replace(options, quantize=best.model.quantize)
     elif options.quantize == PLAIN:
         options = replace(options, quantize=None)
+    check_model(options.model)
     from peftsearch.backbone.outline import read_outline
 
     found_on = None if best is None else best.model.name

@@ -6,6 +6,7 @@ from typing import Any
 
 from peftsearch.backbone.anatomy import Backbone
 from peftsearch.backbone.demo import demo_backbone
+from peftsearch.backbone.named import check_model
 from peftsearch.cli.terminal import print_rows
 from peftsearch.design.budget import Budget, check_budget, parse_budget
 from peftsearch.design.shares import shares
@@ -46,6 +47,7 @@ def _backbone(model: ModelOptions) -> Backbone:
     """The model's anatomy; known for the embedded model without loading anything."""
     if model == ModelOptions():
         return demo_backbone()
+    check_model(model)
     from peftsearch.backbone.outline import read_outline
 
     return read_outline(model).backbone

@@ -52,7 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments without the program's name; None for those of the process.
 
     Returns:
-        0 on success, 1 if every trial failed, 2 for an error of the user, 130 if interrupted.
+        0 on success, 1 if every trial failed or for a defect of peftsearch, 2 for an error of the user, 130 if
+        interrupted.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words

@@ -25,7 +25,7 @@ from peftsearch.report.pareto.page import front_page
 from peftsearch.report.pareto.png import front_png
 from peftsearch.report.pareto.points import read_points
 from peftsearch.report.pareto.text import conclusions, front_csv, front_json, front_table
-from peftsearch.searcher.options import SweepOptions
+from peftsearch.searcher.options import SweepOptions, read_choices, split_budgets
 from peftsearch.study.folder import SETTINGS
 from peftsearch.study.storage import storage_faults
 
@@ -95,9 +95,11 @@ def pareto(
 
 
 def _sweep(budgets: str, out: Path | None, options: SweepOptions, json: bool) -> tuple[list[Path], Path]:
-    from peftsearch.searcher.sweep import plan_sweep, run_sweep, split_budgets
+    shares = split_budgets(budgets)
+    read_choices(options.at("100%"))  # before the import of torch
+    from peftsearch.searcher.sweep import plan_sweep, run_sweep
 
-    plan = plan_sweep(options, split_budgets(budgets))
+    plan = plan_sweep(options, shares)
     out = out or plan.out
     _require_folder(out)
     return run_sweep(plan, lambda: reporter_of(json)), out

@@ -32,13 +32,13 @@ class Budget:
         return 100 * self.n_params / self.n_backbone
 
 
-def check_budget(text: str) -> None:
+def check_budget(text: str, option: str = "--budget") -> None:
     """Check the form of a budget, before a model is loaded.
 
     Raises:
         BudgetError: The text is missing, is not a budget, or is not above zero.
     """
-    _read(text)
+    _read(text, option)
 
 
 def parse_budget(text: str, n_backbone: int) -> Budget:
@@ -65,20 +65,20 @@ def parse_budget(text: str, n_backbone: int) -> Budget:
     return Budget(text=text.strip(), n_params=n_params, n_backbone=n_backbone)
 
 
-def _read(text: str) -> tuple[Decimal, str]:
+def _read(text: str, option: str = "--budget") -> tuple[Decimal, str]:
     """The number of a budget and its unit, in lower case."""
     given = one_line(text, 60)
     match = _NUMBER.fullmatch(text.strip())
     if match is None or len(text) > _LONGEST:
-        raise BudgetError(f"--budget {given!r} is not a budget: {_FORMS}")
+        raise BudgetError(f"{option} {given!r} is not a budget: {_FORMS}")
     number, unit = Decimal(match[1].replace("_", "")), match[2].lower()
     if unit == "x":
         share = (number * 100).normalize()
-        raise BudgetError(f"--budget {given!r}: a factor is not a budget; did you mean {share:f}%? ({_FORMS})")
+        raise BudgetError(f"{option} {given!r}: a factor is not a budget; did you mean {share:f}%? ({_FORMS})")
     if unit != "%" and unit not in _UNITS:
-        raise BudgetError(f"--budget {given!r}: unknown unit {match[2]!r}; {_FORMS}")
+        raise BudgetError(f"{option} {given!r}: unknown unit {match[2]!r}; {_FORMS}")
     if number <= 0:
-        raise BudgetError(f"--budget {given!r} must be above zero; {_FORMS}")
+        raise BudgetError(f"{option} {given!r} must be above zero; {_FORMS}")
     if unit == "%" and number > 100:
-        raise BudgetError(f"--budget {given!r} is more than the backbone has; a budget is at most 100%")
+        raise BudgetError(f"{option} {given!r} is more than the backbone has; a budget is at most 100%")
     return number, unit

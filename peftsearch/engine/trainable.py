@@ -1,4 +1,4 @@
-"""What goes into the model and how a seed begins: the one way for a trial of a search and for a full training."""
+"""Prepare a model for one seed, for the trials of a search and for full training."""
 
 from __future__ import annotations
 

@@ -10,12 +10,13 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from peftsearch.backbone.named import check_machine, check_model
 from peftsearch.backbone.packing import check_quantisation
 from peftsearch.design.budget import check_budget
 from peftsearch.design.references import parse_references
 from peftsearch.design.space import DesignSpace, load_space
 from peftsearch.engine.settings import TrainingSettings
-from peftsearch.errors import ConfigError, StudyError, one_line, unknown_name
+from peftsearch.errors import BudgetError, ConfigError, StudyError, one_line, unknown_name
 from peftsearch.files import from_plain
 from peftsearch.methods import get_method
 from peftsearch.options import (
@@ -32,6 +33,7 @@ from peftsearch.samplers import require_objectives
 from peftsearch.samplers.strategy import Strategy, load_strategy
 from peftsearch.searcher.ray.address import check_address
 from peftsearch.study.objectives import Constraints, Objective, parse_constraints, parse_objectives
+from peftsearch.tasks import check_task, names_of
 
 ENGINES = ("local", "ray")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._%-]{0,99}")
@@ -173,6 +175,7 @@ def read_choices(options: RunOptions) -> Choices:
     """
     check_budget(options.budget)
     check_options(options)
+    _check_inputs(options)
     strategy = strategy_of(options.search)
     space = load_space(options.search.space)
     for method in getattr(space, "methods", ()):
@@ -186,6 +189,18 @@ def read_choices(options: RunOptions) -> Choices:
         objectives=objectives,
         constraints=parse_constraints(options.search.max_memory, options.search.max_latency_overhead),
     )
+
+
+def _check_inputs(options: RunOptions) -> None:
+    """Check the names of model, data, machine and storage, and that the files exist."""
+    check_machine(options.machine)
+    for name in names_of(options.task):
+        check_task(replace(options.task, name=name))
+    check_model(options.model)
+    if options.study.storage:
+        from peftsearch.study.storage import without_password  # imports Optuna
+
+        without_password(options.study.storage)
 
 
 def check_options(options: SweepOptions) -> None:
@@ -228,6 +243,22 @@ def _at_least_one(option: str, value: int) -> int:
     if value < 1:
         raise ConfigError(f"{option} must be at least 1, got {value}")
     return value
+
+
+def split_budgets(text: str) -> list[str]:
+    """Split `--budgets` and check the form of each; their order needs the size of the backbone (`plan_sweep`).
+
+    Raises:
+        BudgetError: A budget cannot be read, or there are fewer than two.
+    """
+    budgets = [part.strip() for part in text.split(",")]
+    if not all(budgets):
+        raise BudgetError(f"--budgets {one_line(text, 60)!r} has an empty entry; write 0.05%,0.1%,0.5%")
+    for budget in budgets:
+        check_budget(budget, "--budgets")
+    if len(budgets) < 2:
+        raise BudgetError(f"--budgets {text!r} is one budget; a front needs at least two, such as 0.05%,0.1%,0.5%")
+    return budgets
 
 
 NOT_STORED = frozenset({"engine", "study", "baselines"})

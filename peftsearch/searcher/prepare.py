@@ -158,15 +158,11 @@ def prepare(options: RunOptions, *, like: Setup | None = None) -> Setup:
 
 def _suite(options: RunOptions) -> Suite:
     """The tasks of a comma-separated list."""
-    from peftsearch.tasks import resolve_task
+    from peftsearch.tasks import names_of, resolve_task
     from peftsearch.tasks.suite import Suite
 
     task = options.task
-    names = [task.name]
-    if task.name is not None and not Path(task.name).exists():
-        names = [name.strip() for name in task.name.split(",")]
-    if not all(name is None or name for name in names):
-        raise ConfigError(f"--task {task.name!r} contains an empty name; write it as in glue/rte,glue/mrpc")
+    names = names_of(task)
     if len(names) > 1 and options.count_head:
         raise ConfigError("--count-head: several tasks have heads of different sizes; use it with a single task")
     return Suite(tasks=tuple(resolve_task(replace(task, name=name), options.seed) for name in names))

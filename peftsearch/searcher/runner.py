@@ -164,7 +164,7 @@ class TrialRunner:
             if is_defect(error):  # a defect of this project, which would hit every other trial too
                 # `by_user`, so that the defect does not count as a loss and the trial is rerun once it is fixed.
                 self.lose(work, f"{type(error).__name__}: {one_line(error)}", by_user=True)
-                raise internal_error(error) from error
+                raise internal_error(error, resumes=True) from error
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
             self.fail(work, f"{type(error).__name__}: {one_line(error)}")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
-from peftsearch.design.budget import check_budget, parse_budget
+from peftsearch.design.budget import parse_budget
 from peftsearch.errors import AllTrialsFailed, BudgetError, ConfigError, one_line
 from peftsearch.searcher.options import RunOptions, SweepOptions
 from peftsearch.searcher.prepare import Setup, default_name, prepare
@@ -34,22 +34,6 @@ class Sweep:
     """Options of each study, smallest budget first."""
     out: Path
     """Folder of the front: runs/NAME-pareto."""
-
-
-def split_budgets(text: str) -> list[str]:
-    """Split `--budgets` and check the form of each; their order needs the size of the backbone (`plan_sweep`).
-
-    Raises:
-        BudgetError: A budget cannot be read, or there are fewer than two.
-    """
-    budgets = [part.strip() for part in text.split(",")]
-    if not all(budgets):
-        raise BudgetError(f"--budgets {one_line(text, 60)!r} has an empty entry; write 0.05%,0.1%,0.5%")
-    for budget in budgets:
-        check_budget(budget)
-    if len(budgets) < 2:
-        raise BudgetError(f"--budgets {text!r} is one budget; a front needs at least two, such as 0.05%,0.1%,0.5%")
-    return budgets
 
 
 def plan_sweep(options: SweepOptions, budgets: Sequence[str]) -> Sweep:

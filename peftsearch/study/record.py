@@ -35,7 +35,7 @@ class Record:
     search: tuple[TrialRecord, ...]
     confirm: tuple[TrialRecord, ...]
     stages: tuple[Mapping[str, Any], ...]
-    """Closed stages, as `samplers.s4.StageRecord.to_dict` writes them."""
+    """Closed stages, as `samplers.stages.StageRecord.to_dict` writes them."""
     test_scores: Mapping[str, float]
     """Test scores under `name/seed`."""
     references: tuple[str, ...]

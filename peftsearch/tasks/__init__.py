@@ -37,7 +37,29 @@ def resolve_task(options: TaskOptions, seed: int = 0) -> Task:
     return limit_train(_find(options, seed), options.max_train, seed)
 
 
-def _find(options: TaskOptions, seed: int) -> Task:
+def names_of(options: TaskOptions) -> list[str | None]:
+    """The names in a comma-separated `--task`; None for the default task or files.
+
+    Raises:
+        TaskError: A name is empty.
+    """
+    if options.name is None or Path(options.name).exists():
+        return [options.name]
+    names = [name.strip() for name in options.name.split(",")]
+    if not all(names):
+        raise TaskError(f"--task {options.name!r} contains an empty name; write it as in glue/rte,glue/mrpc")
+    return list(names)
+
+
+def check_task(options: TaskOptions) -> None:
+    """Check all that the options alone show: contradictions, unknown names and files that do not exist.
+
+    Args:
+        options: Name or files of one task.
+
+    Raises:
+        TaskError: There is no such task, metric or file, or the options contradict each other.
+    """
     name, train = options.name, options.train
     if train is None and (options.validation is not None or options.test is not None):
         raise TaskError("task: a validation or test file is given without a training file; add --train FILE")
@@ -45,11 +67,31 @@ def _find(options: TaskOptions, seed: int) -> Task:
         raise TaskError(f"task: both the name {name!r} and the file {str(train)!r} are given; leave one out")
     if options.kind == "generation" or given(options, *OF_PAIRS):
         _check_generation(options)
+    elif options.kind == "image":
+        _check_images(options)
+    if train is None:
+        _check_name(DEFAULT_TASK if name is None else name, options)
+    if options.metric is not None:
+        from peftsearch.tasks.metrics import check_metric
+
+        check_metric(options.metric)
+    from peftsearch.tasks.reading.images import check_folder
+    from peftsearch.tasks.reading.table import check_file
+
+    for path in (options.train, options.validation, options.test):
+        if path is not None and options.kind == "image":
+            check_folder(path)
+        elif path is not None:
+            check_file(path)
+
+
+def _find(options: TaskOptions, seed: int) -> Task:
+    check_task(options)
+    name, train = options.name, options.train
+    if options.kind == "generation" or given(options, *OF_PAIRS):
         from peftsearch.tasks.reading.pairs import load_pairs
 
         return load_pairs(options, seed)
-    if options.kind == "image":
-        _check_images(options)
     if options.kind == "image" and train is not None:
         from peftsearch.tasks.reading.images import load_image_folders
 
@@ -61,15 +103,24 @@ def _find(options: TaskOptions, seed: int) -> Task:
     name = DEFAULT_TASK if name is None else name
     if name in EMBEDDED:
         return _embedded(name, options, seed)
+    from peftsearch.tasks.reading.hub import load_hub
+
+    return load_hub(name, options, seed)
+
+
+def _check_name(name: str, options: TaskOptions) -> None:
+    if name in EMBEDDED:
+        if refused := given(options, *OF_TEXTS, "kind"):
+            raise TaskError(
+                f"task {name!r}: is generated and takes no {', '.join(refused)}; these are for files and datasets"
+            )
+        return
     if Path(name).is_file():
         raise TaskError(f"task {name!r}: is a file; give it with --train {name}")
     if "/" not in name and ":" not in name and not Path(name).is_dir():
         raise TaskError(
             f"{unknown_name('task', name, EMBEDDED)}; a dataset of the hub is org/name, a file goes to --train"
         )
-    from peftsearch.tasks.reading.hub import load_hub
-
-    return load_hub(name, options, seed)
 
 
 def _check_generation(options: TaskOptions) -> None:
@@ -96,11 +147,18 @@ def _check_images(options: TaskOptions) -> None:
 def _embedded(name: str, options: TaskOptions, seed: int) -> Task:
     from peftsearch.tasks.metrics import choose_metric
 
-    if refused := given(options, *OF_TEXTS, "kind"):
-        raise TaskError(
-            f"task {name!r}: is generated and takes no {', '.join(refused)}; these are for files and datasets"
-        )
     return replace(load_embedded(name, seed), metric=choose_metric("classification", options.metric))
 
 
-__all__ = ["DEFAULT_TASK", "EMBEDDED", "Asked", "Kind", "Split", "Task", "load_embedded", "resolve_task"]
+__all__ = [
+    "DEFAULT_TASK",
+    "EMBEDDED",
+    "Asked",
+    "Kind",
+    "Split",
+    "Task",
+    "check_task",
+    "load_embedded",
+    "names_of",
+    "resolve_task",
+]

@@ -114,6 +114,16 @@ def score(metric: str, predictions: Numbers, labels: Numbers, n_classes: int = 2
     return measure(predictions, labels)
 
 
+def check_metric(name: str) -> None:
+    """Check the name of a metric.
+
+    Raises:
+        TaskError: There is no such metric.
+    """
+    if SAME_ORDER.get(name, name) not in METRICS:
+        raise TaskError(unknown_name("metric", name, METRICS))
+
+
 def choose_metric(kind: Kind, asked: str | None = None) -> str:
     """Check the user's metric against the kind of task, or take the kind's default.
 
@@ -122,9 +132,8 @@ def choose_metric(kind: Kind, asked: str | None = None) -> str:
     """
     if asked is None:
         return DEFAULTS[kind]
+    check_metric(asked)
     asked = SAME_ORDER.get(asked, asked)
-    if asked not in METRICS:
-        raise TaskError(unknown_name("metric", asked, METRICS))
     if METRICS[asked].kind != kind:
         fits = ", ".join(name for name, line in METRICS.items() if line.kind == kind)
         raise TaskError(f"metric {asked!r} is for {METRICS[asked].kind}, the task is a {kind}; choose one of: {fits}")

@@ -1,4 +1,4 @@
-"""The folder that a training ends in, from the moment it is claimed: never over something that is not asked for.
+"""Output folder of a training: claimed, resumed, or overwritten on request.
 
 While it trains it holds `training.yaml` (what the training is) and `progress/` (a snapshot for each seed). It is
 finished when `metrics.json` is there, which is written last.
@@ -46,7 +46,7 @@ def check_output(path: Path, overwrite: bool, resume: bool) -> None:
         raise CheckpointError(f"{path}: is not empty and holds no training; give another --output, or empty it")
     if not overwrite and not resume:
         state = "a finished" if (path / METRICS).exists() else "an unfinished"
-        raise CheckpointError(f"{path}: holds {state} training; add --overwrite to replace it, --resume to go on")
+        raise CheckpointError(f"{path}: holds {state} training; add --overwrite to replace it, --resume to continue it")
 
 
 @contextmanager
@@ -121,7 +121,7 @@ def read_training(path: Path) -> TrainingRecord:
     if stored.get("format") != FORMAT:
         raise CheckpointError(f"{path / TRAINING}: format is {stored.get('format')!r}, this version reads {FORMAT!r}")
     if not (path / METRICS).is_file():
-        raise CheckpointError(f"{path}: its training is not finished; the same command with --resume goes on")
+        raise CheckpointError(f"{path}: its training is not finished; the same command with --resume continues it")
     if read_metrics(path).get("seed") is None:
         raise CheckpointError(f"{path}: all its trainings diverged; train with --overwrite and a lower --learning-rate")
     try:

@@ -65,7 +65,7 @@ def _from_known(plan: Plan, seed: int, known: Course | None, snapshot: Path, say
         rates = [group["lr"] for group in optimizer.param_groups]
         if known is not None:
             course, best = restore(snapshot, model, optimizer)
-            say(f"seed {seed}: goes on after step {course.step} of {plan.n_steps}")
+            say(f"seed {seed}: resumes after step {course.step} of {plan.n_steps}")
         wrapped = plan.processes.wrap(model)
         try:
             _train(plan, wrapped, optimizer, rates, course, best, snapshot, say)
@@ -180,7 +180,7 @@ def evaluation_options(plan: Plan) -> dict[str, Any]:
 
 @contextmanager
 def checkpointing(model: nn.Module, wanted: bool) -> Iterator[None]:
-    """Compute blocks anew in the backward pass while the context lasts.
+    """Recompute blocks in the backward pass while the context lasts.
 
     The kind without reentrance keeps no parameter out: a block whose inputs need no gradient trains what it holds.
     """

@@ -1,4 +1,4 @@
-"""What `peftsearch train`, `evaluate` and `predict` can be asked for, and the checks that need nothing loaded."""
+"""Options of train, evaluate and predict, and the checks that need neither model nor data."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from peftsearch.backbone.named import check_machine, check_model
 from peftsearch.backbone.packing import PLAIN, check_quantisation
 from peftsearch.design.references import FULL, is_in_place
 from peftsearch.errors import ConfigError, unknown_name
@@ -24,6 +25,7 @@ from peftsearch.options import (
     TrainingOptions,
     group,
 )
+from peftsearch.tasks import check_task
 
 MAX_SEED = 2**31 - 1
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
@@ -34,7 +36,7 @@ HEAD = "head"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainOptions(OptionGroup):
-    """Everything that `peftsearch train` can be asked for; what is None is as in the run."""
+    """Options of `peftsearch train`; None means the run's value."""
 
     best: Annotated[Path | None, Parameter(parse=False)] = None
     """`best.yaml` of a run, or its folder; None trains a reference of `method`."""
@@ -93,7 +95,7 @@ class TrainedOptions(OptionGroup):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluateOptions(TrainedOptions):
-    """Everything that `peftsearch evaluate` can be asked for."""
+    """Options of `peftsearch evaluate`."""
 
     columns: Annotated[ColumnOptions, group("Columns (default: those of the training)")] = field(
         default_factory=ColumnOptions
@@ -110,7 +112,7 @@ class EvaluateOptions(TrainedOptions):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PredictOptions(TrainedOptions):
-    """Everything that `peftsearch predict` can be asked for."""
+    """Options of `peftsearch predict`."""
 
     input: Path
     """Rows to predict: CSV, TSV, JSONL or Parquet; or a folder of images."""
@@ -150,8 +152,11 @@ def check_train_options(options: TrainOptions) -> None:
     if options.design is not None and (options.best is None or options.method is not None):
         raise ConfigError("--design: is one of a run; give its best.yaml, and no --method")
     _check_packing(options)
+    check_machine(options.machine)
+    check_model(options.model)
+    _check_data(options.task)
     if options.overwrite and options.resume:
-        raise ConfigError("--overwrite begins anew and --resume goes on; give one of them")
+        raise ConfigError("--overwrite starts over and --resume continues; give one of them")
     if options.epochs is not None and options.steps is not None:
         raise ConfigError("--epochs and --steps both say how long to train; give one of them")
     if options.epochs is not None and not 0 < options.epochs < inf:
@@ -162,6 +167,12 @@ def check_train_options(options: TrainOptions) -> None:
             raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
     if not 0 <= options.seed <= MAX_SEED - options.seeds:
         raise ConfigError(f"--seed must be from 0 to {MAX_SEED - options.seeds}, got {options.seed}")
+
+
+def _check_data(task: TaskOptions) -> None:
+    """Check what the options show of the data; the rest may come from the run."""
+    if task.name is not None or task.train is not None:
+        check_task(task)
 
 
 def _check_packing(options: TrainOptions) -> None:

@@ -1,4 +1,4 @@
-"""From what the user asked to all that a training needs, checked before anything is written."""
+"""Turn train options into a validated `Plan`; nothing is written to disk."""
 
 from __future__ import annotations
 
@@ -263,7 +263,7 @@ def _architecture(
             require_same_backbone(run.found, backbone)
             raise ConfigError(
                 f"{run.path}: was found on a model of {run.n_params:,} parameters, and {backbone.name} has "
-                f"{backbone.n_params:,}; name it with --model to fit the design anew"
+                f"{backbone.n_params:,}; name it with --model to resize the design"
             )
         architecture = refit(run.path, backbone, budget, options.design)
     note = f"fitted to {backbone.name} under {budget}: {architecture.n_params:,} parameters"

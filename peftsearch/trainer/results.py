@@ -1,4 +1,4 @@
-"""From the trainings of all seeds to the files of the folder: scores, the best seed's weights, curve and card."""
+"""Score all seeds, keep the best weights, and write the output files."""
 
 from __future__ import annotations
 

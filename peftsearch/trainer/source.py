@@ -1,4 +1,4 @@
-"""What a run left behind, as training needs it: the design, its settings, and where its data are."""
+"""Read the design, the settings and the data source of a run for training."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def read_run(path: Path, design: str | None = None) -> Run:
     """Read a `best.yaml`, or that of a run's folder.
 
     Args:
-        path: Of either.
+        path: A `best.yaml`, or the folder of its run.
         design: Name of another confirmed design than the pick.
 
     Raises:

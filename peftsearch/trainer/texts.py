@@ -1,4 +1,4 @@
-"""Evaluate and predict with a finished training of a generation."""
+"""Evaluate and predict with a model trained for generation."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def evaluate_texts(trained: Trained, options: EvaluateOptions) -> Evaluation:
 def _split(trained: Trained, options: EvaluateOptions) -> tuple[str, Split]:
     """What to evaluate on, and its name."""
     if options.task is not None:
-        raise ConfigError(f"--task: {trained.path} was trained on a generation, which is read from files; give --test")
+        raise ConfigError(f"--task: {trained.path} was trained for generation, whose data are files; give --test")
     data = trained.data
     if options.test is not None:
         table = read_table(options.test)

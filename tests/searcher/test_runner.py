@@ -195,7 +195,7 @@ def test_a_defect_of_the_project_ends_the_run_and_leaves_the_study_to_resume(par
     """An error of the package's own code would meet every trial: none is recorded as failed."""
     schedule, runner, folder, _ = parts
     work = schedule.next()
-    with pytest.raises(InternalError, match=r"a defect of peftsearch.*AttributeError.*please report it.*--debug"):
+    with pytest.raises(InternalError, match=r"a defect of peftsearch.*AttributeError.*please open an issue.*--debug"):
         runner.run(work, SimpleNamespace(run=lambda job, report: parse_objectives(None)))
     lost = folder.search.trials[work.trial.number]
     assert is_interrupted(lost)

@@ -80,7 +80,7 @@ class TestRefused:
     def test_folders_that_hold_no_finished_training(self, tmp_path, trained, capsys):
         assert "holds no training" in refused(capsys, "evaluate", tmp_path)
         (tmp_path / "training.yaml").write_bytes((trained / "training.yaml").read_bytes())
-        assert "--resume goes on" in refused(capsys, "evaluate", tmp_path)
+        assert "--resume continues it" in refused(capsys, "evaluate", tmp_path)
 
     def test_labels_that_were_not_trained_on(self, trained, tmp_path, capsys):
         (tmp_path / "t.csv").write_text("text,label\na film,maybe\na book,positive\n")

@@ -155,7 +155,7 @@ class TestRefused:
         assert not (tmp_path / "o.csv").exists()
 
     def test_a_task_with_a_name(self, trained, capsys):
-        assert "is read from files; give --test" in refused(capsys, "evaluate", trained, "--task", "sentiment")
+        assert "whose data are files; give --test" in refused(capsys, "evaluate", trained, "--task", "sentiment")
 
     def test_a_file_without_the_column(self, trained, tmp_path, capsys):
         (tmp_path / "in.csv").write_text("id,mr\n1,name w1\n")

@@ -33,7 +33,6 @@ from peftsearch.searcher.ray.worker import EngineParts, JobTrainable
 from peftsearch.searcher.runner import TrialRunner
 from peftsearch.searcher.schedule import Schedule
 
-"""Seconds to wait for an answer from a cluster's address."""
 _QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_USAGE_STATS_ENABLED": "0",

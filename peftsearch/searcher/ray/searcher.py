@@ -66,6 +66,8 @@ class StudySearch(Searcher):  # type: ignore[misc]  # ray ships no complete type
         work, beat = self._works.pop(trial_id)
         beat.join()
         if self.fault is not None:
+            if isinstance(self.fault, InternalError):  # not a loss of this trial, which is rerun once it is fixed
+                self._runner.lose(work, "stopped by a defect in another trial", by_user=True)
             return
         try:
             if trial_id in self.pruned:
@@ -75,6 +77,7 @@ class StudySearch(Searcher):  # type: ignore[misc]  # ray ships no complete type
             elif "defect" in result:
                 self._runner.lose(work, result["defect"], by_user=True)
                 self.fault = InternalError(result["defect"])
+                self.fault.__cause__ = RuntimeError(result["traceback"])  # of the worker, for --debug
             elif "failed" in result:
                 self._runner.fail(work, result["failed"])
             else:
@@ -90,7 +93,7 @@ class StudySearch(Searcher):  # type: ignore[misc]  # ray ships no complete type
             raise
         except Exception as error:
             if is_defect(error):
-                raise internal_error(error) from error
+                raise internal_error(error, resumes=True) from error
             self._runner.fail(work, f"{type(error).__name__}: {one_line(error)}")
 
     def interrupt(self) -> None:

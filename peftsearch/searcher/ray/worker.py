@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from traceback import format_exc
 from typing import Any
 
 import torch
@@ -73,7 +74,7 @@ class JobTrainable(tune.Trainable):  # type: ignore[misc]  # ray ships no comple
             return self._ended({"outcome": outcome})
         except Exception as error:  # only this trial fails: the worker goes on
             if is_defect(error):
-                return self._ended({"defect": str(internal_error(error))})
+                return self._ended({"defect": str(internal_error(error, resumes=True)), "traceback": format_exc()})
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
             return self._ended({"failed": f"{type(error).__name__}: {one_line(error)}"})

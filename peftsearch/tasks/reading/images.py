@@ -105,7 +105,7 @@ def read_images(path: str | Path) -> ImageSplit:
     """
     require_pillow()
     folder = Path(path)
-    _check_folder(folder)
+    check_folder(folder)
     files = [file for file in sorted(folder.rglob("*")) if _is_image(file)]
     if not files:
         raise TaskError(f"{folder}: holds no images ({' '.join(SUFFIXES)}); give a folder of images")
@@ -168,7 +168,7 @@ def require_known(table: Table, known: set[str]) -> None:
 
 
 def _check_layout(folder: Path) -> None:
-    _check_folder(folder)
+    check_folder(folder)
     loose = next((file for file in sorted(folder.iterdir()) if _is_image(file)), None)
     if loose is not None:
         raise TaskError(f"{loose}: is not in a class folder; put every image into FOLDER/CLASS/ and give FOLDER")
@@ -182,7 +182,12 @@ def _check_layout(folder: Path) -> None:
     )
 
 
-def _check_folder(folder: Path) -> None:
+def check_folder(folder: Path) -> None:
+    """Check that a folder is there.
+
+    Raises:
+        TaskError: It is not, or it is a file.
+    """
     if not folder.exists():
         raise TaskError(f"{folder}: no such folder; looked in {folder.parent.absolute()}")
     if not folder.is_dir():

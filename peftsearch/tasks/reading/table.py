@@ -59,7 +59,7 @@ def read_table(path: str | Path) -> Table:
     """
     path = Path(path)
     try:
-        _check_file(path)
+        check_file(path)
         table = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_text(path)
     except OSError as fault:
         raise TaskError(f"{one_line(path, 120)}: cannot be read: {fault.strerror or one_line(fault)}") from fault
@@ -72,7 +72,12 @@ def read_table(path: str | Path) -> Table:
     return table
 
 
-def _check_file(path: Path) -> None:
+def check_file(path: Path) -> None:
+    """Check that a file of a known format is there and not empty.
+
+    Raises:
+        TaskError: It is not, or it is a folder; tells names like it.
+    """
     if path.is_dir():
         raise TaskError(
             f"{path}: is a folder, a file is needed ({' '.join(SUFFIXES)}); a folder of images goes with --kind image, "
