@@ -61,6 +61,14 @@ def test_a_refusal_names_method_model_family_reason_and_what_to_do() -> None:
         find_obstacle("lorra", backbone)
 
 
+def no_tables(folder: Path) -> tuple[Path, Path]:
+    """Files that are there and cannot be read as tables: an error that names them shows that the data was read."""
+    files = folder / "train.csv", folder / "validation.csv"
+    for file in files:
+        file.write_bytes(b"\x00\xff")
+    return files
+
+
 class TestBeforeAnythingIsLoaded:
     """Of the model there is a `config.json` and nothing else, so that loading it would say something else."""
 
@@ -81,7 +89,7 @@ class TestBeforeAnythingIsLoaded:
 
     def test_run_with_a_space(self, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (tmp_path / "own.yaml").write_text("groups: 2\nmethods: [prefix]\nallocations: [uniform]\n")
-        files = tmp_path / "no-train.csv", tmp_path / "no-validation.csv"  # the data is not read either
+        files = no_tables(tmp_path)
         more = ("--space", str(tmp_path / "own.yaml"))
         line = refused(capsys, *arguments(model, files, tmp_path / "runs", *more))
         assert "prefix cannot act on" in line
@@ -91,7 +99,7 @@ class TestBeforeAnythingIsLoaded:
     def test_run_on_fewer_blocks_than_groups(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         """ALBERT's twelve layers are one block."""
         FAMILIES["albert"]().config.save_pretrained(tmp_path / "model")
-        files = tmp_path / "no-train.csv", tmp_path / "no-validation.csv"
+        files = no_tables(tmp_path)
         line = refused(capsys, *arguments(tmp_path / "model", files, tmp_path / "runs", "--space", "s4"))
         assert "4 groups need at least 4 blocks and the backbone has 1" in line
         assert "--space uniform" in line

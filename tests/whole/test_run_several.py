@@ -19,10 +19,10 @@ from peftsearch.study.hits import hits_of, packed_hits
 from peftsearch.tasks.encoding.encode import encode
 from peftsearch.tasks.suite import Suite
 from peftsearch.tasks.task import Split, Task
-from tests.runs import arguments, call, refused, story, study
+from tests.runs import BRIEF, arguments, call, refused, story, study
 
 CPU = torch.device("cpu")
-SHORT = ("--trials", "5", "--seeds", "1")
+SHORT = ("--trials", "5", "--seeds", "1", "--steps", "2", "--search-steps", "1")
 
 
 def best_of(folder):
@@ -131,7 +131,7 @@ class TestLimits:
 
     def test_no_design_keeps_the_limit(self, place, tmp_path, capsys, peaks):
         _, model, files = place
-        limit = ("--max-memory", f"{peaks[0] - 1:.0f}B", "--trials", "1", "--seeds", "1")
+        limit = ("--max-memory", f"{peaks[0] - 1:.0f}B", *BRIEF, "--trials", "1")
         assert call(*arguments(model, files, tmp_path / "held", "--strategy", "random", *limit)) == 1
         assert "no design meets the limits; the closest: peak memory" in capsys.readouterr().err
 
