@@ -7,6 +7,7 @@ names its users when it breaks.
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping
@@ -88,3 +89,25 @@ def by_operator(namespace: str, formulas: Mapping[str, _T]) -> dict[Any, _T]:
 @cache
 def _warn_once(namespace: str, name: str) -> None:
     _log.warning("torch %s has no operator %s::%s: its FLOPs are not counted", torch.__version__, namespace, name)
+
+
+def n_writes(tensor: torch.Tensor) -> int:
+    """Number of writes to a tensor so far, which tells that it has changed without comparing its values.
+
+    Private: `Tensor._version`. Torch has no public count.
+    """
+    return int(tensor._version)
+
+
+def copy_with(module: nn.Module, parameters: Mapping[str, torch.Tensor | None]) -> nn.Module:
+    """Shallow copy of a module that computes with other values in the place of its parameters.
+
+    Private: `nn.Module._parameters`. `torch.func.functional_call` would run the module's hooks too.
+
+    Args:
+        module: Stays as it is.
+        parameters: Values by the names of the module's own parameters.
+    """
+    other = copy.copy(module)
+    other._parameters = dict(parameters)  # type: ignore[arg-type]  # plain tensors compute alike
+    return other

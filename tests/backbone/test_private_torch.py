@@ -92,3 +92,20 @@ def test_a_kernel_that_is_gone_costs_its_flops_alone(caplog: pytest.LogCaptureFi
         assert found == {torch.ops.aten.mm: 1}
     told = [record.getMessage() for record in caplog.records]
     assert told == [f"torch {torch.__version__} has no operator aten::no_such_kernel: its FLOPs are not counted"]
+
+
+def test_writes_to_a_tensor_are_counted() -> None:
+    tensor = torch.zeros(2)
+    before = private.n_writes(tensor)
+    tensor.add_(1)
+    told = broken("Tensor._version", "methods/layers/{diffpruning,probing}.py")
+    assert private.n_writes(tensor) == before + 1, told
+    assert private.n_writes(tensor) == before + 1, told
+
+
+def test_a_copy_computes_with_other_values() -> None:
+    norm = nn.LayerNorm(2)
+    other = private.copy_with(norm, {"weight": torch.full((2,), 3.0), "bias": None})
+    told = broken("nn.Module._parameters", "methods/layers/layernorm.py")
+    torch.testing.assert_close(other(torch.tensor([0.0, 2.0])), torch.tensor([-3.0, 3.0]), atol=1e-3, rtol=0, msg=told)
+    torch.testing.assert_close(norm(torch.tensor([0.0, 2.0])), torch.tensor([-1.0, 1.0]), atol=1e-3, rtol=0)

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from peftsearch.backbone.anatomy import Projection
+from peftsearch.backbone.private_torch import n_writes
 from peftsearch.methods.layers.attachment import Attachment
 from peftsearch.methods.layers.probing import ProbedMap, highest
 from peftsearch.methods.layers.projections import hook_forwards
@@ -65,9 +66,8 @@ class Differences(nn.Module):
     @torch.no_grad()
     def least(self) -> torch.Tensor:
         """The smallest magnitude that is kept, `()`; recomputed only after a parameter has changed."""
-        # `_version` is private: torch has no public count of the writes to a tensor, and without one every map would
-        # search for the threshold in every forward.
-        version = tuple(p._version for p in self.parameters())
+        # Without the count of writes every map would search for the threshold in every forward.
+        version = tuple(n_writes(p) for p in self.parameters())
         if self._least is None or self._least[0] != version:
             self._least = version, self.differences().abs().topk(self.n_kept).values[-1]
         return self._least[1]

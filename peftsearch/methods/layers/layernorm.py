@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import copy
-from typing import Any
-
 import torch
 from torch import nn
 
 from peftsearch.backbone.anatomy import Norm
+from peftsearch.backbone.private_torch import copy_with
 from peftsearch.methods.layers.attachment import Attachment
 from peftsearch.methods.layers.projections import folded, hook_forwards
 
@@ -58,11 +56,12 @@ def normalise(norm: nn.Module, x: torch.Tensor, weight: float) -> torch.Tensor:
     Returns:
         `(..., d)`
     """
-    bare: Any = copy.copy(norm)
-    bare._parameters = {
-        name: None if p is None else torch.full_like(p, weight if name == "weight" else 0.0, dtype=x.dtype)
-        for name, p in norm._parameters.items()
+    values: dict[str, torch.Tensor | None] = {
+        name: torch.full_like(p, weight if name == "weight" else 0.0, dtype=x.dtype)
+        for name, p in norm.named_parameters(recurse=False)
     }
+    values |= {name: None for name in ("weight", "bias") if getattr(norm, name, 0) is None}
+    bare = copy_with(norm, values)
     result: torch.Tensor = type(norm).forward(bare, x)
     return result
 

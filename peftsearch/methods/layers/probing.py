@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from peftsearch.backbone.anatomy import Projection
+from peftsearch.backbone.private_torch import n_writes
 from peftsearch.errors import MethodError
 from peftsearch.methods.layers.projections import add_delta, fold_weight
 from peftsearch.methods.projections import margins_of
@@ -36,8 +37,7 @@ class Choice:
 
     def is_made(self, index: torch.Tensor) -> bool:
         """Whether the positions are chosen."""
-        # `_version` is private: torch has no public count of the writes to a tensor.
-        now = None if index.is_inference() else (index.data_ptr(), index._version)
+        now = None if index.is_inference() else (index.data_ptr(), n_writes(index))
         if now is not None and now == self._made:
             return True
         made = bool(index[0] >= 0)
