@@ -24,7 +24,7 @@ RAY = ("--engine", "ray", "--max-concurrent", "2")
 CLUSTER = """
 import sqlite3, sys, threading, time
 from ray.cluster_utils import Cluster
-from peftsearch.cli import main
+from peftsearch.cli.main import main
 
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
 second = cluster.add_node(num_cpus=1)
