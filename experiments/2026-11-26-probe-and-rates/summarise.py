@@ -149,29 +149,10 @@ def rates(rows: list[Row]) -> dict[tuple[str, str], str]:
             by_task.append(f"{min(of, key=lambda r: of[r])}" if len(of) > 1 else "")
         params = next(iter(next(iter(found.values())).values()))[0]["n_params"]
         short.append([arm, budget, params, f"{top:.0e}", f"{fitted:.1e}", f"{lower:.3f}", f"{upper:.3f}", *by_task])
-    header = [
-        "arm",
-        "budget",
-        "parameters",
-        "size",
-        "rate",
-        *(f"{t} loss" for t in tasks),
-        *(f"{t} acc" for t in tasks),
-    ]
-    table([*header, "excess"], lines)
-    table(
-        [
-            "arm",
-            "budget",
-            "parameters",
-            "best rate",
-            "vertex",
-            "cost of / 3",
-            "cost of x 3",
-            *(f"best {t}" for t in tasks),
-        ],
-        short,
-    )
+    scores = [f"{t} {metric}" for metric in ("loss", "acc") for t in tasks]
+    table(["arm", "budget", "parameters", "size", "rate", *scores, "excess"], lines)
+    shapes = ["best rate", "vertex", "cost of / 3", "cost of x 3", *(f"best {t}" for t in tasks)]
+    table(["arm", "budget", "parameters", *shapes], short)
     return chosen
 
 
