@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from peftsearch.errors import CheckpointError, ConfigError, one_line
+from peftsearch.errors import CheckpointError, ConfigError, PeftSearchError, one_line
 
 Record = TypeVar("Record")
 WEIGHTS = ("model*.safetensors", "model.safetensors.index.json", "adapter_model.*", "peftsearch.safetensors")
@@ -144,15 +144,17 @@ def _refuse_bombs(text: str, where: str) -> None:
             raise ConfigError(f"{where}: not valid YAML here: nested deeper than {_MAX_DEPTH} levels")
 
 
+class _PlainDumper(yaml.SafeDumper):
+    """Writes equal values out instead of referring to the first by an anchor."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
 def to_yaml(data: Mapping[str, Any]) -> str:
     """Dump a mapping as YAML, in its own order, with wide lines and without anchors."""
-    dumper = yaml.SafeDumper
-    text: str = yaml.dump(dict(data), Dumper=_plain(dumper), sort_keys=False, width=120, allow_unicode=True)
+    text: str = yaml.dump(dict(data), Dumper=_PlainDumper, sort_keys=False, width=120, allow_unicode=True)
     return text
-
-
-def _plain(dumper: type[yaml.SafeDumper]) -> type[yaml.SafeDumper]:
-    return type("PlainDumper", (dumper,), {"ignore_aliases": lambda self, data: True})
 
 
 @contextmanager
@@ -206,16 +208,17 @@ def to_plain(record: object) -> dict[str, Any]:
     return values
 
 
-def from_plain(cls: type[Record], data: object, where: str) -> Record:
+def from_plain(cls: type[Record], data: object, where: str, refusal: type[PeftSearchError] = ConfigError) -> Record:
     """Read a dataclass from the values of `to_plain`.
 
     Args:
         cls: The dataclass.
         data: Plain values, as in YAML and JSON.
         where: Name of the source in messages.
+        refusal: Error to raise.
 
     Raises:
-        ConfigError: The values have faults; lists all of them with their places.
+        ConfigError: The values have faults; lists all of them with their places. With `refusal`, that error instead.
     """
     from pydantic import TypeAdapter, ValidationError
 
@@ -223,4 +226,4 @@ def from_plain(cls: type[Record], data: object, where: str) -> Record:
         return TypeAdapter(cls).validate_python(data)
     except ValidationError as error:
         faults = [f"{'.'.join(map(str, fault['loc'])) or 'content'}: {fault['msg']}" for fault in error.errors()]
-        raise ConfigError(f"{where}: is damaged: {one_line('; '.join(faults))}") from error
+        raise refusal(f"{where}: is damaged: {one_line('; '.join(faults))}") from error

@@ -15,6 +15,7 @@ from cyclopts import Group, Parameter
 
 Asked = Literal["classification", "regression", "generation", "image"]
 """Kinds of task that a user may choose; `image` is classification of images."""
+MAX_SEED = 2**31 - 1
 HYPHEN = Parameter(allow_leading_hyphen=True)
 """Parameter for values such as `-1%`, which are then refused with a reason instead of being parsed as an option."""
 

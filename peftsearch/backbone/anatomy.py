@@ -167,6 +167,11 @@ class Backbone:
         """The blocks of all stacks, input side first."""
         return tuple(block for stack in self.stacks for block in stack.blocks)
 
+    @property
+    def depths(self) -> dict[str, int]:
+        """Number of blocks of each stack, by its name."""
+        return {stack.name: len(stack.blocks) for stack in self.stacks}
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Weights:

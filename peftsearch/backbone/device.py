@@ -9,16 +9,8 @@ from pathlib import Path
 
 import torch
 
-from peftsearch.backbone.named import check_device_name, check_dtype_name
+from peftsearch.backbone.named import DTYPES, check_device_name, check_dtype_name
 from peftsearch.errors import ConfigError
-
-_DTYPES = {
-    "auto": None,
-    "fp32": torch.float32,
-    "float32": torch.float32,
-    "bf16": torch.bfloat16,
-    "bfloat16": torch.bfloat16,
-}
 
 
 def choose_device(name: str | None = None) -> torch.device:
@@ -55,15 +47,15 @@ def choose_dtype(device: torch.device, name: str | None = None) -> torch.dtype |
         ConfigError: The name is unknown, or the device has no fast bf16.
     """
     check_dtype_name(name)
-    wanted = _DTYPES[name or "auto"]
+    wanted = DTYPES[name or "auto"]
     if wanted is None:
         # fp32 on every CPU, even with fast bf16, so that scores of one seed agree between machines.
         return torch.bfloat16 if device.type == "cuda" and _has_fast_bf16(device) else None
-    if wanted is torch.float32:
+    if wanted == "float32":
         return None
     if not _has_fast_bf16(device):
         raise ConfigError(f"dtype {name!r}: {hardware(device)} has no fast bf16; use fp32")
-    return wanted
+    return torch.bfloat16
 
 
 def _has_fast_bf16(device: torch.device) -> bool:

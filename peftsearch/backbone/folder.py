@@ -30,6 +30,11 @@ def fingerprint_folder(folder: Path) -> str:
     return f"sha256:{digest.hexdigest()[:16]}"
 
 
+def hub_commit(revision: str) -> str | None:
+    """The commit by which a hub model is found again; None for the fingerprint of a folder, or when unknown."""
+    return None if revision.startswith("sha256:") else revision or None
+
+
 def cached_commit(name: str, revision: str | None) -> str:
     """Commit of a just loaded hub model, from the local cache; empty where the cache does not have it.
 

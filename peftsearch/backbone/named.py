@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 from peftsearch.backbone.demo import DEMO
 from peftsearch.backbone.folder import find_folder
@@ -11,7 +10,8 @@ from peftsearch.errors import ConfigError, unknown_name
 from peftsearch.files import read_yaml
 from peftsearch.options import MachineOptions, ModelOptions
 
-DTYPES = ("auto", "fp32", "float32", "bf16", "bfloat16")
+DTYPES = {"auto": None, "fp32": "float32", "float32": "float32", "bf16": "bfloat16", "bfloat16": "bfloat16"}
+"""torch's name of each precision; None for `auto`."""
 
 
 def check_model(options: ModelOptions) -> None:
@@ -24,7 +24,7 @@ def check_model(options: ModelOptions) -> None:
     if options.name not in (None, "demo", DEMO):
         find_folder(str(options.name))
     if options.anatomy is not None:
-        read_yaml(Path(options.anatomy))
+        read_yaml(options.anatomy)
 
 
 def check_machine(options: MachineOptions) -> None:

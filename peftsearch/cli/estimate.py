@@ -186,7 +186,7 @@ def _require_same_model(path: Path, model: StoredModel, architecture: Architectu
     """
     here = {
         "model_type": backbone.model_type,
-        "stacks": {stack.name: len(stack.blocks) for stack in backbone.stacks},
+        "stacks": backbone.depths,
         "n_params": backbone.n_params,
     }
     for key, value in here.items():

@@ -51,12 +51,12 @@ def _train(options: TrainOptions, is_first: bool) -> int:
     check_train_options(options)
     if is_first:
         check_output(options.output, options.overwrite, options.resume)
-    if options.best is not None:
-        read_run(options.best, options.design)  # refuses a missing run before anything heavy is imported
+    # Before anything heavy is imported, so that a missing run is refused at once.
+    run = None if options.best is None else read_run(options.best, options.design)
     from peftsearch.trainer.plan import prepare
     from peftsearch.trainer.results import train_all
 
-    plan = prepare(options)
+    plan = prepare(options, run)
     say = partial(print, flush=True) if is_first else _nothing
     for line in _heading(plan):
         say(line)
@@ -98,7 +98,7 @@ def text_lines(texts: Mapping[str, Any]) -> Iterator[str]:
 def _heading(plan: Plan) -> Iterator[str]:
     record = plan.record
     model = record.model
-    seeds = f"{len(plan.seeds)} seed{'s' if len(plan.seeds) > 1 else ''}"
+    seeds = plural(len(plan.seeds), "seed")
     share = f"{100 * record.n_params / record.model.n_params:.3g}%"
     head = f" and a head of {model.n_head:,}" if model.n_head else ""
     packed = "" if model.quantize is None else f" in {model.quantize}"

@@ -16,9 +16,9 @@ def worker(run: Path, /, *, storage: str = "", device: str | None = None) -> int
     """
     from peftsearch.searcher.options import read_options
 
-    read_options(run, storage)  # refuses a missing run before anything heavy is imported
+    options = read_options(run, storage)  # refuses a missing run before anything heavy is imported
     from peftsearch.searcher.progress import PlainReporter
     from peftsearch.searcher.run import join_study
 
-    print(join_study(run, storage, device, PlainReporter(sys.stdout)))
+    print(join_study(options, device, PlainReporter(sys.stdout)))
     return 0

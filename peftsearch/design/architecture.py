@@ -23,6 +23,11 @@ class Placement:
     n_params: int
     """Trainable parameters of this placement."""
 
+    @property
+    def key(self) -> str:
+        """Name of the injected module: `encoder_3_lora`."""
+        return f"{self.stack}_{self.block}_{self.method}"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Architecture:

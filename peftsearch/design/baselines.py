@@ -45,9 +45,9 @@ def baselines_of(space: DesignSpace, backbone: Backbone) -> list[Baseline]:
     Methods that cannot act on the backbone are left out, and so is the S4 paper's design when it needs one of them.
     """
     usable = usable_methods(backbone)
-    uniform = [(name, _uniform(name, space, backbone)) for name in SINGLE_METHODS if name in usable]
+    single = [(name, _uniform(name, space, backbone)) for name in SINGLE_METHODS if name in usable]
     untuned = UNTUNED[0] if backbone.head else UNTUNED[1]
-    named = [(untuned, Design(grouping="uniform", allocation=(1.0,), methods=((),))), *uniform]
+    named = [(untuned, uniform()), *single]
     if len(backbone.blocks) >= 4 and {m for group in S4_PAPER.methods for m in group} <= set(usable):
         named.append(("s4-paper", S4_PAPER))
     choices = {d.name: d.choices for d in space.dimensions}

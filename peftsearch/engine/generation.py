@@ -55,8 +55,10 @@ def score_pairs(
         return METRICS[metric].measure(sums, n_tokens), [weight * value for value in sums]
     texts = generate(model, split, batch_size=batch_size, device=device, autocast=autocast)
     references = [[split.references[i] for i in rows] for rows in split.groups]
-    each = rouge_l_each(texts, references) if metric == "rouge_l" else []
-    return METRICS[metric].measure(texts, references), each
+    if metric == "rouge_l":
+        each = rouge_l_each(texts, references)
+        return sum(each) / len(each), each
+    return METRICS[metric].measure(texts, references), []
 
 
 def score_texts(

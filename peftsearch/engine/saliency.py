@@ -100,7 +100,7 @@ def _squared_norms(injection: Injection) -> dict[tuple[str, int, str], float]:
     """The squared norm of each placement's gradient; 0 if it is not finite or the loss does not depend on it."""
     found = {}
     for p in injection.architecture.placements:
-        module: nn.Module = injection.injected[f"{p.stack}_{p.block}_{p.method}"]
+        module: nn.Module = injection.injected[p.key]
         gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
         square = sum(float(g.double().square().sum()) for g in gradients)
         found[p.stack, p.block, p.method] = square if square < float("inf") else 0.0

@@ -46,7 +46,7 @@ def hooks_of(model: nn.Module, *kinds: type[nn.Module]) -> Iterator[tuple[str, A
 def placement_of(injection: Injection, part: nn.Module) -> Placement:
     """The placement that an injected module belongs to."""
     for p in injection.architecture.placements:
-        if any(part is module for module in injection.injected[f"{p.stack}_{p.block}_{p.method}"].modules()):
+        if any(part is module for module in injection.injected[p.key].modules()):
             return p
     raise AssertionError("every part was placed")
 

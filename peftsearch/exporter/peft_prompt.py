@@ -24,7 +24,7 @@ def read_prompt(injection: Injection) -> PeftAdapter:
     if injection.backbone.head:
         reason = "it keeps the prompt in the input of a classifier's head, which changes the model"
         raise refusal("peft", injection.architecture, {placement: reason})
-    embedding = injection.injected[f"{placement.stack}_{placement.block}_{placement.method}"].get_parameter("embedding")
+    embedding = injection.injected[placement.key].get_parameter("embedding")
     length, width = embedding.shape
     return PeftAdapter(
         config="PromptTuningConfig",

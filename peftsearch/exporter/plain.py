@@ -84,7 +84,7 @@ def _compare(model: Any, wanted: torch.Tensor, directory: Path, beside: Path | N
 def _save_rest(injection: Injection, left: tuple[Any, ...], directory: Path) -> None:
     """Save the placements that do not merge, with the head, on the model in `directory`."""
     model, task = injection.model, injection.injected.task
-    keys = {f"{NAME}.{p.stack}_{p.block}_{p.method}" for p in left}
+    keys = {f"{NAME}.{p.key}" for p in left}
     values: dict[str, torch.Tensor] = {
         name: value
         for name, value in state(model).items()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from peftsearch.backbone.anatomy import Backbone
+from peftsearch.backbone.folder import hub_commit
 from peftsearch.backbone.load import LoadedBackbone
 from peftsearch.design.architecture import Architecture
 from peftsearch.engine.inputs import load_model
@@ -15,7 +16,7 @@ from peftsearch.errors import CheckpointError, MethodError
 from peftsearch.exporter.options import ExportOptions, require_source
 from peftsearch.injection.checkpoint import FACTS, Checkpoint, labels_of, load_base, put, read_checkpoint, read_tensors
 from peftsearch.injection.inject import Injection, inject
-from peftsearch.injection.states import read_state, set_state
+from peftsearch.injection.states import load_state
 from peftsearch.study.best import Found, read_found, require_same_backbone
 from peftsearch.study.folder import confirmed_seeds, state_paths
 
@@ -70,7 +71,7 @@ class ExportSource:
         injection.injected.task = self.task
         if self.state is not None and weights:
             try:
-                set_state(loaded.model, read_state(self.state))
+                load_state(loaded.model, self.state)
             except MethodError as error:
                 raise CheckpointError(f"{self.state}: {error}") from error
         _name_labels(loaded.model, self.task)
@@ -92,8 +93,7 @@ class ExportSource:
         kind = self.task.get("kind")
         model = self.options.model
         if model.name is None:
-            commit = None if found.revision.startswith("sha256:") else found.revision or None
-            model = replace(model, name=found.model_name, revision=model.revision or commit)
+            model = replace(model, name=found.model_name, revision=model.revision or hub_commit(found.revision))
         num_labels = 1 if kind == "regression" else max(1, len(self.task.get("labels") or ()))
         loaded = load_model(model, kind, num_labels, quantize=quantize)
         if self.options.model.name is None:

@@ -18,6 +18,7 @@ from torch import nn
 
 from peftsearch.backbone.anatomy import Backbone
 from peftsearch.backbone.detect import detect
+from peftsearch.backbone.folder import hub_commit
 from peftsearch.backbone.load import LoadedBackbone, load_backbone
 from peftsearch.backbone.private_transformers import commit_of
 from peftsearch.backbone.quantised import quantisation_of
@@ -116,7 +117,7 @@ def _model_facts(carried: Injection, base: str) -> SavedModel:
         model_class=type(model).__name__,
         n_params=backbone.n_params,
         quantize=quantisation_of(model),
-        stacks={str(stack.name): len(stack.blocks) for stack in backbone.stacks},
+        stacks=backbone.depths,
         shapes=fingerprint_shapes(backbone),
         num_labels=getattr(config, "num_labels", None),
         problem_type=getattr(config, "problem_type", None),
@@ -137,12 +138,10 @@ def read_checkpoint(directory: str | PathLike[str]) -> Checkpoint:
         data = read_yaml(folder / FACTS, MAX_OUTPUT_BYTES)
         if data.get("format") != FORMAT:
             raise CheckpointError(f"{folder / FACTS}: format is {data.get('format')!r}, this version reads {FORMAT!r}")
-        content = from_plain(CheckpointFile, data, str(folder / FACTS))
+        content = from_plain(CheckpointFile, data, str(folder / FACTS), CheckpointError)
         architecture = Architecture.from_dict(content.architecture)
-    except CheckpointError:
-        raise
-    except (ConfigError, KeyError, TypeError, ValueError, AttributeError) as error:
-        told = str(error).removeprefix(f"{folder / FACTS}: ").removeprefix("is damaged: ")
+    except ConfigError as error:
+        told = str(error).removeprefix(f"{folder / FACTS}: ")
         raise CheckpointError(f"{folder / FACTS}: is damaged: {told}") from error
     return Checkpoint(
         where=folder, architecture=architecture, model=content.model, shapes=content.shapes, task=content.task
@@ -169,10 +168,11 @@ def load_base(checkpoint: Checkpoint, **options: Any) -> LoadedBackbone:
         )
     if name.startswith("."):
         name = str(checkpoint.where / name)
-    commit = None if revision.startswith("sha256:") else revision or None
     num_labels, problem_type = labels_of(checkpoint)
     options = {"quantize": facts.quantize} | options
-    loaded = load_backbone(name, num_labels=num_labels, problem_type=problem_type, revision=commit, **options)
+    loaded = load_backbone(
+        name, num_labels=num_labels, problem_type=problem_type, revision=hub_commit(revision), **options
+    )
     if revision and loaded.backbone.revision and revision != loaded.backbone.revision:
         raise CheckpointError(
             f"{checkpoint.where}: was trained on {name} at {revision}, which is {loaded.backbone.revision} now; "

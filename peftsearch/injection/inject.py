@@ -237,7 +237,7 @@ def _attach(model: nn.Module, injected: Injected, placement: Placement, block: B
     method = METHODS[placement.method]
     attachment = method.attach(model, block, placement.size)
     injected.undo += attachment.undo
-    key = f"{placement.stack}_{placement.block}_{placement.method}"
+    key = placement.key
     device = next(model.get_submodule(block.path).parameters()).device
     module = attachment.module.to(device=device, dtype=torch.float32).train(model.training)
     first = next((injected[other] for other, name in injected.methods.items() if name == placement.method), None)

@@ -34,14 +34,13 @@ def reduce(model: nn.Module) -> Architecture:
     placed = {(p.stack, p.block, p.method) for p in injected.architecture.placements}
     blocks = {(block.stack, block.index): block for block in injected.backbone.blocks}
     for p in injected.architecture.placements:
-        method, key = METHODS[p.method], f"{p.stack}_{p.block}_{p.method}"
+        method, key = METHODS[p.method], p.key
         if isinstance(method, Reducible) and (p.stack, p.block, method.becomes) not in placed:
             block, smaller = blocks[p.stack, p.block], get_method(method.becomes)
             kept, size = method.reduced(injected[key], block), method.reduced_size(block, p.size)
             values = {name: value for name, value in values.items() if not name.startswith(f"{NAME}.{key}.")}
-            own = f"{NAME}.{p.stack}_{p.block}_{smaller.name}"
-            values |= {f"{own}.{name}": value.detach().clone() for name, value in kept.items()}
             p = replace(p, method=smaller.name, size=size, n_params=smaller.count(block, size))
+            values |= {f"{NAME}.{p.key}.{name}": value.detach().clone() for name, value in kept.items()}
         placements.append(p)
     architecture = Architecture(placements=tuple(placements))
     if architecture == injected.architecture:

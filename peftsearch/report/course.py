@@ -9,7 +9,7 @@ from typing import Any
 from peftsearch.report.page import Chart, Grid, Item, Section, Text, label
 from peftsearch.study.record import Record
 from peftsearch.study.trials import Kind, State, TrialRecord
-from peftsearch.units import plural
+from peftsearch.units import mean_and_spread, plural
 
 
 def stages(record: Record) -> Section | None:
@@ -38,12 +38,7 @@ def _stage(stage: Mapping[str, Any], metric: str) -> Chart:
     unfit = sum(not c.get("fits", True) for c in stage["choices"])
     n_failed = sum(c.get("failed", 0) for c in stage["choices"])
     names = [str(c["choice"]) for c in tried]
-    text = [
-        f"{label(c['choice'])}<br>{c['mean']:.4f}"
-        + ("" if c["standard_error"] is None else f" ± {c['standard_error']:.4f}")
-        + f", n = {c['n']}"
-        for c in tried
-    ]
+    text = [f"{label(c['choice'])}<br>{mean_and_spread(c['mean'], c['standard_error'])}, n = {c['n']}" for c in tried]
     chosen = [c["choice"] == stage["chosen"] for c in tried]
     trace = {
         "type": "scatter", "mode": "markers", "showlegend": False,

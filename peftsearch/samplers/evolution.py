@@ -25,6 +25,7 @@ from peftsearch.design.space import Choice
 from peftsearch.samplers.context import SamplerContext
 from peftsearch.samplers.per_trial import PerTrialSampler, require_whole
 from peftsearch.study.private_optuna import non_domination_ranks
+from peftsearch.study.trials import excess_of
 
 
 def make(
@@ -106,6 +107,6 @@ class _Evolution(BaseSampler):
 def ranked(trials: list[FrozenTrial], directions: list[StudyDirection]) -> list[int]:
     """The rank of each completed trial, 0 for the best, by constrained non-dominated sorting (by value for one)."""
     signs = np.array([-1.0 if d == StudyDirection.MAXIMIZE else 1.0 for d in directions])
-    penalties = np.array([sum(max(0.0, c) for c in t.constraints.values()) for t in trials])
+    penalties = np.array([excess_of(t) for t in trials])
     losses = np.array([t.values for t in trials]) * signs
     return non_domination_ranks(losses, penalties)

@@ -7,18 +7,19 @@ from dataclasses import replace
 
 from peftsearch.design.references import Reference
 from peftsearch.study.confirmed import Confirmed
+from peftsearch.study.hits import hits_of
 from peftsearch.study.trials import Kind, State, TrialRecord
 from peftsearch.units import Scores
 
 
-def with_scores(finalist: Confirmed, trainings: Sequence[TrialRecord], hits: tuple[float, ...]) -> Confirmed:
+def with_scores(finalist: Confirmed, trainings: Sequence[TrialRecord]) -> Confirmed:
     """Add the scores of its trainings to a finalist.
 
     Args:
         finalist: A confirmed design.
         trainings: The completed trainings of the design, one per seed.
-        hits: Share of the seeds that predict each example right.
     """
+    hits = hits_of([t.facts.right or "" for t in trainings])
     return replace(finalist, validation=_validation(trainings), tasks=_task_scores(trainings), hits=hits)
 
 

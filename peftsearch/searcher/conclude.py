@@ -54,9 +54,7 @@ def conclude(setup: Setup, folder: StudyFolder, finalists: list[Confirmed], engi
     """
     confirmations = [TrialRecord.of(t, Kind.CONFIRM) for t in not_interrupted(folder.confirm)]
     trainings = {f.name: _trainings(confirmations, f.name) for f in finalists}
-    candidates = [
-        with_scores(f, trainings[f.name], hits_of([t.facts.right or "" for t in trainings[f.name]])) for f in finalists
-    ]
+    candidates = [with_scores(f, trainings[f.name]) for f in finalists]
     verdict = judge(
         candidates,
         majority=setup.suite.majority_score,

@@ -32,10 +32,11 @@ def choose_finalists(study: optuna.Study, setup: Setup, fit: Callable[[Design], 
     """
     counting = not_interrupted(study)
     trials = [t for t in counting if t.state == TrialState.COMPLETE and not facts_of(t).exceeds_limits]
+    keys = {t.number: _design_of(t).key for t in trials}
     scores: dict[str, list[float]] = {}
     for t in trials:
-        scores.setdefault(_design_of(t).key, []).append(score_of(t))
-    ranked = sorted(trials, key=lambda t: (-mean(scores[_design_of(t).key]), t.number))
+        scores.setdefault(keys[t.number], []).append(score_of(t))
+    ranked = sorted(trials, key=lambda t: (-mean(scores[keys[t.number]]), t.number))
     confirm = setup.strategy.confirm
     if len(setup.objectives) > 1:
         front = {t.number for t in study.best_trials}

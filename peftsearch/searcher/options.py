@@ -21,6 +21,7 @@ from peftsearch.files import from_plain
 from peftsearch.methods import get_method
 from peftsearch.options import (
     HYPHEN,
+    MAX_SEED,
     MachineOptions,
     ModelOptions,
     OptionGroup,
@@ -174,7 +175,7 @@ def read_choices(options: RunOptions) -> Choices:
         MethodError: The space names an unknown method.
     """
     check_budget(options.budget)
-    check_options(options)
+    _check_ranges(options)
     _check_inputs(options)
     strategy = strategy_of(options.search)
     space = load_space(options.search.space)
@@ -203,14 +204,14 @@ def _check_inputs(options: RunOptions) -> None:
         without_password(options.study.storage)
 
 
-def check_options(options: SweepOptions) -> None:
+def _check_ranges(options: RunOptions) -> None:
     """Check the ranges of options.
 
     Raises:
         ConfigError: An option is out of its range.
     """
-    if not 0 <= options.seed < 2**31:
-        raise ConfigError(f"--seed must be from 0 to {2**31 - 1}, got {options.seed}")
+    if not 0 <= options.seed <= MAX_SEED:
+        raise ConfigError(f"--seed must be from 0 to {MAX_SEED}, got {options.seed}")
     name = options.study.name
     if name is not None and not _NAME.fullmatch(name):
         raise ConfigError(
@@ -218,7 +219,7 @@ def check_options(options: SweepOptions) -> None:
             "starts with a letter or digit; give folders with --runs"
         )
     check_quantisation(options.quantize)
-    if isinstance(options, RunOptions) and parse_references(options.baselines) and options.quantize is not None:
+    if parse_references(options.baselines) and options.quantize is not None:
         raise ConfigError(
             f"--baselines {options.baselines} trains the model's own weights, but --quantize {options.quantize} packs "
             "them so that they cannot be trained; leave one of them out"

@@ -31,7 +31,6 @@ from peftsearch.study.notes import frozen_of, stages_of
 from peftsearch.study.objectives import MEASURES
 from peftsearch.study.trials import Kind, State, TrialRecord
 from peftsearch.tasks.suite import Suite
-from peftsearch.tasks.task import Task
 
 _PACKAGES = ("peftsearch", "torch", "transformers", "datasets", "optuna", "accelerate")
 
@@ -65,15 +64,8 @@ def make_best(
             tied=tuple(c.name for c in verdict.tied),
         ),
         name=pick.name,
-        model=StoredModel(
-            name=backbone.name,
-            revision=backbone.revision,
-            model_type=backbone.model_type,
-            n_params=backbone.n_params,
-            quantize=setup.options.quantize,
-            stacks={str(stack.name): len(stack.blocks) for stack in backbone.stacks},
-        ),
-        task=_task(suite.tasks[0]) if len(suite.tasks) == 1 else _suite(suite),
+        model=StoredModel.of(backbone, setup.options.quantize),
+        task=_task(suite),
         budget=StoredBudget(
             text=setup.budget.text,
             n_params=setup.budget.n_params,
@@ -128,34 +120,21 @@ def _perplexity(metric: str, row: Confirmed) -> dict[str, float | None] | None:
     return {split: exp(-scores.mean) if scores.values else None for split, scores in splits.items()}
 
 
-def _task(task: Task) -> StoredTask:
-    return StoredTask(
-        name=task.name,
-        kind=task.kind,
-        source=task.source,
-        fingerprint=task.fingerprint,
-        labels=tuple(task.labels),
-        metric=task.metric,
-        majority_score=None if task.kind == "generation" else task.majority_score,
-        n_train=len(task.train),
-        n_validation=len(task.validation),
-        n_test=len(task.test) if task.test else 0,
-    )
-
-
-def _suite(suite: Suite) -> StoredTask:
-    """Several tasks: their common facts, and the facts of each."""
+def _task(suite: Suite) -> StoredTask:
+    """The facts of a task; of several their common facts, and the facts of each."""
+    tasks = suite.tasks
     return StoredTask(
         name=suite.name,
         kind=suite.kind,
         source=suite.source,
         fingerprint=suite.fingerprint,
+        labels=tuple(tasks[0].labels) if len(tasks) == 1 else (),
         metric=suite.metric,
-        majority_score=suite.majority_score,
+        majority_score=None if suite.kind == "generation" else suite.majority_score,
         n_train=suite.n_train,
         n_validation=suite.n_validation,
         n_test=suite.n_test,
-        tasks=tuple(map(_task, suite.tasks)),
+        tasks=tuple(_task(Suite(tasks=(task,))) for task in tasks) if len(tasks) > 1 else (),
     )
 
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
-from pathlib import Path
 
 from optuna.trial import TrialState
 
@@ -18,7 +17,7 @@ from peftsearch.samplers import plan_of
 from peftsearch.searcher.conclude import Result, conclude
 from peftsearch.searcher.drivers import Driver, LocalDriver
 from peftsearch.searcher.finalists import n_of_front
-from peftsearch.searcher.options import NOT_STORED, RunOptions, read_options
+from peftsearch.searcher.options import NOT_STORED, RunOptions
 from peftsearch.searcher.prepare import Setup, prepare
 from peftsearch.searcher.progress import Reporter
 from peftsearch.searcher.ray.address import require_answer
@@ -92,12 +91,11 @@ def driver_of(options: RunOptions, engine: LocalEngine) -> Iterator[Driver]:
         driver.close()
 
 
-def join_study(folder: Path, storage: str, device: str | None, reporter: Reporter) -> str:
+def join_study(options: RunOptions, device: str | None, reporter: Reporter) -> str:
     """Join a study that another process started; the last process to finish writes the result.
 
     Args:
-        folder: The run's folder; created from the storage if it cannot be seen from here.
-        storage: The run's Optuna storage URL; empty for the storage in the folder.
+        options: The options that the study was started with; see `read_options`.
         device: Device to train on; None for CUDA if available.
         reporter: Receiver of the events of this process.
 
@@ -108,7 +106,6 @@ def join_study(folder: Path, storage: str, device: str | None, reporter: Reporte
         PeftSearchError: The study does not exist, or cannot be used from here.
         AllTrialsFailed: No trial has a score.
     """
-    options = read_options(folder, storage)
     setup = prepare(replace(options, machine=replace(options.machine, device=device)))
     with open_study(setup, resume=True, shared=True) as study:
         engine = engine_of(setup)

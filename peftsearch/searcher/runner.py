@@ -161,13 +161,9 @@ class TrialRunner:
             self.lose(work, "stopped by the user", by_user=True)
             raise
         except Exception as error:  # any other fault is this trial's own: it is recorded and the search goes on
-            if is_defect(error):  # a defect of this project, which would hit every other trial too
-                # `by_user`, so that the defect does not count as a loss and the trial is rerun once it is fixed.
-                self.lose(work, f"{type(error).__name__}: {one_line(error)}", by_user=True)
-                raise internal_error(error, resumes=True) from error
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-            self.fail(work, f"{type(error).__name__}: {one_line(error)}")
+            settle(self, work, error)
 
     def complete(self, work: Work, outcome: Outcome) -> None:
         """Record a trained trial, and its parameters before its score."""
@@ -249,6 +245,20 @@ class TrialRunner:
             if same and facts.design and self.fit(Design.from_dict(facts.design)) == job.architecture:
                 return t
         return None
+
+
+def settle(runner: TrialRunner, work: Work, error: Exception) -> None:
+    """Record a trial that an error ended, which is not one of the study or the disk.
+
+    Raises:
+        InternalError: It is a defect of this project, which would hit every other trial too.
+    """
+    reason = f"{type(error).__name__}: {one_line(error)}"
+    if is_defect(error):
+        # `by_user`, so that the defect does not count as a loss and the trial is rerun once it is fixed.
+        runner.lose(work, reason, by_user=True)
+        raise internal_error(error, resumes=True) from error
+    runner.fail(work, reason)
 
 
 def _finish(

@@ -32,7 +32,9 @@ from peftsearch.study.trials import (
     Phase,
     TrialFacts,
     counted,
+    excess_of,
     facts_of,
+    is_infeasible,
     is_interrupted,
     is_reference,
     next_place,
@@ -106,7 +108,7 @@ class Schedule:
 
     def is_over(self) -> bool:
         """Whether nothing is left to train."""
-        if self._open_baselines() or not self._search_is_over():
+        if self._open_baselines() or not self._search_is_over(self._folder.search.get_trials(deepcopy=False)):
             return False
         return not self._open_confirmations(self.finalists()) and not self._open_references()
 
@@ -139,10 +141,10 @@ class Schedule:
             lost = next(iter(_to_retry(trials)), None)
             # A retry comes first: it may belong to a stage that would close without it.
             if lost is None:
-                self._record_stages()
-                if self._search_is_over():
+                self._record_stages(trials)
+                if self._search_is_over(trials):
                     return None
-            self._begin_phase(Phase.SEARCH, setup.strategy.trials - self._spent())
+            self._begin_phase(Phase.SEARCH, setup.strategy.trials - _spent(trials))
             # A staged sampler waits for the running trials of a stage before it decides and opens the next one.
             waiting = getattr(setup.sampler, "waiting", None)
             if lost is None and waiting is not None and waiting(trials):
@@ -155,13 +157,13 @@ class Schedule:
             if work is not None:
                 return work
 
-    def _record_stages(self) -> None:
+    def _record_stages(self, trials: list[FrozenTrial]) -> None:
         """Store and report the decisions of closed stages, for samplers that have stages."""
         decisions = getattr(self._setup.sampler, "decisions", None)
         if decisions is None:
             return
         study = self._folder.search
-        stages = [s.to_dict() for s in decisions(study.get_trials(deepcopy=False)) if s.chosen is not None]
+        stages = [s.to_dict() for s in decisions(trials) if s.chosen is not None]
         # Each process reports a stage once, but only the first to see it closed stores it.
         for stage in stages[self._n_stages :]:
             self._reporter.note(stage_line(stage))
@@ -169,16 +171,11 @@ class Schedule:
         if len(stages) > len(stages_of(study)):
             keep_stages(study, stages)
 
-    def _spent(self) -> int:
-        """Number of trials that use up the search's limit: running, trained or failed, but not infeasible."""
-        return sum(not facts_of(t).infeasible for t in counted(self._folder.search.get_trials(deepcopy=False)))
-
-    def _search_is_over(self) -> bool:
-        trials = self._folder.search.get_trials(deepcopy=False)
+    def _search_is_over(self, trials: list[FrozenTrial]) -> bool:
         exhausted = getattr(self._setup.sampler, "exhausted", None)
         if exhausted is not None and exhausted(trials):
             return True
-        if self._spent() >= self._setup.strategy.trials:
+        if _spent(trials) >= self._setup.strategy.trials:
             return True
         # Infeasible proposals are not spent, so a space in which hardly anything fits would never end the search.
         if len(counted(trials)) >= _TRIES_PER_TRIAL * self._setup.strategy.trials:
@@ -242,7 +239,7 @@ def require_scores(study: optuna.Study, folder: StudyFolder) -> None:
     if any(not facts_of(t).exceeds_limits for t in scored):
         return
     if scored:
-        limits = one_line("; ".join(facts_of(min(scored, key=_excess)).violations or ()))
+        limits = one_line("; ".join(facts_of(min(scored, key=excess_of)).violations or ()))
         raise AllTrialsFailed(
             f"no design meets the limits; the closest: {limits}; give larger limits or a smaller --batch-size"
         )
@@ -254,9 +251,9 @@ def require_scores(study: optuna.Study, folder: StudyFolder) -> None:
     )
 
 
-def _excess(trial: FrozenTrial) -> float:
-    """Amount by which a trial exceeds the limits."""
-    return sum(max(0.0, value) for value in trial.constraints.values())
+def _spent(trials: list[FrozenTrial]) -> int:
+    """Number of trials that use up the search's limit: running, trained or failed, but not infeasible."""
+    return sum(not is_infeasible(t) for t in counted(trials))
 
 
 def _running(study: optuna.Study) -> bool:

@@ -261,14 +261,10 @@ def _tie_text(
     )
 
 
-def _winner_text(
-    pick: Confirmed, best: Confirmed, baseline: Confirmed | None, metric: str, p_value: float | None
-) -> str:
+def _winner_text(pick: Confirmed, best: Confirmed, baseline: Confirmed, metric: str, p_value: float) -> str:
     text = f"Winner: {pick.name} with mean {metric} {pick.mean:.4f}"
     text += f" over {plural(len(pick.validation.values), 'seed')}"
-    if baseline is not None and p_value is not None:
-        text += f", {pick.mean - baseline.mean:+.4f} against the best baseline, {baseline.name}"
-        text += f" (p = {p_value:.2g})"
+    text += f", {pick.mean - baseline.mean:+.4f} against the best baseline, {baseline.name} (p = {p_value:.2g})"
     if pick is not best:
         text += f". It is the cheapest within one standard error of the best, {best.name} ({best.mean:.4f})"
     return text + "."

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from peftsearch.backbone.anatomy import Backbone
 from peftsearch.design.architecture import Architecture
@@ -49,6 +49,25 @@ class StoredModel:
     """Packing of the weights; None if they were not packed."""
     stacks: dict[str, int]
     """Blocks of each stack."""
+
+    @classmethod
+    def of(cls, backbone: Backbone, quantize: str | None, **more: Any) -> Self:
+        """Store a backbone.
+
+        Args:
+            backbone: Anatomy of the model.
+            quantize: How its weights are packed; None when they are not.
+            **more: Fields of a subclass.
+        """
+        return cls(
+            name=backbone.name,
+            revision=backbone.revision,
+            model_type=backbone.model_type,
+            n_params=backbone.n_params,
+            quantize=quantize,
+            stacks=backbone.depths,
+            **more,
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -339,8 +358,7 @@ def require_same_backbone(found: Found, backbone: Backbone) -> None:
     Raises:
         MethodError: The architecture was found on another kind of backbone.
     """
-    own = {str(stack.name): len(stack.blocks) for stack in backbone.stacks}
-    there, here = _kind(found.model_type, found.stacks), _kind(backbone.model_type, own)
+    there, here = _kind(found.model_type, found.stacks), _kind(backbone.model_type, backbone.depths)
     if there != here:
         raise MethodError(
             f"{found.where}: the architecture was found on {there}, this model is {here}; use peftsearch.refit to size "

@@ -27,6 +27,7 @@ from peftsearch.errors import ConfigError, StudyError, one_line
 from peftsearch.files import from_plain, read_yaml, to_plain, to_yaml, write_atomically
 from peftsearch.study.claims import new_owner, release_dead
 from peftsearch.study.notes import keep_settings, settings_of
+from peftsearch.study.objectives import OBJECTIVES
 from peftsearch.study.settings import StudySettings, first_difference
 from peftsearch.study.storage import (
     claim_lock,
@@ -138,7 +139,7 @@ class StudyFolder:
 
 def directions_of(settings: StudySettings) -> list[Direction]:
     """Directions of the objectives for Optuna: the score is maximised, every other objective minimised."""
-    return ["maximize" if name == "score" else "minimize" for name in settings.objectives]
+    return [OBJECTIVES[name].direction for name in settings.objectives]
 
 
 def _no_sampler() -> BaseSampler:

@@ -11,7 +11,7 @@ from peftsearch.design.budget import Budget, parse_budget
 from peftsearch.design.design import Design
 from peftsearch.design.fitting import fit
 from peftsearch.errors import ConfigError
-from peftsearch.study.best import Source, read_found
+from peftsearch.study.best import Found, Source, read_found
 
 if TYPE_CHECKING:
     from torch import nn
@@ -48,6 +48,17 @@ def refit(
         model = detect(model)
     if not isinstance(budget, Budget):
         budget = parse_budget(str(budget), model.n_params)
+    return carry_over(found, model, budget)
+
+
+def carry_over(found: Found, model: Backbone, budget: Budget) -> Architecture:
+    """Size what a search found for another backbone and budget, as `refit` does.
+
+    Raises:
+        BudgetError: The design does not fit into the budget.
+        MethodError: A method of the design cannot act on this backbone.
+        ConfigError: The backbone has fewer blocks than the design has groups, or no tuned block remains.
+    """
     carried = replace(found.design, sizes=(), budget_share=1.0)
     if carried.grouping == "uniform" and len(carried.methods) == sum(found.stacks.values()):
         carried = _by_depth(carried, len(model.blocks))

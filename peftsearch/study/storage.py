@@ -20,6 +20,7 @@ from sqlalchemy.engine import URL, Engine, make_url
 
 from peftsearch.errors import ConfigError, StudyError, one_line
 from peftsearch.study.claims import GRACE_S, HEARTBEAT_S
+from peftsearch.study.settings import OWN_STORAGE
 
 _SQLITE_WAIT_S = 60
 """Seconds to wait for another process's write."""
@@ -40,7 +41,7 @@ _DISK_FAULTS = {
 
 def own_url(path: Path) -> str:
     """The URL of the SQLite database in a study's folder."""
-    url = URL.create("sqlite", database=str((path / "study.db").resolve()))
+    url = URL.create("sqlite", database=str((path / OWN_STORAGE).resolve()))
     return url.render_as_string(hide_password=False)
 
 
@@ -85,7 +86,7 @@ def without_password(url: str) -> str:
         ConfigError: The text is not a URL.
     """
     if not url:
-        return "study.db"
+        return OWN_STORAGE
     try:
         return make_url(url).render_as_string(hide_password=True)
     except sqlalchemy.exc.ArgumentError as error:

@@ -217,6 +217,16 @@ def is_interrupted(trial: FrozenTrial) -> bool:
     return bool(trial.user_attrs.get("interrupted"))
 
 
+def is_infeasible(trial: FrozenTrial) -> bool:
+    """Whether a trial's design does not fit the budget or the memory."""
+    return bool(trial.user_attrs.get("infeasible"))
+
+
+def excess_of(trial: FrozenTrial) -> float:
+    """The amount by which a trial exceeds the limits."""
+    return sum(max(0.0, value) for value in trial.constraints.values())
+
+
 def is_baseline(trial: FrozenTrial) -> bool:
     """Whether a trial trains a baseline."""
     return bool(trial.user_attrs.get("kind") == Kind.BASELINE)

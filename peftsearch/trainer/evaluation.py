@@ -18,7 +18,7 @@ from peftsearch.tasks.reading.table import read_table
 from peftsearch.tasks.task import Split, Task
 from peftsearch.trainer.options import EvaluateOptions
 from peftsearch.trainer.texts import evaluate_texts
-from peftsearch.trainer.trained import Evaluation, Trained, load_trained
+from peftsearch.trainer.trained import Evaluation, Trained, choose_split, load_trained
 
 
 def evaluate(options: EvaluateOptions) -> Evaluation:
@@ -64,13 +64,10 @@ def _split(trained: Trained, options: EvaluateOptions) -> tuple[str, Split]:
     data = replace(data, **given(columns, "text_column", "pair_column", "label_column"))
     task = _task(trained, data, own=options.task is None)
     _require_pairs(trained, task.train.pairs is not None, task.name)
-    name = options.split or ("test" if task.test is not None else "validation")
-    split = task.test if name == "test" else task.validation
-    if split is None:
-        raise TaskError(f"task {task.name!r}: has no test split; give --split validation, or --test FILE")
+    where, split = choose_split(task, options.split)
     if trained.is_regression:
-        return f"{task.name}, {name}", split
-    return f"{task.name}, {name}", _relabelled(trained, split, task.labels, task.name)
+        return where, split
+    return where, _relabelled(trained, split, task.labels, task.name)
 
 
 def _image_folder(trained: Trained, path: Path) -> Split:

@@ -15,7 +15,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from peftsearch.errors import CheckpointError, ConfigError, one_line
+from peftsearch.errors import CheckpointError, one_line
 from peftsearch.files import MAX_OUTPUT_BYTES, from_plain, read_yaml, to_plain, to_yaml, write_atomically
 from peftsearch.study.settings import first_difference
 from peftsearch.trainer.record import FORMAT, TrainingRecord
@@ -124,10 +124,7 @@ def read_training(path: Path) -> TrainingRecord:
         raise CheckpointError(f"{path}: its training is not finished; the same command with --resume continues it")
     if read_metrics(path).get("seed") is None:
         raise CheckpointError(f"{path}: all its trainings diverged; train with --overwrite and a lower --learning-rate")
-    try:
-        return from_plain(TrainingRecord, stored, str(path / TRAINING))
-    except ConfigError as error:
-        raise CheckpointError(str(error)) from error
+    return from_plain(TrainingRecord, stored, str(path / TRAINING), CheckpointError)
 
 
 def read_metrics(path: Path) -> dict[str, Any]:

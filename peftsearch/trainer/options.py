@@ -16,6 +16,7 @@ from peftsearch.errors import ConfigError, unknown_name
 from peftsearch.methods import METHODS
 from peftsearch.options import (
     HYPHEN,
+    MAX_SEED,
     ColumnOptions,
     InputColumns,
     MachineOptions,
@@ -27,7 +28,6 @@ from peftsearch.options import (
 )
 from peftsearch.tasks import check_task
 
-MAX_SEED = 2**31 - 1
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 """Formats of predictions."""
 HEAD = "head"

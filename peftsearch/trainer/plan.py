@@ -11,10 +11,12 @@ import torch
 from torch import nn
 
 from peftsearch.backbone.device import choose_dtype
+from peftsearch.backbone.folder import hub_commit
 from peftsearch.backbone.load import LoadedBackbone, decoder_start, n_head_params
 from peftsearch.backbone.outline import preview
 from peftsearch.backbone.packing import PLAIN
 from peftsearch.design.architecture import Architecture
+from peftsearch.design.baselines import uniform
 from peftsearch.design.budget import parse_budget
 from peftsearch.design.design import Design
 from peftsearch.design.fitting import fit
@@ -30,7 +32,7 @@ from peftsearch.files import plain
 from peftsearch.methods.support import require_methods
 from peftsearch.options import ModelOptions, given
 from peftsearch.study.best import require_same_backbone
-from peftsearch.study.refitting import refit
+from peftsearch.study.refitting import carry_over
 from peftsearch.tasks import Task
 from peftsearch.tasks.encoding.encode import encode
 from peftsearch.tasks.encoding.encoded import EncodedTask
@@ -38,7 +40,7 @@ from peftsearch.tasks.encoding.pairs import EncodedPairs
 from peftsearch.trainer.options import HEAD, TrainOptions, check_train_options
 from peftsearch.trainer.processes import Processes
 from peftsearch.trainer.record import Data, Target, TrainedModel, TrainedTask, TrainedWith, TrainingRecord
-from peftsearch.trainer.source import Run, find_data, load_data, read_run
+from peftsearch.trainer.source import Run, find_data, load_data
 
 EPOCHS = 3.0
 """Passes over the training split where neither epochs nor steps are asked for."""
@@ -90,14 +92,17 @@ class Plan:
         return groups_of(self.loaded, self.architecture, self.training.learning_rate)
 
 
-def prepare(options: TrainOptions) -> Plan:
+def prepare(options: TrainOptions, run: Run | None) -> Plan:
     """Load and check everything; writes nothing.
+
+    Args:
+        options: The options of the training.
+        run: The run that `options.best` names.
 
     Raises:
         PeftSearchError: What is wrong with the options, the run, the data or the model.
     """
     check_train_options(options)
-    run = None if options.best is None else read_run(options.best, options.design)
     training = _training(options, run)
     data = find_data(options, run)
     processes = Processes(options.machine.device, unused=is_in_place(options.method))
@@ -125,7 +130,7 @@ def prepare(options: TrainOptions) -> Plan:
     objective = Scorer(task)
     record = TrainingRecord(
         method=options.method or (run.found.name if run is not None else ""),
-        model=_model_facts(loaded, quantize),
+        model=TrainedModel.of(loaded.backbone, quantize, n_head=n_head_params(loaded)),
         task=_task_facts(encoded, objective, data),
         n_params=architecture.n_params,
         n_changed=_n_changed(architecture, loaded),
@@ -163,19 +168,6 @@ def prepare(options: TrainOptions) -> Plan:
 
 def _n_changed(architecture: Architecture | Reference, loaded: LoadedBackbone) -> int:
     return architecture.n_params if isinstance(architecture, Reference) else n_changed(architecture, loaded.backbone)
-
-
-def _model_facts(loaded: LoadedBackbone, quantize: str | None) -> TrainedModel:
-    backbone = loaded.backbone
-    return TrainedModel(
-        name=backbone.name,
-        revision=backbone.revision,
-        model_type=backbone.model_type,
-        n_params=backbone.n_params,
-        n_head=n_head_params(loaded),
-        quantize=quantize,
-        stacks={str(stack.name): len(stack.blocks) for stack in backbone.stacks},
-    )
 
 
 def _task_facts(encoded: EncodedTask, objective: Scorer, data: Data) -> TrainedTask:
@@ -234,8 +226,7 @@ def _model(options: TrainOptions, run: Run | None) -> ModelOptions:
     model = options.model
     if run is None or model.name is not None:
         return model
-    commit = None if run.found.revision.startswith("sha256:") else run.found.revision or None
-    return replace(model, name=run.found.model_name, revision=model.revision or commit)
+    return replace(model, name=run.found.model_name, revision=model.revision or hub_commit(run.found.revision))
 
 
 def _architecture(
@@ -246,11 +237,11 @@ def _architecture(
     if options.method is not None and is_in_place(options.method):
         return None, make_reference(options.method, loaded, "--method"), None, ()
     if options.method == HEAD:
-        return Design(grouping="uniform", allocation=(1.0,), methods=((),)), Architecture(placements=()), None, ()
+        return uniform(), Architecture(placements=()), None, ()
     budget = options.budget or (run.budget if run is not None else None)
     assert budget is not None, "the options are checked"
     if options.method is not None:
-        design = Design(grouping="uniform", allocation=(1.0,), methods=((options.method,),))
+        design = uniform(options.method)
         architecture = fit(design, backbone, parse_budget(budget, backbone.n_params))
     else:
         assert run is not None, "without a method there is a best.yaml"
@@ -265,7 +256,7 @@ def _architecture(
                 f"{run.path}: was found on a model of {run.n_params:,} parameters, and {backbone.name} has "
                 f"{backbone.n_params:,}; name it with --model to resize the design"
             )
-        architecture = refit(run.path, backbone, budget, options.design)
+        architecture = carry_over(run.found, backbone, parse_budget(budget, backbone.n_params))
     note = f"fitted to {backbone.name} under {budget}: {architecture.n_params:,} parameters"
     return design, architecture, budget, (note,)
 
@@ -273,5 +264,4 @@ def _architecture(
 def _is_same(run: Run, loaded: LoadedBackbone) -> bool:
     """Whether a model has the blocks that an architecture was made for."""
     own = loaded.backbone
-    stacks = {str(stack.name): len(stack.blocks) for stack in own.stacks}
-    return (run.found.model_type, run.found.stacks, run.n_params) == (own.model_type, stacks, own.n_params)
+    return (run.found.model_type, run.found.stacks, run.n_params) == (own.model_type, own.depths, own.n_params)

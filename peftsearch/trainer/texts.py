@@ -13,7 +13,7 @@ from peftsearch.tasks.reading.pairs import pairs_of, prompts_of
 from peftsearch.tasks.reading.table import Table, read_table
 from peftsearch.tasks.task import Split
 from peftsearch.trainer.options import EvaluateOptions
-from peftsearch.trainer.trained import Evaluation, Trained
+from peftsearch.trainer.trained import Evaluation, Trained, choose_split
 
 
 def evaluate_texts(trained: Trained, options: EvaluateOptions) -> Evaluation:
@@ -49,11 +49,7 @@ def _split(trained: Trained, options: EvaluateOptions) -> tuple[str, Split]:
     except PeftSearchError as error:
         source = trained.record.task.source
         raise TaskError(f"{error} ({trained.path} was trained on {source}; --test names other data)") from error
-    name = options.split or ("test" if task.test is not None else "validation")
-    split = task.test if name == "test" else task.validation
-    if split is None:
-        raise TaskError(f"task {task.name!r}: has no test split; give --split validation, or --test FILE")
-    return f"{task.name}, {name}", split
+    return choose_split(task, options.split)
 
 
 def written_texts(trained: Trained, table: Table, prompt: str | None) -> list[str]:

@@ -15,7 +15,7 @@ from peftsearch.backbone.load import LoadedBackbone, decoder_start
 from peftsearch.design.references import is_in_place
 from peftsearch.engine.inputs import load_model
 from peftsearch.engine.scoring import logits_of
-from peftsearch.errors import BackboneError, CheckpointError, ConfigError
+from peftsearch.errors import BackboneError, CheckpointError, ConfigError, TaskError
 from peftsearch.injection import checkpoint
 from peftsearch.injection.checkpoint import put
 from peftsearch.options import InputColumns, ModelOptions
@@ -23,7 +23,7 @@ from peftsearch.tasks.encoding.encode import encode_any
 from peftsearch.tasks.encoding.pairs import EncodedPairs, encode_pair_split
 from peftsearch.tasks.kinds import Kind
 from peftsearch.tasks.reading.columns import Columns
-from peftsearch.tasks.task import Split
+from peftsearch.tasks.task import Split, Task
 from peftsearch.trainer.folder import read_training
 from peftsearch.trainer.options import TrainedOptions
 from peftsearch.trainer.record import Data, TrainingRecord
@@ -71,9 +71,7 @@ class Trained:
     def logits(self, split: Split) -> Tensor:
         """Outputs `(n, num_labels)` on the texts or images of a split."""
         encoded = encode_any(split, self.loaded.tokenizer, self.record.training.max_length)
-        return logits_of(
-            self.loaded.model, encoded, batch_size=self.batch_size, device=self.device, autocast=self.autocast
-        )
+        return logits_of(self.loaded.model, encoded, **self.evaluation_options)
 
     def encoded(self, split: Split) -> EncodedPairs:
         """Prompts and completions of a split, cut as those of the training."""
@@ -132,6 +130,26 @@ class Evaluation:
     def score(self) -> float:
         """Score by the metric."""
         return self.scores[self.metric]
+
+
+def choose_split(task: Task, asked: str | None) -> tuple[str, Split]:
+    """Choose the split to evaluate on.
+
+    Args:
+        task: A task.
+        asked: `test` or `validation`; None takes test if there is one.
+
+    Returns:
+        The data in words, and the split.
+
+    Raises:
+        TaskError: The task has no test split.
+    """
+    name = asked or ("test" if task.test is not None else "validation")
+    split = task.test if name == "test" else task.validation
+    if split is None:
+        raise TaskError(f"task {task.name!r}: has no test split; give --split validation, or --test FILE")
+    return f"{task.name}, {name}", split
 
 
 def load_trained(options: TrainedOptions) -> Trained:

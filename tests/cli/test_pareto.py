@@ -121,6 +121,7 @@ class TestFront:
                 tmp_path / budget,
                 budget,
                 BUDGETS[budget],
+                search=[{"name": "head", "n_params": 0, "score": 0.5}],
                 confirm=[*confirmations("head", 0, head), *confirmations("trial 1", BUDGETS[budget], found)],
             )
             for budget, (head, found) in scores.items()

@@ -13,9 +13,10 @@ import pytest
 import yaml
 from optuna.trial import TrialState
 
-from peftsearch.errors import ConfigError
+from peftsearch.errors import ConfigError, InternalError
 from peftsearch.options import MachineOptions
 from peftsearch.searcher.options import EngineOptions, RunOptions
+from peftsearch.study.objectives import parse_objectives
 from tests.runs import arguments, call, kill_after, refused, start, study
 
 pytest.importorskip("ray.tune", reason="needs the extra ray", exc_type=ImportError)
@@ -178,6 +179,23 @@ def test_a_score_that_is_no_number_is_its_trials_own_fault(fault, ends_the_study
     search.on_trial_complete("a", {"outcome": None})
     assert (search.fault is fault) == ends_the_study
     assert failed == ([] if ends_the_study else ["ValueError: nan"])
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_defect_in_recording_ends_the_study_and_is_no_loss():
+    from peftsearch.searcher.ray.searcher import StudySearch
+
+    lost = []
+    runner = SimpleNamespace(
+        complete=lambda work, outcome: parse_objectives(None),
+        lose=lambda work, reason, by_user: lost.append((work, by_user)),
+    )
+    search = StudySearch(None, runner)
+    search._works |= {name: (name, SimpleNamespace(join=lambda: None)) for name in ("a", "b")}
+    search.on_trial_complete("a", {"outcome": None})
+    search.on_trial_complete("b", error=True)
+    assert isinstance(search.fault, InternalError)
+    assert lost == [("a", True), ("b", True)]
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -12,7 +12,7 @@ from peftsearch.report.pareto.axis import Axis
 from peftsearch.report.pareto.front import Front, Level, Series
 from peftsearch.report.pareto.png import baseline_colours, level_title
 from peftsearch.report.pareto.points import Point
-from peftsearch.report.pareto.text import called, conclusions, rows_of
+from peftsearch.report.pareto.text import conclusions, rows_of
 from peftsearch.units import plural
 
 _BASELINES = tuple(c for c in PALETTE if c not in {"--blue", "--grey"})
@@ -177,7 +177,7 @@ def _head_line(point: Point) -> dict[str, Any]:
 
 def _hover(point: Point, axis: Axis) -> str:
     lines = [
-        f"<b>{label(called(point))}</b> at {label(point.budget)}",
+        f"<b>{label(point.design.title)}</b> at {label(point.budget)}",
         str(point.design.validation),
         f"{int(point.measures['params']):,} parameters",
         *([] if axis.measure == "params" else [f"{axis.label} {axis.show(point.measures[axis.measure])}"]),
@@ -192,7 +192,7 @@ def _table(front: Front, level: Level) -> Table:
     columns = ["design", "budget", "parameters", *([axis.title] if own else []), "score", "std", "n", "description"]
     rows = [
         [
-            called(p),
+            p.design.title,
             p.budget,
             int(p.measures["params"]),
             *([axis.shown(p)] if own else []),

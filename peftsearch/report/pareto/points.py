@@ -14,7 +14,6 @@ from statistics import mean
 
 from peftsearch.errors import StudyError
 from peftsearch.study.confirmed import Confirmed
-from peftsearch.study.hits import hits_of
 from peftsearch.study.record import Record, read_record
 from peftsearch.study.settings import StudySettings
 from peftsearch.study.trials import Kind, State, TrialRecord
@@ -105,8 +104,9 @@ def read_points(path: Path, storage: str = "") -> StudyPoints:
     for trial in done:
         if trial.kind == Kind.CONFIRM:  # references have no budget, so they do not belong on a front
             groups.setdefault(trial.name, []).append(trial)
-    points = [_point(record, group, confirmed=True) for group in groups.values()]
-    points += [_point(record, [trial], confirmed=False) for trial in search]
+    designs = {design.name: design for design in record.confirmed()}
+    points = [_point(record, group, designs[name], confirmed=True) for name, group in groups.items()]
+    points += [_point(record, [trial], _short(trial), confirmed=False) for trial in search]
     if not points:
         raise StudyError(f"{path}: no trial has a score yet; `peftsearch run` with its settings continues it")
     n_hits = max((len(p.design.hits) for p in points), default=0)
@@ -114,24 +114,27 @@ def read_points(path: Path, storage: str = "") -> StudyPoints:
     return StudyPoints(path=path, settings=record.settings, points=tuple(points), n_validation=n_hits or stated or None)
 
 
-def _point(record: Record, trials: Sequence[TrialRecord], confirmed: bool) -> Point:
+def _short(trial: TrialRecord) -> Confirmed:
+    """The design of a single training of the search."""
+    return Confirmed(
+        name=trial.name,
+        baseline=trial.kind == Kind.BASELINE,
+        detail=trial.detail,
+        n_params=trial.facts.n_params,
+        validation=Scores(() if trial.score is None else (trial.score,)),
+    )
+
+
+def _point(record: Record, trials: Sequence[TrialRecord], design: Confirmed, confirmed: bool) -> Point:
     """The point of one training, or of a confirmed design over its seeds."""
     first, settings = trials[0], record.settings
-    is_baseline = not first.name.startswith("trial ") if confirmed else first.kind == Kind.BASELINE
     several = len(settings.objectives) > 1 and not confirmed
     return Point(
         study=record.path.name,
         budget=settings.budget,
         budget_params=settings.budget_params,
-        design=Confirmed(
-            name=first.name,
-            baseline=is_baseline,
-            detail=first.detail,
-            n_params=first.facts.n_params,
-            validation=Scores(tuple(t.score for t in trials if t.score is not None)),
-            hits=hits_of([t.facts.right or "" for t in trials]) if confirmed else (),
-        ),
-        baseline=(first.facts.family or first.name) if is_baseline else "",
+        design=design,
+        baseline=(first.facts.family or first.name) if design.baseline else "",
         confirmed=confirmed,
         steps=first.facts.steps or 0,
         measures=_means([t.measures for t in trials]),

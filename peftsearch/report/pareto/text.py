@@ -47,7 +47,7 @@ def _cells(front: Front, point: Point) -> list[str]:
         if point is marked
     ]
     return [
-        called(point),
+        point.design.title,
         point.budget,
         f"{n_params:,}",
         f"{100 * n_params / point.budget_params:.1f}%" if point.budget_params else "",
@@ -56,11 +56,6 @@ def _cells(front: Front, point: Point) -> list[str]:
         str(point.design.validation),
         ", ".join(marks),
     ]
-
-
-def called(point: Point) -> str:
-    """Name of a point for readers: `trial 17`, `lora (baseline)`."""
-    return f"{point.name} (baseline)" if point.baseline else point.name
 
 
 def conclusions(front: Front) -> list[str]:
@@ -105,7 +100,8 @@ def _smallest_line(front: Front, smallest: Point) -> str:
 
 def described(point: Point, axis: Axis) -> str:
     """Describe a point in one line: `lora (baseline) at 0.1%, 0.9340 ± 0.0222 (n=4), 22,278 parameters`."""
-    text = f"{called(point)} at {point.budget}, {point.design.validation}, {int(point.measures['params']):,} parameters"
+    design, n_params = point.design, int(point.measures["params"])
+    text = f"{design.title} at {point.budget}, {design.validation}, {n_params:,} parameters"
     return text if axis.measure == "params" else f"{text}, {axis.show(axis.cost(point))}"
 
 

@@ -9,8 +9,8 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from peftsearch.engine.job import Outcome
-from peftsearch.errors import InternalError, StudyError, internal_error, is_defect, one_line
-from peftsearch.searcher.runner import TrialRunner, Work, pruned_at
+from peftsearch.errors import InternalError, StudyError
+from peftsearch.searcher.runner import TrialRunner, Work, pruned_at, settle
 from peftsearch.searcher.schedule import Pause, Schedule
 from peftsearch.study.private_optuna import heartbeat
 
@@ -92,9 +92,7 @@ class StudySearch(Searcher):  # type: ignore[misc]  # ray ships no complete type
         except (StudyError, OSError, optuna.exceptions.OptunaError):
             raise
         except Exception as error:
-            if is_defect(error):
-                raise internal_error(error, resumes=True) from error
-            self._runner.fail(work, f"{type(error).__name__}: {one_line(error)}")
+            settle(self._runner, work, error)
 
     def interrupt(self) -> None:
         """Record that the user stopped all running trials, which does not count as a loss."""

@@ -86,7 +86,8 @@ def read_class_folders(path: str | Path, notes: list[str]) -> Table:
         notes.append(
             f"{folder}: {n_other} files were left out: not an image by their suffix, or not directly in FOLDER/CLASS/"
         )
-    empty = [kind.name for kind in classes if kind.name not in {name for name, _ in files}]
+    filled = {name for name, _ in files}
+    empty = [kind.name for kind in classes if kind.name not in filled]
     if empty:
         notes.append(f"{folder}: class folders without an image were left out: {one_line(', '.join(empty), 80)}")
     return Table(
