@@ -105,7 +105,11 @@ class TrainingOptions(OptionGroup):
     """Training settings that users may override."""
 
     learning_rate: float | None = None
-    """Base learning rate, which each method scales (default: 0.01)."""
+    """Base learning rate, which each method scales (default: 0.005)."""
+    head: Literal["probe", "random"] | None = None
+    """Start of the task head: probe (fitted on the frozen features) or random (default: probe)."""
+    head_learning_rate: float | None = None
+    """Learning rate of the task head (default: 0.001; 0.01 for a random head)."""
     batch_size: int | None = None
     """Examples per optimizer step, over all processes (default: 16)."""
     max_length: int | None = None

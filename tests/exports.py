@@ -31,6 +31,8 @@ def placed(backbone: Backbone, sizes: dict[str, Sequence[int]]) -> Architecture:
         for name, size in ((m, s[b.index]) for m, s in sizes.items() if s[b.index]):
             if is_placed(METHODS[name], b, backbone.blocks[0]):
                 size = min(size, METHODS[name].max_size(b))
+                if name in seen and getattr(METHODS[name], "per_group", False):
+                    size = next(p.size for p in placements if p.method == name)  # they share a matrix of one rank
                 n_params = count_placed(METHODS[name], b, size, name not in seen)
                 seen.add(name)
                 placements.append(Placement(stack=b.stack, block=b.index, method=name, size=size, n_params=n_params))

@@ -90,11 +90,12 @@ BRIEF = ("--trials", "2", "--steps", "2", "--search-steps", "1", "--seeds", "1")
 
 
 def arguments(model: Path, files: tuple[Path, Path], runs: Path, *more: str) -> list[str]:
-    """`peftsearch run` on the tiny model and task; a few seconds."""
+    """`peftsearch run` on the tiny model and task, with S4's space and strategy unless others are given."""
+    usual = [word for pair in (("--space", "s4"), ("--strategy", "s4")) if pair[0] not in more for word in pair]
     return [
         "run", "--budget", "20%", "--model", str(model), "--train", str(files[0]), "--validation", str(files[1]),
         "--trials", "14", "--steps", "6", "--search-steps", "3", "--seeds", "2", "--batch-size", "16",
-        "--runs", str(runs), "--name", "r", "--device", "cpu", *more,
+        "--runs", str(runs), "--name", "r", "--device", "cpu", *usual, *more,
     ]  # fmt: skip
 
 

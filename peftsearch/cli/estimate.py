@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json as json_text
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -26,7 +26,7 @@ from peftsearch.design.shares import n_changed
 from peftsearch.errors import BudgetError, ConfigError, unknown_name
 from peftsearch.files import read_yaml
 from peftsearch.methods import get_method
-from peftsearch.methods.abilities import count_placed
+from peftsearch.methods.abilities import count_placed, sharing_key
 from peftsearch.options import HYPHEN, ModelOptions, OptionGroup, group
 from peftsearch.study.best import Best, StoredModel, read_best
 from peftsearch.units import show_bytes
@@ -197,14 +197,15 @@ def _require_same_model(path: Path, model: StoredModel, architecture: Architectu
                 "that model, or a --budget to size a design for this one"
             )
     blocks = {(block.stack, block.index): block for block in backbone.blocks}
-    seen: set[str] = set()
+    seen: set[Hashable] = set()
     for p in architecture.placements:
         where = f"{path}: {p.stack} block {p.block}, {p.method}"
         block, method = blocks.get((p.stack, p.block)), get_method(p.method)
         if block is None:
             raise ConfigError(f"{where}: {backbone.name} has no such block")
-        is_first = p.method not in seen
-        seen.add(p.method)
+        together = sharing_key(method, p.stack, p.group)
+        is_first = together not in seen
+        seen.add(together)
         if not 1 <= p.size <= method.max_size(block) or count_placed(method, block, p.size, is_first) != p.n_params:
             raise ConfigError(f"{where}: {method.knob} {p.size} does not have {p.n_params} parameters on {block.path}")
 

@@ -61,7 +61,8 @@ def _strategies() -> list[dict[str, Any]]:
             "sampler": s.sampler,
             "pruner": s.pruner,
             "trials": s.trials,
-            "steps (search, confirm x seeds)": f"{s.search.steps}, {s.confirm.steps} x {s.confirm.seeds}",
+            "rungs": ", ".join(f"{100 * share:g}%" for share in s.search.rungs),
+            "seeds": f"{' or '.join(map(str, s.confirm.looks))}",
             "what": s.description,
         }
         for name, s in found.items()

@@ -29,7 +29,7 @@ _LAYOUTS: tuple[tuple[bool, tuple[str, ...]], ...] = (
     (False, ()),
     (True, ()),
     (True, ("of budget",)),
-    (True, ("of budget", "one short run")),
+    (True, ("of budget", "in the search")),
 )
 """Layouts from wide to narrow: whether cells are short, and which columns are left out."""
 
@@ -46,12 +46,12 @@ def _table(rows: Sequence[Confirmed], pick: str, metric: str, short: bool, left_
         "parameters": lambda row: "" if row.n_params is None else count(row.n_params),
         "of budget": lambda row: "" if row.share is None else f"{100 * row.share:.1f}%",
         "changed": lambda row: "" if row.n_changed is None else count(row.n_changed),
-        "one short run": lambda row: "" if row.search_score is None else f"{row.search_score:.4f}",
+        "in the search": lambda row: "" if row.search_score is None else f"{row.search_score:.4f}",
         "confirmed": lambda row: row.validation.short if short else str(row.validation),
         **{task: partial(_task_mean, task) for task in tasks},
         **({"test": lambda row: row.test.short if short else str(row.test)} if has_test else {}),
     }
-    names = {"parameters": "trained", "of budget": "share", "one short run": "short run"} if short else {}
+    names = {"parameters": "trained", "of budget": "share", "in the search": "search"} if short else {}
     columns = {name: cell for name, cell in columns.items() if name not in left_out}
     table.add_column("design", no_wrap=True)
     for name in columns:

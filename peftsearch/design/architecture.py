@@ -21,7 +21,9 @@ class Placement:
     size: int
     """The method's size knob: rank, width, length or index of a named subset, from 1."""
     n_params: int
-    """Trainable parameters of this placement."""
+    """Trainable parameters of this placement, with those that it shares if it is the first of its group."""
+    group: int = 0
+    """Blocks of one stack with the same number share what a method shares per group; 0 for other methods."""
 
     @property
     def key(self) -> str:
@@ -45,7 +47,8 @@ class Architecture:
         blocks: dict[tuple[str, int], dict[str, Any]] = {}
         for p in self.placements:
             entry = blocks.setdefault((p.stack, p.block), {"stack": p.stack, "block": p.block, "methods": {}})
-            entry["methods"][p.method] = {"size": p.size, "n_params": p.n_params}
+            group = {"group": p.group} if p.group else {}
+            entry["methods"][p.method] = {"size": p.size, "n_params": p.n_params, **group}
         return {"n_params": self.n_params, "blocks": list(blocks.values())}
 
     @classmethod
@@ -63,6 +66,7 @@ class Architecture:
                     method=str(method),
                     size=int(facts["size"]),
                     n_params=int(facts["n_params"]),
+                    group=int(facts.get("group", 0)),
                 )
                 for entry in data["blocks"]
                 for method, facts in entry["methods"].items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -12,8 +13,8 @@ from peftsearch.design.space import DesignSpace
 from peftsearch.methods import METHODS
 from peftsearch.methods.support import find_obstacle
 
-SINGLE_METHODS = ("lora", "adapter", "bitfit", "prefix")
-"""Methods that are each tried alone, uniformly over all blocks, at the same budget."""
+SINGLE_METHODS = ("lora", "lora:ffn", "lora:all", "ia3", "bitfit", "layernorm", "adapter", "prefix", "krona")
+"""What an expert would try: methods alone, uniformly over all blocks, at the same budget."""
 S4_PAPER = Design(
     grouping="spindle",
     allocation=(1.0, 1.0, 1.0, 1.0),
@@ -44,7 +45,7 @@ def baselines_of(space: DesignSpace, backbone: Backbone) -> list[Baseline]:
 
     Methods that cannot act on the backbone are left out, and so is the S4 paper's design when it needs one of them.
     """
-    usable = usable_methods(backbone)
+    usable = usable_methods(backbone, SINGLE_METHODS)
     single = [(name, _uniform(name, space, backbone)) for name in SINGLE_METHODS if name in usable]
     untuned = UNTUNED[0] if backbone.head else UNTUNED[1]
     named = [(untuned, uniform()), *single]
@@ -57,23 +58,26 @@ def baselines_of(space: DesignSpace, backbone: Backbone) -> list[Baseline]:
         for share, rate in product(map(float, shares or (1.0,)), choices.get("learning_rate", (None,))):
             name = family + (f" {100 * share:g}%" if share != 1 else "") + (f" lr={rate:g}" if rate else "")
             point = replace(design, budget_share=share, learning_rate=None if rate is None else float(rate))
-            params = _point(point, space, len(backbone.blocks))
+            params = point_of(point, space, len(backbone.blocks))
             found.append(Baseline(name=name, design=point, params=params, family=family))
     return found
 
 
-def _point(design: Design, space: DesignSpace, n_blocks: int) -> dict[str, str | float] | None:
+def point_of(design: Design, space: DesignSpace, n_blocks: int) -> dict[str, str | float] | None:
     """The design as a point of the space, by whichever name the space has for its grouping on this depth."""
     names = [str(c) for d in space.dimensions if d.name == "grouping" for c in d.choices]
     n_groups = len(design.methods)
     same = [n for n in names if group_sizes(n, n_blocks, n_groups) == group_sizes(design.grouping, n_blocks, n_groups)]
-    found = (space.params(replace(design, grouping=name)) for name in same)
+    # A baseline that fits whole is the same with or without the permission to leave blocks out.
+    own = replace(design, leave_out=bool(getattr(space, "leave_out", False)))
+    found = (space.params(replace(own, grouping=name)) for name in same)
     return next((params for params in found if params is not None), None)
 
 
-def usable_methods(backbone: Backbone) -> tuple[str, ...]:
-    """The methods that can act on every block."""
-    return tuple(name for name in METHODS if find_obstacle(name, backbone) is None)
+def usable_methods(backbone: Backbone, variants: Iterable[str] = ()) -> tuple[str, ...]:
+    """The methods of the table that can act on every block, and those of some variants that can."""
+    names = dict.fromkeys((*METHODS, *variants))
+    return tuple(name for name in names if find_obstacle(name, backbone) is None)
 
 
 def uniform(*methods: str) -> Design:

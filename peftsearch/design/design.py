@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from peftsearch.errors import MALFORMED, ConfigError
@@ -33,6 +33,8 @@ class Design:
     """Size of each method on every block that it tunes, sorted by name; empty lets the budget decide."""
     budget_share: float = 1.0
     """Share of the study's budget that the design may spend, above 0 and at most 1."""
+    leave_out: bool = False
+    """Whether blocks are left out, from the input side, where even the smallest sizes on all of them are too much."""
 
     def __post_init__(self) -> None:
         if any(size < 1 for _, size in self.sizes) or len(dict(self.sizes)) < len(self.sizes):
@@ -64,6 +66,8 @@ class Design:
             out["sizes"] = dict(self.sizes)
         if self.budget_share != 1:
             out["budget_share"] = self.budget_share
+        if self.leave_out:
+            out["leave_out"] = True
         return out
 
     @classmethod
@@ -73,7 +77,7 @@ class Design:
         Raises:
             ConfigError: Keys are missing or unknown, or a value has a wrong type.
         """
-        unknown = set(data) - {"grouping", "allocation", "methods", "learning_rate", "sizes", "budget_share"}
+        unknown = set(data) - {f.name for f in fields(cls)}
         if unknown:
             raise ConfigError(f"design: unknown keys {sorted(map(str, unknown))}")
         try:
@@ -85,6 +89,7 @@ class Design:
                 learning_rate=None if rate is None else float(rate),
                 sizes=tuple((str(name), int(size)) for name, size in data.get("sizes", {}).items()),
                 budget_share=float(data.get("budget_share", 1.0)),
+                leave_out=bool(data.get("leave_out", False)),
             )
         except MALFORMED as error:
             raise ConfigError(f"design: {type(error).__name__}: {error}") from error

@@ -1,8 +1,10 @@
 """Fit a design into a budget: exact sizes for every block, never above the budget.
 
-A slot is one method on one block. The rule, in whole sizes:
+A slot is one method on one block; where the blocks of a group share parameters, on all blocks of the group, and of the
+groups beside it with the same methods. The rule, in whole sizes:
 
-1. Every slot gets its smallest size. If these alone exceed the budget, the design cannot fit.
+1. Every slot gets its smallest size. If these alone exceed the budget, the design cannot fit; a design that may leave
+   blocks out loses the block nearest to the input, then the next, until the rest fits.
 2. A slot's target is its fair share: the allocation's weight of its block, divided evenly over the block's methods.
    The next size always goes to the slot whose cost after growing is smallest against its target (ties: input side
    first, then the order of the methods in the table), until the next one in this order no longer fits. BitFit
@@ -22,6 +24,7 @@ sizes gets exactly these sizes: each is both the smallest and the largest, and n
 from __future__ import annotations
 
 import heapq
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from fractions import Fraction
 from math import ceil, floor
@@ -32,18 +35,20 @@ from peftsearch.design.budget import Budget
 from peftsearch.design.design import Design
 from peftsearch.design.grouping import group_of_blocks
 from peftsearch.errors import BudgetError, ConfigError, MethodError
-from peftsearch.methods import METHODS, get_method
-from peftsearch.methods.abilities import ModelWide, Sharing
+from peftsearch.methods import get_method, rank_of
+from peftsearch.methods.abilities import ModelWide, Sharing, count_placed, sharing_key
 from peftsearch.methods.method import Method
 
 
 @dataclass(kw_only=True, slots=True)
 class _Slot:
-    """One method on one block while it is being sized."""
+    """One method on one block, or on those of a group, while it is being sized."""
 
-    block: Block
+    blocks: list[Block]
     method: Method
     weight: float
+    group: int = 0
+    """Group of the blocks, for methods that share parameters per group."""
     size: int = 1
     fixed: bool = False
     """Whether the design itself fixes the size."""
@@ -57,8 +62,14 @@ class _Slot:
 
     def count(self, size: int) -> int:
         if size not in self.counts:
-            self.counts[size] = self.method.count(self.block, size)
+            self.counts[size] = sum(self.count_on(block, size) for block in self.blocks)
         return self.counts[size]
+
+    def count_on(self, block: Block, size: int) -> int:
+        """Parameters on one of the blocks, with those that the group shares if it is the first."""
+        method = self.method
+        per_group = isinstance(method, Sharing) and method.per_group
+        return count_placed(method, block, size, per_group and block is self.blocks[0])
 
     @property
     def cost(self) -> int:
@@ -67,7 +78,7 @@ class _Slot:
     @property
     def step(self) -> int | None:
         """Cost of the next size; None at the largest or only one."""
-        self.largest = self.largest or self.method.max_size(self.block)
+        self.largest = self.largest or min(map(self.method.max_size, self.blocks))
         if self.fixed or self.size >= self.largest:
             return None
         return self.count(self.size + 1) - self.count(self.size)
@@ -90,8 +101,13 @@ def fit(design: Design, backbone: Backbone, budget: Budget) -> Architecture:
         MethodError: A method is unknown, cannot act on a block, or has a fixed size outside its range there.
         ConfigError: The grouping does not suit the number of blocks, or a fixed size is missing.
     """
+    allowed = floor(_share(design) * budget.n_params)
     slots = _slots(design, backbone)
-    left = floor(_share(design) * budget.n_params) - sum(slot.cost for slot in slots)
+    for first in range(1, len(backbone.blocks) if design.leave_out else 0):
+        if sum(slot.cost for slot in slots) <= allowed:
+            break
+        slots = _slots(design, backbone, first) or slots
+    left = allowed - sum(slot.cost for slot in slots)
     if left < 0:
         smallest = smallest_budget(design, backbone)
         raise BudgetError(
@@ -100,16 +116,31 @@ def fit(design: Design, backbone: Backbone, budget: Budget) -> Architecture:
             smallest=smallest,
         )
     _spend_the_rest(slots, _grow_evenly(slots, left))
-    return Architecture(
-        placements=tuple(
-            Placement(stack=s.block.stack, block=s.block.index, method=s.method.name, size=s.size, n_params=s.cost)
-            for s in slots
+    return Architecture(placements=_placements(slots, backbone))
+
+
+def _placements(slots: list[_Slot], backbone: Backbone) -> tuple[Placement, ...]:
+    """A placement for every block of every slot, input side first, then in the order of the methods."""
+    order = {(block.stack, block.index): i for i, block in enumerate(backbone.blocks)}
+    placed = [
+        Placement(
+            stack=block.stack,
+            block=block.index,
+            method=slot.method.name,
+            size=slot.size,
+            n_params=slot.count_on(block, slot.size) + slot.shared,
+            group=slot.group,
         )
-    )
+        for slot in slots
+        for block in slot.blocks
+    ]
+    return tuple(sorted(placed, key=lambda p: (order[p.stack, p.block], rank_of(p.method))))
 
 
 def smallest_budget(design: Design, backbone: Backbone) -> int:
     """The smallest budget, in trainable parameters, that fits the design; 0 for the task head alone.
+
+    For a design that may leave blocks out, the smallest budget that fits the last of its blocks.
 
     For a design limited to a share of the budget, the smallest budget whose share, rounded down, is enough.
 
@@ -118,7 +149,9 @@ def smallest_budget(design: Design, backbone: Backbone) -> int:
         ConfigError: The grouping does not suit the number of blocks, or a fixed size is missing.
     """
     # The exact inverse of `fit`, whose allowance is floor(share x budget): floor(s b) >= c just when b >= c / s.
-    return ceil(sum(slot.cost for slot in _slots(design, backbone)) / _share(design))
+    starts = range(len(backbone.blocks)) if design.leave_out else (0,)
+    slots = [found for first in starts if (found := _slots(design, backbone, first))]
+    return ceil(sum(slot.cost for slot in slots[-1]) / _share(design)) if slots else 0
 
 
 def _share(design: Design) -> Fraction:
@@ -126,30 +159,46 @@ def _share(design: Design) -> Fraction:
     return Fraction(str(design.budget_share))
 
 
-def _slots(design: Design, backbone: Backbone) -> list[_Slot]:
+def _slots(design: Design, backbone: Backbone, n_left_out: int = 0) -> list[_Slot]:
+    """The slots at their smallest sizes, on the blocks behind the first `n_left_out`."""
     groups = group_of_blocks(design.grouping, len(backbone.blocks), len(design.methods))
-    order = {name: rank for rank, name in enumerate(METHODS)}
+    runs = _runs(design)
     sizes = dict(design.sizes)
     slots: list[_Slot] = []
-    first: dict[str, _Slot] = {}
-    for block, group in zip(backbone.blocks, groups, strict=True):
+    first: dict[Hashable, _Slot] = {}
+    for block, group in list(zip(backbone.blocks, groups, strict=True))[n_left_out:]:
         names = design.methods[group]
-        for method in sorted(map(get_method, names), key=lambda m: order[m.name]):
+        for method in sorted(map(get_method, names), key=lambda m: rank_of(m.name)):
             if (obstacle := method.obstacle(block)) is not None:
                 raise MethodError(f"{method.name} cannot act on this backbone: {obstacle}")
             weight = design.allocation[group] / len(names)
-            if isinstance(method, ModelWide) and method.name in first:
-                first[method.name].weight += weight  # one placement, which claims the shares of all its blocks
+            per_group = isinstance(method, Sharing) and method.per_group
+            together = sharing_key(method, block.stack, runs[group])
+            known = first.get(together)
+            if known is not None and isinstance(method, ModelWide):
+                known.weight += weight  # one placement, which claims the shares of all its blocks
+                continue
+            if known is not None and per_group:
+                known.weight += weight
+                known.blocks.append(block)
                 continue
             place = backbone.blocks[0] if isinstance(method, ModelWide) else block
-            slot = _Slot(block=place, method=method, weight=weight)
+            slot = _Slot(blocks=[place], method=method, weight=weight, group=runs[group] if per_group else 0)
             if sizes:
                 slot.size, slot.fixed = _fixed_size(method, place, sizes), True
-            if isinstance(method, Sharing) and method.name not in first:
-                slot.shared = method.n_shared(place)
-            first.setdefault(method.name, slot)
+            if known is None and isinstance(method, Sharing) and not per_group:
+                slot.shared = method.n_shared(place, slot.size)
+            first.setdefault(together, slot)
             slots.append(slot)
     return slots
+
+
+def _runs(design: Design) -> list[int]:
+    """For each group the first of the run of equal mixes that it belongs to, which share what a method shares."""
+    runs: list[int] = []
+    for i, methods in enumerate(design.methods):
+        runs.append(runs[-1] if runs and set(methods) == set(design.methods[i - 1]) else i)
+    return runs
 
 
 def _fixed_size(method: Method, block: Block, sizes: dict[str, int]) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 from peftsearch.backbone.anatomy import Backbone, Block
@@ -11,8 +11,8 @@ from peftsearch.design.baselines import uniform
 from peftsearch.design.budget import Budget
 from peftsearch.design.fitting import fit
 from peftsearch.errors import BudgetError, MethodError
-from peftsearch.methods import METHODS, get_method
-from peftsearch.methods.abilities import Sharing, count_placed, is_placed
+from peftsearch.methods import get_method
+from peftsearch.methods.abilities import Sharing, count_placed, is_placed, sharing_key, whole_matrices
 from peftsearch.methods.method import Method
 
 
@@ -66,40 +66,39 @@ def shares(name: str, backbone: Backbone, budget: Budget) -> Shares:
 
 def at_sizes(method: Method, backbone: Backbone, size_of: Callable[[Block], int]) -> Architecture:
     """A method on every block where it has a placement, at the size that `size_of` gives for the block."""
-    first = backbone.blocks[0]
-    return Architecture(
-        placements=tuple(
-            Placement(
-                stack=block.stack,
-                block=block.index,
-                method=method.name,
-                size=(size := size_of(block)),
-                n_params=count_placed(method, block, size, block is first),
-            )
-            for block in backbone.blocks
-            if is_placed(method, block, first)
+    placements: list[Placement] = []
+    seen: set[Hashable] = set()
+    for block in backbone.blocks:
+        if not is_placed(method, block, backbone.blocks[0]):
+            continue
+        size, together = size_of(block), sharing_key(method, block.stack, 0)
+        n_params = count_placed(method, block, size, together not in seen)
+        seen.add(together)
+        placements.append(
+            Placement(stack=block.stack, block=block.index, method=method.name, size=size, n_params=n_params)
         )
-    )
+    return Architecture(placements=tuple(placements))
 
 
 def n_changed(architecture: Architecture, backbone: Backbone) -> int:
     """Number of parameters in which the result differs from the backbone, including added ones.
 
-    Parameters that placements share count once. Methods that change whole matrices change the same ones of a block
-    (query and value) and count together; single weights that a sparse method chooses count in addition, which gives an
-    upper bound.
+    Parameters that placements share count once. A matrix that several methods change as a whole counts once; single
+    weights that a sparse method chooses count in addition, which gives an upper bound.
     """
     blocks = {(block.stack, block.index): block for block in backbone.blocks}
-    whole: dict[tuple[str, int], int] = {}
-    total, seen = 0, set()
+    whole: dict[tuple[str, int, str], int] = {}
+    total = 0
+    seen: set[Hashable] = set()
     for placement in architecture.placements:
-        where, method = (placement.stack, placement.block), METHODS[placement.method]
-        changed = method.changed(blocks[where], placement.size)
+        block, method = blocks[placement.stack, placement.block], get_method(placement.method)
         if method.changes == "whole matrices":
-            whole[where] = max(whole.get(where, 0), changed)
-        else:
-            total += changed
-        if isinstance(method, Sharing) and method.name not in seen:
-            total += method.n_shared(blocks[where])
-        seen.add(method.name)
+            for name, weights in whole_matrices(method, block).items():
+                whole[placement.stack, placement.block, name] = weights
+            continue
+        total += method.changed(block, placement.size)
+        together = sharing_key(method, placement.stack, placement.group)
+        if isinstance(method, Sharing) and together not in seen:
+            total += method.n_shared(block, placement.size)
+        seen.add(together)
     return total + sum(whole.values())

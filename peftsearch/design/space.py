@@ -24,7 +24,8 @@ from peftsearch.design.grouping import GROUPINGS, distinct_groupings
 from peftsearch.design.neighbours import next_values, subsets, toggled
 from peftsearch.errors import ConfigError, one_line, unknown_name
 from peftsearch.fields import Fields, above, at_least, list_of, one_of
-from peftsearch.methods import METHODS
+from peftsearch.methods import METHODS, get_method, variant_name
+from peftsearch.methods.projections import TARGETS
 
 Choice = str | float
 ALLOCATIONS = ("increasing", "uniform", "decreasing")
@@ -103,6 +104,8 @@ class SearchSpace:
     """Most methods that one group combines; None means no limit."""
     budget_shares: tuple[float, ...] = ()
     """Shares of the budget that a design may spend; empty lets every design spend all of it."""
+    leave_out: bool = False
+    """Whether a mix whose smallest sizes exceed the budget leaves blocks out, from the input side."""
 
     @classmethod
     def from_dict(cls, name: str, data: Mapping[str, Any]) -> SearchSpace:
@@ -113,19 +116,25 @@ class SearchSpace:
         """
         fields = Fields(f"space {name}", data)
         methods = fields.take("methods", (list, str), [], _all_or_list)
+        variants = read_variants(name, fields.take("variants", dict, {}))
         space = cls(
             name=name,
             description=fields.take("description", str, ""),
             groups=fields.take("groups", int, 4, at_least(1)),
             groupings=tuple(fields.take("groupings", list, list(GROUPINGS), list_of(str, one_of(GROUPINGS)))),
-            methods=tuple(METHODS) if methods == "all" else tuple(methods),
+            methods=tuple(METHODS) if methods == "all" else tuple(variants.get(m, m) for m in methods),
             allocations=tuple(fields.take("allocations", list, [], list_of(str, one_of(ALLOCATIONS)))),
             tunable=fields.take("tunable_groups", str, "any", one_of(("any", "all"))),
             ranks=tuple(fields.take("ranks", list, [], list_of(int, at_least(0)))),
             learning_rates=tuple(map(float, fields.take("learning_rates", list, [], list_of(float, above(0))))),
             max_methods=fields.take("max_methods_per_group", int, None, at_least(1)),
             budget_shares=tuple(map(float, fields.take("budget_shares", list, [], list_of(float, _share)))),
+            leave_out=fields.take("leave_out_blocks", bool, False),
         )
+        if unused := [alias for alias in variants if methods == "all" or alias not in methods]:
+            fields.fault(f"'variants' holds {', '.join(unused)}, which 'methods' does not name")
+        if len(set(space.methods)) < len(space.methods):
+            fields.fault("'methods' holds a method twice, once as a variant")
         if not space.methods:
             fields.fault("'methods' is missing")
         if bool(space.ranks) == bool(space.allocations):
@@ -194,6 +203,7 @@ class SearchSpace:
             methods=methods,
             learning_rate=None if rate is None else float(rate),
             budget_share=float(params.get("budget_share", 1.0)),
+            leave_out=self.leave_out,
         )
 
     def params(self, design: Design) -> dict[str, Choice] | None:
@@ -300,6 +310,34 @@ class SearchSpace:
     def with_budget_shares(self, shares: tuple[float, ...]) -> SearchSpace:
         """The space with the share of the budget as a dimension; unchanged if it already has that dimension."""
         return self if self.budget_shares else replace(self, budget_shares=shares)
+
+
+def read_variants(where: str, data: Mapping[str, Any]) -> dict[str, str]:
+    """Read the variants that a space names: `lora_ffn: {method: lora, targets: [ffn_in, ffn_out]}`.
+
+    Args:
+        where: Name of the space.
+        data: The definitions by the name that `methods` uses.
+
+    Returns:
+        The name of each as methods are called everywhere else: `lora:ffn`.
+
+    Raises:
+        ConfigError: A definition has faults, or its name is that of a method.
+        MethodError: A definition names an unknown method or target.
+    """
+    found = {}
+    for alias, definition in data.items():
+        place = f"space {where}: variant {one_line(str(alias), 40)}"
+        if not isinstance(alias, str) or not isinstance(definition, Mapping):
+            raise ConfigError(f"{place}: write it as NAME: {{method: lora, targets: [query, value]}}")
+        if alias in METHODS:
+            raise ConfigError(f"{place}: is the name of a method; take another")
+        fields = Fields(place, definition)
+        method, targets = fields.take("method", str), fields.take("targets", list, (), list_of(str, one_of(TARGETS)))
+        fields.finish()
+        found[alias] = get_method(variant_name(method, tuple(targets))).name
+    return found
 
 
 def load_space(name: str) -> DesignSpace:

@@ -11,7 +11,7 @@ from rich.text import Text
 from peftsearch.design.architecture import Architecture, Placement
 from peftsearch.design.design import Design
 from peftsearch.design.space import ALLOCATIONS, DesignSpace, allocation_weights
-from peftsearch.methods import METHODS
+from peftsearch.methods import get_method, rank_of
 
 if TYPE_CHECKING:
     from peftsearch.backbone.anatomy import Backbone
@@ -82,7 +82,7 @@ def labelled(architecture: Architecture, backbone: Backbone) -> dict[str, Any]:
     blocks, data = {(b.stack, b.index): b for b in backbone.blocks}, architecture.to_dict()
     for entry in data["blocks"]:
         for method, facts in entry["methods"].items():
-            facts["label"] = METHODS[method].label(blocks[entry["stack"], entry["block"]], facts["size"])
+            facts["label"] = get_method(method).label(blocks[entry["stack"], entry["block"]], facts["size"])
     return data
 
 
@@ -99,7 +99,7 @@ def _block_name(stack: str, index: int, blocks: Sequence[BlockKey]) -> str:
 
 def _methods(architecture: Architecture) -> list[str]:
     used = {p.method for p in architecture.placements}
-    return [name for name in METHODS if name in used]
+    return sorted(used, key=rank_of)
 
 
 def space_notes(space: DesignSpace, bound: DesignSpace) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from torch import nn
 from peftsearch.engine.loop import forward
 from peftsearch.errors import Diverged
 from peftsearch.tasks.encoding.batches import eval_batches
+from peftsearch.tasks.encoding.encoded import EncodedSplit
 from peftsearch.tasks.encoding.pairs import IGNORED, EncodedPairs
 from peftsearch.tasks.metrics import METRICS
 from peftsearch.tasks.text_metrics import PACKAGES, is_installed, rouge_l_each
@@ -30,6 +31,7 @@ def score_pairs(
     batch_size: int,
     device: torch.device,
     autocast: torch.dtype | None,
+    sums: Sequence[float] | None = None,
 ) -> tuple[float, list[float]]:
     """Score a split by one metric; the model is left in evaluation mode.
 
@@ -40,6 +42,7 @@ def score_pairs(
         batch_size: Examples per forward pass.
         device: Where the model is.
         autocast: Reduced precision of the forward pass, or None.
+        sums: The log-likelihood of each row, where it is known.
 
     Returns:
         The score, and the numbers whose mean it is: one per row for the log-likelihood, weighted by the row's tokens;
@@ -49,7 +52,8 @@ def score_pairs(
         Diverged: An output is not a finite number.
     """
     if metric == "log_likelihood":
-        sums = log_likelihoods(model, split, batch_size=batch_size, device=device, autocast=autocast)
+        if sums is None:
+            sums, _ = log_likelihoods(model, split, batch_size=batch_size, device=device, autocast=autocast)
         n_tokens = [len(row) for row in split.completions]
         weight = len(sums) / sum(n_tokens)
         return METRICS[metric].measure(sums, n_tokens), [weight * value for value in sums]
@@ -81,15 +85,15 @@ def score_texts(
 
 @torch.inference_mode()
 def log_likelihoods(
-    model: Any, split: EncodedPairs, *, batch_size: int, device: torch.device, autocast: torch.dtype | None
-) -> list[float]:
-    """Log-probability of each row's completion, including the end token.
+    model: Any, split: EncodedSplit, *, batch_size: int, device: torch.device, autocast: torch.dtype | None
+) -> tuple[list[float], list[int]]:
+    """Log-probability of each row's completion, including the end token, and the completion's number of tokens.
 
     Raises:
         Diverged: An output is not a finite number.
     """
     model.eval()
-    found = [0.0] * len(split)
+    found, n_tokens = [0.0] * len(split), [0] * len(split)
     for indices, batch in eval_batches(split, batch_size):
         logits, labels = forward(model, batch, device, autocast)
         learnt = labels != IGNORED
@@ -98,9 +102,9 @@ def log_likelihoods(
         sums = losses.sum(1)
         if not bool(torch.isfinite(sums).all()):
             raise Diverged("the model's outputs are not finite on the evaluation data")
-        for index, value in zip(indices, sums.tolist(), strict=True):
-            found[index] = -value
-    return found
+        for index, value, n in zip(indices, sums.tolist(), learnt.sum(1).tolist(), strict=True):
+            found[index], n_tokens[index] = -value, n
+    return found, n_tokens
 
 
 @torch.inference_mode()

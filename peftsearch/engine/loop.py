@@ -23,6 +23,8 @@ from peftsearch.injection.extra_loss import extra_loss
 
 N_WATCHED = 3
 """Batches to take the loss of if nothing is trained, as in the frozen model of a generation task."""
+_SEED_STRIDE = 1_000_003
+"""A prime above all step numbers that matter, so that steps of near seeds do not share their generators."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -58,18 +60,29 @@ def train(
     loss_of: Callable[[Tensor, Tensor], Tensor],
     device: torch.device,
     autocast: torch.dtype | None = None,
+    seed: int = 0,
+    optimizer: torch.optim.Optimizer | None = None,
+    first: int = 0,
+    until: int | None = None,
 ) -> Generator[int, None, TrainingLog]:
     """Train the parameters of `groups`, step by step; the caller may evaluate the model between two steps.
+
+    Every step seeds the generators by the seed and its number, so that trainings with equal seeds draw the same dropout
+    whatever else they draw, and one that goes on from a snapshot draws what the uninterrupted one would.
 
     Args:
         model: Gives `.logits` `(batch, num_labels)` for a batch without its labels.
         groups: AdamW parameter groups with `params`, `lr` and `weight_decay`; if empty, nothing is trained.
-        batches: At least `n_steps` batches with `labels`.
-        n_steps: Optimizer steps.
+        batches: The batches from step `first` on, with `labels`.
+        n_steps: Optimizer steps of the whole schedule.
         settings: Schedule and clipping.
         loss_of: Loss of logits and labels.
         device: Where the model is.
         autocast: Reduced precision for the forward pass; None trains in the model's own.
+        seed: Seed of dropout and of whatever else a step draws.
+        optimizer: One that `adamw` made for the groups, with the moments of the earlier steps; None makes it.
+        first: Number of steps already done.
+        until: Step at which the training pauses; None is the end of the schedule.
 
     Yields:
         The number of steps done, after each of them.
@@ -82,13 +95,16 @@ def train(
     """
     if not groups:
         return (yield from _watch(model, batches, min(n_steps, N_WATCHED), loss_of, device, autocast))
-    optimizer = torch.optim.AdamW(groups, fused=device.type in {"cpu", "cuda"})
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: rate_factor(s, n_steps, settings.warmup_share))
+    optimizer = adamw(groups, device) if optimizer is None else optimizer
+    rates = [group["lr"] for group in groups]
     params = [p for group in optimizer.param_groups for p in group["params"]]
-    log = TrainingLog()
-    for step, batch in enumerate(batches, 1):
+    log, last = TrainingLog(), n_steps if until is None else until
+    for step, batch in enumerate(batches, first + 1):
         model.train()
         started = time.perf_counter()
+        seed_step(seed, step - 1)
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate * rate_factor(step - 1, n_steps, settings.warmup_share)
         loss = accumulate(
             model,
             [(batch, 1.0)],
@@ -103,13 +119,23 @@ def train(
         )
         log.losses.append(loss)
         optimizer.step()
-        schedule.step()
         optimizer.zero_grad(set_to_none=True)
         log.step_s.append(time.perf_counter() - started)
         yield step
-        if step == n_steps:
+        if step == last:
             return log
-    raise ValueError(f"the batches ended after {len(log.losses)} of {n_steps} steps")
+    raise ValueError(f"the batches ended after {first + len(log.losses)} of {last} steps")
+
+
+def adamw(groups: list[dict[str, Any]], device: torch.device) -> torch.optim.Optimizer:
+    """The optimizer of a training; the groups keep their rates, which the schedule scales step by step."""
+    own = [dict(group) for group in groups]
+    return torch.optim.AdamW(own, fused=device.type in {"cpu", "cuda"})
+
+
+def seed_step(seed: int, step: int, n_processes: int = 1, process: int = 0) -> None:
+    """Seed the generators of one step, from 0, of one of several processes."""
+    torch.manual_seed((seed * _SEED_STRIDE + step) * n_processes + process)
 
 
 def _watch(

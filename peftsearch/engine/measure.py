@@ -35,7 +35,7 @@ from peftsearch.injection.extra_loss import extra_loss
 from peftsearch.injection.inject import NAME, injection_of
 from peftsearch.injection.merging import merged
 from peftsearch.injection.states import FORMAT, state
-from peftsearch.methods import METHODS
+from peftsearch.methods import get_method
 from peftsearch.tasks.encoding.encoded import EncodedSplit
 
 ROUNDS = 5, 30
@@ -172,7 +172,7 @@ class Meter:
         if trained not in self._counts:
             self._counts[trained] = {"params": trained.n_params} | self._sizes(trained) | self._count()
         placements = trained.placements if isinstance(trained, Architecture) else ()
-        merges = any(METHODS[placement.method].merges for placement in placements)
+        merges = any(get_method(placement.method).merges for placement in placements)
         return self._counts[trained] | {"step_s": median(step_s)} | self._latencies(merges, sum(step_s))
 
     def _sizes(self, trained: Architecture | Reference) -> dict[str, float]:

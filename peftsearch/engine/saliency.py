@@ -16,7 +16,7 @@ gradients of the rest.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from statistics import mean
 
 import torch
@@ -28,8 +28,8 @@ from peftsearch.design.architecture import Architecture, Placement
 from peftsearch.engine.loop import forward
 from peftsearch.engine.priming import prime
 from peftsearch.injection.inject import Injection, inject
-from peftsearch.methods import METHODS
-from peftsearch.methods.abilities import count_placed, is_placed
+from peftsearch.methods import get_method
+from peftsearch.methods.abilities import count_placed, is_placed, sharing_key
 
 N_BATCHES = 8
 """Number of training batches that a study spends on its scores."""
@@ -63,7 +63,7 @@ def measure(
     """
     assert batches, "scores need data"
     names = list(methods)
-    exact = [name for name in names if METHODS[name].exact_at_init]
+    exact = [name for name in names if get_method(name).exact_at_init]
     passes = ([exact] if exact else []) + [[name] for name in names if name not in exact]
     squares: dict[tuple[str, int, str], float] = {}
     for together in passes:
@@ -81,15 +81,17 @@ def measure(
 
 
 def _superset(names: list[str], backbone: Backbone) -> Architecture:
-    placements, seen = [], set()
+    placements: list[Placement] = []
+    seen: set[Hashable] = set()
     for block in backbone.blocks:
         for name in names:
-            method = METHODS[name]
+            method = get_method(name)
             if not is_placed(method, block, backbone.blocks[0]):
                 continue
             size = min(PROBE_SIZE, method.max_size(block))
-            n_params = count_placed(method, block, size, name not in seen)
-            seen.add(name)
+            together = sharing_key(method, block.stack, 0)
+            n_params = count_placed(method, block, size, together not in seen)
+            seen.add(together)
             placements.append(
                 Placement(stack=block.stack, block=block.index, method=name, size=size, n_params=n_params)
             )

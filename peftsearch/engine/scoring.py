@@ -1,13 +1,12 @@
-"""Scores of a model on a split: predictions batch by batch, then the task's metric."""
+"""Losses and scores of a model on a split: predictions batch by batch, then the mean loss and the task's metric."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from peftsearch.engine.generation import score_pairs
+from peftsearch.engine.evaluation import Evaluation
+from peftsearch.engine.generation import log_likelihoods, score_pairs
 from peftsearch.engine.loop import forward
 from peftsearch.errors import Diverged
 from peftsearch.tasks.encoding.batches import eval_batches
@@ -29,9 +28,12 @@ class Scorer:
 
     def __init__(self, task: Task) -> None:
         self._metric = task.metric
-        self._regression = task.kind == "regression"
+        self.is_regression = task.kind == "regression"
+        """Whether the task has targets instead of classes."""
+        self.n_outputs = task.num_labels
+        """Outputs of the head: the number of classes, 1 for a target, 0 without a head."""
         self._n_classes = len(task.labels)
-        targets = torch.tensor(task.train.labels, dtype=torch.float64) if self._regression else torch.zeros(1)
+        targets = torch.tensor(task.train.labels, dtype=torch.float64) if self.is_regression else torch.zeros(1)
         self.mean = float(targets.mean())
         """Mean of the training targets; 0 for classes."""
         self.scale = max(float(targets.std(correction=0)), 1e-12)
@@ -44,12 +46,11 @@ class Scorer:
             logits: `(batch, num_labels)`, or `(batch, seq, vocabulary)` for generation.
             labels: Class indices or targets `(batch,)`, or the tokens to learn `(batch, seq)`.
         """
-        if self._regression:
-            targets = ((labels - self.mean) / self.scale).float()  # in the labels' float64: large offsets cancel
-            return nn.functional.mse_loss(logits.squeeze(-1), targets)
+        if self.is_regression:
+            return nn.functional.mse_loss(logits.squeeze(-1), self._standardised(labels))
         return nn.functional.cross_entropy(logits.flatten(0, -2), labels.flatten())
 
-    def score(
+    def evaluate(
         self,
         model: nn.Module,
         split: EncodedSplit,
@@ -57,22 +58,45 @@ class Scorer:
         batch_size: int,
         device: torch.device,
         autocast: torch.dtype | None,
-    ) -> tuple[float, Sequence[float]]:
-        """Score a split, and say which predictions are right; the model is left in evaluation mode.
+        with_score: bool = True,
+    ) -> Evaluation:
+        """Losses and score of a split; the model is left in evaluation mode.
 
-        Returns:
-            The task's metric, and for accuracy whether each prediction is right; for generation the numbers of
-            `score_pairs`, for other metrics an empty list.
+        Args:
+            model: The model.
+            split: The examples.
+            batch_size: Examples per forward pass.
+            device: Where the model is.
+            autocast: Reduced precision of the forward pass, or None.
+            with_score: Whether to compute the metric, for which a generation task generates texts.
 
         Raises:
             Diverged: An output is not a finite number.
         """
-        if isinstance(split, EncodedPairs):
-            return score_pairs(model, split, self._metric, batch_size=batch_size, device=device, autocast=autocast)
+        if self.n_outputs == 0:
+            sums, n_tokens = log_likelihoods(model, split, batch_size=batch_size, device=device, autocast=autocast)
+            weight = len(sums) / sum(n_tokens)
+            losses = tuple(-weight * value for value in sums)
+            if not with_score:
+                return Evaluation(losses=losses)
+            assert isinstance(split, EncodedPairs), "texts are generated for a whole split"
+            found, right = score_pairs(
+                model, split, self._metric, batch_size=batch_size, device=device, autocast=autocast, sums=sums
+            )
+            return Evaluation(losses=losses, score=found, right=right)
         logits = logits_of(model, split, batch_size=batch_size, device=device, autocast=autocast)
-        predictions = predictions_of(logits, regression=self._regression)
+        predictions = predictions_of(logits, regression=self.is_regression)
+        labels = torch.tensor(split.labels)
+        if self.is_regression:
+            each = (logits.squeeze(-1) - self._standardised(labels)).square()
+        else:
+            each = nn.functional.cross_entropy(logits, labels, reduction="none")
         right = [p == t for p, t in zip(predictions, split.labels, strict=True)] if self._metric == "accuracy" else []
-        return score(self._metric, predictions, split.labels, self._n_classes), right
+        value = score(self._metric, predictions, split.labels, self._n_classes) if with_score else None
+        return Evaluation(losses=tuple(each.tolist()), score=value, right=right)
+
+    def _standardised(self, targets: Tensor) -> Tensor:
+        return ((targets - self.mean) / self.scale).float()  # in the targets' float64: large offsets cancel
 
 
 @torch.inference_mode()

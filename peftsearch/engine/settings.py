@@ -6,15 +6,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from peftsearch.fields import Fields, above, at_least
+from peftsearch.fields import Fields, above, at_least, one_of
+
+HEADS = ("probe", "random")
+RANDOM_HEAD_RATE = 1e-2
+"""Learning rate of a head that starts from random values, unless another is given."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingSettings:
     """Settings of every training; equal for all trials of a study."""
 
-    learning_rate: float = 1e-2
+    learning_rate: float = 5e-3
     """Base learning rate, which each method multiplies by its own scale."""
+    head: str = "probe"
+    """Start of the task head: `probe`, fitted on the frozen features, or `random`."""
+    head_learning_rate: float = 1e-3
+    """Learning rate of the task head."""
     batch_size: int = 16
     """Examples per optimizer step."""
     warmup_share: float = 0.1
@@ -35,6 +43,8 @@ class TrainingSettings:
         d = cls()
         settings = cls(
             learning_rate=fields.take("learning_rate", float, d.learning_rate, above(0)),
+            head=fields.take("head", str, d.head, one_of(HEADS)),
+            head_learning_rate=fields.take("head_learning_rate", float, d.head_learning_rate, above(0)),
             batch_size=fields.take("batch_size", int, d.batch_size, at_least(1)),
             warmup_share=fields.take("warmup_share", float, d.warmup_share, at_least(0)),
             max_grad_norm=fields.take("max_grad_norm", float, d.max_grad_norm, above(0)),

@@ -13,6 +13,8 @@ from peftsearch.backbone.load import LoadedBackbone, reset_head
 from peftsearch.design.architecture import Architecture
 from peftsearch.design.references import Reference
 from peftsearch.engine.priming import N_BATCHES, needs_priming, prime
+from peftsearch.engine.probe import HeadStart, put_head
+from peftsearch.engine.settings import TrainingSettings
 from peftsearch.injection.in_place import in_place, in_place_groups
 from peftsearch.injection.inject import inject, param_groups
 from peftsearch.tasks.encoding.batches import batches
@@ -34,6 +36,7 @@ def ready(
     device: torch.device,
     autocast: torch.dtype | None,
     choose: bool = True,
+    head: HeadStart | None = None,
 ) -> Iterator[nn.Module]:
     """Prepare the model as a seed begins with it; afterwards it is as it was before, bit for bit.
 
@@ -47,9 +50,13 @@ def ready(
         device: Where the model is.
         autocast: Reduced precision of the forward pass, or None.
         choose: Whether methods choose what they train; a snapshot that is put in afterwards has their choice.
+        head: The values that the head starts from; None draws them by the seed.
     """
     with _inside(loaded, what, seed):
-        reset_head(loaded.model, loaded.backbone, seed)
+        if head is None:
+            reset_head(loaded.model, loaded.backbone, seed)
+        else:
+            put_head(loaded.model, head)
         if choose and needs_priming(loaded.model):
             prime(
                 loaded.model,
@@ -61,10 +68,11 @@ def ready(
         yield loaded.model
 
 
-def groups_of(loaded: LoadedBackbone, what: Trains, learning_rate: float) -> list[dict[str, Any]]:
+def groups_of(loaded: LoadedBackbone, what: Trains, settings: TrainingSettings) -> list[dict[str, Any]]:
     """AdamW's parameter groups of a model that is ready; none has weight decay."""
-    groups = in_place_groups if isinstance(what, Reference) else param_groups
-    return groups(loaded.model, learning_rate)
+    if isinstance(what, Reference):
+        return in_place_groups(loaded.model, settings.learning_rate)
+    return param_groups(loaded.model, settings.learning_rate, settings.head_learning_rate)
 
 
 def _inside(loaded: LoadedBackbone, what: Trains, seed: int) -> AbstractContextManager[object]:

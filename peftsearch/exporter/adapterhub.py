@@ -18,7 +18,7 @@ from typing import Any
 
 from peftsearch.backbone.anatomy import Backbone
 from peftsearch.exporter.source import Exportable
-from peftsearch.methods import METHODS
+from peftsearch.methods import get_method, rank_of
 from peftsearch.methods.adapter_parallel import ParallelAdapter
 from peftsearch.methods.lora import LoRA
 
@@ -48,10 +48,9 @@ def list_unions(source: Exportable) -> list[list[dict[str, Any]]]:
     for p in source.injection.architecture.placements:
         blocks.setdefault((p.method, p.size), []).append(positions[p.stack, p.block])
     everywhere = set(range(len(backbone.blocks)))
-    order = list(METHODS)
     unions: list[list[dict[str, Any]]] = [[]]
     seen: Counter[str] = Counter()
-    for method, size in sorted(blocks, key=lambda key: (order.index(key[0]), key[1])):
+    for method, size in sorted(blocks, key=lambda key: (rank_of(key[0]), key[1])):
         config = _config(method, size, backbone) | {"leave_out": sorted(everywhere - set(blocks[method, size]))}
         at = seen[method] if method in ("lora", "prefix") else 0
         seen[method] += 1
@@ -63,7 +62,7 @@ def list_unions(source: Exportable) -> list[list[dict[str, Any]]]:
 
 def _config(method: str, size: int, backbone: Backbone) -> dict[str, Any]:
     if method == "lora":
-        own = METHODS["lora"]
+        own = get_method("lora")
         assert isinstance(own, LoRA)
         return {
             "architecture": "lora",
@@ -102,7 +101,7 @@ def _bottleneck(method: str, width: int, hidden: int) -> dict[str, Any]:
         "original_ln_before": False,
         "original_ln_after": True,
     }
-    own = METHODS[method]
+    own = get_method(method)
     if isinstance(own, ParallelAdapter):
         config |= {"is_parallel": True, "scaling": own.scaling, "init_weights": "mam_adapter"}
     return config

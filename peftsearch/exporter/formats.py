@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 
 from peftsearch.design.architecture import Architecture, Placement
 from peftsearch.errors import CheckpointError
-from peftsearch.methods import METHODS
+from peftsearch.methods import base_name, get_method, rank_of
 from peftsearch.methods.abilities import Reducible
+from peftsearch.methods.ia3 import IA3
 
 FORMATS = {
     "peft": "HF peft",
@@ -39,10 +40,14 @@ def placements_in_the_way(form: str, architecture: Architecture) -> list[Placeme
     """
     placements = list(architecture.placements)
     if form == "merged":
-        return [] if any(METHODS[p.method].merges for p in placements) else placements
+        return [] if any(get_method(p.method).merges for p in placements) else placements
     if form == "peft":
         tuner = peft_tuner(architecture)
-        return [p for p in placements if (name := _kept_name(p)) != tuner and tuner not in _BESIDE.get(name, ())]
+        return [
+            p
+            for p in placements
+            if _scales_twice(p) or ((name := _kept_name(p)) != tuner and tuner not in _BESIDE.get(name, ()))
+        ]
     if form == "adapters":
         return [p for p in placements if p.method not in _ADAPTERS] + _second_bottlenecks(placements)
     return []
@@ -60,9 +65,19 @@ def peft_tuner(architecture: Architecture) -> str | None:
 
 
 def _kept_name(placement: Placement) -> str:
-    """The placement's method, or the smaller method that `peftsearch.reduce` turns it into."""
-    method = METHODS[placement.method]
-    return method.becomes if isinstance(method, Reducible) else method.name
+    """The method of the table that the placement's becomes in an export.
+
+    `peftsearch.reduce` turns some methods into smaller ones; a shared A or B is written once for every block.
+    """
+    method = get_method(placement.method)
+    name = base_name(method.becomes if isinstance(method, Reducible) else method.name)
+    return "lora" if name in ("lora_shared_a", "lora_shared_b") else name
+
+
+def _scales_twice(placement: Placement) -> bool:
+    """Whether IA3 scales both the input and the output of one map; HF peft has one vector per map."""
+    method = get_method(placement.method)
+    return isinstance(method, IA3) and {"ffn_in", "ffn_out"} <= set(method.targets)
 
 
 def _second_bottlenecks(placements: list[Placement]) -> list[Placement]:
@@ -88,7 +103,13 @@ def require_format(form: str, architecture: Architecture) -> None:
     left = placements_in_the_way(form, architecture)
     if left:
         tuner = peft_tuner(architecture) if form == "peft" else None
-        raise refusal(form, architecture, {p: _reason(form, _kept_name(p), tuner) for p in left})
+        reasons = {
+            p: "one map has one IA3 vector there, here ffn_out has two"
+            if form == "peft" and _scales_twice(p)
+            else _reason(form, _kept_name(p) if form == "peft" else p.method, tuner)
+            for p in left
+        }
+        raise refusal(form, architecture, reasons)
 
 
 def refusal(form: str, architecture: Architecture, reasons: Mapping[Placement, str]) -> CheckpointError:
@@ -99,11 +120,10 @@ def refusal(form: str, architecture: Architecture, reasons: Mapping[Placement, s
         architecture: The architecture to export.
         reasons: The reason for each offending placement.
     """
-    order = list(METHODS)
     kinds = dict.fromkeys((p.method, reason) for p, reason in reasons.items())
     told = "; ".join(
         f"{method} on {name_blocks([p for p in reasons if (p.method, reasons[p]) == (method, reason)])} ({reason})"
-        for method, reason in sorted(kinds, key=lambda kind: order.index(kind[0]))
+        for method, reason in sorted(kinds, key=lambda kind: rank_of(kind[0]))
     )
     others = [f for f in FORMATS if f != form and not placements_in_the_way(f, architecture)]
     return CheckpointError(f"{FORMATS[form]} cannot hold {told}; formats that can: {', '.join(map(_note, others))}")

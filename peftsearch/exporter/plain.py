@@ -24,7 +24,7 @@ from peftsearch.injection.checkpoint import load, save
 from peftsearch.injection.inject import NAME, Injection, inject
 from peftsearch.injection.merging import merged
 from peftsearch.injection.states import set_state, state
-from peftsearch.methods import METHODS
+from peftsearch.methods import get_method
 from peftsearch.methods.abilities import Foldable
 
 BESIDE = "adapter"
@@ -46,7 +46,7 @@ def write_merged(source: Exportable, directory: Path) -> list[str]:
     """
     injection = source.injection
     model: Any = injection.model
-    left = tuple(p for p in injection.architecture.placements if not METHODS[p.method].merges)
+    left = tuple(p for p in injection.architecture.placements if not get_method(p.method).merges)
     unpacked = unpack(model)
     wanted = probe(model)
     with merged(model), quiet():

@@ -10,7 +10,7 @@ Gradient checkpointing works as on any frozen model: the reentrant kind needs `m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
@@ -22,14 +22,13 @@ from peftsearch.backbone.anatomy import Backbone, Block
 from peftsearch.backbone.detect import detect
 from peftsearch.design.architecture import Architecture, Placement
 from peftsearch.errors import MethodError
-from peftsearch.methods import METHODS, get_method
-from peftsearch.methods.abilities import Mixed, Penalised, Routed, Sharing, count_placed, is_placed
+from peftsearch.injection.rates import size_factors
+from peftsearch.methods import get_method, rank_of
+from peftsearch.methods.abilities import Mixed, Penalised, Routed, Sharing, count_placed, is_placed, sharing_key
 from peftsearch.methods.method import Method
 
 NAME = "peftsearch"
 """The submodule of the model that holds the injected parameters."""
-HEAD_LR_SCALE = 1.0
-"""The head's learning rate as a multiple of the run's."""
 
 
 class Injected(nn.ModuleDict):
@@ -49,6 +48,8 @@ class Injected(nn.ModuleDict):
         """Copies of the head's parameters before injection."""
         self.methods: dict[str, str] = {}
         """Name of the method of each key."""
+        self.firsts: dict[Hashable, nn.Module] = {}
+        """The module whose parameters others share, by `abilities.sharing_key`."""
         self.undo: list[Callable[[], object]] = []
         self.penalised: list[Penalised] = []
         """The modules that add a penalty to the loss; cached, since every training step needs them."""
@@ -141,36 +142,50 @@ def remove(model: nn.Module) -> None:
                 parameter.copy_(injected.head[name])
 
 
-def param_groups(model: nn.Module, lr: float) -> list[dict[str, Any]]:
+def param_groups(model: nn.Module, lr: float, head_lr: float | None = None) -> list[dict[str, Any]]:
     """Group the trainable parameters for AdamW: one group per method, then the head, all without weight decay.
 
     Args:
         model: A model with an architecture in it.
-        lr: The run's learning rate, which each method and the head scale by their own constants.
+        lr: The base learning rate, which every method scales by its own constant and its size; see `rates`.
+        head_lr: Learning rate of the head; None is the base rate.
 
     Returns:
-        Non-empty groups with `name`, `params`, `lr` and `weight_decay`.
+        Non-empty groups with `name`, `params`, `lr` and `weight_decay`; a method whose blocks differ in size has
+        several.
     """
     injected = _injected(model)
-    groups: dict[str, tuple[float, dict[int, nn.Parameter]]] = {}  # by id, since placements may share parameters
+    groups: dict[tuple[str, float], list[nn.Parameter]] = {}
+    factors = size_factors(injected.architecture, injected.backbone)
+    seen: set[int] = set()  # placements may share parameters
     for key, module in injected.items():
-        for name, rate, part in _parts(METHODS[injected.methods[key]], module):
-            groups.setdefault(name, (rate, {}))[1].update({id(p): p for p in part.parameters()})
-    groups["head"] = (HEAD_LR_SCALE, {id(p): p for name, p in model.named_parameters() if name in injected.head})
+        for name, scale, part in _parts(get_method(injected.methods[key]), module, factors[key]):
+            own = [p for p in part.parameters() if id(p) not in seen]
+            seen.update(map(id, own))
+            groups.setdefault((name, lr * scale), []).extend(own)
+    head = [p for name, p in model.named_parameters() if name in injected.head]
+    groups["head", lr if head_lr is None else head_lr] = head
     return [
-        {"name": name, "params": list(group.values()), "lr": lr * rate, "weight_decay": 0.0}
-        for name, (rate, group) in groups.items()
-        if group
+        {"name": name, "params": params, "lr": rate, "weight_decay": 0.0}
+        for (name, rate), params in groups.items()
+        if params
     ]
 
 
-def _parts(method: Method, module: nn.Module) -> Iterator[tuple[str, float, nn.Module]]:
-    """Name, rate and module of each part with its own learning rate: a method, or each part of a mixed one."""
+def _parts(method: Method, module: nn.Module, factor: float) -> Iterator[tuple[str, float, nn.Module]]:
+    """Name, rate and module of each part with its own learning rate: a method, or each part of a mixed one.
+
+    Args:
+        method: The method.
+        module: Its module.
+        factor: Factor on rates that follow the size.
+    """
     if isinstance(method, Mixed):
         for part in method.parts:
-            yield f"{method.name}.{part.name}", method.lr_scale * part.lr_scale, module.get_submodule(part.name)
+            scale = method.lr_scale * part.lr_scale * (factor if part.lr_follows_size else 1.0)
+            yield f"{method.name}.{part.name}", scale, module.get_submodule(part.name)
     else:
-        yield method.name, method.lr_scale, module
+        yield method.name, method.lr_scale * factor, module
 
 
 def _injected(model: nn.Module) -> Injected:
@@ -183,30 +198,41 @@ def _injected(model: nn.Module) -> Injected:
 def _check(architecture: Architecture, backbone: Backbone) -> list[tuple[Placement, Block]]:
     """Check every placement against the backbone; return the placements with their blocks in order of attachment."""
     blocks = {(block.stack, block.index): (position, block) for position, block in enumerate(backbone.blocks)}
-    ranks = {name: rank for rank, name in enumerate(METHODS)}
-    found: dict[tuple[int, int], tuple[Placement, Block]] = {}
+    found: dict[tuple[int, tuple[int, str]], tuple[Placement, Block]] = {}
     for placement in architecture.placements:
         where = f"{placement.stack} block {placement.block}, {placement.method}"
         position, block = blocks.get((placement.stack, placement.block), (-1, None))
         if block is None:
             stacks = ", ".join(f"{stack.name} 0 to {len(stack.blocks) - 1}" for stack in backbone.stacks)
             raise MethodError(f"{where}: no such block (the backbone has {stacks})")
-        order = (position, ranks[get_method(placement.method).name])
+        order = (position, rank_of(get_method(placement.method).name))
         if order in found:
             raise MethodError(f"{where}: placed twice")
         found[order] = (placement, block)
     placed = [found[order] for order in sorted(found)]
-    seen: set[str] = set()
+    firsts: dict[Hashable, Placement] = {}
     for placement, block in placed:
-        _check_placement(placement, block, backbone.blocks[0], placement.method not in seen)
-        seen.add(placement.method)
+        first = firsts.setdefault(_sharing_key(placement), placement)
+        _check_placement(placement, block, backbone.blocks[0], first)
     return placed
 
 
-def _check_placement(placement: Placement, block: Block, first: Block, is_first: bool) -> None:
+def _sharing_key(placement: Placement) -> Hashable:
+    return sharing_key(get_method(placement.method), placement.stack, placement.group)
+
+
+def _check_placement(placement: Placement, block: Block, first_block: Block, first: Placement) -> None:
+    """Check one placement.
+
+    Args:
+        placement: The placement.
+        block: Its block.
+        first_block: The first block of the backbone.
+        first: The first placement that shares parameters with it, or itself.
+    """
     where = f"{placement.stack} block {placement.block}, {placement.method}"
     method = get_method(placement.method)
-    if not is_placed(method, block, first):
+    if not is_placed(method, block, first_block):
         raise MethodError(f"{where}: acts once per model; place it on the first block")
     obstacle = method.obstacle(block)
     if obstacle is not None:
@@ -214,7 +240,12 @@ def _check_placement(placement: Placement, block: Block, first: Block, is_first:
     largest = method.max_size(block)
     if not 1 <= placement.size <= largest:
         raise MethodError(f"{where}: {method.knob} {placement.size} is outside 1 to {largest}")
-    n_params = count_placed(method, block, placement.size, is_first)
+    if isinstance(method, Sharing) and method.per_group and placement.size != first.size:
+        raise MethodError(
+            f"{where}: {method.knob} {placement.size} differs from {first.size} on {first.stack} block {first.block}, "
+            "with which it shares parameters"
+        )
+    n_params = count_placed(method, block, placement.size, placement is first)
     if placement.n_params != n_params:
         label = method.label(block, placement.size)
         raise MethodError(f"{where}: {label} has {n_params} parameters, the architecture says {placement.n_params}")
@@ -234,14 +265,15 @@ def _freeze(model: nn.Module, architecture: Architecture, backbone: Backbone, he
 
 def _attach(model: nn.Module, injected: Injected, placement: Placement, block: Block) -> None:
     """Attach one placement, in float32 on the block's device."""
-    method = METHODS[placement.method]
+    method = get_method(placement.method)
     attachment = method.attach(model, block, placement.size)
     injected.undo += attachment.undo
     key = placement.key
     device = next(model.get_submodule(block.path).parameters()).device
     module = attachment.module.to(device=device, dtype=torch.float32).train(model.training)
-    first = next((injected[other] for other, name in injected.methods.items() if name == placement.method), None)
-    if first is not None and isinstance(method, Sharing):
-        method.share(first, module)
+    if isinstance(method, Sharing):
+        first = injected.firsts.setdefault(_sharing_key(placement), module)
+        if first is not module:
+            method.share(first, module)
     injected[key] = module
     injected.methods[key] = placement.method

@@ -9,7 +9,7 @@ from torch import nn
 from peftsearch.design.architecture import Architecture
 from peftsearch.injection.inject import NAME, inject, injection_of, remove
 from peftsearch.injection.states import set_state, state
-from peftsearch.methods import METHODS, get_method
+from peftsearch.methods import get_method
 from peftsearch.methods.abilities import Reducible
 
 
@@ -34,7 +34,7 @@ def reduce(model: nn.Module) -> Architecture:
     placed = {(p.stack, p.block, p.method) for p in injected.architecture.placements}
     blocks = {(block.stack, block.index): block for block in injected.backbone.blocks}
     for p in injected.architecture.placements:
-        method, key = METHODS[p.method], p.key
+        method, key = get_method(p.method), p.key
         if isinstance(method, Reducible) and (p.stack, p.block, method.becomes) not in placed:
             block, smaller = blocks[p.stack, p.block], get_method(method.becomes)
             kept, size = method.reduced(injected[key], block), method.reduced_size(block, p.size)

@@ -1,4 +1,7 @@
-"""The table of methods.
+"""The table of methods, and their variants on other maps.
+
+`lora:ffn` is LoRA on the maps of the feed-forward network, `lora:query,key` on these two; every method with targets has
+such variants. The name alone says what a variant is, so that any process can make it.
 
 To add a method, write its file here, the file of its layers in `layers/`, and one line in the table. The table needs
 neither torch nor transformers: a method imports its layers when it is attached.
@@ -14,7 +17,11 @@ several methods are stacked, the last outermost. A prompt is put in front of the
 
 from __future__ import annotations
 
-from peftsearch.errors import MethodError, unknown_name
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+from peftsearch.errors import MethodError, one_line, unknown_name
 from peftsearch.methods.adamix import AdaMix
 from peftsearch.methods.adapter import Adapter
 from peftsearch.methods.adapter_parallel import ParallelAdapter
@@ -31,11 +38,13 @@ from peftsearch.methods.krona_res import KronARes
 from peftsearch.methods.ladder import Ladder
 from peftsearch.methods.layernorm import LayerNorm
 from peftsearch.methods.lora import LoRA
+from peftsearch.methods.lora_shared import SharedLoRA
 from peftsearch.methods.mam import MixAndMatch
 from peftsearch.methods.method import Method
 from peftsearch.methods.phm import PHM
 from peftsearch.methods.prefix import Prefix
 from peftsearch.methods.prefix_mlp import PrefixMLP
+from peftsearch.methods.projections import name_targets, parse_targets
 from peftsearch.methods.prompt import Prompt
 from peftsearch.methods.ptuning import PTuning
 from peftsearch.methods.said import Said
@@ -46,6 +55,8 @@ METHODS: dict[str, Method] = {
     for method in (
         DoRA(),
         LoRA(),
+        SharedLoRA(),
+        SharedLoRA(name="lora_shared_b", shared="b"),
         KronA(),
         FishMask(),
         DiffPruning(),
@@ -59,7 +70,7 @@ METHODS: dict[str, Method] = {
         AdaMix(),
         PHM(),
         Compacter(),
-        Compacter(name="compacter_pp", paper="2106.04647, sec. 4.3", places_in_block=("ffn",), lr_scale=3.0),
+        Compacter(name="compacter_pp", paper="2106.04647, sec. 4.3", places_in_block=("ffn",), lr_scale=4.3),
         SparseAdapter(),
         ParallelAdapter(),
         KronARes(),
@@ -74,15 +85,60 @@ METHODS: dict[str, Method] = {
 }
 
 
+_RANKS = {name: rank for rank, name in enumerate(METHODS)}
+
+
 def get_method(name: str) -> Method:
-    """Look a method up by its name.
+    """Look a method or a variant up by its name.
 
     Raises:
         MethodError: There is no such method; the message names the nearest.
     """
-    if name not in METHODS:
-        raise MethodError(unknown_name("method", name, METHODS))
-    return METHODS[name]
+    return METHODS[name] if name in METHODS else _variant(name)
 
 
-__all__ = ["METHODS", "Method", "get_method"]
+@lru_cache(maxsize=256)
+def _variant(name: str) -> Method:
+    base, _, text = name.partition(":")
+    if base not in METHODS:
+        raise MethodError(unknown_name("method", base, METHODS))
+    method: Any = METHODS[base]
+    if not hasattr(method, "targets"):
+        able = ", ".join(other for other, each in METHODS.items() if hasattr(each, "targets"))
+        raise MethodError(f"{one_line(name, 60)}: {base} has no targets to choose; methods that have: {able}")
+    targets = parse_targets(one_line(name, 60), text)
+    wanted = variant_name(base, targets)
+    if wanted != name:
+        raise MethodError(f"{one_line(name, 60)}: write it as {wanted}, so that a method has one name")
+    found: Method = replace(method, name=name, targets=targets)
+    return found
+
+
+def variant_name(base: str, targets: tuple[str, ...]) -> str:
+    """Name of a method of the table on other maps: `lora:ffn`; its own name on the maps that it has by default.
+
+    Raises:
+        MethodError: The method is unknown.
+    """
+    usual = getattr(get_method(base), "targets", None)
+    return base if usual is not None and set(usual) == set(targets) else f"{base}:{name_targets(targets)}"
+
+
+def base_name(name: str) -> str:
+    """Name of the method of the table that a variant is made from."""
+    return name.partition(":")[0]
+
+
+def rank_of(name: str) -> tuple[int, str]:
+    """Place of a method in the order of the table; variants follow their method, by name.
+
+    Raises:
+        MethodError: The method is unknown.
+    """
+    base = base_name(name)
+    if base not in _RANKS:
+        raise MethodError(unknown_name("method", base, METHODS))
+    return _RANKS[base], name
+
+
+__all__ = ["METHODS", "Method", "base_name", "get_method", "rank_of", "variant_name"]

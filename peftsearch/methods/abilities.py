@@ -6,9 +6,10 @@ nothing left to do when training ends.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
-from peftsearch.backbone.anatomy import Block
+from peftsearch.backbone.anatomy import Block, Projection
 from peftsearch.methods.method import Method
 
 if TYPE_CHECKING:
@@ -27,8 +28,12 @@ class ModelWide(Protocol):
 class Sharing(Protocol):
     """A method whose placements share parameters, counted with the placement nearest to the input."""
 
-    def n_shared(self, block: Block) -> int:
-        """Number of shared parameters, the same at every size."""
+    @property
+    def per_group(self) -> bool:
+        """Whether the blocks of each group (of one stack) share among themselves, all at one size, or all blocks."""
+
+    def n_shared(self, block: Block, size: int) -> int:
+        """Number of shared parameters; the same at every size unless the sharing is `per_group`."""
 
     def share(self, first: nn.Module, module: nn.Module) -> None:
         """Replace a module's own copy of the shared parameters with those of the first placement's module."""
@@ -114,9 +119,35 @@ class Reducible(Protocol):
         """Parameters and buffers of the smaller method's module, by name."""
 
 
+@runtime_checkable
+class OnProjections(Protocol):
+    """A method that acts on linear maps of a block which it names."""
+
+    def projections(self, block: Block) -> dict[str, Projection]:
+        """The maps, by name."""
+
+
+def whole_matrices(method: Method, block: Block) -> dict[str, int]:
+    """Number of weights of each matrix that a method changes as a whole, by the map's name."""
+    assert isinstance(method, OnProjections), f"{method.name} names its maps"
+    return {name: p.d_in * p.d_out for name, p in method.projections(block).items()}
+
+
 def is_placed(method: Method, block: Block, first: Block) -> bool:
     """Whether a method has a placement on this block; a `ModelWide` method has one on the first block only."""
     return block is first or not isinstance(method, ModelWide)
+
+
+def sharing_key(method: Method, stack: str, group: int) -> Hashable:
+    """What the placements have in common that share parameters, if the method is `Sharing`.
+
+    Args:
+        method: The method.
+        stack: Stack of the placement's block.
+        group: Group of the placement.
+    """
+    per_group = isinstance(method, Sharing) and method.per_group
+    return (method.name, stack, group) if per_group else method.name
 
 
 def count_placed(method: Method, block: Block, size: int, is_first: bool) -> int:
@@ -126,7 +157,7 @@ def count_placed(method: Method, block: Block, size: int, is_first: bool) -> int
         method: The method.
         block: Where it is placed.
         size: Its size.
-        is_first: Whether it is the method's first placement, which includes the parameters that all of them share.
+        is_first: Whether it is the first of the placements that share parameters, which includes these.
     """
-    shared = method.n_shared(block) if is_first and isinstance(method, Sharing) else 0
+    shared = method.n_shared(block, size) if is_first and isinstance(method, Sharing) else 0
     return method.count(block, size) + shared

@@ -34,7 +34,8 @@ class Adapter(Added):
     paper: str = "1902.00751, sec. 2.1"
     places_in_block: tuple[str, ...] = ("attention", "ffn")
     """Sub-layers that get a bottleneck: `attention` (every attention of a block), `ffn`."""
-    lr_scale: float = 0.7
+    lr_scale: float = 1.0
+    lr_follows_size: bool = True
     knob: str = "width"
 
     @property

@@ -39,8 +39,9 @@ class ParallelAdapter(Added):
     places: str = "beside ffn"
     scaling: float = 4.0
     """The s of the paper, which multiplies the delta."""
-    lr_scale: float = 0.3
+    lr_scale: float = 0.36
     """The factor s and the larger initial W_down make its steps larger than a serial adapter's (measured on TREC)."""
+    lr_follows_size: bool = True
     knob: str = "width"
 
     def max_size(self, block: Block) -> int:

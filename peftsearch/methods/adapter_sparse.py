@@ -33,7 +33,8 @@ class SparseAdapter(Adapter):
 
     name: str = "adapter_sparse"
     paper: str = "2210.04284, sec. 3"
-    lr_scale: float = 1.0
+    lr_scale: float = 1.4
+    lr_follows_size: bool = True
     exact_at_init: bool = False
 
     def max_size(self, block: Block) -> int:

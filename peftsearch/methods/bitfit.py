@@ -80,7 +80,8 @@ class BitFit:
     name: str = "bitfit"
     paper: str = "2106.10199, sec. 3"
     places: str = "biases of the projections and norms"
-    lr_scale: float = 0.5
+    lr_scale: float = 0.75
+    lr_follows_size: bool = True
     knob: str = "subset"
     merges: bool = True
     changes: str = "the biases"

@@ -13,7 +13,7 @@ Together with the norms, which the paper also trains, the count matches its tabl
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from peftsearch.backbone.anatomy import Block
 from peftsearch.methods.adapter import Adapter
@@ -34,7 +34,9 @@ class Compacter(Adapter):
 
     name: str = "compacter"
     paper: str = "2106.04647, eq. 6"
-    lr_scale: float = 1.0
+    lr_scale: float = 1.4
+    lr_follows_size: bool = True
+    per_group: Literal[False] = False
 
     def obstacle(self, block: Block) -> str | None:
         """Say that the maps cannot be cut into n x n parts; None where they can."""
@@ -52,7 +54,7 @@ class Compacter(Adapter):
         """The width of the bottleneck: `k=8`."""
         return f"k={N * size}"
 
-    def n_shared(self, block: Block) -> int:
+    def n_shared(self, block: Block, size: int) -> int:
         """Entries of the rule: n matrices of n x n."""
         return N**3
 

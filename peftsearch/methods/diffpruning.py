@@ -41,7 +41,8 @@ class DiffPruning:
     name: str = "diffpruning"
     paper: str = "2012.07463, sec. 3"
     places: str = "weights of the projections"
-    lr_scale: float = 0.1
+    lr_scale: float = 0.14
+    lr_follows_size: bool = True
     knob: str = "subset"
     merges: bool = True
     changes: str = "half a percent of the weights"

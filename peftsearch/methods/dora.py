@@ -20,7 +20,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from peftsearch.backbone.anatomy import Block
+from peftsearch.backbone.anatomy import Block, Projection
 from peftsearch.methods.lora import LoRA
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ class DoRA:
     lora: LoRA = field(default_factory=LoRA)
     """LoRA with the projections and the scale of B A."""
     lr_scale: float = 1.0
+    lr_follows_size: bool = True
     knob: str = "rank"
     merges: bool = True
     changes: str = "whole matrices"
@@ -47,6 +48,10 @@ class DoRA:
     def places(self) -> str:
         """The projections, in words."""
         return self.lora.places
+
+    def projections(self, block: Block) -> dict[str, Projection]:
+        """The projections to act on in this block, by name."""
+        return self.lora.projections(block)
 
     def obstacle(self, block: Block) -> str | None:
         """None: every block has linear maps."""

@@ -31,7 +31,8 @@ class Far:
     name: str = "far"
     paper: str = "2205.01541, sec. 3"
     places: str = "inner nodes of ffn"
-    lr_scale: float = 1.0
+    lr_scale: float = 1.4
+    lr_follows_size: bool = True
     knob: str = "nodes"
     merges: bool = True
     changes: str = "the chosen nodes"

@@ -36,7 +36,8 @@ class FishMask:
     name: str = "fishmask"
     paper: str = "2111.09839, sec. 3.1"
     places: str = "single weights of all projections"
-    lr_scale: float = 0.3
+    lr_scale: float = 0.4
+    lr_follows_size: bool = True
     knob: str = "weights"
     merges: bool = True
     changes: str = "the chosen weights"

@@ -7,6 +7,9 @@ a fused map only the keys' and values' slices are scaled. There is one size. Eac
 delta = 0, so the output is unchanged at init. It merges: l_k and l_v into the rows and biases of the key and value
 maps, l_ff into the columns of the output map.
 
+Other `targets` scale the outputs of other maps too: `ia3:all` those of all maps but the first of the feed-forward
+network, whose target `ffn_in` is the inner activation, as in the paper.
+
 As in HF peft, the projection's result is scaled before rotary positions, and before the norm that some families (Qwen3)
 apply to their keys.
 
@@ -19,7 +22,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from peftsearch.backbone.anatomy import Block, Projection
-from peftsearch.methods.projections import name_projections
+from peftsearch.methods.projections import check_targets, target_projections
 
 if TYPE_CHECKING:
     from torch import nn
@@ -33,18 +36,34 @@ class IA3:
 
     name: str = "ia3"
     paper: str = "2205.05638, sec. 3.3"
-    places: str = "keys, values and the input of the ffn's output map"
-    lr_scale: float = 3.0
-    """Few scales have to move far: at 60 steps on TREC, IA3 at this rate scores as LoRA does at its own."""
+    targets: tuple[str, ...] = ("key", "value", "ffn_in")
+    """Maps whose outputs are scaled, out of `TARGETS`; `ffn_in` is the inner activation of the feed-forward network."""
+    lr_scale: float = 2.9
+    """Few scales have to move far."""
+    lr_follows_size: bool = True
     knob: str = "subset"
     merges: bool = True
-    changes: str = "rows and biases of key and value, columns of ffn_out (each by one factor)"
+    changes: str = "rows and biases of maps, columns of ffn_out (each by one factor)"
     exact_at_init: bool = True
 
+    def __post_init__(self) -> None:
+        check_targets(self.name, self.targets)
+
+    @property
+    def places(self) -> str:
+        """The scaled activations, in words."""
+        outputs = [name for name in self.targets if name != "ffn_in"]
+        inner = ["the input of the ffn's output map"] if self.scales_inner else []
+        return " and ".join([", ".join(f"{name} outputs" for name in outputs), *inner] if outputs else inner)
+
+    @property
+    def scales_inner(self) -> bool:
+        """Whether the inner activation of the feed-forward network is scaled."""
+        return "ffn_in" in self.targets
+
     def scaled(self, block: Block) -> dict[str, Projection]:
-        """The key and value projections of all attentions of the block, by name."""
-        wanted = ("key", "value", "cross_key", "cross_value")
-        return {name: p for name, p in name_projections(block).items() if name in wanted}
+        """The maps whose outputs are scaled, in all attentions of the block, by name."""
+        return target_projections(block, [name for name in self.targets if name != "ffn_in"])
 
     def obstacle(self, block: Block) -> str | None:
         """None: every block has keys, values and a feed-forward network."""
@@ -55,8 +74,8 @@ class IA3:
         return 1
 
     def count(self, block: Block, size: int) -> int:
-        """d_k + d_v per attention, and d_ff."""
-        return sum(p.d_out for p in self.scaled(block).values()) + block.ffn.d_ff
+        """The outputs of the scaled maps, and d_ff for the inner activation."""
+        return sum(p.d_out for p in self.scaled(block).values()) + block.ffn.d_ff * self.scales_inner
 
     def changed(self, block: Block, size: int) -> int:
         """Entries of the vectors, which are enough to store the result: as many as are trained (survey 2303.15647)."""
@@ -64,10 +83,11 @@ class IA3:
 
     def label(self, block: Block, size: int) -> str:
         """The scaled parts."""
-        return "k+v+ffn"
+        short = {"query": "q", "key": "k", "value": "v", "output": "o", "ffn_in": "ffn", "ffn_out": "out"}
+        return "+".join(short[name] for name in self.targets)
 
     def attach(self, model: nn.Module, block: Block, size: int) -> Attachment:
         """Hook the scales on keys, values and the feed-forward network's output map."""
         from peftsearch.methods.layers.ia3 import attach
 
-        return attach(model, self.scaled(block), block.ffn)
+        return attach(model, self.scaled(block), block.ffn if self.scales_inner else None)

@@ -35,8 +35,8 @@ class KronARes(Added):
     places: str = "beside ffn"
     scaling: float = 1.0
     """The s of the paper, which multiplies the product."""
-    lr_scale: float = 3.0
-    """At 60 steps on TREC, KronA_res scores far higher at this rate than at LoRA's (measured at 1 and 3)."""
+    lr_scale: float = 6.0
+    lr_follows_size: bool = False
     knob: str = "shape"
 
     def shape(self, block: Block, size: int) -> Shape:

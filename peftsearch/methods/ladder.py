@@ -33,7 +33,8 @@ class Ladder(Added):
     name: str = "ladder"
     paper: str = "2206.06522, sec. 3.1"
     places: str = "beside all blocks, once per model"
-    lr_scale: float = 3.0
+    lr_scale: float = 4.3
+    lr_follows_size: bool = True
     knob: str = "width"
     model_wide: Literal[True] = True
 

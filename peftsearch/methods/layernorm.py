@@ -33,7 +33,8 @@ class LayerNorm:
     name: str = "layernorm"
     paper: str = "2312.11420, sec. 3"
     places: str = "gains and biases of the norms"
-    lr_scale: float = 1.0
+    lr_scale: float = 0.7
+    lr_follows_size: bool = True
     knob: str = "subset"
     merges: bool = True
     changes: str = "the norms"

@@ -36,6 +36,7 @@ class LoRA(OnTargets):
     alpha: float = 1.0
     """The delta is scaled by alpha / sqrt(r), as rank-stabilised LoRA does (2312.03732; HF peft's `use_rslora`)."""
     lr_scale: float = 1.0
+    lr_follows_size: bool = True
     knob: str = "rank"
 
     def max_size(self, block: Block) -> int:

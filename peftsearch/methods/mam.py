@@ -31,6 +31,7 @@ class MixAndMatch(Added):
     paper: str = "2110.04366, sec. 4.6"
     parts: tuple[Method, ...] = (Prefix(), ParallelAdapter())
     lr_scale: float = 1.0
+    lr_follows_size: bool = True
     knob: str = "size"
     exact_at_init: bool = False
 

@@ -51,7 +51,14 @@ class Method(Protocol):
 
     @property
     def lr_scale(self) -> float:
-        """Learning rate as a multiple of the run's: methods need rates that differ by an order of magnitude."""
+        """Learning rate as a multiple of the base rate, at `injection.rates.REFERENCE_SIZE` parameters a block.
+
+        Methods need rates that differ by an order of magnitude.
+        """
+
+    @property
+    def lr_follows_size(self) -> bool:
+        """Whether the rate falls with the number of parameters that the block trains."""
 
     def obstacle(self, block: Block) -> str | None:
         """Say why the method cannot act on this block; None when it can."""

@@ -32,7 +32,8 @@ class PHM(Adapter):
 
     name: str = "phm"
     paper: str = "2106.04647, sec. 3"
-    lr_scale: float = 0.5
+    lr_scale: float = 0.7
+    lr_follows_size: bool = True
     n: int = 4
     """Kronecker products per map, and the width and height of their first factors."""
 

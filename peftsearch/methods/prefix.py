@@ -34,7 +34,8 @@ class Prefix(Added):
     name: str = "prefix"
     paper: str = "2101.00190, sec. 4.2"
     places: str = "keys and values of the attention"
-    lr_scale: float = 10.0
+    lr_scale: float = 20.0
+    lr_follows_size: bool = False
     knob: str = "length"
     exact_at_init: bool = False
 

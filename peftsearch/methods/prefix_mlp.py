@@ -32,7 +32,8 @@ class PrefixMLP(Prefix):
 
     name: str = "prefix_mlp"
     paper: str = "2101.00190, sec. 4.3"
-    lr_scale: float = 1.5
+    lr_scale: float = 3.0
+    lr_follows_size: bool = False
     becomes: str = "prefix"
 
     def count(self, block: Block, size: int) -> int:

@@ -22,6 +22,8 @@ def name_projections(block: Block) -> dict[str, Projection]:
 
 TARGETS = ("query", "key", "value", "output", "ffn_in", "ffn_out")
 """Names of the maps that a method can be told to act on."""
+TARGET_SETS = {"attention": TARGETS[:4], "ffn": TARGETS[4:], "all": TARGETS}
+"""Sets of maps with a name of their own."""
 
 
 def check_targets(method: str, targets: Iterable[str]) -> None:
@@ -33,6 +35,29 @@ def check_targets(method: str, targets: Iterable[str]) -> None:
     for target in targets:
         if target not in TARGETS:
             raise MethodError(f"{method}: {unknown_name('target', target, TARGETS)}")
+
+
+def parse_targets(method: str, text: str) -> tuple[str, ...]:
+    """Parse the maps in the name of a variant: `ffn`, or `query,ffn_out`; returns them in the order of `TARGETS`.
+
+    Raises:
+        MethodError: A name is unknown or given twice.
+    """
+    if text in TARGET_SETS:
+        return TARGET_SETS[text]
+    names = text.split(",")
+    for name in names:
+        if name not in TARGETS:
+            raise MethodError(f"{method}: {unknown_name('target', name, (*TARGETS, *TARGET_SETS))}")
+        if names.count(name) > 1:
+            raise MethodError(f"{method}: target {name!r} is named twice")
+    return tuple(name for name in TARGETS if name in names)
+
+
+def name_targets(targets: Collection[str]) -> str:
+    """The inverse of `parse_targets`: the name of a set, or the maps separated by commas."""
+    ordered = tuple(name for name in TARGETS if name in targets)
+    return next((name for name, maps in TARGET_SETS.items() if maps == ordered), ",".join(ordered))
 
 
 def target_projections(block: Block, targets: Collection[str]) -> dict[str, Projection]:

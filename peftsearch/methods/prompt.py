@@ -35,7 +35,8 @@ class Prompt(Added):
     name: str = "prompt"
     paper: str = "2104.08691, sec. 2"
     places: str = "in front of the input, once per model"
-    lr_scale: float = 10.0
+    lr_scale: float = 20.0
+    lr_follows_size: bool = False
     knob: str = "length"
     exact_at_init: bool = False
     model_wide: Literal[True] = True

@@ -33,7 +33,8 @@ class PTuning(Prompt):
 
     name: str = "ptuning"
     paper: str = "2103.10385, sec. 3.2"
-    lr_scale: float = 3.0
+    lr_scale: float = 6.0
+    lr_follows_size: bool = False
     becomes: str = "prompt"
 
     def count(self, block: Block, size: int) -> int:

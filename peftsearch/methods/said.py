@@ -33,7 +33,8 @@ class Said(OnTargets):
 
     name: str = "said"
     paper: str = "2012.13255, eq. 3"
-    lr_scale: float = 0.3
+    lr_scale: float = 0.4
+    lr_follows_size: bool = True
     knob: str = "dimensions"
 
     def unit(self, block: Block) -> int:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from peftsearch.methods.layers.attachment import Attachment
 
-_LORA, _PREFIX, _ADAPTER = LoRA(), Prefix(), Adapter(places_in_block=("ffn",), lr_scale=1.0)
+_LORA, _PREFIX, _ADAPTER = LoRA(), Prefix(), Adapter(places_in_block=("ffn",), lr_scale=1.4)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,7 +41,8 @@ class UniPelt(Added):
     places: str = "query and value projections, keys and values of the self-attention, after ffn"
     parts: tuple[LoRA, Prefix, Adapter] = (_LORA, _PREFIX, _ADAPTER)
     """LoRA, prefix and adapter; each trains at its own rate, with its gates."""
-    lr_scale: float = 1.0
+    lr_scale: float = 1.4
+    lr_follows_size: bool = True
     knob: str = "size"
     exact_at_init: bool = False
 

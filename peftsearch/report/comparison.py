@@ -8,7 +8,6 @@ from typing import Any
 from peftsearch.report.page import Cell, Chart, Item, Section, Table, Text, label
 from peftsearch.study.confirmed import Confirmed
 from peftsearch.study.record import Record
-from peftsearch.study.trials import Kind
 from peftsearch.units import Scores, plural
 
 _N_FOUND = 5
@@ -106,18 +105,18 @@ def _table(designs: Sequence[Confirmed], record: Record) -> Table:
 def _short_runs(record: Record) -> list[Item]:
     """Chart of the baselines and the search's best designs, at the search's fidelity."""
     scored = sorted(record.scored, key=lambda t: (-(t.score or 0.0), t.number))
-    found = [t for t in scored if t.kind != Kind.BASELINE][:_N_FOUND]
-    baselines = [t for t in scored if t.kind == Kind.BASELINE]
+    found = [t for t in scored if not t.is_baseline][:_N_FOUND]
+    baselines = [t for t in scored if t.is_baseline]
     shown = sorted([*found, *baselines], key=lambda t: (-(t.score or 0.0), t.number))
     if not shown:
         return []
-    names = [f"{t.name} (baseline)" if t.kind == Kind.BASELINE else t.name for t in shown]
+    names = [f"{t.name} (baseline)" if t.is_baseline else t.name for t in shown]
     data = []
     for name, colour, symbol, kind in (
         ("found by the search", "--blue", "circle", "search"),
         ("baseline", "--orange", "square", "baseline"),
     ):
-        own = [(i, t) for i, t in enumerate(shown) if (t.kind == Kind.BASELINE) == (kind == "baseline")]
+        own = [(i, t) for i, t in enumerate(shown) if t.is_baseline == (kind == "baseline")]
         if own:
             data.append(
                 {

@@ -8,7 +8,7 @@ from typing import Any
 
 from peftsearch.report.page import Chart, Grid, Item, Section, Text, label
 from peftsearch.study.record import Record
-from peftsearch.study.trials import Kind, State, TrialRecord
+from peftsearch.study.trials import State, TrialRecord
 from peftsearch.units import mean_and_spread, plural
 
 
@@ -106,8 +106,8 @@ def course(record: Record) -> Section:
 
 def _course(record: Record, x_of: Mapping[int, float], axis: str) -> dict[str, Any]:
     groups = [
-        ("found by the search", "--blue", "circle", [t for t in record.scored if t.kind != Kind.BASELINE]),
-        ("baseline", "--orange", "square", [t for t in record.scored if t.kind == Kind.BASELINE]),
+        ("found by the search", "--blue", "circle", [t for t in record.scored if not t.is_baseline]),
+        ("baseline", "--orange", "square", [t for t in record.scored if t.is_baseline]),
         ("violates a constraint", "--grey", "x", [t for t in record.search if t.score is not None and t.violations]),
     ]
     data = [points(name, colour, symbol, own, x_of) for name, colour, symbol, own in groups if own]

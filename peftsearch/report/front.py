@@ -10,7 +10,7 @@ from peftsearch.report.page import Chart, Choice, Item, Section, Text, label
 from peftsearch.report.pareto.arithmetic import nondominated
 from peftsearch.study.objectives import OBJECTIVES
 from peftsearch.study.record import Record
-from peftsearch.study.trials import Kind, TrialRecord
+from peftsearch.study.trials import TrialRecord
 from peftsearch.units import plural
 
 TITLES = {o.measure: f"{o.label} ({o.unit})" if o.unit else o.label for o in OBJECTIVES.values()}
@@ -48,8 +48,8 @@ def _chart(record: Record, measure: str) -> Chart:
     best = non_dominated(own, measure)
     outside = [t for t in record.search if t.score is not None and t.violations and measure in t.measures]
     groups = [
-        ("found by the search", "--blue", "circle", [t for t in own if t.kind != Kind.BASELINE]),
-        ("baseline", "--orange", "square", [t for t in own if t.kind == Kind.BASELINE]),
+        ("found by the search", "--blue", "circle", [t for t in own if not t.is_baseline]),
+        ("baseline", "--orange", "square", [t for t in own if t.is_baseline]),
         ("violates a constraint", "--grey", "x", outside),
     ]
     every_x = x_of | {t.number: t.measures[measure] for t in outside}

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
 SAMPLERS = {
+    "race": "peftsearch.samplers.race:make",
     "s4": "peftsearch.samplers.s4:make",
     "random": "peftsearch.samplers.random:make",
     "tpe": "peftsearch.samplers.tpe:make",

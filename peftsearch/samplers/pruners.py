@@ -29,13 +29,16 @@ from peftsearch.study.private_optuna import StudyView
 from peftsearch.study.trials import counts, place_of
 
 
-def make_pruner(strategy: Strategy) -> BasePruner:
+def make_pruner(strategy: Strategy, steps: int) -> BasePruner:
     """Make the pruner of a strategy.
+
+    Args:
+        strategy: The strategy.
+        steps: Optimizer steps up to the first rung.
 
     Raises:
         ConfigError: The settings do not suit the pruner.
     """
-    steps = strategy.search.steps
     kinds: dict[str, Callable[..., BasePruner]] = {
         "none": NopPruner,
         "median": MedianPruner,

@@ -4,37 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from peftsearch.catalog import load_entry
 from peftsearch.errors import ConfigError
-from peftsearch.fields import Fields, above, at_least, one_of
+from peftsearch.fields import Fields, above, at_least, list_of, one_of
 
 PRUNERS = ("none", "median", "asha", "hyperband")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SearchFidelity:
-    """Length of a trial of the search."""
+    """Length of the trials of the search."""
 
-    steps: int = 50
-    """Optimizer steps per trial."""
+    rungs: tuple[float, ...] = (0.3,)
+    """Shares of the full schedule at which trials pause, ascending, each above 0 and at most 1."""
+    keep: int = 3
+    """One trial in `keep` goes on from each rung to the next."""
+    rates: tuple[float, ...] = (0.4, 2.5)
+    """Factors on the learning rate that the best designs and baselines are tried with, besides 1."""
     evaluations: int = 1
-    """Validations per trial, evenly spread, the last at its end; the pruner acts on them."""
+    """Validations up to the first rung, evenly spread, the last at the rung; the pruner acts on them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ConfirmFidelity:
-    """Length and breadth of the confirmation of the best designs."""
+    """Breadth of the confirmation of the best designs, whose trainings all have the full schedule."""
 
-    steps: int = 100
-    """Optimizer steps per training, the full fidelity."""
-    seeds: int = 4
-    """Trainings per confirmed design, with seeds that the search did not use."""
+    looks: tuple[int, ...] = (5, 10, 20)
+    """Numbers of seeds after which the confirmation ends if the answer is clear, ascending; the last always ends it."""
     best: int = 2
     """Number of designs of the search to confirm."""
-    baselines: int = 1
+    baselines: int = 2
     """Number of best baselines to confirm with them."""
+    cheap: int = 1
+    """Number of designs with far fewer parameters to confirm with them."""
+
+    @property
+    def seeds(self) -> int:
+        """Most trainings per confirmed design, with seeds that the search did not use."""
+        return self.looks[-1]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,6 +62,8 @@ class Strategy:
     """One of `PRUNERS`, described in `peftsearch.samplers.pruners`."""
     pruner_settings: Mapping[str, Any] = field(default_factory=dict)
     """Keyword arguments of the pruner."""
+    headroom: bool = False
+    """Whether to find out how much the budget limits the score, with full fine-tuning where it is affordable."""
     trials: int = 16
     """Number of designs that the search trains, excluding baselines and confirmation."""
     search: SearchFidelity = SearchFidelity()
@@ -67,6 +79,7 @@ class Strategy:
         fields = Fields(f"strategy {name}", data)
         description = fields.take("description", str, "")
         trials = fields.take("trials", int, 16, at_least(1))
+        looks_for_headroom = fields.take("headroom", bool, False)
         sampler = dict(fields.take("sampler", dict) or {})
         pruner = dict(fields.take("pruner", dict, {"name": "none"}))
         fidelities = fields.take("fidelities", dict, {})
@@ -83,6 +96,7 @@ class Strategy:
             sampler_settings=sampler,
             pruner=pruner.pop("name"),
             pruner_settings=pruner,
+            headroom=looks_for_headroom,
             trials=trials,
             search=search,
             confirm=confirm,
@@ -95,18 +109,42 @@ def _fidelities(name: str, data: Mapping[str, Any]) -> tuple[SearchFidelity, Con
     confirm = Fields(f"strategy {name}: fidelities: confirm", fields.take("confirm", dict, {}))
     fields.finish()
     of_search = SearchFidelity(
-        steps=search.take("steps", int, SearchFidelity().steps, above(0)),
+        rungs=tuple(map(float, search.take("rungs", list, list(SearchFidelity().rungs), _rungs))),
+        rates=tuple(map(float, search.take("rates", list, list(SearchFidelity().rates), _rates))),
+        keep=search.take("keep", int, SearchFidelity().keep, at_least(2)),
         evaluations=search.take("evaluations", int, 1, above(0)),
     )
     of_confirm = ConfirmFidelity(
-        steps=confirm.take("steps", int, ConfirmFidelity().steps, above(0)),
-        seeds=confirm.take("seeds", int, ConfirmFidelity().seeds, above(0)),
+        looks=tuple(confirm.take("looks", list, list(ConfirmFidelity().looks), _looks)),
         best=confirm.take("best", int, ConfirmFidelity().best, above(0)),
         baselines=confirm.take("baselines", int, ConfirmFidelity().baselines, above(0)),
+        cheap=confirm.take("cheap", int, ConfirmFidelity().cheap, at_least(0)),
     )
     search.finish()
     confirm.finish()
     return of_search, of_confirm
+
+
+def _rungs(values: list[Any]) -> str | None:
+    """A check that rungs are ascending shares of a schedule."""
+    if fault := list_of(float, above(0))(values):
+        return fault
+    ascending = all(a < b for a, b in pairwise(values))
+    return None if ascending and values[-1] <= 1 else f"must be ascending shares up to 1, got {values}"
+
+
+def _rates(values: list[Any]) -> str | None:
+    """A check that factors are numbers above 0, none of them 1."""
+    if not values:
+        return None
+    return list_of(float, above(0))(values) or ("must not hold 1, which is always tried" if 1 in values else None)
+
+
+def _looks(values: list[Any]) -> str | None:
+    """A check that looks are ascending numbers of seeds."""
+    if fault := list_of(int, at_least(1))(values):
+        return fault
+    return None if all(a < b for a, b in pairwise(values)) else f"must be ascending, got {values}"
 
 
 def load_strategy(name: str) -> Strategy:

@@ -2,42 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 
 from peftsearch.design.references import Reference
 from peftsearch.study.confirmed import Confirmed
-from peftsearch.study.hits import hits_of
-from peftsearch.study.trials import Kind, State, TrialRecord
+from peftsearch.study.trials import State, TrialRecord
 from peftsearch.units import Scores
 
 
-def with_scores(finalist: Confirmed, trainings: Sequence[TrialRecord]) -> Confirmed:
-    """Add the scores of its trainings to a finalist.
-
-    Args:
-        finalist: A confirmed design.
-        trainings: The completed trainings of the design, one per seed.
-    """
-    hits = hits_of([t.facts.right or "" for t in trainings])
-    return replace(finalist, validation=_validation(trainings), tasks=_task_scores(trainings), hits=hits)
-
-
-def make_rows(
-    search: Sequence[TrialRecord], finalists: Sequence[Confirmed], tests: Mapping[str, Scores]
-) -> tuple[Confirmed, ...]:
+def make_rows(search: Sequence[TrialRecord], finalists: Sequence[Confirmed]) -> tuple[Confirmed, ...]:
     """List the confirmed designs, best mean first, then the other baselines by their search score.
 
     Args:
         search: Trials of the search, including baselines, excluding interrupted ones.
         finalists: The confirmed designs with their scores.
-        tests: Test scores by name, for the designs whose test scores were read.
     """
-    rows = [replace(f, test=tests.get(f.name, Scores())) for f in finalists]
-    rows.sort(key=lambda row: -row.mean)
+    rows = sorted(finalists, key=lambda row: -row.mean)
     confirmed = {f.name for f in finalists}
-    by_name = {t.name: t for t in search}
-    others = [t for name, t in by_name.items() if t.kind == Kind.BASELINE and name not in confirmed]
+    by_name = {t.name: t for t in search}  # of several rungs the last
+    others = [t for name, t in by_name.items() if t.is_baseline and name not in confirmed and t.facts.arm is None]
     others.sort(key=lambda t: -(float("-inf") if t.score is None else t.score))
     return (*rows, *map(_unconfirmed, others))
 
@@ -63,7 +46,7 @@ def reference_rows(confirm: Sequence[TrialRecord], references: Sequence[Referenc
                 n_changed=reference.n_params,
                 validation=_validation(done),
                 test=Scores(tuple(tests)),
-                tasks=_task_scores(done),
+                tasks=scores_by_task(done),
                 reference=True,
             )
         )
@@ -74,7 +57,7 @@ def _validation(trainings: Sequence[TrialRecord]) -> Scores:
     return Scores(tuple(t.score for t in trainings if t.score is not None))
 
 
-def _task_scores(trainings: Sequence[TrialRecord]) -> dict[str, Scores]:
+def scores_by_task(trainings: Sequence[TrialRecord]) -> dict[str, Scores]:
     """Scores of each task over the seeds; empty for a single task."""
     stated = [t.facts.task_scores for t in trainings if t.facts.task_scores]
     return {task: Scores(tuple(scores[task] for scores in stated)) for task in (stated[0] if stated else ())}
@@ -90,4 +73,5 @@ def _unconfirmed(trial: TrialRecord) -> Confirmed:
         n_changed=trial.n_changed,
         share=trial.facts.share,
         search_score=trial.score,
+        search_loss=trial.facts.loss,
     )

@@ -10,55 +10,85 @@ from optuna.trial import FrozenTrial, TrialState
 
 from peftsearch.design.architecture import Architecture
 from peftsearch.design.design import Design
+from peftsearch.design.shares import n_changed
 from peftsearch.design.text import design_line
+from peftsearch.searcher.headroom import CHEAP, headroom
 from peftsearch.searcher.prepare import Setup
 from peftsearch.study.confirmed import Confirmed
-from peftsearch.study.trials import Kind, TrialRecord, facts_of, is_baseline, not_interrupted, score_of
+from peftsearch.study.trials import Kind, arm_of, facts_of, not_interrupted, of_baseline, rung_of, value_of
 
 _FRONT_FACTOR = 3
 """Designs of a front to confirm for each design that a search for the score alone would confirm."""
 
 
-def choose_finalists(study: optuna.Study, setup: Setup, fit: Callable[[Design], Architecture]) -> list[Confirmed]:
-    """Choose the best baselines, the design that the strategy decided on, and the best of the search.
+def choose_finalists(
+    study: optuna.Study, setup: Setup, fit: Callable[[Design], Architecture], tuned: bool = True
+) -> list[Confirmed]:
+    """Choose the best baselines, the design that the strategy decided on, the best of the search, and a cheap one.
 
-    A search for several objectives also confirms part of its front, evenly spread from the best score to the worst.
-    Designs that were trained several times rank by their mean; designs that violate a constraint are left out.
+    A search for several objectives also confirms part of its front, evenly spread from the best value to the worst.
+    Designs that were trained several times rank by the mean of their values; designs that violate a constraint are left
+    out. The cheap one is the best of those with at most `CHEAP` of the parameters of the best baseline; where the
+    budget does not limit the score, the best of those with at most half of that joins it.
 
     Args:
         study: The finished search.
         setup: The settings of the study.
         fit: Function that sizes a design.
+        tuned: Whether every design takes the best of the learning rates that it was tried with.
     """
     counting = not_interrupted(study)
-    trials = [t for t in counting if t.state == TrialState.COMPLETE and not facts_of(t).exceeds_limits]
+    complete = [t for t in counting if t.state == TrialState.COMPLETE and not facts_of(t).exceeds_limits]
+    trials = _last_rungs([t for t in complete if facts_of(t).kind != Kind.RATE])
     keys = {t.number: _design_of(t).key for t in trials}
-    scores: dict[str, list[float]] = {}
+    values: dict[str, list[float]] = {}
     for t in trials:
-        scores.setdefault(keys[t.number], []).append(score_of(t))
-    ranked = sorted(trials, key=lambda t: (-mean(scores[keys[t.number]]), t.number))
+        values.setdefault(keys[t.number], []).append(value_of(t))
+    ranked = sorted(trials, key=lambda t: (-rung_of(t), -mean(values[keys[t.number]]), t.number))
     confirm = setup.strategy.confirm
     if len(setup.objectives) > 1:
         front = {t.number for t in study.best_trials}
         ranked = [t for t in ranked if t.number in front] + [t for t in ranked if t.number not in front]
-    found = [t for t in ranked if not is_baseline(t)]
+    found = [t for t in ranked if not of_baseline(t)]
     decided = getattr(setup.sampler, "decided_trial", None)
     trial = None if decided is None else decided(counting)  # a stage's failed trials belong to it
     if trial is not None and not facts_of(trial).exceeds_limits:
         found.insert(0, trial)
-    baselines = [t for t in ranked if is_baseline(t)]
-    chosen: list[Confirmed] = []
+    baselines = [t for t in ranked if of_baseline(t)]
     wanted = [(baselines, confirm.baselines), (found, confirm.best)]
     if len(setup.objectives) > 1:
         wanted.insert(0, (_spread([t for t in ranked if t.number in front], n_of_front(setup)), n_of_front(setup)))
+    if baselines and len(setup.objectives) == 1:
+        room = headroom(counting, (), setup)
+        shares = (CHEAP,) if room is None or room.is_limited else (CHEAP, CHEAP / 2)
+        for share in shares if confirm.cheap else ():
+            most = share * (facts_of(baselines[0]).n_params or 0)
+            wanted.append(([t for t in ranked if 0 < (facts_of(t).n_params or 0) <= most], confirm.cheap))
+    chosen: list[FrozenTrial] = []
+    taken: list[tuple[Architecture, float | None]] = []
     for group, n_wanted in wanted:
         n_before = len(chosen)
-        for finalist in (_finalist(t, fit) for t in group):
-            if _trained(finalist) not in {_trained(f) for f in chosen}:
-                chosen.append(finalist)
+        for candidate in group if n_wanted else ():
+            design = _design_of(candidate)
+            trained = fit(design), design.learning_rate
+            if trained not in taken:
+                taken.append(trained)
+                chosen.append(candidate)
             if len(chosen) - n_before == n_wanted:
                 break
-    return chosen
+    return [_finalist(_best_rate(t, complete) if tuned else t, setup, fit) for t in chosen]
+
+
+def _last_rungs(trials: list[FrozenTrial]) -> list[FrozenTrial]:
+    """Of every training the trial of its last rung."""
+    last = {facts_of(t).name: rung_of(t) for t in sorted(trials, key=rung_of)}
+    return [t for t in trials if rung_of(t) == last[facts_of(t).name]]
+
+
+def _best_rate(trial: FrozenTrial, trials: list[FrozenTrial]) -> FrozenTrial:
+    """The best of a design's trainings at its own and other learning rates, among those of the highest rung."""
+    own = [t for t in trials if facts_of(t).arm == facts_of(trial).name]
+    return max([trial, *own], key=lambda t: (rung_of(t), value_of(t), -t.number))
 
 
 def n_of_front(setup: Setup) -> int:
@@ -73,20 +103,21 @@ def _spread(front: list[FrozenTrial], n: int) -> list[FrozenTrial]:
     return [front[round(i * (len(front) - 1) / max(1, n - 1))] for i in range(n)]
 
 
-def _finalist(trial: FrozenTrial, fit: Callable[[Design], Architecture]) -> Confirmed:
+def _finalist(trial: FrozenTrial, setup: Setup, fit: Callable[[Design], Architecture]) -> Confirmed:
     facts, design = facts_of(trial), _design_of(trial)
     architecture = fit(design)
     return Confirmed(
-        name=str(facts.name),
-        baseline=is_baseline(trial),
+        name=arm_of(trial),
+        baseline=of_baseline(trial),
         family=facts.family or "",
         design=design,
         architecture=architecture,
         detail=design_line(design),
         n_params=architecture.n_params,
         share=facts.share,
-        search_score=score_of(trial),
-        n_changed=TrialRecord.of(trial, Kind.SEARCH).n_changed,
+        search_score=facts.score,
+        search_loss=facts.loss,
+        n_changed=n_changed(architecture, setup.backbone),
     )
 
 
@@ -94,8 +125,3 @@ def _design_of(trial: FrozenTrial) -> Design:
     design = facts_of(trial).design
     assert design is not None, "a trial that was begun has its design"
     return Design.from_dict(design)
-
-
-def _trained(finalist: Confirmed) -> tuple[Architecture | None, float | None]:
-    """The architecture and the learning rate; designs that agree in both are the same."""
-    return finalist.architecture, None if finalist.design is None else finalist.design.learning_rate

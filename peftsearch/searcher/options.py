@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field, fields, replace
 from math import inf
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -15,7 +15,8 @@ from peftsearch.backbone.packing import check_quantisation
 from peftsearch.design.budget import check_budget
 from peftsearch.design.references import parse_references
 from peftsearch.design.space import DesignSpace, load_space
-from peftsearch.engine.settings import TrainingSettings
+from peftsearch.engine.job import Select
+from peftsearch.engine.settings import RANDOM_HEAD_RATE, TrainingSettings
 from peftsearch.errors import BudgetError, ConfigError, StudyError, one_line, unknown_name
 from peftsearch.files import from_plain
 from peftsearch.methods import get_method
@@ -44,18 +45,28 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._%-]{0,99}")
 class SearchOptions(OptionGroup):
     """How to search the space and confirm the best designs."""
 
-    space: str = "s4"
+    space: str = "hybrid"
     """Search space: a name (`list spaces`) or a YAML file."""
-    strategy: str = "s4"
+    strategy: str = "race"
     """Strategy: a name (`list strategies`) or a YAML file."""
     trials: int | None = None
     """Designs to train, excluding baselines and confirmation (default: the strategy's)."""
+    epochs: float | None = None
+    """Length of a training in passes over the data (default: 3, but 150 to 600 steps)."""
     steps: int | None = None
-    """Optimizer steps at full fidelity (default: the strategy's)."""
+    """Length of a training in optimizer steps, instead of --epochs."""
+    time: str | None = None
+    """Time for the whole run, such as 30m or 2h: sets the length of a training, and ends the confirmation in time."""
     search_steps: int | None = None
-    """Optimizer steps per trial of the search (default: the strategy's share of --steps)."""
+    """Step at which a trial pauses and is ranked (default: the strategy's share of the length)."""
+    select: Select | None = None
+    """What ranks trials: loss (on validation) or metric (default: loss; metric for several objectives)."""
     seeds: int | None = None
-    """Trainings per confirmed design (default: the strategy's)."""
+    """Most trainings per confirmed design (default: the strategy's)."""
+    margin: float = 0.5
+    """Points of the score within which two designs count as equally good."""
+    prefer: Literal["best", "small"] = "best"
+    """Pick: best (the best mean) or small (the cheapest that is not inferior to the best baseline)."""
     confirm_baselines: int | None = None
     """Baselines to confirm, best first (default: the strategy's)."""
     objective: str = "score"
@@ -134,24 +145,22 @@ class RunOptions(SweepOptions):
 def strategy_of(options: SearchOptions) -> Strategy:
     """Load the strategy, with the numbers that the options override."""
     strategy = load_strategy(options.strategy)
-    search, confirm = strategy.search, strategy.confirm
-    if options.steps is not None:
-        ratio = search.steps / confirm.steps
-        confirm = replace(confirm, steps=_at_least_one("--steps", options.steps))
-        search = replace(search, steps=max(1, round(options.steps * ratio)))
-    if options.search_steps is not None:
-        search = replace(search, steps=_at_least_one("--search-steps", options.search_steps))
+    confirm = strategy.confirm
     if options.seeds is not None:
-        confirm = replace(confirm, seeds=_at_least_one("--seeds", options.seeds))
+        most = _at_least_one("--seeds", options.seeds)
+        confirm = replace(confirm, looks=(*(n for n in confirm.looks if n < most), most))
     if options.confirm_baselines is not None:
         confirm = replace(confirm, baselines=_at_least_one("--confirm-baselines", options.confirm_baselines))
     trials = strategy.trials if options.trials is None else _at_least_one("--trials", options.trials)
-    return replace(strategy, trials=trials, search=search, confirm=confirm)
+    return replace(strategy, trials=trials, confirm=confirm)
 
 
 def training_of(options: TrainingOptions) -> TrainingSettings:
     """Make training settings, with the numbers that the options override."""
-    return TrainingSettings.from_dict(given(options, "learning_rate", "batch_size", "max_length"), "options")
+    own = given(options, "learning_rate", "head", "head_learning_rate", "batch_size", "max_length")
+    if own.get("head") == "random":
+        own.setdefault("head_learning_rate", RANDOM_HEAD_RATE)
+    return TrainingSettings.from_dict(own, "options")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -164,6 +173,8 @@ class Choices:
     training: TrainingSettings
     objectives: tuple[Objective, ...]
     constraints: Constraints
+    select: Select
+    """What ranks the trials of the search."""
 
 
 def read_choices(options: RunOptions) -> Choices:
@@ -189,6 +200,7 @@ def read_choices(options: RunOptions) -> Choices:
         training=training_of(options.training),
         objectives=objectives,
         constraints=parse_constraints(options.search.max_memory, options.search.max_latency_overhead),
+        select=options.search.select or ("loss" if len(objectives) == 1 else "metric"),
     )
 
 
@@ -224,7 +236,25 @@ def _check_ranges(options: RunOptions) -> None:
             f"--baselines {options.baselines} trains the model's own weights, but --quantize {options.quantize} packs "
             "them so that they cannot be trained; leave one of them out"
         )
+    _check_lengths(options.search)
     _check_engine(options.engine)
+
+
+def _check_lengths(options: SearchOptions) -> None:
+    if options.steps is not None:
+        _at_least_one("--steps", options.steps)
+    if options.search_steps is not None:
+        _at_least_one("--search-steps", options.search_steps)
+    if options.epochs is not None and not 0 < options.epochs < inf:
+        raise ConfigError(f"--epochs must be above 0, got {options.epochs:g}")
+    if options.time is not None:
+        parse_time(options.time)
+        if options.steps is not None or options.epochs is not None:
+            raise ConfigError("--time sets the length of a training: leave --steps and --epochs out")
+    if not 0 < options.margin < 100:
+        raise ConfigError(f"--margin must be above 0 and below 100 points, got {options.margin:g}")
+    if options.epochs is not None and options.steps is not None:
+        raise ConfigError("--epochs and --steps: both say how long a training is; leave one of them out")
 
 
 def _check_engine(options: EngineOptions) -> None:
@@ -244,6 +274,25 @@ def _at_least_one(option: str, value: int) -> int:
     if value < 1:
         raise ConfigError(f"{option} must be at least 1, got {value}")
     return value
+
+
+_UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
+
+
+def parse_time(text: str) -> float:
+    """Read a time: `90s`, `30m`, `1.5h`, `2h30m`; returns seconds.
+
+    Raises:
+        ConfigError: The text is no time, or no time at all.
+    """
+    given = text.strip().lower()
+    parts = re.findall(r"(\d+(?:\.\d+)?)\s*(min|[smhd])", given)
+    if not parts or re.sub(r"(\d+(?:\.\d+)?)\s*(min|[smhd])|\s", "", given):
+        raise ConfigError(f"--time {one_line(text, 40)!r} is not a time: write 90s, 30m, 1.5h or 2h30m")
+    seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
+    if not 0 < seconds < inf:
+        raise ConfigError(f"--time {one_line(text, 40)!r} must be above 0")
+    return seconds
 
 
 def split_budgets(text: str) -> list[str]:

@@ -61,6 +61,7 @@ def make_best(
             statement=verdict.statement,
             settle=verdict.settle,
             p_value=verdict.p_value,
+            small=None if verdict.small is None else verdict.small.name,
             tied=tuple(c.name for c in verdict.tied),
         ),
         name=pick.name,
@@ -79,7 +80,7 @@ def make_best(
         training={
             **plain(asdict(setup.training)),
             "learning_rate": chosen.learning_rate,
-            "steps": setup.strategy.confirm.steps,
+            "steps": setup.lengths.steps,
             "dtype": setup.settings.autocast,
         },
         scores=StoredScores(
@@ -162,9 +163,9 @@ def _version(package: str) -> str:
 
 
 _COLUMNS = (
-    "study", "number", "kind", "name", "stage", "state", "score", "n_params", "share", "steps", "seed",
-    "learning_rate", "loss", "train_s", "wall_s", *(m for m in MEASURES if m != "params"), "reused_from", "reason",
-    "design",
+    "study", "number", "kind", "name", "stage", "state", "score", "loss", "test_score", "test_loss", "n_params",
+    "share", "rung", "first", "steps", "seed", "learning_rate", "collapsed", "train_loss", "train_s", "wall_s",
+    *(m for m in MEASURES if m != "params"), "reused_from", "reason", "design",
 )  # fmt: skip
 
 

@@ -17,12 +17,14 @@ from peftsearch.design.references import Reference, make_reference, notes_on, pa
 from peftsearch.design.space import DesignSpace, SearchSpace
 from peftsearch.design.text import space_notes
 from peftsearch.engine.inputs import load_model, within_positions
+from peftsearch.engine.job import Select
 from peftsearch.engine.settings import TrainingSettings
 from peftsearch.errors import BudgetError, ConfigError
 from peftsearch.methods.support import require_methods
 from peftsearch.samplers import SamplerContext, make_sampler
 from peftsearch.samplers.pruners import make_pruner
 from peftsearch.samplers.strategy import Strategy
+from peftsearch.searcher.lengths import Lengths, choose_lengths
 from peftsearch.searcher.options import RunOptions, read_choices
 from peftsearch.searcher.settings import study_settings
 from peftsearch.study.objectives import Constraints, Objective
@@ -54,6 +56,9 @@ class Setup:
     space: DesignSpace
     strategy: Strategy
     training: TrainingSettings
+    lengths: Lengths
+    select: Select
+    """What ranks the trials of the search."""
     sampler: BaseSampler
     context: SamplerContext
     pruner: BasePruner
@@ -80,12 +85,13 @@ class Setup:
         return self.loaded.backbone
 
 
-def prepare(options: RunOptions, *, like: Setup | None = None) -> Setup:
+def prepare(options: RunOptions, *, like: Setup | None = None, steps: int | None = None) -> Setup:
     """Load and check everything; writes nothing.
 
     Args:
         options: The options of the run.
         like: A setup whose options differ only in budget and name, to reuse its loaded model and data.
+        steps: Length of a training that `--time` allows; None takes that of the study on disk, or else of the data.
 
     Raises:
         PeftSearchError: The options, the data, the model, the space or the budget are invalid.
@@ -125,7 +131,16 @@ def prepare(options: RunOptions, *, like: Setup | None = None) -> Setup:
     encoded = (
         like.encoded if like else tuple(encode(t, loaded.tokenizer, training.max_length, start) for t in suite.tasks)
     )
-    settings = study_settings(options, suite, backbone, budget, bound, choices, training, autocast)
+    path = options.study.runs / (options.study.name or default_name(options, suite, backbone))
+    lengths = choose_lengths(
+        strategy.search,
+        n_train=[len(task.train) for task in suite.tasks],
+        batch_size=training.batch_size,
+        steps=options.search.steps or steps or (stored_steps(path) if options.search.time is not None else None),
+        epochs=options.search.epochs,
+        search_steps=options.search.search_steps,
+    )
+    settings = study_settings(options, suite, backbone, budget, bound, choices, training, lengths, autocast)
     return Setup(
         options=options,
         suite=suite,
@@ -135,12 +150,14 @@ def prepare(options: RunOptions, *, like: Setup | None = None) -> Setup:
         space=bound,
         strategy=strategy,
         training=training,
+        lengths=lengths,
+        select=choices.select,
         sampler=make_sampler(strategy.sampler, context, dict(strategy.sampler_settings)),
         context=context,
-        pruner=make_pruner(strategy),
+        pruner=make_pruner(strategy, lengths.rungs[0]),
         device=device,
         autocast=autocast,
-        path=options.study.runs / (options.study.name or default_name(options, suite, backbone)),
+        path=path,
         objectives=objectives,
         constraints=constraints,
         memory=memory,
@@ -156,16 +173,25 @@ def prepare(options: RunOptions, *, like: Setup | None = None) -> Setup:
     )
 
 
+def stored_steps(path: Path) -> int | None:
+    """Length of the trainings of a study on disk; None without one."""
+    from peftsearch.study.folder import SETTINGS, read_settings
+
+    return read_settings(path).steps if (path / SETTINGS).is_file() else None
+
+
 def _suite(options: RunOptions) -> Suite:
     """The tasks of a comma-separated list."""
     from peftsearch.tasks import names_of, resolve_task
+    from peftsearch.tasks.reading.build import set_aside
     from peftsearch.tasks.suite import Suite
 
     task = options.task
     names = names_of(task)
     if len(names) > 1 and options.count_head:
         raise ConfigError("--count-head: several tasks have heads of different sizes; use it with a single task")
-    return Suite(tasks=tuple(resolve_task(replace(task, name=name), options.seed) for name in names))
+    tasks = (resolve_task(replace(task, name=name), options.seed) for name in names)
+    return Suite(tasks=tuple(set_aside(each, options.seed) for each in tasks))
 
 
 def _load(options: RunOptions, suite: Suite, device: Any, autocast: Any) -> LoadedBackbone:
@@ -258,7 +284,8 @@ def _check_model(options: RunOptions, space: DesignSpace, n_objectives: int) -> 
 
 def _bound(space: DesignSpace, backbone: Backbone, n_objectives: int) -> DesignSpace:
     """Bind the space to the backbone, and add shares of the budget if there are several objectives."""
-    usable, named = usable_methods(backbone), getattr(space, "methods", ())
+    named = getattr(space, "methods", ())
+    usable = usable_methods(backbone, named)
     if not set(named) & set(usable):
         require_methods(named, backbone)
     bound = space.bound_to(len(backbone.blocks), usable)

@@ -28,6 +28,9 @@ class TrialLine:
     """Stage of the search; empty without stages."""
     state: Ending = "complete"
     score: float | None = None
+    """Validation score."""
+    loss: float | None = None
+    """Mean validation loss."""
     n_params: int | None = None
     detail: str = ""
     """The design, or the reason why the trial failed."""

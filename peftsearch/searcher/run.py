@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
@@ -11,14 +11,17 @@ from optuna.trial import TrialState
 
 from peftsearch.design.design import Design
 from peftsearch.engine.local import LocalEngine
+from peftsearch.engine.probe import HeadStart
 from peftsearch.errors import ConfigError, StudyError, one_line
 from peftsearch.files import to_plain
 from peftsearch.samplers import plan_of
 from peftsearch.searcher.conclude import Result, conclude
 from peftsearch.searcher.drivers import Driver, LocalDriver
 from peftsearch.searcher.finalists import n_of_front
-from peftsearch.searcher.options import NOT_STORED, RunOptions
-from peftsearch.searcher.prepare import Setup, prepare
+from peftsearch.searcher.heads import settle_heads
+from peftsearch.searcher.options import NOT_STORED, RunOptions, parse_time
+from peftsearch.searcher.planning import planned_steps, steps_within
+from peftsearch.searcher.prepare import Setup, prepare, stored_steps
 from peftsearch.searcher.progress import Reporter
 from peftsearch.searcher.ray.address import require_answer
 from peftsearch.searcher.runner import TrialRunner
@@ -51,9 +54,13 @@ def run_study(
         require_ray(options.engine.ray_address)
     setup = prepare(options, like=like)
     engine = engine_of(setup)
+    if options.search.time is not None and stored_steps(setup.path) is None:
+        setup = prepare(options, like=setup, steps=steps_within(parse_time(options.search.time), setup, engine))
+        engine = engine_of(setup, engine.fit_heads())
     with driver_of(options, engine) as driver, open_study(setup, resume=resume) as folder:
         for line in heading(setup):
             reporter.note(line)
+        settle_heads(engine, folder.path)
         finalists = Search(setup, folder, engine, driver, reporter).run()
         return setup, conclude(setup, folder, finalists, engine)
 
@@ -84,7 +91,7 @@ def driver_of(options: RunOptions, engine: LocalEngine) -> Iterator[Driver]:
         return
     from peftsearch.searcher.ray.driver import RayDriver
 
-    driver = RayDriver(options)
+    driver = RayDriver(options, engine)
     try:
         yield driver
     finally:
@@ -111,6 +118,7 @@ def join_study(options: RunOptions, device: str | None, reporter: Reporter) -> s
         engine = engine_of(setup)
         for line in heading(setup):
             reporter.note(line)
+        settle_heads(engine, study.path)
         runner = TrialRunner(setup, study, reporter)
         schedule = Schedule(setup, study, runner, reporter)
         LocalDriver(engine).drive(schedule, runner)
@@ -121,9 +129,14 @@ def join_study(options: RunOptions, device: str | None, reporter: Reporter) -> s
         return f"Nothing is left to train; the result is in {study.path / BEST}."
 
 
-def engine_of(setup: Setup) -> LocalEngine:
-    """The engine of this process."""
-    return LocalEngine(setup.loaded, setup.suite, setup.encoded, setup.training, setup.device, setup.autocast)
+def engine_of(setup: Setup, heads: Sequence[HeadStart | None] | None = None) -> LocalEngine:
+    """The engine of this process.
+
+    Args:
+        setup: The settings of the study.
+        heads: What the head of each task starts from; None fits them when they are needed.
+    """
+    return LocalEngine(setup.loaded, setup.suite, setup.encoded, setup.training, setup.device, setup.autocast, heads)
 
 
 @contextmanager
@@ -214,7 +227,12 @@ class Search:
 
     def _announce(self) -> None:
         """Measure a few steps, and print the plan and its expected time."""
-        setup, strategy, baselines = self._setup, self._setup.strategy, self._schedule.baselines
+        setup, strategy, baselines, lengths = (
+            self._setup,
+            self._setup.strategy,
+            self._schedule.baselines,
+            self._setup.lengths,
+        )
         stages = plan_of(setup.sampler, setup.context)
         n_search = min(strategy.trials, sum(s.n_trials for s in stages))
         n_baselines = min(strategy.confirm.baselines, len(baselines))
@@ -222,22 +240,25 @@ class Search:
         designs = "design" if strategy.confirm.best == 1 else f"{strategy.confirm.best} designs"
         references = self._schedule.references
         n_confirmed = strategy.confirm.best + n_baselines + n_of_front(setup) + len(references)
-        n_confirm = n_confirmed * strategy.confirm.seeds
-        n_steps = (len(baselines) + n_search) * strategy.search.steps + n_confirm * strategy.confirm.steps
+        looks = strategy.confirm.looks
+        n_steps = planned_steps(setup, len(baselines), n_search, n_confirmed * looks[0])
         fitting = [b.design for b in baselines if setup.context.feasible(b.design)]
         # A design that tunes nothing needs no backward pass through the backbone, so its time would be too short.
         design = next((d for d in fitting if d.tunable), baselines[0].design)
         step_s, score_s = self._calibrate(design)
-        n_scores = (len(baselines) + n_search) * strategy.search.evaluations + n_confirm
+        n_scores = (len(baselines) + n_search) * strategy.search.evaluations + n_confirmed * looks[0]
         done = self._steps_done()
         left_s = ((n_steps - done) * step_s + n_scores * score_s * (1 - done / n_steps)) / self._driver.width
         of_front = f"up to {n_of_front(setup)} designs of the front, " if n_of_front(setup) else ""
+        rungs = ", ".join(map(str, lengths.rungs))
+        seeds = f"{' or '.join(map(str, looks))} {'seed' if looks == (1,) else 'seeds'}"
         note = self._reporter.note
         note(
-            f"Plan: {plural(len(baselines), 'baseline')}, then {plural(n_search, 'trial')} of "
-            f"{plural(strategy.search.steps, 'step')} ({strategy.name}, out of {setup.space.n_designs:,} designs of "
-            f"space {setup.space.name}), then {of_front}the best {designs} and the best {those} with "
-            f"{plural(strategy.confirm.seeds, 'seed')} of {plural(strategy.confirm.steps, 'step')}"
+            f"Plan: trainings of {plural(lengths.steps, 'step')} ({lengths.epochs:.2g} epochs). "
+            f"{plural(len(baselines), 'baseline')}, then {plural(n_search, 'trial')} up to step {rungs} "
+            f"({strategy.name}, out of {setup.space.n_designs:,} designs of space {setup.space.name}), ranked by "
+            f"{'validation loss' if setup.select == 'loss' else setup.suite.metric}; then {of_front}the best {designs} "
+            f"and the best {those} in whole trainings with {seeds}"
             + (f", and likewise {' and '.join(r.name for r in references)}." if references else ".")
         )
         for s in stages if len(stages) > 1 else ():
@@ -245,8 +266,9 @@ class Search:
         if len(stages) > 1 and any(s.repeats == 1 for s in stages):
             note("   A choice tried once has no standard error: the stages' decisions are rough with so few trials.")
         at_once = f", {self._driver.width} trials at a time" if self._driver.width > 1 else ""
+        more = "" if len(looks) == 1 else f" with {looks[0]} seeds"
         note(
-            f"   about {format_seconds(left_s)}{at_once} "
+            f"   about {format_seconds(left_s)}{more}{at_once} "
             f"({1000 * step_s:.0f} ms per step, {score_s:.1f} s per validation)"
         )
         self._reporter.start(n_steps - done, left_s / max(1, n_steps - done))
@@ -261,7 +283,8 @@ class Search:
 
     def _steps_done(self) -> int:
         trials = [*self._folder.search.get_trials(deepcopy=False), *self._folder.confirm.get_trials(deepcopy=False)]
-        done = sum(facts_of(t).steps or 0 for t in trials if t.state == TrialState.COMPLETE)
+        ended = [facts_of(t) for t in trials if t.state == TrialState.COMPLETE]
+        done = sum((facts.steps or 0) - (facts.first or 0) for facts in ended)
         if self._folder.n_interrupted or done:
             n_done = sum(t.state == TrialState.COMPLETE for t in trials)
             self._reporter.note(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from statistics import mean
 
 import optuna
@@ -19,10 +22,11 @@ from peftsearch.engine.job import Job, Outcome
 from peftsearch.engine.local import LocalEngine
 from peftsearch.errors import BudgetError, MethodError, StudyError, internal_error, is_defect, one_line
 from peftsearch.files import write_state
+from peftsearch.searcher.lengths import Lengths
 from peftsearch.searcher.prepare import Setup
 from peftsearch.searcher.progress import Ending, Reporter, TrialLine
 from peftsearch.study.claims import release
-from peftsearch.study.folder import StudyFolder, state_paths
+from peftsearch.study.folder import StudyFolder, paused_paths, state_paths
 from peftsearch.study.hits import packed_hits
 from peftsearch.study.objectives import values_of
 from peftsearch.study.private_optuna import heartbeat, record_heartbeat, stored_trial
@@ -32,7 +36,6 @@ from peftsearch.study.trials import (
     TrialFacts,
     facts_of,
     replicate_of,
-    score_of,
     stage_of,
     write_facts,
 )
@@ -71,20 +74,43 @@ class TrialRunner:
         self._reporter = reporter
 
     def begin(
-        self, study: optuna.Study, trial: optuna.Trial, design: Design, phase: Phase, name: str, seed: int | None = None
+        self,
+        study: optuna.Study,
+        trial: optuna.Trial,
+        design: Design,
+        phase: Phase,
+        name: str,
+        seed: int | None = None,
+        rung: int = 0,
     ) -> Work | None:
         """Claim a trial, fit its design and record its facts.
+
+        Args:
+            study: The study of the trial.
+            trial: The trial, which is running.
+            design: The design to train.
+            phase: The phase of the search.
+            name: Name of the design.
+            seed: Seed of the training; None is that of the search.
+            rung: The rung to train up to, outside the confirmation.
 
         Returns:
             The work to train; None if the trial has already ended, because it does not fit or was trained before.
         """
         setup, confirm = self.setup, phase == Phase.CONFIRM
         record_heartbeat(study, trial)  # without one, other hosts would wait forever for a dead owner
-        fidelity = setup.strategy.confirm if confirm else setup.strategy.search
         asked = stored_trial(study, trial)  # the sampler's notes are in the storage, not in `trial`
         if seed is None:
             seed = setup.options.seed + replicate_of(asked)
-        facts = TrialFacts(name=name, design=design.to_dict(), steps=fidelity.steps, seed=seed, owner=self.folder.owner)
+        end = setup.lengths.steps if confirm else setup.lengths.rungs[rung]
+        facts = TrialFacts(
+            name=name,
+            design=design.to_dict(),
+            steps=end,
+            rung=None if confirm else rung,
+            seed=seed,
+            owner=self.folder.owner,
+        )
         line = TrialLine(phase=phase, stage=stage_of(asked), name=name, detail=design_line(design))
         try:
             architecture = self.fit(design)
@@ -96,18 +122,13 @@ class TrialRunner:
             # PRUNED, not FAIL: no training went wrong, the design just cannot be trained.
             _finish(study, trial, TrialState.PRUNED, replace(facts, infeasible=True, reason=one_line(error)))
             if phase == Phase.BASELINES:
-                self._reporter.trial(replace(line, detail=str(error), state="does not fit"), fidelity.steps)
+                self._reporter.trial(replace(line, detail=str(error), state="does not fit"), end)
             return None
-        job = Job(
-            architecture=architecture,
-            learning_rate=design.learning_rate or setup.training.learning_rate,
-            steps=fidelity.steps,
-            evaluations=setup.strategy.search.evaluations if phase == Phase.SEARCH else 1,
-            seed=seed,
-            keep_state=confirm,
-        )
+        job = self._job(architecture, design, seed, phase, end, rung)
         share = architecture.n_params / setup.budget.n_params
-        write_facts(trial, replace(facts, n_params=architecture.n_params, learning_rate=job.learning_rate, share=share))
+        first = setup.lengths.start_of(rung) if job.paused else None
+        facts = replace(facts, steps=job.end, first=first, n_params=architecture.n_params, share=share)
+        write_facts(trial, replace(facts, learning_rate=job.learning_rate))
         line = replace(line, n_params=architecture.n_params)
         work = Work(study=study, trial=trial, phase=phase, name=name, job=job, line=line)
         # Confirmations are always trained, because their parameters must be saved.
@@ -118,8 +139,51 @@ class TrialRunner:
             trial.set_constraint(limit, value)
         copied = {name: value for name, value in facts_of(known).attributes().items() if name in CARRIED_OVER}
         _finish(study, trial, TrialState.COMPLETE, TrialFacts(reused_from=known.number, **copied), known.values)
-        self._show(work, "reused", score_of(known))
+        self._show(work, "reused", facts_of(known).score, facts_of(known).loss)
         return None
+
+    def _job(self, architecture: Architecture, design: Design, seed: int, phase: Phase, end: int, rung: int) -> Job:
+        """The job of a trial; of a paused training whose snapshots are here, the part that is left."""
+        setup, lengths = self.setup, self.setup.lengths
+        # The probed head is trained already: on its own, nothing is left to train.
+        if not architecture.placements and setup.backbone.head and setup.training.head == "probe":
+            confirm = phase == Phase.CONFIRM
+            return Job(
+                architecture=architecture,
+                learning_rate=setup.training.learning_rate,
+                steps=0,
+                seed=seed,
+                keep_state=confirm,
+                test=confirm,
+                n_validation=None if confirm else lengths.n_validation(lengths.rungs[0]),
+                select=setup.select,
+            )
+        job = Job(
+            architecture=architecture,
+            learning_rate=design.learning_rate or setup.training.learning_rate,
+            steps=lengths.steps,
+            until=None if end == lengths.steps else end,
+            evaluations=setup.strategy.search.evaluations if phase == Phase.SEARCH else 1,
+            n_validation=None if phase == Phase.CONFIRM else lengths.n_validation(end - lengths.start_of(rung)),
+            seed=seed,
+            keep_state=phase == Phase.CONFIRM,
+            measure=rung == 0,
+            test=phase == Phase.CONFIRM,
+            retry=phase == Phase.CONFIRM,
+            select=setup.select,
+        )
+        return replace(job, paused=self._paused(job, lengths.start_of(rung))) if rung > 0 else job
+
+    def _paused(self, job: Job, step: int) -> tuple[bytes, ...]:
+        """Snapshots of a training that paused at a step; empty if they are not here, and the training starts over."""
+        paths = self._paused_paths(job, step)
+        return tuple(path.read_bytes() for path in paths) if all(path.exists() for path in paths) else ()
+
+    def _paused_paths(self, job: Job, step: int) -> list[Path]:
+        assert isinstance(job.architecture, Architecture), "references do not pause"
+        parts = json.dumps([job.architecture.to_dict(), job.learning_rate, job.seed], sort_keys=True)
+        key = hashlib.sha256(parts.encode()).hexdigest()[:16]
+        return paused_paths(self.folder.path, key, step, len(self.setup.suite.tasks))
 
     def begin_reference(self, study: optuna.Study, trial: optuna.Trial, reference: Reference, seed: int) -> Work:
         """Claim a training of a reference, with the confirmation's settings, and record its facts."""
@@ -127,9 +191,11 @@ class TrialRunner:
         job = Job(
             architecture=reference,
             learning_rate=FULL_LEARNING_RATE,
-            steps=self.setup.strategy.confirm.steps,
+            steps=self.setup.lengths.steps,
             seed=seed,
             test=True,
+            retry=True,
+            select=self.setup.select,
         )
         facts = TrialFacts(
             name=reference.name,
@@ -167,21 +233,33 @@ class TrialRunner:
 
     def complete(self, work: Work, outcome: Outcome) -> None:
         """Record a trained trial, and its parameters before its score."""
-        values, tasks = [outcome.score], self.setup.suite.tasks
+        tasks = self.setup.suite.tasks
         if outcome.states:
             paths = state_paths(self.folder.path, work.name, work.job.seed, len(tasks))
             # Parameters first: a kill in between leaves the trial to be rerun, never a score without parameters.
             for state, path in zip(outcome.states, paths, strict=True):
                 write_state(state, path)
-        by_task = {t.name: s for t, s in zip(tasks, outcome.task_scores, strict=True)} if len(tasks) > 1 else None
+        if outcome.paused:
+            for snapshot, path in zip(outcome.paused, self._paused_paths(work.job, work.job.end), strict=True):
+                write_state(snapshot, path)
+        by_task = None
+        if len(tasks) > 1 and outcome.score is not None:
+            by_task = {t.name: s for t, s in zip(tasks, outcome.task_scores, strict=True) if s is not None}
+        scores = [test.score for test in outcome.tests if test.score is not None]
         held = work.phase != Phase.REFERENCES  # references are outside the limits, as they are outside the budget
         facts = TrialFacts(
+            value=outcome.value,
             score=outcome.score,
+            loss=outcome.loss,
             task_scores=by_task,
-            test_score=mean(outcome.test_scores) if len(outcome.test_scores) == len(tasks) else None,
+            test_score=mean(scores) if len(scores) == len(tasks) else None,
+            test_loss=mean(test.loss for test in outcome.tests) if len(outcome.tests) == len(tasks) else None,
+            test_right=packed_hits([test.right for test in outcome.tests]) if outcome.tests else None,
+            test_losses=packed_hits([test.losses for test in outcome.tests]) if outcome.tests else None,
+            collapsed=outcome.n_collapsed or None,
             right=packed_hits(outcome.right) if outcome.states else None,
             n_head=outcome.n_head,
-            loss=outcome.loss,
+            train_loss=outcome.train_loss,
             train_s=round(outcome.train_s, 3),
             wall_s=round(outcome.wall_s, 3),
             measures=outcome.measures,
@@ -189,10 +267,19 @@ class TrialRunner:
         )
         for limit, value in self.setup.constraints.values(outcome.measures).items() if held else ():
             work.trial.set_constraint(limit, value)
-        if work.study is self.folder.search:  # the confirmation has the score as its only objective
-            values = values_of(outcome.score, outcome.measures, self.setup.objectives)
+        if work.study is self.folder.search:
+            values = values_of(outcome.value, self._measures(work, outcome), self.setup.objectives)
+        else:  # the confirmation has the score as its only objective
+            values = [-outcome.loss if outcome.score is None else outcome.score]
         if self._end(work, TrialState.COMPLETE, facts, values):
-            self._show(work, "complete", outcome.score)
+            self._show(work, "complete", outcome.score, outcome.loss)
+
+    def _measures(self, work: Work, outcome: Outcome) -> dict[str, float]:
+        """Costs of the architecture, which its first rung measured."""
+        if outcome.measures or len(self.setup.objectives) == 1:
+            return outcome.measures
+        own = [t for t in work.study.get_trials(deepcopy=False) if facts_of(t).name == work.name]
+        return next((dict(measures) for t in own if (measures := facts_of(t).measures)), {})
 
     def prune(self, work: Work, reason: str) -> None:
         """Record a trial that the pruner stopped."""
@@ -230,14 +317,22 @@ class TrialRunner:
     def _is_taken(self, work: Work) -> None:
         self._show(work, "lost", detail="no heartbeat for too long; another process reruns it")
 
-    def _show(self, work: Work, state: Ending, score: float | None = None, detail: str | None = None) -> None:
-        line = replace(work.line, state=state, score=score, detail=work.line.detail if detail is None else detail)
+    def _show(
+        self,
+        work: Work,
+        state: Ending,
+        score: float | None = None,
+        loss: float | None = None,
+        detail: str | None = None,
+    ) -> None:
+        own = work.line.detail if detail is None else detail
+        line = replace(work.line, state=state, score=score, loss=loss, detail=own)
         # A lost trial is rerun, so its steps are still to be done.
-        self._reporter.trial(line, 0 if state == "lost" else work.job.steps)
+        self._reporter.trial(line, 0 if state == "lost" else n_steps_of(work.job, self.setup.lengths))
 
     def _known(self, study: optuna.Study, job: Job) -> FrozenTrial | None:
         """Find a completed training of the study that is equal to a job, so that none is trained twice."""
-        wanted = (job.architecture.n_params, job.learning_rate, job.steps, job.seed)
+        wanted = (job.architecture.n_params, job.learning_rate, job.end, job.seed)
         for t in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
             facts = facts_of(t)
             # The cheap comparison first: fitting every earlier design of a long study would take long.
@@ -245,6 +340,11 @@ class TrialRunner:
             if same and facts.design and self.fit(Design.from_dict(facts.design)) == job.architecture:
                 return t
         return None
+
+
+def n_steps_of(job: Job, lengths: Lengths) -> int:
+    """Steps that a job trains, without those of earlier rungs."""
+    return job.end - (max((r for r in lengths.rungs if r < job.end), default=0) if job.paused else 0)
 
 
 def settle(runner: TrialRunner, work: Work, error: Exception) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from enum import Enum
+from math import inf
 from typing import Any
 
 import optuna
@@ -16,12 +17,17 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from peftsearch.design.baselines import Baseline, baselines_of
-from peftsearch.design.references import Reference, make_reference
+from peftsearch.design.references import FULL, Reference, make_reference
 from peftsearch.errors import AllTrialsFailed, one_line
 from peftsearch.samplers.stages import stage_line
+from peftsearch.searcher.confirmation import open_confirmations
 from peftsearch.searcher.finalists import choose_finalists
+from peftsearch.searcher.headroom import Headroom, affords_full, headroom
+from peftsearch.searcher.options import parse_time
+from peftsearch.searcher.planning import planned_steps
 from peftsearch.searcher.prepare import Setup
 from peftsearch.searcher.progress import Reporter
+from peftsearch.searcher.promotion import Further, open_promotions, open_rates
 from peftsearch.searcher.runner import TrialRunner, Work
 from peftsearch.study.confirmed import Confirmed
 from peftsearch.study.folder import StudyFolder
@@ -31,6 +37,7 @@ from peftsearch.study.trials import (
     Kind,
     Phase,
     TrialFacts,
+    TrialRecord,
     counted,
     excess_of,
     facts_of,
@@ -77,11 +84,22 @@ class Schedule:
         self._phase = ""
         self._n_stages = len(stages_of(folder.search))
         self.baselines = baselines_of(setup.space, setup.backbone)
+        self._said_headroom = False
         # Under the lock, since another process may add references of its own at the same time.
         with folder.claim():
-            names = add_references(folder.confirm, [r.name for r in setup.references])
-            self.references = tuple(make_reference(name, setup.loaded) for name in names)
+            asked = add_references(folder.confirm, [r.name for r in setup.references])
+        self.references = tuple(make_reference(name, setup.loaded) for name in asked)
+        self._yardstick = self._choose_yardstick(setup)
         folder.use(setup.sampler, setup.pruner)
+
+    def _choose_yardstick(self, setup: Setup) -> Reference | None:
+        """Full fine-tuning with one seed, where the strategy wants it and it is a small part of the search."""
+        if FULL in [r.name for r in self.references] or not setup.strategy.headroom:
+            return None
+        n_confirmed = setup.strategy.confirm.best + setup.strategy.confirm.baselines + setup.strategy.confirm.cheap
+        n_confirmations = n_confirmed * setup.strategy.confirm.looks[0]
+        n_steps = planned_steps(setup, len(self.baselines), setup.strategy.trials, n_confirmations)
+        return make_reference(FULL, setup.loaded) if affords_full(setup, n_steps) else None
 
     def next(self) -> Work | Pause | None:
         """Claim the next piece of work.
@@ -94,13 +112,15 @@ class Schedule:
         """
         with self._folder.claim():
             self._folder.release_dead()
-            found = self._next_baseline() or self._next_search()
+            found = self._next_baseline() or self._next_yardstick() or self._next_search()
             if found is not None:
                 return found
-            # The finalists depend on every score of the search, so the confirmation waits for the last trial.
-            if _running(self._folder.search):
-                return PAUSE
+            # Promotions and finalists depend on every trial before them, so each waits for the last one.
+            found = self._next_further()
+            if found is not None or _running(self._folder.search):
+                return found or PAUSE
             require_scores(self._folder.search, self._folder)
+            self._say_headroom()
             found = self._next_confirmation()
             if found is None and not _running(self._folder.confirm):
                 require_scores(self._folder.confirm, self._folder)
@@ -108,7 +128,10 @@ class Schedule:
 
     def is_over(self) -> bool:
         """Whether nothing is left to train."""
-        if self._open_baselines() or not self._search_is_over(self._folder.search.get_trials(deepcopy=False)):
+        trials = self._folder.search.get_trials(deepcopy=False)
+        if self._open_baselines() or not self._search_is_over(trials) or self._open_further(trials)[1]:
+            return False
+        if self._yardstick is not None and (self._yardstick.name, self._seeds[0]) not in self._begun():
             return False
         return not self._open_confirmations(self.finalists()) and not self._open_references()
 
@@ -183,6 +206,30 @@ class Schedule:
             return True
         return False
 
+    def _next_further(self) -> Work | None:
+        """Train a chosen design up to the next rung, or at another learning rate."""
+        study = self._folder.search
+        while True:
+            phase, left = self._open_further(study.get_trials(deepcopy=False))
+            if not left:
+                return None
+            self._begin_phase(phase, len(left))
+            one = left[0]
+            trial = _create(study, one.facts)
+            work = self._runner.begin(study, trial, one.design, phase, one.name, seed=one.seed, rung=one.rung)
+            if work is not None:
+                return work
+
+    def _open_further(self, trials: list[FrozenTrial]) -> tuple[Phase, list[Further]]:
+        """Trainings of known designs that nothing has begun: first to later rungs, then at other rates."""
+        if left := open_promotions(trials, self._setup):
+            return Phase.PROMOTE, left
+        last = [t for t in trials if t.state == TrialState.RUNNING and facts_of(t).kind != Kind.RATE]
+        if last or not self._setup.strategy.search.rates:
+            return Phase.RATES, []
+        own = choose_finalists(self._folder.search, self._setup, self._runner.fit, tuned=False)
+        return Phase.RATES, open_rates(trials, self._setup, own)
+
     def _next_confirmation(self) -> Work | Pause | None:
         study = self._folder.confirm
         jobs = self._open_confirmations(self.finalists())
@@ -196,6 +243,28 @@ class Schedule:
                 return work
         return self._next_reference() or (PAUSE if _running(study) else None)
 
+    def _next_yardstick(self) -> Work | None:
+        reference, seed = self._yardstick, self._seeds[0]
+        if reference is None or (reference.name, seed) in self._begun():
+            return None
+        study = self._folder.confirm
+        self._begin_phase(Phase.REFERENCES, 1)
+        return self._runner.begin_reference(study, _create(study, TrialFacts(kind=Kind.REFERENCE)), reference, seed)
+
+    def headroom(self) -> Headroom | None:
+        """What the budget brings, by the trainings so far; None for strategies that do not look."""
+        if not self._setup.strategy.headroom:
+            return None
+        search, confirm = (s.get_trials(deepcopy=False) for s in (self._folder.search, self._folder.confirm))
+        return headroom(search, confirm, self._setup)
+
+    def _say_headroom(self) -> None:
+        if not self._said_headroom:
+            self._said_headroom = True
+            found = self.headroom()
+            if found is not None:
+                self._reporter.note(found.text)
+
     def _next_reference(self) -> Work | None:
         study, jobs = self._folder.confirm, self._open_references()
         if not jobs:
@@ -204,14 +273,24 @@ class Schedule:
         return self._runner.begin_reference(study, _create(study, TrialFacts(kind=Kind.REFERENCE)), *jobs[0])
 
     def _open_confirmations(self, finalists: list[Confirmed]) -> list[tuple[Confirmed, int]]:
-        """Trainings that no process has begun, seed by seed, so that all designs get equally many."""
-        begun = self._begun()
-        return [(f, seed) for seed in self._seeds for f in finalists if (f.name, seed) not in begun]
+        """Trainings that the confirmation wants and no process has begun."""
+        confirmations = [TrialRecord.of(t, Kind.CONFIRM) for t in not_interrupted(self._folder.confirm)]
+        return open_confirmations(
+            self._setup, finalists, confirmations, self._seeds, self._begun(), self._seconds_left()
+        )
+
+    def _seconds_left(self) -> float:
+        """What `--time` leaves of the run, by the seconds of all trials, so that a resumed run is not charged twice."""
+        if self._setup.options.search.time is None:
+            return inf
+        trials = [t for s in (self._folder.search, self._folder.confirm) for t in s.get_trials(deepcopy=False)]
+        return parse_time(self._setup.options.search.time) - sum(facts_of(t).wall_s or 0.0 for t in trials)
 
     def _open_references(self) -> list[tuple[Reference, int]]:
         """Trainings of the references that no process has begun."""
         begun = self._begun()
-        return [(r, seed) for seed in self._seeds for r in self.references if (r.name, seed) not in begun]
+        seeds = self._seeds[: self._setup.strategy.confirm.looks[0]]
+        return [(r, seed) for seed in seeds for r in self.references if (r.name, seed) not in begun]
 
     def _begun(self) -> set[tuple[Any, Any]]:
         """Names and seeds of the confirmation's trainings that were begun."""

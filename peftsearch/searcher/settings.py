@@ -13,7 +13,8 @@ from peftsearch.design.budget import Budget
 from peftsearch.design.space import Choice, DesignSpace, Dimension
 from peftsearch.engine.settings import TrainingSettings
 from peftsearch.files import plain
-from peftsearch.methods import METHODS
+from peftsearch.methods import get_method, rank_of
+from peftsearch.searcher.lengths import Lengths
 from peftsearch.searcher.options import Choices, RunOptions
 from peftsearch.study.settings import StudySettings
 from peftsearch.study.storage import without_password
@@ -33,6 +34,7 @@ def study_settings(
     space: DesignSpace,
     choices: Choices,
     training: TrainingSettings,
+    lengths: Lengths,
     autocast: Any,
 ) -> StudySettings:
     """Derive the settings that identify a study.
@@ -45,6 +47,7 @@ def study_settings(
         space: The space, bound to the backbone.
         choices: The parsed options.
         training: Training settings, with a length that the model has positions for.
+        lengths: Lengths of the trainings.
         autocast: Reduced precision of the forward pass; None for full precision.
     """
     return StudySettings(
@@ -64,6 +67,9 @@ def study_settings(
         rates=_rates(space),
         strategy=plain(asdict(choices.strategy)),
         training=plain(asdict(training)),
+        steps=lengths.steps,
+        rungs=lengths.rungs,
+        select=choices.select,
         autocast=str(autocast).removeprefix("torch.") if autocast is not None else "none",
         objectives=tuple(objective.name for objective in choices.objectives),
         constraints=choices.constraints.to_dict(),
@@ -75,7 +81,7 @@ def study_settings(
 def _rates(space: DesignSpace) -> dict[str, float]:
     """Factors of the methods on the base learning rate, since they change how the same design trains."""
     named = {*getattr(space, "methods", ()), *SINGLE_METHODS}
-    return {name: METHODS[name].lr_scale for name in METHODS if name in named}
+    return {name: get_method(name).lr_scale for name in sorted(named, key=rank_of)}
 
 
 def _choices(dimension: Dimension) -> list[Choice] | str:

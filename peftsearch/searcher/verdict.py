@@ -1,45 +1,75 @@
-"""Decide what the confirmed scores support: a winner, a tie, or no signal.
+"""Decide what the confirmed trainings support: a winner, an equivalence, a baseline, a tie, or no signal.
 
-The confirmed designs are trained with the same seeds. Two thresholds answer two questions:
+The confirmed designs are trained with the same seeds. Validation scores choose: the best mean inside the budget (the
+pick), the best baseline (its rival), and the cheaper designs that may do as well. The claims are tested on the
+reported examples, which chose nothing: the test split, or a part of the validation that was set aside.
 
-- May a winner be claimed? Only if a two-sided t-test separates it from every confirmed baseline at the 5% level, after
-  Holm's correction for their number. Designs that the test does not separate are called tied.
-- Which design to take? The cheapest within one standard error of the best (Breiman et al., 1984). The standard error
-  combines that of the best mean over seeds and that of the difference over examples. A design's own spread over seeds
-  does not widen it, and cheaper designs that are worse by more are not taken, tied or not.
+- `no_signal`: the pick is at most two standard errors above the majority class or, for generation, above the frozen
+  model: training has had no visible effect.
+- `winner`: the pick is a design of the search and better than every confirmed baseline. The test is two-sided, paired
+  by seed, corrected for the number of baselines (Holm, 1979), and counts that other examples would give other scores:
+  the variance of the paired differences over the examples is added to that over the seeds.
+- `equivalent`: a cheaper design is as good as the best baseline: two one-sided tests, paired by seed, show that their
+  mean scores on these examples differ by less than the margin. Cheaper designs are tried in the order of their
+  validation means, up to the first that fails, which needs no correction.
+- `baseline`: the pick is a baseline, and better than every confirmed design of the search, by the test of the winner.
+- `tie`: nothing of this; with what would settle it.
 
-The test is Welch's with one more component. In addition to the variances of the two means over seeds, it counts that of
-the paired differences over the validation examples (where each prediction is right or wrong, or has its own score),
-since another sample of examples would give other scores. For metrics that are not a mean over examples (F1, Matthews,
-correlations, BLEU), only the variance over seeds counts. The variance of a score is never taken below that of rounding
-to whole validation examples. Designs with fewer scores than the others, because trainings failed, are neither winners
-nor tied.
-
-The validation split that compares the designs also selected them; the test split, if there is one, is the independent
-check.
-
-- `no_signal`: even the best mean is at most two standard errors above the majority class or, for generation, above the
-  frozen model on the same examples: training has had no visible effect.
-- `baseline`: a baseline has the best mean, and the test separates it from every design of the search.
-- `tie`: the test does not separate the best mean from every design of the other kind (found or baseline).
-- `winner`: a design of the search has the best mean, and the test separates it from every baseline.
+The confirmation looks at the scores several times and ends when the answer is clear. The level of each look is that of
+Pocock (1977), so that all looks together keep the level. Where the metric does not decide, the paired losses on the
+same examples are tested too, and a difference is reported as one in loss and nothing more.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from math import ceil, sqrt
-from statistics import stdev
+from dataclasses import dataclass, replace
+from math import ceil, inf, sqrt
+from statistics import mean, stdev
 
 from peftsearch.study.best import VerdictKind
 from peftsearch.study.confirmed import Confirmed
 from peftsearch.units import plural
 
 LEVEL = 0.05
-"""Significance level: the chance of calling two equal designs different."""
+"""Level of all looks together."""
+MARGIN = 0.005
+"""Difference in score below which two designs count as equally good, by default."""
+_POCOCK = {0.05: (0.05, 0.0294, 0.0221, 0.0182, 0.0158), 0.10: (0.10, 0.0607, 0.0464, 0.0384, 0.0336)}
+"""Two-sided level of each look, by the level of all, for 1 to 5 looks."""
 _POWER = 2.8
 """Standard errors that a difference must span to be found at the 5% level with 80% power (1.96 + 0.84)."""
+_CLOSE = 2.0
+"""Standard errors behind the best within which a design stays in the confirmation."""
+_MOST_ARMS = 4
+"""Most designs that go on after a look."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rules:
+    """What a verdict is reached by."""
+
+    metric: str
+    """Name of the metric, for the statement."""
+    margin: float = MARGIN
+    """Difference in score below which two designs count as equally good."""
+    n_looks: int = 1
+    """Number of times that the scores are looked at, all in all."""
+    prefer_small: bool = False
+    """Whether the cheapest design that is not inferior is the pick."""
+    majority: float = 0.0
+    """Score of always predicting the majority class (0 for correlations)."""
+    frozen: Confirmed | None = None
+    """The frozen model, which replaces the majority class for tasks without a head."""
+    n_steps: int = 0
+    """Optimizer steps of a training, for the advice."""
+    n_examples: int = 1
+    """Number of reported examples."""
+
+    def level(self, total: float) -> float:
+        """Two-sided level of one look, so that all looks together have the level `total` (Pocock, 1977)."""
+        table = _POCOCK[total]
+        return table[self.n_looks - 1] if self.n_looks <= len(table) else total / self.n_looks
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,150 +80,240 @@ class Verdict:
     pick: Confirmed
     """The design to use."""
     best: Confirmed
-    """The design with the highest mean."""
+    """The design with the highest mean on validation."""
     best_baseline: Confirmed | None
-    """The baseline with the highest mean."""
-    tied: tuple[Confirmed, ...]
+    """The baseline with the highest mean on validation."""
+    small: Confirmed | None = None
+    """The cheapest design that is shown not to be inferior to the best baseline; None without one."""
+    tied: tuple[Confirmed, ...] = ()
     """The best, and the designs of the other kind (baselines or found ones) that cannot be distinguished from it."""
-    p_value: float | None
-    """Corrected p-value of the pick against the best baseline; None if they are not compared."""
+    p_value: float | None = None
+    """Corrected p-value of the claim; None without one."""
     statement: str
     """The result in a sentence or two."""
-    settle: str
+    settle: str = ""
     """Advice that would settle an open question; empty if there is none."""
 
+    @property
+    def is_clear(self) -> bool:
+        """Whether more seeds would not change the answer."""
+        return self.kind in ("winner", "equivalent", "baseline", "no_signal")
 
-def judge(
-    candidates: Sequence[Confirmed],
-    *,
-    majority: float,
-    n_validation: int,
-    metric: str,
-    n_steps: int,
-    frozen: Confirmed | None = None,
-) -> Verdict | None:
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Difference:
+    """The difference of two designs on the reported examples, over the seeds that both have."""
+
+    mean: float
+    n: int
+    of_seeds: float
+    """Variance of the mean over seeds."""
+    of_examples: float
+    """Variance of the mean over examples; 0 if it is not known."""
+    n_examples: int
+
+    @property
+    def se(self) -> float:
+        """Standard error over seeds and examples."""
+        return sqrt(self.of_seeds + self.of_examples)
+
+    def p_value(self) -> float:
+        """Two-sided, over seeds and examples, with Welch and Satterthwaite's degrees of freedom; 1 below two seeds."""
+        from scipy.stats import t
+
+        if self.n < 2:
+            return 1.0
+        total = self.of_seeds + self.of_examples
+        freedom = self.of_seeds**2 / (self.n - 1)
+        if self.of_examples:
+            freedom += self.of_examples**2 / (self.n_examples - 1)
+        return float(2 * t.sf(abs(self.mean) / sqrt(total), total**2 / freedom))
+
+    def p_outside(self, margin: float) -> float:
+        """P-value of the two one-sided tests that the mean over seeds lies within the margin; 1 below two seeds."""
+        from scipy.stats import t
+
+        if self.n < 2:
+            return 1.0
+        return float(t.sf((margin - abs(self.mean)) / sqrt(self.of_seeds), self.n - 1))
+
+
+def score_difference(a: Confirmed, b: Confirmed, n_examples: int) -> Difference:
+    """Difference of the scores of two designs on the reported examples."""
+    return _difference(a.report.values, b.report.values, a.hits, b.hits, floor=(1 / n_examples) ** 2 / 6)
+
+
+def loss_difference(a: Confirmed, b: Confirmed) -> Difference | None:
+    """Difference of the mean losses of two designs on the reported examples; None if they are not recorded."""
+    if not a.losses or len(a.losses) != len(b.losses):
+        return None
+    return _difference(a.report_loss.values, b.report_loss.values, a.losses, b.losses, floor=1e-12)
+
+
+def _difference(
+    a: Sequence[float], b: Sequence[float], on_a: Sequence[float], on_b: Sequence[float], floor: float
+) -> Difference:
+    """The difference, from the values by seed and the means by example.
+
+    Args:
+        a: Values of one design; the seeds of the shorter list are the first of the longer one.
+        b: Values of the other.
+        on_a: Mean over the seeds on each example; empty if not known.
+        on_b: The same of the other.
+        floor: Least variance of one seed's difference: that of rounding to whole examples.
+    """
+    pairs = [x - y for x, y in zip(a, b, strict=False)]
+    spread = stdev(pairs) ** 2 if len(pairs) > 1 else inf
+    by_example = [x - y for x, y in zip(on_a, on_b, strict=True)] if len(on_a) == len(on_b) > 1 else []
+    return Difference(
+        mean=mean(pairs) if pairs else 0.0,
+        n=len(pairs),
+        of_seeds=max(spread, floor) / max(1, len(pairs)),
+        of_examples=stdev(by_example) ** 2 / len(by_example) if by_example else 0.0,
+        n_examples=max(2, len(by_example)),
+    )
+
+
+def judge(candidates: Sequence[Confirmed], rules: Rules) -> Verdict | None:
     """Decide what the scores support.
 
     Args:
-        candidates: The confirmed designs.
-        majority: Score of always predicting the majority class (0 for correlations).
-        n_validation: Number of validation examples.
-        metric: Name of the metric, for the statement.
-        n_steps: Optimizer steps of the confirmation, for the advice.
-        frozen: The frozen model, which replaces the majority class for tasks without a head.
+        candidates: The confirmed designs, all trained with the same first seeds.
+        rules: The metric, the margin and the level.
 
     Returns:
         The verdict; None if no candidate has a score.
     """
     n_seeds = max((len(c.validation.values) for c in candidates), default=0)
-    # A design with failed seeds is left out: its mean is over other seeds, perhaps only the lucky ones.
+    # A design with fewer seeds is left out: it was behind at an earlier look, or trainings failed.
     full = [c for c in candidates if c.validation.values and len(c.validation.values) == n_seeds]
     if not full:
         return None
-    best = max(full, key=lambda c: (c.mean, -c.size))
+    best = _best(full)
     baselines = [c for c in full if c.baseline]
-    found = [c for c in full if not c.baseline]
-    best_baseline = max(baselines, key=lambda c: (c.mean, -c.size), default=None)
-    # The claim is about found designs against baselines, so only the other kind competes with the best. Fewer tests
-    # also cost less power under Holm's correction.
-    rivals = found if best.baseline else baselines
-    p_values = _compare(best, rivals, n_validation)
-    tied = [best, *(c for c in rivals if p_values[c.name] >= LEVEL)]
-    close = [c for c in full if best.mean - c.mean <= standard_error(best, c, n_validation)]
-    # A cheaper design of the other kind must be tied to be picked: otherwise it is known to be worse.
-    pick, p_value, settle = _cheapest([c for c in close if c in tied or c.baseline == best.baseline]), None, ""
-    kind: VerdictKind
-    floor, noise = _floor(best, majority, frozen, n_validation)
-    if best.mean - floor <= 2 * noise:
-        name = "majority class" if frozen is None else frozen.name
-        kind, text = "no_signal", _no_signal_text(best, pick, metric, f"{name} ({floor:.4f})", 2 * noise)
-        settle = f"Train longer (--steps {4 * n_steps}), use more data or a larger budget, and check the labels."
-    elif best_baseline is None:
-        kind, text = "tie", f"No winner: no baseline has all {plural(n_seeds, 'score')}, so {best.name} has no rival."
-        settle = "Check in trials.csv why the baselines failed; confirm more of them with --confirm-baselines."
-    elif len(tied) > 1:
-        kind, (text, settle) = "tie", _tie_text(best, tied, pick, metric, n_validation)
-    elif best.baseline:
-        kind, (text, settle) = "baseline", _baseline_text(best, pick, rivals, metric)
-    else:
-        # The claim names the pick, not the best, so a cheaper pick must itself be separated from every baseline. The
-        # best always qualifies, since no rival is tied with it.
-        told = {
-            c.name: _compare(c, baselines, n_validation) for c in found if c in close and c.mean > best_baseline.mean
-        }
-        pick = _cheapest([c for c in found if c.name in told and max(told[c.name].values()) < LEVEL])
-        p_value = told[pick.name][best_baseline.name]
-        kind, text = "winner", _winner_text(pick, best, best_baseline, metric, p_value)
-    return Verdict(
-        kind=kind,
-        pick=pick,
-        best=best,
-        best_baseline=best_baseline,
-        tied=tuple(tied),
-        p_value=p_value,
-        statement=text,
-        settle=settle,
-    )
+    rival = _best(baselines) if baselines else None
+    small = None if rival is None else _smallest_equivalent(full, rival, rules)
+    pick = small if small is not None and rules.prefer_small else best
+    verdict = _claim(full, best, rival, small, rules)
+    return replace(verdict, pick=pick)
 
 
-def _cheapest(candidates: Sequence[Confirmed]) -> Confirmed:
-    """The design with the fewest parameters; on equal parameters, the one with the better mean."""
-    return min(candidates, key=lambda c: (c.size, -c.mean))
+def _claim(
+    full: Sequence[Confirmed], best: Confirmed, rival: Confirmed | None, small: Confirmed | None, rules: Rules
+) -> Verdict:
+    """The verdict, with the best as the pick."""
+    found = Verdict(kind="tie", pick=best, best=best, best_baseline=rival, small=small, statement="")
+    floor, noise = _floor(best, rules)
+    if best.report.mean - floor <= 2 * noise:
+        name = "majority class" if rules.frozen is None else rules.frozen.name
+        text = (
+            f"No signal: the mean {rules.metric} of {best.name}, {best.report.mean:.4f}, does not exceed the {name} "
+            f"({floor:.4f}) by two standard errors ({2 * noise:.4f}). No design can be recommended on these data."
+        )
+        longer = f"Train longer (--steps {4 * rules.n_steps}), use more data or a larger budget, and check the labels."
+        return replace(found, kind="no_signal", statement=text, settle=longer)
+    if rival is None:
+        scores = plural(len(best.validation.values), "score")
+        text = f"No winner: no baseline has all {scores}, so {best.name} has no rival."
+        advice = "Check in trials.csv why the baselines failed; confirm more of them with --confirm-baselines."
+        return replace(found, tied=(best,), statement=text, settle=advice)
+    others = [c for c in full if c.baseline != best.baseline]
+    p_values = _holm({c.name: score_difference(best, c, rules.n_examples).p_value() for c in others})
+    level = rules.level(LEVEL)
+    told = [c for c in others if p_values[c.name] < level and best.report.mean > c.report.mean]
+    found = replace(found, tied=(best, *(c for c in others if c not in told)))
+    is_told = bool(others) and len(told) == len(others)
+    if is_told and not best.baseline:
+        text = _winner(best, rival, p_values, rules)
+        return replace(found, kind="winner", p_value=p_values[rival.name], statement=text)
+    if small is not None:
+        difference = score_difference(small, rival, rules.n_examples)
+        text = _equivalent(small, rival, best, difference, rules)
+        return replace(found, kind="equivalent", p_value=difference.p_outside(rules.margin), statement=text)
+    if is_told:
+        nearest = max(others, key=lambda c: c.report.mean)
+        text = (
+            f"The baseline {best.name} is better than every design found: mean {rules.metric} {best.report.mean:.4f} "
+            f"against {nearest.report.mean:.4f} for {nearest.name} (p = {p_values[nearest.name]:.2g})."
+        )
+        advice = "A longer search (--trials) may find a design that beats it."
+        return replace(found, kind="baseline", p_value=p_values[nearest.name], statement=text, settle=advice)
+    text, advice = _tie(best, rival, others, rules)
+    return replace(found, statement=text, settle=advice)
 
 
-def _floor(best: Confirmed, majority: float, frozen: Confirmed | None, n_validation: int) -> tuple[float, float]:
+def arms_left(candidates: Sequence[Confirmed], rules: Rules) -> list[Confirmed]:
+    """The designs that go on after a look that did not decide, by their validation scores.
+
+    These are the best, the best baseline, the best design of the search, the cheapest within the margin of the best
+    baseline, and others that are close to the best.
+    """
+    n_seeds = max(len(c.validation.values) for c in candidates)
+    full = [c for c in candidates if c.validation.values and len(c.validation.values) == n_seeds]
+    best = _best(full)
+    kinds = [[c for c in full if c.baseline], [c for c in full if not c.baseline]]
+    kept = [best, *(_best(own) for own in kinds if own)]
+    if kinds[0]:
+        rival = _best(kinds[0])
+        kept += sorted(_cheaper(full, rival, rules), key=lambda c: c.size)[:1]
+    near = [c for c in full if best.mean - c.mean <= _CLOSE * sqrt(_validation_variance(best, c))]
+    ordered = list(dict.fromkeys(c.name for c in [*kept, *sorted(near, key=lambda c: -c.mean)]))
+    names = set(ordered[: max(_MOST_ARMS, len({c.name for c in kept}))])
+    return [c for c in candidates if c.name in names]
+
+
+def _best(candidates: Sequence[Confirmed]) -> Confirmed:
+    return max(candidates, key=lambda c: (c.mean, -c.size))
+
+
+def _validation_variance(a: Confirmed, b: Confirmed) -> float:
+    """Variance over seeds of the difference of two validation means."""
+    pairs = [x - y for x, y in zip(a.validation.values, b.validation.values, strict=True)]
+    return stdev(pairs) ** 2 / len(pairs) if len(pairs) > 1 else inf
+
+
+def _cheaper(full: Sequence[Confirmed], rival: Confirmed, rules: Rules) -> list[Confirmed]:
+    """Designs with fewer parameters than the best baseline and a validation mean within the margin, best mean first."""
+    near = [c for c in full if c.size < rival.size and rival.mean - c.mean < rules.margin]
+    return sorted(near, key=lambda c: -c.mean)
+
+
+def _smallest_equivalent(full: Sequence[Confirmed], rival: Confirmed, rules: Rules) -> Confirmed | None:
+    """The cheapest design that is shown to be as good as the best baseline; None without one."""
+    shown: list[Confirmed] = []
+    level = rules.level(2 * LEVEL) / 2
+    for candidate in _cheaper(full, rival, rules):
+        # A fixed order that the reported examples did not choose: testing stops at the first failure, so that the
+        # level holds for all of them together.
+        if score_difference(candidate, rival, rules.n_examples).p_outside(rules.margin) >= level:
+            break
+        shown.append(candidate)
+    return min(shown, key=lambda c: c.size, default=None)
+
+
+def _floor(best: Confirmed, rules: Rules) -> tuple[float, float]:
     """The score of an untrained model, and the standard error of the best mean's difference from it."""
+    n, frozen, majority = rules.n_examples, rules.frozen, rules.majority
+    own = _variance(best.report.std, n) / len(best.report.values)
     if frozen is not None:
-        return frozen.mean, standard_error(best, frozen, n_validation)
-    return majority, sqrt(
-        _variance(best, n_validation) / len(best.validation.values) + _chance_variance(majority, n_validation)
-    )
+        return frozen.report.mean, sqrt(own + score_difference(best, frozen, n).of_examples)
+    # For a correlation, the variance of a correlation of zero.
+    return majority, sqrt(own + (majority * (1 - majority) / n if majority > 0 else 1 / n))
 
 
-def _chance_variance(majority: float, n_validation: int) -> float:
-    """Variance of the majority class's score on a sample of this size; for correlations, of a correlation of zero."""
-    return majority * (1 - majority) / n_validation if majority > 0 else 1 / n_validation
-
-
-def _variance(c: Confirmed, n_validation: int) -> float:
-    """Variance of one score; never below that of rounding to whole examples."""
-    # Equal scores on a few seeds have zero variance, which would make any difference significant. A rounding error is
-    # uniform over a step of 1/n, hence the twelfth.
-    return max((c.validation.std or 0.0) ** 2, (1 / n_validation) ** 2 / 12)
-
-
-def _components(a: Confirmed, b: Confirmed, n_validation: int) -> list[tuple[float, int]]:
-    """Variances of the difference of two means, each with its degrees of freedom: seeds of a, seeds of b, examples."""
-    parts = [(_variance(c, n_validation) / len(c.validation.values), len(c.validation.values) - 1) for c in (a, b)]
-    if len(a.hits) == len(b.hits) > 1:
-        # Paired, since both designs see the same examples: the difficulty that they share cancels out.
-        differences = [x - y for x, y in zip(a.hits, b.hits, strict=True)]
-        parts.append((stdev(differences) ** 2 / len(differences), len(differences) - 1))
-    return parts
+def _variance(std: float | None, n_examples: int) -> float:
+    """Variance of one score; never below that of rounding to whole examples, which is uniform over a step of 1/n."""
+    return max((std or 0.0) ** 2, (1 / n_examples) ** 2 / 12)
 
 
 def standard_error(best: Confirmed, other: Confirmed, n_validation: int) -> float:
-    """Standard error of the best mean's lead over another design, ignoring the other's variance over seeds."""
+    """Standard error of the best validation mean's lead over another design, ignoring the other's spread over seeds."""
     # A noisy design must not count as close merely because it is noisy.
-    of_best, _, *of_examples = [variance for variance, _ in _components(best, other, n_validation)]
-    return sqrt(of_best + sum(of_examples))
-
-
-def _p_value(a: Confirmed, b: Confirmed, n_validation: int) -> float:
-    """Two-sided p-value with Welch and Satterthwaite's degrees of freedom; 1 if a design has fewer than two scores."""
-    from scipy.stats import t
-
-    if len(a.validation.values) < 2 or len(b.validation.values) < 2:
-        return 1.0
-    parts = _components(a, b, n_validation)
-    total = sum(variance for variance, _ in parts)
-    freedom = total**2 / sum(variance**2 / df for variance, df in parts)
-    return float(2 * t.sf(abs(a.mean - b.mean) / sqrt(total), freedom))
-
-
-def _compare(a: Confirmed, rivals: Sequence[Confirmed], n_validation: int) -> dict[str, float]:
-    """Corrected p-values of one design against each rival, by the rival's name."""
-    return _holm({c.name: _p_value(a, c, n_validation) for c in rivals})
+    of_best = _variance(best.validation.std, n_validation) / len(best.validation.values)
+    if len(best.validation_hits) == len(other.validation_hits) > 1:
+        differences = [x - y for x, y in zip(best.validation_hits, other.validation_hits, strict=True)]
+        of_best += stdev(differences) ** 2 / len(differences)
+    return sqrt(of_best)
 
 
 def _holm(p_values: dict[str, float]) -> dict[str, float]:
@@ -206,65 +326,73 @@ def _holm(p_values: dict[str, float]) -> dict[str, float]:
     return adjusted
 
 
-def _no_signal_text(best: Confirmed, pick: Confirmed, metric: str, floor: str, noise: float) -> str:
+def _winner(best: Confirmed, rival: Confirmed, p_values: dict[str, float], rules: Rules) -> str:
     return (
-        f"No signal: the best mean {metric}, {best.mean:.4f}, does not exceed the {floor} "
-        f"by two standard errors ({noise:.4f}). No design can be recommended on these data; {pick.name} is the "
-        "cheapest within one standard error of the best."
+        f"Winner: {best.name} with mean {rules.metric} {best.report.mean:.4f} over "
+        f"{plural(len(best.report.values), 'seed')}, {best.report.mean - rival.report.mean:+.4f} against the best "
+        f"baseline, {rival.name} (p = {p_values[rival.name]:.2g})."
     )
 
 
-def _baseline_text(best: Confirmed, pick: Confirmed, found: list[Confirmed], metric: str) -> tuple[str, str]:
-    text = f"No design of the search beats the best baseline, {best.name}: mean {metric} {best.mean:.4f}"
-    if found:
-        rival = max(found, key=lambda c: c.mean)
-        text += f" against {rival.mean:.4f} for the best design found, {rival.name}"
-    if pick is not best:
-        text += f"; {pick.name} ({pick.mean:.4f}) is within one standard error of it and cheaper"
-    return f"{text}.", "A longer search (--trials, --search-steps) may find one that does."
-
-
-def _tie_text(
-    best: Confirmed, tied: list[Confirmed], pick: Confirmed, metric: str, n_validation: int
-) -> tuple[str, str]:
-    names = ", ".join(f"{c.name} {c.mean:.4f}" for c in sorted(tied, key=lambda c: -c.mean))
-    baselines = [c for c in tied if c.baseline and c is not best]
+def _equivalent(small: Confirmed, rival: Confirmed, best: Confirmed, difference: Difference, rules: Rules) -> str:
     text = (
-        f"No winner: these designs cannot be distinguished by mean {metric} "
-        f"over {plural(len(best.validation.values), 'seed')}: {names}. "
-        f"The cheapest within one standard error of the best is {pick.name}: {pick.mean:.4f} with {pick.size:,} "
-        "parameters."
+        f"Equivalent: {small.name} is as good as the best baseline, {rival.name}, with "
+        f"{100 * small.size / rival.size:.0f}% of its parameters: mean {rules.metric} {small.report.mean:.4f} against "
+        f"{rival.report.mean:.4f} over {plural(difference.n, 'seed')}, within {_points(rules.margin)} on these "
+        f"{rules.n_examples:,} examples (p = {difference.p_outside(rules.margin):.2g})."
     )
-    if len(best.validation.values) < 2:
-        return text, "One seed cannot distinguish designs: give at least --seeds 5."
-    if not baselines:
-        return text, "The best mean is a baseline's: a longer search (--trials) may find a design that beats it."
-    rival = max(baselines, key=lambda c: c.mean)
-    gap = best.mean - rival.mean
-    if gap < 1 / n_validation:
-        return text, "The gap to the best baseline is less than one validation example: more seeds will not settle it."
-    seeds_a, seeds_b, *examples = [variance for variance, _ in _components(best, rival, n_validation)]
-    # The gap is found if gap >= _POWER * sqrt(variance over seeds + variance over examples). More seeds shrink only the
-    # first, so `left` is the variance over seeds that the examples leave room for.
-    left = (gap / _POWER) ** 2 - sum(examples)
-    n_seeds = len(best.validation.values)
-    if left <= 0:
-        needed = ceil(n_validation * sum(examples) / (gap / _POWER) ** 2)
-        return text, (
-            f"A gap of {gap:.4f} to {rival.name} is within the noise of {n_validation:,} validation examples: about "
-            f"{needed:,} would be needed, whatever the number of seeds."
+    if best is not rival and best is not small:
+        text += f" The best mean is that of {best.name}, {best.report.mean:.4f}, which is not shown to be better."
+    return text
+
+
+def _points(margin: float) -> str:
+    return f"{100 * margin:g} points"
+
+
+def _tie(best: Confirmed, rival: Confirmed, others: Sequence[Confirmed], rules: Rules) -> tuple[str, str]:
+    """Statement and advice of a tie."""
+    other = rival if not best.baseline else _best(others) if others else None
+    if other is None:
+        return (
+            f"No winner: only baselines have all their scores; the best is {best.name}, mean {rules.metric} "
+            f"{best.report.mean:.4f}.",
+            "Check in trials.csv why the designs found have no score.",
         )
-    needed = max(n_seeds + 1, ceil(n_seeds * (seeds_a + seeds_b) / left))
-    return text, (
-        f"A gap of {gap:.4f} to {rival.name} would need about --seeds {needed} (80% power at the 5% level), "
-        "or more steps or validation examples."
+    difference = score_difference(best, other, rules.n_examples)
+    text = (
+        f"No winner: {best.name} (mean {rules.metric} {best.report.mean:.4f}) and {other.name} "
+        f"({other.report.mean:.4f}) cannot be distinguished over {plural(difference.n, 'seed')}: the difference is "
+        f"{difference.mean:+.4f} ± {difference.se:.4f}."
     )
+    loss = loss_difference(best, other)
+    if loss is not None and loss.p_value() < rules.level(LEVEL):
+        text += (
+            f" In mean loss on the same examples {best.name if loss.mean < 0 else other.name} is lower, by "
+            f"{abs(loss.mean):.4f} (p = {loss.p_value():.2g}); that is a difference in loss and nothing more."
+        )
+    return text, _advice(difference, rules)
 
 
-def _winner_text(pick: Confirmed, best: Confirmed, baseline: Confirmed, metric: str, p_value: float) -> str:
-    text = f"Winner: {pick.name} with mean {metric} {pick.mean:.4f}"
-    text += f" over {plural(len(pick.validation.values), 'seed')}"
-    text += f", {pick.mean - baseline.mean:+.4f} against the best baseline, {baseline.name} (p = {p_value:.2g})"
-    if pick is not best:
-        text += f". It is the cheapest within one standard error of the best, {best.name} ({best.mean:.4f})"
-    return text + "."
+def _advice(difference: Difference, rules: Rules) -> str:
+    """What would settle a tie: seeds, examples, or neither."""
+    if difference.n < 2:
+        return "One seed cannot distinguish designs: give at least --seeds 5."
+    gap, one_seed = abs(difference.mean), difference.of_seeds * difference.n
+    # The gap is found if gap >= _POWER * sqrt(variance over seeds + variance over examples); more seeds shrink only
+    # the first. An equivalence needs the margin to exceed the gap by as much, over seeds alone.
+    left = (gap / _POWER) ** 2 - difference.of_examples
+    if gap < rules.margin:
+        needed = ceil(one_seed / ((rules.margin - gap) / _POWER) ** 2)
+        return (
+            f"About --seeds {max(difference.n + 1, needed)} would show whether they are equal within "
+            f"{_points(rules.margin)}."
+        )
+    if left <= 0:
+        needed = ceil(rules.n_examples * difference.of_examples / (gap / _POWER) ** 2)
+        return (
+            f"A gap of {gap:.4f} is within the noise of {rules.n_examples:,} examples: about {needed:,} would be "
+            "needed, whatever the number of seeds."
+        )
+    needed = max(difference.n + 1, ceil(one_seed / left))
+    return f"About --seeds {needed} would settle a gap of {gap:.4f} (80% power at the 5% level)."

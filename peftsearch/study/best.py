@@ -17,7 +17,7 @@ from peftsearch.files import MAX_OUTPUT_BYTES, from_plain, read_yaml, to_plain
 BEST = "best.yaml"
 FORMAT = "peftsearch-best/1"
 Source = str | PathLike[str] | Mapping[str, Any]
-VerdictKind = Literal["winner", "baseline", "tie", "no_signal"]
+VerdictKind = Literal["winner", "equivalent", "baseline", "tie", "no_signal"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,6 +30,8 @@ class StoredVerdict:
     """Advice that would settle an open question; empty if there is none."""
     p_value: float | None = None
     """Corrected p-value of the pick against the best baseline; None if they are not compared."""
+    small: str | None = None
+    """Name of the cheapest design that is shown not to be inferior to the best baseline; None without one."""
     tied: tuple[str, ...] = ()
     """Names of the designs that cannot be distinguished from the best."""
 

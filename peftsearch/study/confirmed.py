@@ -34,20 +34,35 @@ class Confirmed:
     share: float | None = None
     """Share of the budget that is used."""
     search_score: float | None = None
-    """Validation score of the short training in the search; one seed."""
+    """Validation score of the last training in the search; one seed."""
+    search_loss: float | None = None
+    """Mean validation loss of the last training in the search; one seed."""
     validation: Scores = field(default_factory=Scores)
     """Validation scores over seeds; empty when every training failed, or before any."""
     test: Scores = field(default_factory=Scores)
-    """Test scores over seeds; empty if the test split was not read."""
+    """Scores over seeds on the reported examples: the test split, or what was set aside; empty if not scored."""
     tasks: Mapping[str, Scores] = field(default_factory=dict)
     """Validation scores by task, for runs with several tasks."""
-    hits: tuple[float, ...] = ()
+    validation_hits: tuple[float, ...] = ()
     """For each validation example, share of the seeds that predict it right, or mean score; empty if not recorded."""
+    hits: tuple[float, ...] = ()
+    """The same on each reported example."""
+    losses: tuple[float, ...] = ()
+    """Mean loss over the seeds on each reported example; empty if not recorded."""
+    report_loss: Scores = field(default_factory=Scores)
+    """Mean loss on the reported examples over seeds."""
+    n_collapsed: int = 0
+    """Trainings that collapsed and were tried again at a lower rate."""
 
     @property
     def mean(self) -> float:
         """Mean validation score over seeds; minus infinity without scores."""
         return self.validation.mean
+
+    @property
+    def report(self) -> Scores:
+        """Scores on the reported examples, by which claims are tested."""
+        return self.test
 
     @property
     def size(self) -> int:

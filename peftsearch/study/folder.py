@@ -215,6 +215,18 @@ def state_paths(folder: Path, name: str, seed: int, n_tasks: int = 1) -> list[Pa
     return [folder / "confirmed" / f"{_file_name(name)}-seed{seed}{task}.safetensors" for task in tasks]
 
 
+def paused_paths(folder: Path, key: str, step: int, n_tasks: int = 1) -> list[Path]:
+    """Paths of the snapshots of a paused training, one file per task.
+
+    Args:
+        folder: The study's folder.
+        key: What tells the training from others.
+        step: Step at which it paused.
+        n_tasks: Number of tasks.
+    """
+    return [folder / "paused" / f"{key}-step{step}-task{i + 1}.bin" for i in range(n_tasks)]
+
+
 def confirmed_seeds(folder: Path, name: str) -> list[int]:
     """Seeds of a confirmed design whose trained parameters are in the folder, in ascending order."""
     form = re.compile(rf"{re.escape(_file_name(name))}-seed(-?\d+)(-task1)?\.safetensors")

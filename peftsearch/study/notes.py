@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import optuna
 
 SENSITIVITY = "sensitivity"
 """Name under which the gradient scores of a search are kept."""
-_SETTINGS, _STAGES, _TESTS, _FROZEN, _REFERENCES = "settings", "stages", "test_scores", "frozen", "references"
+_SETTINGS, _STAGES, _FROZEN, _REFERENCES = "settings", "stages", "frozen", "references"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -19,7 +19,7 @@ class Frozen:
 
     score: float
     right: str
-    """Score on each validation example, packed by `hits.packed_hits`."""
+    """Score on each reported example, packed by `hits.packed_hits`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,8 +28,6 @@ class Notes:
 
     stages: tuple[Mapping[str, Any], ...] = ()
     """Closed stages, as `samplers.stages.StageRecord.to_dict` gives them."""
-    test_scores: Mapping[str, float] = field(default_factory=dict)
-    """Test scores under `name/seed`."""
     references: tuple[str, ...] = ()
     """Names of the references."""
 
@@ -38,7 +36,6 @@ class Notes:
         """Read the attributes of both studies."""
         return cls(
             stages=tuple(search.get(_STAGES, ())),
-            test_scores=dict(confirm.get(_TESTS, {})),
             references=tuple(map(str, confirm.get(_REFERENCES, ()))),
         )
 
@@ -62,16 +59,6 @@ def stages_of(search: optuna.Study) -> list[dict[str, Any]]:
 def keep_stages(search: optuna.Study, stages: Sequence[Mapping[str, Any]]) -> None:
     """Keep the closed stages."""
     search.set_user_attr(_STAGES, list(stages))
-
-
-def test_scores_of(confirm: optuna.Study) -> dict[str, float]:
-    """The test scores that were read, under `name/seed`."""
-    return dict(confirm.user_attrs.get(_TESTS, {}))
-
-
-def keep_test_scores(confirm: optuna.Study, scores: Mapping[str, float]) -> None:
-    """Keep the test scores that were read."""
-    confirm.set_user_attr(_TESTS, dict(scores))
 
 
 def frozen_of(confirm: optuna.Study) -> Frozen | None:

@@ -146,9 +146,9 @@ def parse_objectives(text: str) -> tuple[Objective, ...]:
     return tuple(OBJECTIVES[name] for name in names)
 
 
-def values_of(score: float, measures: Mapping[str, float], objectives: Sequence[Objective]) -> list[float]:
+def values_of(value: float, measures: Mapping[str, float], objectives: Sequence[Objective]) -> list[float]:
     """A trial's values in the order of the objectives."""
-    known = {**measures, SCORE: score}
+    known = {**measures, SCORE: value}
     return [float(known[objective.measure]) for objective in objectives]
 
 

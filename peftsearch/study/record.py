@@ -36,8 +36,6 @@ class Record:
     confirm: tuple[TrialRecord, ...]
     stages: tuple[Mapping[str, Any], ...]
     """Closed stages, as `samplers.stages.StageRecord.to_dict` writes them."""
-    test_scores: Mapping[str, float]
-    """Test scores under `name/seed`."""
     references: tuple[str, ...]
     """Names of the references."""
 
@@ -58,13 +56,12 @@ class Record:
 
     def confirmed(self) -> list[Confirmed]:
         """The confirmed designs with a score, best mean first, then the references."""
-        baselines = {t.name for t in self.search if t.kind == Kind.BASELINE}
+        baselines = {t.name for t in self.search if t.is_baseline}
         short = {t.name: t.score for t in self.search if t.score is not None}
         scored = [t for t in self.confirm if t.score is not None]
         found = []
         for name in dict.fromkeys(t.name for t in scored):
             own = [t for t in scored if t.name == name]
-            tests = [self.test_scores.get(f"{name}/{t.facts.seed}") for t in own]
             found.append(
                 Confirmed(
                     name=name,
@@ -77,8 +74,9 @@ class Record:
                     share=own[0].facts.share,
                     search_score=short.get(name),
                     validation=Scores(tuple(t.score for t in own if t.score is not None)),
-                    test=Scores(tuple(score for score in tests if score is not None)),
-                    hits=hits_of([t.facts.right or "" for t in own]),
+                    test=Scores(tuple(t.facts.test_score for t in own if t.facts.test_score is not None)),
+                    validation_hits=hits_of([t.facts.right or "" for t in own]),
+                    hits=hits_of([t.facts.test_right or "" for t in own]),
                 )
             )
         return sorted(found, key=lambda c: (c.reference, -c.mean))
@@ -120,7 +118,6 @@ def read_record(path: Path, storage: str = "") -> Record:
     objectives = settings.objectives
     confirm = tuple(TrialRecord.of(t, Kind.CONFIRM, objectives) for t in trials.get("confirm", ()))
     notes = Notes.of(attributes["search"], attributes.get("confirm", {}))
-    tested = {f"{t.name}/{t.facts.seed}": score for t in confirm if (score := t.facts.test_score) is not None}
     return Record(
         path=path,
         settings=settings,
@@ -128,7 +125,6 @@ def read_record(path: Path, storage: str = "") -> Record:
         search=tuple(TrialRecord.of(t, Kind.SEARCH, objectives) for t in trials["search"]),
         confirm=confirm,
         stages=notes.stages,
-        test_scores=dict(notes.test_scores) | tested,
         references=notes.references,
     )
 

@@ -42,6 +42,12 @@ class StudySettings:
     """Factor on the base learning rate, by method."""
     strategy: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
+    steps: int = 0
+    """Optimizer steps of a whole training."""
+    rungs: tuple[int, ...] = ()
+    """Steps at which trials of the search pause."""
+    select: str = "loss"
+    """What ranks the trials of the search: loss or metric."""
     autocast: str = "none"
     """Reduced precision of the forward pass."""
     objectives: tuple[str, ...] = ("score",)

@@ -27,6 +27,8 @@ class Phase(StrEnum):
 
     BASELINES = "baselines"
     SEARCH = "search"
+    PROMOTE = "promote"
+    RATES = "rates"
     CONFIRM = "confirm"
     REFERENCES = "references"
 
@@ -36,6 +38,10 @@ class Kind(StrEnum):
 
     BASELINE = "baseline"
     SEARCH = "search"
+    PROMOTED = "promoted"
+    """A baseline or a trial of the search that goes on from one rung to the next."""
+    RATE = "rate"
+    """A baseline or a trial of the search at another learning rate, up to any rung."""
     CONFIRM = "confirm"
     REFERENCE = "reference"
 
@@ -82,7 +88,15 @@ class TrialFacts:
     design: Mapping[str, Any] | None = None
     """The design, as `Design.to_dict` gives it."""
     steps: int | None = None
-    """Optimizer steps."""
+    """Optimizer steps, with those of earlier rungs."""
+    first: int | None = None
+    """Step at which the trial went on from an earlier rung."""
+    rung: int | None = None
+    """Rung that the trial trained up to, from 0; None for confirmations."""
+    baseline_too: bool | None = None
+    """Whether a promoted trial, or one at another learning rate, trains a baseline."""
+    arm: str | None = None
+    """Name of the design that a trial trains at another learning rate."""
     seed: int | None = None
     """Seed of the training."""
     n_params: int | None = None
@@ -93,15 +107,27 @@ class TrialFacts:
     """Share of the budget that is used."""
     learning_rate: float | None = None
     """Base learning rate."""
+    value: float | None = None
+    """What ranks the trial, the higher the better: the negative validation loss, or the score."""
     score: float | None = None
     """Validation score; the mean over the tasks."""
+    loss: float | None = None
+    """Mean validation loss; the mean over the tasks."""
     task_scores: Mapping[str, float] | None = None
     """Validation score of each task, for runs with several tasks."""
     test_score: float | None = None
-    """Test score, for references."""
+    """Test score; the mean over the tasks."""
+    test_loss: float | None = None
+    """Mean test loss; the mean over the tasks."""
+    test_right: str | None = None
+    """Hit or score on each test example, packed by `hits.packed_hits`."""
+    test_losses: str | None = None
+    """Loss on each test example, packed by `hits.packed_hits`."""
+    collapsed: int | None = None
+    """Number of trainings that collapsed and were tried again at a lower rate."""
     right: str | None = None
     """Hit or score on each validation example, packed by `hits.packed_hits`."""
-    loss: float | None = None
+    train_loss: float | None = None
     """Mean training loss of the last tenth of the steps."""
     train_s: float | None = None
     """Time spent in training steps, in seconds."""
@@ -134,7 +160,7 @@ class TrialFacts:
 
 
 _NAMES = frozenset(f.name for f in fields(TrialFacts))
-CARRIED_OVER = ("score", "task_scores", "n_head", "loss", "measures", "violations")
+CARRIED_OVER = ("value", "score", "loss", "task_scores", "n_head", "train_loss", "measures", "violations")
 """Facts that a trial copies from an equal one."""
 _NOT_RETRIED = frozenset({"interrupted", "by_user", "reason", "owner"})
 """Facts of a lost trial that its retry does not copy."""
@@ -228,8 +254,28 @@ def excess_of(trial: FrozenTrial) -> float:
 
 
 def is_baseline(trial: FrozenTrial) -> bool:
-    """Whether a trial trains a baseline."""
+    """Whether a trial trains a baseline up to the first rung."""
     return bool(trial.user_attrs.get("kind") == Kind.BASELINE)
+
+
+def is_further(trial: FrozenTrial) -> bool:
+    """Whether a trial goes on from an earlier rung, or trains a known design at another learning rate."""
+    return trial.user_attrs.get("kind") in (Kind.PROMOTED, Kind.RATE)
+
+
+def arm_of(trial: FrozenTrial) -> str:
+    """Name of the design that a trial trains, whatever the learning rate."""
+    return str(trial.user_attrs.get("arm") or trial.user_attrs.get("name"))
+
+
+def of_baseline(trial: FrozenTrial) -> bool:
+    """Whether a trial trains a baseline, up to any rung."""
+    return is_baseline(trial) or bool(trial.user_attrs.get("baseline_too"))
+
+
+def rung_of(trial: FrozenTrial) -> int:
+    """The rung that a trial of the search trains up to."""
+    return int(trial.user_attrs.get("rung") or 0)
 
 
 def is_reference(trial: FrozenTrial) -> bool:
@@ -249,8 +295,9 @@ def not_interrupted(study: optuna.Study) -> list[FrozenTrial]:
 
 
 def counts(trial: FrozenTrial) -> bool:
-    """Whether a trial belongs to the search: begun, not a baseline, and not interrupted."""
-    return trial.state != TrialState.WAITING and not is_interrupted(trial) and not is_baseline(trial)
+    """Whether a trial is one of the search's own: begun, not of a known design, and not interrupted."""
+    hidden = is_interrupted(trial) or is_baseline(trial) or is_further(trial)
+    return trial.state != TrialState.WAITING and not hidden
 
 
 def counted(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
@@ -273,9 +320,9 @@ def next_place(trials: Iterable[FrozenTrial]) -> int:
     return place
 
 
-def score_of(trial: FrozenTrial) -> float:
-    """The validation score of a completed trial, also in studies with several objectives."""
-    stated = trial.user_attrs.get("score")
+def value_of(trial: FrozenTrial) -> float:
+    """What ranks a completed trial, the higher the better, also in studies with several objectives."""
+    stated = trial.user_attrs.get("value")
     return float(trial.values[0] if stated is None else stated)
 
 
@@ -333,6 +380,11 @@ class TrialRecord:
         )
 
     @property
+    def is_baseline(self) -> bool:
+        """Whether this trains a baseline, up to any rung."""
+        return self.kind == Kind.BASELINE or bool(self.facts.baseline_too)
+
+    @property
     def detail(self) -> str:
         """The design in one line; empty without one."""
         design = self.facts.design
@@ -369,7 +421,7 @@ class TrialRecord:
 
 def _score(trial: FrozenTrial, facts: TrialFacts, objectives: Sequence[str]) -> float | None:
     stated, values = facts.score, trial.values or []
-    if stated is None and len(values) == 1:
+    if stated is None and len(values) == 1 and facts.loss is None:
         stated = values[0]
     if stated is None and "score" in objectives and len(values) == len(objectives):
         stated = values[list(objectives).index("score")]

@@ -17,18 +17,16 @@ import torch
 from torch import Tensor, nn
 
 from peftsearch.engine.generation import score_pairs
-from peftsearch.engine.loop import accumulate, rate_factor
+from peftsearch.engine.loop import accumulate, adamw, rate_factor, seed_step
 from peftsearch.engine.scoring import logits_of, predictions_of
+from peftsearch.engine.snapshot import State, copied, trained
 from peftsearch.errors import Diverged
 from peftsearch.tasks.encoding.batches import index_batches
 from peftsearch.tasks.encoding.encoded import EncodedSplit
 from peftsearch.tasks.encoding.pairs import EncodedPairs
 from peftsearch.tasks.metrics import score
 from peftsearch.trainer.plan import Plan
-from peftsearch.trainer.snapshot import Course, State, copied, read_course, restore, trained, write_snapshot
-
-_SEED_STRIDE = 1_000_003
-"""A prime above all step numbers that matter, so that steps of near seeds do not share their generators."""
+from peftsearch.trainer.snapshot import Course, read_course, restore, write_snapshot
 
 
 def train_seed(plan: Plan, seed: int, snapshot: Path, say: Callable[[str], None]) -> Course:
@@ -61,7 +59,7 @@ def _from_known(plan: Plan, seed: int, known: Course | None, snapshot: Path, say
     """
     with plan.ready(seed, choose=known is None) as model, checkpointing(model, plan.options.gradient_checkpointing):
         course, best = Course(seed=seed), State()
-        optimizer = torch.optim.AdamW(plan.groups(), fused=plan.processes.device.type in {"cpu", "cuda"})
+        optimizer = adamw(plan.groups(), plan.processes.device)
         rates = [group["lr"] for group in optimizer.param_groups]
         if known is not None:
             course, best = restore(snapshot, model, optimizer)
@@ -122,7 +120,7 @@ def _train(
 def _step(plan: Plan, wrapped: nn.Module, indices: list[int], seed: int, step: int) -> float:
     """Compute this process's share of a batch; the loss of the whole batch over all processes."""
     processes = plan.processes
-    torch.manual_seed((seed * _SEED_STRIDE + step) * processes.n + processes.index)
+    seed_step(seed, step, processes.n, processes.index)
     wrapped.train()
     parts = []
     for part in shares(indices, processes.index, processes.n, plan.options.accumulate):

@@ -13,7 +13,7 @@ from peftsearch.backbone.named import check_machine, check_model
 from peftsearch.backbone.packing import PLAIN, check_quantisation
 from peftsearch.design.references import FULL, is_in_place
 from peftsearch.errors import ConfigError, unknown_name
-from peftsearch.methods import METHODS
+from peftsearch.methods import METHODS, base_name, get_method
 from peftsearch.options import (
     HYPHEN,
     MAX_SEED,
@@ -134,11 +134,14 @@ def check_train_options(options: TrainOptions) -> None:
             "--task"
         )
     in_place = is_in_place(options.method)
-    if options.method is not None and not in_place and options.method not in {*METHODS, HEAD}:
-        raise ConfigError(unknown_name("method", options.method, (*METHODS, FULL, "top-1", "top-2", HEAD)))
+    own = options.method is not None and not in_place and options.method != HEAD
+    if own and base_name(str(options.method)) not in METHODS:
+        raise ConfigError(unknown_name("method", str(options.method), (*METHODS, FULL, "top-1", "top-2", HEAD)))
+    if own:
+        get_method(str(options.method))  # raises for unknown targets of a variant
     if (in_place or options.method == HEAD) and options.budget is not None:
         raise ConfigError(f"--budget: --method {options.method} has no budget; leave one of them out")
-    if options.best is None and options.budget is None and options.method in METHODS:
+    if options.best is None and options.budget is None and own:
         raise ConfigError(
             f"--method {options.method} needs --budget, such as --budget 0.1%; or a best.yaml, whose budget it takes"
         )

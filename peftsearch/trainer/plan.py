@@ -24,8 +24,10 @@ from peftsearch.design.references import FULL_LEARNING_RATE, Reference, is_in_pl
 from peftsearch.design.shares import n_changed
 from peftsearch.design.text import labelled
 from peftsearch.engine.inputs import load_model, within_positions
+from peftsearch.engine.local import EVALUATION_BATCH
+from peftsearch.engine.probe import HeadStart, fit_head
 from peftsearch.engine.scoring import Scorer
-from peftsearch.engine.settings import TrainingSettings
+from peftsearch.engine.settings import RANDOM_HEAD_RATE, TrainingSettings
 from peftsearch.engine.trainable import groups_of, ready
 from peftsearch.errors import ConfigError
 from peftsearch.files import plain
@@ -64,6 +66,8 @@ class Plan:
     eval_every: int
     processes: Processes
     autocast: torch.dtype | None
+    head: HeadStart | None
+    """What the head starts from; None draws it by the seed."""
     record: TrainingRecord
     """What the training is: equal records resume it, and the folder keeps it."""
     notes: tuple[str, ...]
@@ -85,11 +89,12 @@ class Plan:
             device=self.processes.device,
             autocast=self.autocast,
             choose=choose,
+            head=self.head,
         )
 
     def groups(self) -> list[dict[str, Any]]:
         """AdamW's parameter groups of the model while it is `ready`."""
-        return groups_of(self.loaded, self.architecture, self.training.learning_rate)
+        return groups_of(self.loaded, self.architecture, self.training)
 
 
 def prepare(options: TrainOptions, run: Run | None) -> Plan:
@@ -161,9 +166,25 @@ def prepare(options: TrainOptions, run: Run | None) -> Plan:
         eval_every=eval_every,
         processes=processes,
         autocast=autocast,
+        head=_head(loaded, objective, encoded, training, processes, autocast),
         record=record,
         notes=(*notes, *task.notes, *packed, *cut, *encoded.notes, *fitted),
     )
+
+
+def _head(
+    loaded: LoadedBackbone,
+    objective: Scorer,
+    encoded: EncodedTask,
+    training: TrainingSettings,
+    processes: Processes,
+    autocast: torch.dtype | None,
+) -> HeadStart | None:
+    """What the head starts from: every process fits the same one, so that none has to wait for another."""
+    if training.head != "probe":
+        return None
+    size = max(EVALUATION_BATCH, 2 * training.batch_size)
+    return fit_head(loaded, objective, encoded.train, batch_size=size, device=processes.device, autocast=autocast)
 
 
 def _n_changed(architecture: Architecture | Reference, loaded: LoadedBackbone) -> int:
@@ -196,7 +217,9 @@ def _training(options: TrainOptions, run: Run | None) -> TrainingSettings:
     settings = {} if run is None else {key: value for key, value in run.training.items() if key in known}
     if is_in_place(options.method):
         settings["learning_rate"] = FULL_LEARNING_RATE
-    own = given(options.training, "learning_rate", "batch_size", "max_length")
+    own = given(options.training, "learning_rate", "head", "head_learning_rate", "batch_size", "max_length")
+    if own.get("head") == "random":
+        own.setdefault("head_learning_rate", RANDOM_HEAD_RATE)
     return TrainingSettings.from_dict(settings | own, "training settings")
 
 

@@ -13,6 +13,7 @@ from torch import nn
 from peftsearch.backbone.load import quiet
 from peftsearch.design.references import Reference
 from peftsearch.engine.generation import score_texts
+from peftsearch.engine.snapshot import put
 from peftsearch.files import write_atomically
 from peftsearch.injection.checkpoint import save
 from peftsearch.injection.inject import remove
@@ -23,7 +24,7 @@ from peftsearch.trainer.curve import curve_csv, curve_png
 from peftsearch.trainer.folder import finish, snapshot_path
 from peftsearch.trainer.loop import evaluation_options, split_score, train_seed
 from peftsearch.trainer.plan import Plan
-from peftsearch.trainer.snapshot import Course, put, read_best
+from peftsearch.trainer.snapshot import Course, read_best
 from peftsearch.units import Scores
 
 

@@ -14,17 +14,13 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
+from peftsearch.engine.snapshot import State, copied, moments_of, part, put, put_moments
 from peftsearch.errors import StudyError, one_line
 from peftsearch.files import replacing
-from peftsearch.injection.states import kept_buffers
 
 FORMAT = "peftsearch-snapshot/1"
-_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
-
-State = dict[str, Tensor]
-"""Values by parameter name."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -55,45 +51,13 @@ class Course:
         return bool(self.reason) or n_steps in self.scores
 
 
-def trained(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The trained parameters, by name."""
-    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-
-
-def _kept(model: nn.Module) -> dict[str, Tensor]:
-    """The trained parameters and their injected buffers, such as chosen positions, by name."""
-    return {**trained(model), **kept_buffers(model)}
-
-
-def copied(model: nn.Module) -> State:
-    """Copies of the trained parameters and their buffers, on the CPU."""
-    return {name: value.detach().to("cpu", copy=True).contiguous() for name, value in _kept(model).items()}
-
-
-def put(model: nn.Module, values: State) -> None:
-    """Put copies of parameters and buffers back into a model.
-
-    Raises:
-        StudyError: The copies belong to another architecture.
-    """
-    own = _kept(model)
-    if {n: p.shape for n, p in own.items()} != {n: v.shape for n, v in values.items()}:
-        raise StudyError("the snapshot holds other parameters than the model trains; start over with --overwrite")
-    with torch.no_grad():
-        for name, parameter in own.items():
-            parameter.copy_(values[name])
-
-
 def write_snapshot(path: Path, course: Course, model: nn.Module, optimizer: torch.optim.Optimizer, best: State) -> None:
     """Write a snapshot, whole or not at all."""
-    names = {id(parameter): name for name, parameter in trained(model).items()}
-    tensors = {f"now/{name}": value for name, value in copied(model).items()}
+    tensors = {f"now/{name}": value for name, value in copied(model).items()} | moments_of(model, optimizer)
     tensors |= {f"best/{name}": value for name, value in best.items()}
-    for parameter, moments in optimizer.state.items():
-        tensors |= {f"{key}/{names[id(parameter)]}": moments[key].detach().cpu().contiguous() for key in _MOMENTS}
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as part:
-        save_file(tensors, part, {"format": FORMAT, "course": json.dumps(asdict(course))})
+    with replacing(path) as written:
+        save_file(tensors, written, {"format": FORMAT, "course": json.dumps(asdict(course))})
 
 
 def read_course(path: Path) -> Course | None:
@@ -113,7 +77,7 @@ def read_best(path: Path) -> State:
     Raises:
         StudyError: The file is not a snapshot.
     """
-    return _part(_read(path)[1], "best")
+    return part(_read(path)[1], "best")
 
 
 def restore(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Course, State]:
@@ -126,19 +90,9 @@ def restore(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> t
         StudyError: The file is not a snapshot, or belongs to another architecture.
     """
     course, tensors = _read(path)
-    put(model, _part(tensors, "now"))
-    moments = {key: _part(tensors, key) for key in _MOMENTS}
-    names = {id(parameter): name for name, parameter in trained(model).items()}
-    ordered = [names[id(p)] for group in optimizer.param_groups for p in group["params"]]
-    state: dict[int, Any] = {
-        i: {key: moments[key][name] for key in _MOMENTS} for i, name in enumerate(ordered) if name in moments["step"]
-    }
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    return course, _part(tensors, "best")
-
-
-def _part(tensors: State, part: str) -> State:
-    return {name.removeprefix(f"{part}/"): value for name, value in tensors.items() if name.startswith(f"{part}/")}
+    put(model, part(tensors, "now"))
+    put_moments(model, optimizer, tensors)
+    return course, part(tensors, "best")
 
 
 def _read(path: Path, tensors: bool = True) -> tuple[Course, State]:

@@ -38,6 +38,7 @@ def designs(draw):
         grouping=draw(st.sampled_from(GROUPINGS)),
         allocation=allocation_weights(draw(st.sampled_from(ALLOCATIONS)), 4),
         methods=tuple(tuple(sorted(g)) for g in groups),
+        leave_out=draw(st.booleans()),
     )
 
 
@@ -132,10 +133,27 @@ def test_a_tenth_of_a_percent_holds_the_baselines_and_uses_most_of_it():
     budget = parse_budget("0.1%", MINILM.n_params)
     used = {}
     for baseline in baselines_of(load_space("s4"), MINILM):
-        used[baseline.name] = fit(baseline.design, MINILM, budget).n_params / budget.n_params
-    assert set(used) == {"head", "lora", "adapter", "bitfit", "prefix", "s4-paper"}
+        if smallest_budget(baseline.design, MINILM) <= budget.n_params:
+            used[baseline.name] = fit(baseline.design, MINILM, budget).n_params / budget.n_params
+    assert set(used) == {"head", "lora", "ia3", "layernorm", "adapter", "bitfit", "prefix", "krona", "s4-paper"}
     assert used.pop("head") == 0
+    assert (used.pop("layernorm"), used.pop("ia3")) == (9_216 / 22_713, 13_824 / 22_713)  # all that they have
     assert min(used.values()) > 0.85
+
+
+def test_blocks_are_left_out_from_the_input_side_until_the_rest_fits():
+    """LoRA on the feed-forward maps of MiniLM has 3,840 parameters a block at rank 1."""
+    design = replace(uniform("lora:ffn"), leave_out=True)
+    assert smallest_budget(design, MINILM) == 3_840
+    for budget, n_blocks in ((3_840, 1), (7_679, 1), (7_680, 2), (22_713, 5), (23_040, 6)):
+        architecture = fit(design, MINILM, of(budget))
+        assert [p.block for p in architecture.placements] == [*range(6)][-n_blocks:]
+    with pytest.raises(BudgetError, match="needs at least 3,840"):
+        fit(design, MINILM, of(3_839))
+    with pytest.raises(BudgetError, match="needs at least 23,040"):
+        fit(uniform("lora:ffn"), MINILM, of(22_713))
+    untuned_top = replace(design, methods=(("lora:ffn",), ("lora:ffn",), (), ()))
+    assert [p.block for p in fit(untuned_top, MINILM, of(3_840)).placements] == [2]
 
 
 def test_one_block_and_many():
@@ -173,7 +191,7 @@ def fixed_designs(draw):
     design = draw(designs())
     used = sorted({m for group in design.methods for m in group})
     sizes = tuple((m, draw(st.integers(1, METHODS[m].max_size(MINILM.blocks[0])))) for m in used)
-    return replace(design, sizes=sizes)
+    return replace(design, sizes=sizes, leave_out=False)
 
 
 @given(fixed_designs(), st.integers(0, 10**6))

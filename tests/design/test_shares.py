@@ -21,6 +21,8 @@ from tests.runs import call, refused
 
 SURVEY = {
     "lora": ((0.01, 0.5), "whole"),
+    "lora_shared_a": ((0.01, 0.5), "whole"),
+    "lora_shared_b": ((0.01, 0.5), "whole"),
     "krona": ((0.07, 0.07), "whole"),
     "krona_res": ((0.07, 0.07), "same"),
     "fishmask": ((0.01, 0.5), "same"),

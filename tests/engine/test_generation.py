@@ -107,7 +107,7 @@ def test_generation_uses_the_cache(prepared):
 
 def test_log_likelihoods_equal_a_loop_over_single_rows(prepared):
     model, _, split = prepared
-    found = log_likelihoods(model, split, batch_size=3, device=CPU, autocast=None)
+    found, _ = log_likelihoods(model, split, batch_size=3, device=CPU, autocast=None)
     for row, value in enumerate(found):
         prompt, completion = split.prompts[row], split.completions[row]
         with torch.no_grad():
@@ -123,7 +123,7 @@ def test_log_likelihoods_equal_a_loop_over_single_rows(prepared):
 def test_log_likelihoods_equal_the_loss_of_transformers(prepared):
     """The mean over all tokens, from the library's own shift and mask."""
     model, _, split = prepared
-    found = log_likelihoods(model, split, batch_size=3, device=CPU, autocast=None)
+    found, _ = log_likelihoods(model, split, batch_size=3, device=CPU, autocast=None)
     losses, tokens = [], [len(row) for row in split.completions]
     for prompt, completion in zip(split.prompts, split.completions, strict=True):
         if split.start_id is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any
 
 import torch
@@ -11,8 +12,8 @@ from torch.nn import functional
 from peftsearch.backbone.anatomy import Backbone
 from peftsearch.design.architecture import Architecture, Placement
 from peftsearch.engine.priming import prime
-from peftsearch.methods import METHODS
-from peftsearch.methods.abilities import count_placed, is_placed
+from peftsearch.methods import get_method
+from peftsearch.methods.abilities import count_placed, is_placed, sharing_key
 from tests.tiny import FAMILIES, tiny_input
 
 
@@ -35,14 +36,15 @@ def indices(start: int, width: int, d_module: int, n_pieces: int) -> list[int]:
 def place(backbone: Backbone, **sizes: int) -> Architecture:
     """Put each method at its size on every block: `place(backbone, lora=4, prefix=2)`."""
     placements = []
-    seen: set[str] = set()
+    seen: set[Hashable] = set()
     for block in backbone.blocks:
         for name, wanted in sizes.items():
-            method = METHODS[name]
+            method = get_method(name)
             if is_placed(method, block, backbone.blocks[0]):
                 size = min(wanted, method.max_size(block))
-                n_params = count_placed(method, block, size, name not in seen)
-                seen.add(name)
+                together = sharing_key(method, block.stack, 0)
+                n_params = count_placed(method, block, size, together not in seen)
+                seen.add(together)
                 placements.append(
                     Placement(stack=block.stack, block=block.index, method=name, size=size, n_params=n_params)
                 )
@@ -54,7 +56,7 @@ def available(backbone: Backbone, **sizes: int) -> dict[str, int]:
     return {
         name: size
         for name, size in sizes.items()
-        if all(METHODS[name].obstacle(block) is None for block in backbone.blocks)
+        if all(get_method(name).obstacle(block) is None for block in backbone.blocks)
     }
 
 

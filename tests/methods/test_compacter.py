@@ -64,5 +64,5 @@ def test_counts_are_those_of_the_papers_table() -> None:
 
     for places, share in ((("attention", "ffn"), 0.073), (("ffn",), 0.047)):
         method = OnT5(places_in_block=places)
-        total = method.n_shared(block) + n_blocks * method.count(block, k // 4) + n_norms * d
+        total = method.n_shared(block, 1) + n_blocks * method.count(block, k // 4) + n_norms * d
         assert round(100 * total / n_base, 3) == share

@@ -33,7 +33,7 @@ def value_of(params, seed=0):
 
 
 N_TRIALS = {"gp": 7}
-SETTINGS = {"gp": {"n_startup_trials": 4}}
+SETTINGS = {"gp": {"n_startup_trials": 4}, "race": {"portfolio": ["lora+prefix", "bitfit"]}}
 """A suggestion of the Gaussian process costs a fit: few trials, most of them after the start."""
 
 

@@ -10,11 +10,14 @@ from optuna.trial import TrialState
 
 from peftsearch.design.baselines import uniform
 from peftsearch.engine.job import Outcome
+from peftsearch.engine.settings import TrainingSettings
 from peftsearch.errors import InternalError, StudyError
 from peftsearch.samplers import make_sampler
 from peftsearch.samplers.pruners import make_pruner
 from peftsearch.samplers.strategy import load_strategy
 from peftsearch.searcher.finalists import choose_finalists
+from peftsearch.searcher.lengths import choose_lengths
+from peftsearch.searcher.options import SearchOptions
 from peftsearch.searcher.runner import TrialRunner
 from peftsearch.searcher.schedule import Pause, Schedule
 from peftsearch.study.claims import new_owner, release, release_dead
@@ -45,8 +48,9 @@ class Shown:
 
 def outcome(score=0.5):
     return Outcome(
-        score=score, task_scores=(score,), right=((),), n_params=1, n_head=1, loss=1.0, train_s=1.0, wall_s=1.0
-    )
+        value=score, score=score, loss=1.0, task_scores=(score,), losses=((1.0,),), right=((),), n_params=1, n_head=1,
+        train_loss=1.0, train_s=1.0, wall_s=1.0,
+    )  # fmt: skip
 
 
 @pytest.fixture
@@ -55,9 +59,12 @@ def parts(tmp_path):
     ctx, strategy = context(n_trials=24), replace(load_strategy("s4"), trials=24)
     setup = SimpleNamespace(
         space=SPACE, backbone=BACKBONE, budget=BUDGET, context=ctx, strategy=strategy, constraints=Constraints(),
-        sampler=make_sampler("s4", ctx, {}), pruner=make_pruner(strategy), options=SimpleNamespace(seed=0),
-        training=SimpleNamespace(learning_rate=1e-3), objectives=parse_objectives("score"),
-        suite=SimpleNamespace(tasks=(None,)), memory=None, loaded=None, references=(),
+        sampler=make_sampler("s4", ctx, {}), pruner=make_pruner(strategy, 3),
+        options=SimpleNamespace(seed=0, search=SearchOptions()),
+        training=TrainingSettings(learning_rate=1e-3), objectives=parse_objectives("score"),
+        suite=SimpleNamespace(tasks=(None,), n_test=10, metric="accuracy", kind="classification", majority_score=0.0),
+        memory=None, loaded=None, references=(), select="metric",
+        lengths=choose_lengths(strategy.search, n_train=[10], batch_size=1, steps=10),
     )  # fmt: skip
     folder, shown = StudyFolder(tmp_path / "r", StudySettings()), Shown()
     runner = TrialRunner(setup, folder, shown)

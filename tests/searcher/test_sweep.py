@@ -63,7 +63,7 @@ def test_the_same_again_trains_nothing(place, swept, capsys):
         ("10%,10%", "10% and 10% are the same budget"),
         ("4057,10%", "4057 and 10% are the same budget (4,057 parameters)"),
         ("10%,300%", "at most 100%"),
-        ("3,5,10%", "2 of 3 cannot be used (3, 5): --budget 5 (5 parameters) holds no design of space s4"),
+        ("3,5,10%", "2 of 3 cannot be used (3, 5): --budget 5 (5 parameters) holds no design of space hybrid"),
     ],
 )
 def test_bad_budgets(place, tmp_path, capsys, budgets, message):

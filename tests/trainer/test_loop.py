@@ -8,11 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peftsearch.backbone.detect import detect
-from peftsearch.backbone.load import load_backbone, reset_head
+from peftsearch.backbone.load import load_backbone
 from peftsearch.design.budget import parse_budget
 from peftsearch.design.design import Design
 from peftsearch.design.fitting import fit
 from peftsearch.engine.loop import train as train_plainly
+from peftsearch.engine.probe import fit_head, put_head
 from peftsearch.engine.scoring import Scorer
 from peftsearch.engine.settings import TrainingSettings
 from peftsearch.injection.in_place import in_place
@@ -54,18 +55,22 @@ def test_the_losses_are_those_of_the_plain_loop(calm, trained):
     task = resolve_task(train=files[0], validation=files[1])
     loaded = load_backbone(model, num_labels=2)
     settings = TrainingSettings(max_length=64)
+    data, objective, device = encode(task, loaded.tokenizer, 64).train, Scorer(task), torch.device("cpu")
+    head = fit_head(loaded, objective, data, batch_size=128, device=device, autocast=None)
+    assert head is not None
     design = Design(grouping="uniform", allocation=(1.0,), methods=(("lora",),))
     architecture = fit(design, loaded.backbone, parse_budget("20%", loaded.backbone.n_params))
     with inject(loaded.model, architecture, loaded.backbone, seed=1):
-        reset_head(loaded.model, loaded.backbone, 1)
+        put_head(loaded.model, head)
         steps = train_plainly(
             loaded.model,
-            param_groups(loaded.model, settings.learning_rate),
-            batches(encode(task, loaded.tokenizer, 64).train, 16, seed=1, steps=6),
+            param_groups(loaded.model, settings.learning_rate, settings.head_learning_rate),
+            batches(data, 16, seed=1, steps=6),
             n_steps=6,
             settings=settings,
-            loss_of=Scorer(task).loss,
-            device=torch.device("cpu"),
+            loss_of=objective.loss,
+            device=device,
+            seed=1,
         )
         log = last(steps)
     assert losses(trained)[6:] == pytest.approx(log.losses, abs=1e-6)

@@ -10,7 +10,7 @@ import yaml
 from peftsearch.backbone.load import load_backbone
 from peftsearch.design.architecture import Architecture
 from peftsearch.engine.generation import log_likelihoods
-from peftsearch.searcher.verdict import judge
+from peftsearch.searcher.verdict import Rules, judge
 from peftsearch.study.confirmed import Confirmed
 from peftsearch.study.hits import hits_of, packed_hits
 from peftsearch.tasks.encoding.encode import encode
@@ -34,7 +34,7 @@ def test_the_frozen_model_is_a_baseline_and_the_measure_of_the_result(finished, 
     loaded = load_backbone(llama, num_labels=0, problem_type="generation")
     task = resolve_task(train=pairs[0], validation=pairs[1], kind="generation")
     split = encode(task, loaded.tokenizer, 64).validation
-    sums = log_likelihoods(loaded.model, split, batch_size=4, device=torch.device("cpu"), autocast=None)
+    sums, _ = log_likelihoods(loaded.model, split, batch_size=4, device=torch.device("cpu"), autocast=None)
     score = sum(sums) / sum(len(row) for row in split.completions)
     assert frozen["search_score"] == pytest.approx(score, abs=1e-5)
     assert best["scores"]["frozen_model"] == pytest.approx(score, abs=1e-5)
@@ -68,17 +68,16 @@ def test_a_seq2seq_model_is_searched_by_bleu(pairs, tmp_path):
 class TestVerdict:
     def frozen(self, *hits):
         return Confirmed(
-            name="frozen model", baseline=True, n_params=0, validation=Scores((sum(hits) / len(hits),)), hits=hits
+            name="frozen model", baseline=True, n_params=0, test=Scores((sum(hits) / len(hits),)), hits=hits
         )
 
     def design(self, *hits, scores=None):
         mean = sum(hits) / len(hits)
-        return Confirmed(name="lora", baseline=True, n_params=9, validation=Scores(scores or (mean, mean)), hits=hits)
+        own = Scores(scores or (mean, mean))
+        return Confirmed(name="lora", baseline=True, n_params=9, validation=own, test=own, hits=hits)
 
     def judge(self, candidates, frozen):
-        return judge(
-            candidates, majority=0.0, n_validation=4, metric="log_likelihood", n_steps=10, frozen=frozen
-        )  # fmt: skip
+        return judge(candidates, Rules(metric="log_likelihood", n_examples=4, n_steps=10, frozen=frozen))
 
     def test_a_clear_gain_on_every_example_is_a_signal_though_scores_are_negative(self):
         verdict = self.judge([self.design(-2.0, -3.1, -4.0, -5.1)], self.frozen(-4.0, -5.0, -6.1, -7.0))

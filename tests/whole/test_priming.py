@@ -34,7 +34,7 @@ def numbers(tmp_path_factory):
 
 def searched(folder):
     """Trials of the search proper, which all must have ended well."""
-    trials = [t for t in study(folder).trials if "baseline" not in t.user_attrs]
+    trials = [t for t in study(folder).trials if "kind" not in t.user_attrs]
     assert trials
     assert all(t.state.name in {"COMPLETE", "PRUNED"} for t in trials), [t.user_attrs.get("reason") for t in trials]
     return trials

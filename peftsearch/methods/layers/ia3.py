@@ -72,11 +72,19 @@ def rescaled(parameter: torch.Tensor, delta: torch.Tensor) -> torch.Tensor | Non
     return folded(parameter, parameter * delta)
 
 
-def attach(model: nn.Module, targets: Mapping[str, Projection], ffn: FeedForward) -> Attachment:
-    """Hook the scales on the outputs of keys and values, and on the input of a feed-forward network's output map."""
-    scales: dict[str, nn.Module] = {name: OutputScale(p) for name, p in targets.items()}
+def attach(model: nn.Module, targets: Mapping[str, Projection], ffn: FeedForward | None) -> Attachment:
+    """Hook the scales on the outputs of maps, and on the input of a feed-forward network's output map.
+
+    Args:
+        model: The model.
+        targets: The maps whose outputs are scaled, by name.
+        ffn: The feed-forward network whose inner activation is scaled; None leaves it out.
+    """
+    module = nn.ModuleDict({name: OutputScale(p) for name, p in targets.items()})
+    if ffn is None:
+        return Attachment(module=module, undo=hook_forwards(model, targets, module))
     inner = InputScale(ffn.d_ff)
-    module = nn.ModuleDict(scales | {"ffn": inner})
+    module["ffn"] = inner
     undo = hook_forwards(model, {**targets, "ffn": ffn.output}, module)
     handle = model.get_submodule(ffn.output.path).register_forward_pre_hook(inner.scale)
     return Attachment(module=module, undo=[*undo, handle.remove])

@@ -53,3 +53,15 @@ def attach(model: nn.Module, targets: Mapping[str, Projection], rank: int, scali
     """Hook an A, B pair on every target."""
     pairs = nn.ModuleDict({name: LowRank(projection, rank, scaling) for name, projection in targets.items()})
     return Attachment(module=pairs, undo=hook_forwards(model, targets, pairs))
+
+
+def share(first: nn.Module, module: nn.Module, name: str) -> None:
+    """Use the A (or B) of the first placement's pairs in another placement's pairs, map by map.
+
+    Args:
+        first: The pairs by target, as `attach` makes them.
+        module: The pairs of another block.
+        name: `a` or `b`.
+    """
+    for target, pair in module.named_children():
+        setattr(pair, name, getattr(first.get_submodule(target), name))

@@ -99,7 +99,7 @@ def read_points(path: Path, storage: str = "") -> StudyPoints:
     """
     record = read_record(path, storage)
     done = [t for t in (*record.search, *record.confirm) if t.state == State.COMPLETE and t.score is not None]
-    search = [t for t in done if t.kind in (Kind.SEARCH, Kind.BASELINE)]
+    search = [t for t in done if t.kind in (Kind.SEARCH, Kind.BASELINE, Kind.PROMOTED)]
     groups: dict[str, list[TrialRecord]] = {}
     for trial in done:
         if trial.kind == Kind.CONFIRM:  # references have no budget, so they do not belong on a front
@@ -109,7 +109,7 @@ def read_points(path: Path, storage: str = "") -> StudyPoints:
     points += [_point(record, [trial], _short(trial), confirmed=False) for trial in search]
     if not points:
         raise StudyError(f"{path}: no trial has a score yet; `peftsearch run` with its settings continues it")
-    n_hits = max((len(p.design.hits) for p in points), default=0)
+    n_hits = max((len(p.design.validation_hits) for p in points), default=0)
     stated = None if record.best is None else record.best.task.n_validation
     return StudyPoints(path=path, settings=record.settings, points=tuple(points), n_validation=n_hits or stated or None)
 
@@ -118,7 +118,7 @@ def _short(trial: TrialRecord) -> Confirmed:
     """The design of a single training of the search."""
     return Confirmed(
         name=trial.name,
-        baseline=trial.kind == Kind.BASELINE,
+        baseline=trial.is_baseline,
         detail=trial.detail,
         n_params=trial.facts.n_params,
         validation=Scores(() if trial.score is None else (trial.score,)),

@@ -26,6 +26,7 @@ import ray
 from ray import tune
 
 from peftsearch.backbone.device import choose_device
+from peftsearch.engine.local import LocalEngine
 from peftsearch.errors import ConfigError, one_line
 from peftsearch.searcher.options import EngineOptions, RunOptions
 from peftsearch.searcher.ray.searcher import StudyPruner, StudySearch
@@ -50,12 +51,14 @@ class RayDriver:
 
     Args:
         options: The options of the run, including those of the engine.
+        engine: The engine of this process, whose fitted heads the workers start from.
 
     Raises:
         ConfigError: The address does not answer, or the cluster cannot hold a trial.
     """
 
-    def __init__(self, options: RunOptions) -> None:
+    def __init__(self, options: RunOptions, engine: LocalEngine) -> None:
+        self._engine = engine
         self._own = not ray.is_initialized()
         if self._own:
             connect(options.engine.ray_address)
@@ -72,7 +75,7 @@ class RayDriver:
         """Claim, train and record trials until none is left."""
         setup = runner.setup
         search = StudySearch(schedule, runner)
-        parts, ctrl_c = EngineParts.of(setup), CtrlC()
+        parts, ctrl_c = EngineParts.of(setup, self._engine.fit_heads()), CtrlC()
         trainable = tune.with_parameters(
             JobTrainable,
             parts=parts,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from traceback import format_exc
 from typing import Any
@@ -12,6 +13,7 @@ from ray import tune
 from peftsearch.backbone.load import LoadedBackbone
 from peftsearch.engine.job import Job, Outcome
 from peftsearch.engine.local import LocalEngine
+from peftsearch.engine.probe import HeadStart
 from peftsearch.engine.settings import TrainingSettings
 from peftsearch.errors import internal_error, is_defect, one_line
 from peftsearch.searcher.prepare import Setup
@@ -28,10 +30,16 @@ class EngineParts:
     encoded: tuple[EncodedTask, ...]
     settings: TrainingSettings
     autocast: torch.dtype | None
+    heads: tuple[HeadStart | None, ...]
 
     @classmethod
-    def of(cls, setup: Setup) -> EngineParts:
-        """The parts for a study's engine, on the CPU."""
+    def of(cls, setup: Setup, heads: Sequence[HeadStart | None]) -> EngineParts:
+        """The parts for a study's engine, on the CPU.
+
+        Args:
+            setup: The settings of the study.
+            heads: What the head of each task starts from.
+        """
         loaded = replace(setup.loaded, model=setup.loaded.model.to("cpu"), tokenizer=None)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()  # the workers may share the driver's GPU
@@ -41,12 +49,15 @@ class EngineParts:
             encoded=setup.encoded,
             settings=setup.training,
             autocast=setup.autocast,
+            heads=tuple(
+                None if head is None else {name: value.cpu() for name, value in head.items()} for head in heads
+            ),
         )
 
     def build(self, device: torch.device) -> LocalEngine:
         """Build an engine on a device."""
         loaded = replace(self.loaded, model=self.loaded.model.to(device))
-        return LocalEngine(loaded, self.suite, self.encoded, self.settings, device, self.autocast)
+        return LocalEngine(loaded, self.suite, self.encoded, self.settings, device, self.autocast, self.heads)
 
 
 class JobTrainable(tune.Trainable):  # type: ignore[misc]  # ray ships no complete types

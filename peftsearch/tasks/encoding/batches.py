@@ -7,6 +7,7 @@ texts. Evaluation batches carry the indices of their examples.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from random import Random
 
 import torch
@@ -17,7 +18,9 @@ MEGA_BATCHES = 20
 """Number of batches whose examples are sorted by length together."""
 
 
-def batches(split: EncodedSplit, batch_size: int, seed: int, steps: int) -> Iterator[dict[str, torch.Tensor]]:
+def batches(
+    split: EncodedSplit, batch_size: int, seed: int, steps: int, first: int = 0
+) -> Iterator[dict[str, torch.Tensor]]:
     """Training batches, epoch after epoch until `steps`, with every example once per epoch.
 
     An epoch is shuffled, cut into runs of `MEGA_BATCHES` batches, sorted by length inside each run, and cut into
@@ -28,8 +31,9 @@ def batches(split: EncodedSplit, batch_size: int, seed: int, steps: int) -> Iter
         batch_size: Examples per batch.
         seed: The same seed gives the same batches.
         steps: Number of batches.
+        first: Number of batches at the beginning to leave out, which costs nothing.
     """
-    for indices in index_batches(split, batch_size, seed, steps):
+    for indices in islice(index_batches(split, batch_size, seed, steps), first, None):
         yield split.collate(indices)
 
 

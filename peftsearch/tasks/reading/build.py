@@ -319,6 +319,48 @@ def _overlaps(train: Split, others: dict[str, Split | None]) -> list[str]:
     return [f"{count} {what} of {name} occur in train too" for name, count in counts.items() if count]
 
 
+def set_aside(task: Task, seed: int) -> Task:
+    """Set half of the validation aside as the test split of a task that has none.
+
+    The halves of the examples of every class are equal, and rows with the same text (references of one prompt) stay
+    together.
+
+    Args:
+        task: The task.
+        seed: Seed of the choice.
+
+    Raises:
+        TaskError: The validation is too small.
+    """
+    if task.test is not None:
+        return task
+    rows: dict[str, list[int]] = {}
+    for i, text in enumerate(task.validation.texts):
+        rows.setdefault(text, []).append(i)
+    by_class: dict[object, list[list[int]]] = {}
+    for own in rows.values():
+        label = task.validation.labels[own[0]] if task.kind == "classification" else None
+        by_class.setdefault(label, []).append(own)
+    rng = Random(seed)
+    halves: tuple[list[int], list[int]] = ([], [])
+    for groups in by_class.values():
+        rng.shuffle(groups)
+        for group in groups:
+            min(halves, key=len).extend(group)
+    kept, aside = (sorted(half) for half in halves)
+    if not aside:
+        raise TaskError(f"task {task.name!r}: one validation example is too few; give a test split, or more of them")
+    note = (
+        f"there is no test split: {len(aside):,} of {len(task.validation):,} validation examples are set aside for it"
+    )
+    return replace(
+        task,
+        validation=task.validation.take(kept),
+        test=task.validation.take(aside),
+        notes=(*task.notes, note),
+    )
+
+
 def limit_train(task: Task, max_train: int | None, seed: int) -> Task:
     """Keep at most `max_train` training examples, drawn by the seed without regard to classes.
 

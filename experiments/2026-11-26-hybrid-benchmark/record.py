@@ -1,0 +1,72 @@
+"""Record trainings, one row each, in the order of a plan; rows that are made are not made again.
+
+record.py DATA TASK PLAN [BUDGET]
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from bench import Bench, Job
+from designs import drawn, fixed
+
+HERE = Path(__file__).parent
+COLUMNS = [
+    "task", "name", "budget", "factor", "seed", "n_params", "blocks",
+    "loss_10", "acc_10", "loss_mean_10", "acc_mean_10", "loss_30", "acc_30", "loss_mean_30", "acc_mean_30",
+    "loss_100", "acc_100", "cpu_s", "error",
+]  # fmt: skip
+RATES = {
+    "0.1%": ("lora:attention", "lora_shared_a", "lora_shared_a:ffn", "lora_shared_a:all", "ia3:all"),
+    "0.5%": ("lora:ffn", "adapter", "adapter_parallel", "prefix", "krona", "lora", "lora_shared_a"),
+}
+"""Arms whose rates the groundwork lacks, by budget."""
+
+
+def rates(task: str) -> Iterator[Job]:
+    """The rate of every arm of `RATES`, and two on either side."""
+    for budget, names in RATES.items():
+        for name in names:
+            for factor in (1.0, 0.4, 2.5):
+                yield Job(task=task, name=name, design=fixed()[name], budget=budget, factor=factor, by_table=True)
+
+
+def main(bench: Bench, task: str, plan: str, budget: str) -> Iterator[Job]:
+    """All designs with two seeds, and every second one with a third."""
+    if plan == "rates":
+        yield from rates(task)
+        return
+    designs = fixed() | drawn(bench.backbone, budget)
+    names = list(designs)
+    for seed, chosen in ((0, names), (1, names), (2, names[::2])):
+        for name in chosen:
+            yield Job(task=task, name=name, design=designs[name], budget=budget, seed=seed)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    data, task, plan = sys.argv[1:4]
+    budget = sys.argv[4] if len(sys.argv) > 4 else "0.1%"
+    path = HERE / f"{plan}-{task}.csv"
+    made = set()
+    if path.exists():
+        with path.open(newline="") as file:
+            made = {tuple(row[name] for name in COLUMNS[:5]) for row in csv.DictReader(file)}
+    bench = Bench(Path(data), task)
+    for job in main(bench, task, plan, budget):
+        if job.key in made:
+            continue
+        row, looks = bench.run(job)
+        if plan == "designs":
+            name = "-".join(job.key).replace(" ", "_").replace(":", ".")
+            np.savez_compressed(HERE / "examples" / f"{name}.npz", **looks)
+        with path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            if file.tell() == 0:
+                writer.writeheader()
+            writer.writerow(row)

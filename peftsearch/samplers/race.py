@@ -1,0 +1,131 @@
+"""A portfolio of designs that did well elsewhere, then another sampler that learns from their paired losses.
+
+The portfolio was chosen on recorded trainings by regret, with the task left out that it is measured on (see
+experiments/2026-11-26-hybrid-benchmark). Its designs are written as mixes on all blocks, such as `lora+ia3`, or as a
+mapping with `methods`, and where they differ from uniform, `allocation` (increasing, decreasing), `tunable` (G3+G4) or
+`budget_share`. Those that the space does not have, that do not fit, or that are already among the baselines are left
+out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial
+
+from peftsearch.design.baselines import point_of
+from peftsearch.design.design import Design
+from peftsearch.design.space import ALLOCATIONS, Choice, allocation_weights
+from peftsearch.errors import ConfigError, MethodError
+from peftsearch.methods import get_method
+from peftsearch.samplers import evolution, random, tpe
+from peftsearch.samplers.context import SamplerContext
+from peftsearch.samplers.per_trial import PerTrialSampler
+from peftsearch.study.trials import is_baseline, is_interrupted
+
+_AFTER = {"tpe": tpe.make, "evolution": evolution.make, "random": random.make}
+Entry = str | Mapping[str, Any]
+
+
+def make(context: SamplerContext, *, portfolio: Sequence[Entry], then: str = "tpe") -> BaseSampler:
+    """The portfolio, followed by another sampler.
+
+    Args:
+        context: The context to sample from.
+        portfolio: Designs to try first, in this order.
+        then: Sampler that proposes afterwards: `tpe`, `evolution` or `random`.
+    """
+    if then not in _AFTER:
+        raise ValueError(f"then must be one of {', '.join(_AFTER)}, got {then!r}")
+    following = _AFTER[then](context)
+    assert isinstance(following, PerTrialSampler)
+    return RaceSampler(context, points_of(context, portfolio), following)
+
+
+class RaceSampler(BaseSampler):
+    """Propose the designs of a portfolio that were not tried yet, then hand over to another sampler.
+
+    Args:
+        context: The context to sample from.
+        points: The portfolio, as points of the space.
+        following: The sampler that proposes afterwards.
+    """
+
+    def __init__(
+        self, context: SamplerContext, points: Sequence[dict[str, Choice]], following: PerTrialSampler
+    ) -> None:
+        self._context = context
+        self._points = points
+        self._following = following
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """All dimensions of the space."""
+        return self._context.distributions
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """The first design of the portfolio that was not tried; after all of them, a proposal of the other sampler."""
+        if is_baseline(trial):
+            return {}
+        identity, names = self._following.identity, search_space.keys()
+        earlier = [t for t in study.get_trials(deepcopy=False) if t.number < trial.number and not is_interrupted(t)]
+        known = {identity(t.params) for t in earlier if names <= t.params.keys()}
+        for point in self._points:
+            if identity(dict(point)) not in known:
+                return dict(point)
+        return self._following.sample_relative(study, trial, search_space)
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """Delegate to the following sampler."""
+        return self._following.sample_independent(study, trial, param_name, param_distribution)
+
+
+def points_of(context: SamplerContext, portfolio: Sequence[Entry]) -> list[dict[str, Choice]]:
+    """The designs of a portfolio that the space has and that fit, as points of the space.
+
+    Raises:
+        ConfigError: An entry is malformed.
+    """
+    space, names = context.space, {d.name for d in context.space.dimensions}
+    groups = [d.removeprefix("methods.") for d in sorted(names) if d.startswith("methods.")]
+    found = []
+    n_blocks = len(context.backbone.blocks) if context.backbone is not None else len(groups)
+    for entry in portfolio:
+        design = _design(entry, groups, leaves_out=bool(getattr(space, "leave_out", False)))
+        point = None if design is None else point_of(design, space, n_blocks)
+        if point is not None and context.feasible(space.design(point)):
+            found.append(point)
+    return found
+
+
+def _design(entry: Entry, groups: Sequence[str], *, leaves_out: bool) -> Design | None:
+    """The design of an entry in as many groups as the space has; None if the space has none."""
+    facts = {"methods": entry} if isinstance(entry, str) else dict(entry)
+    if unknown := set(facts) - {"methods", "allocation", "tunable", "budget_share"}:
+        raise ConfigError(f"portfolio: unknown keys {sorted(map(str, unknown))} in {entry!r}")
+    if not groups:
+        return None
+    methods = tuple(str(facts.get("methods", "")).split("+"))
+    try:
+        for method in methods:
+            get_method(method)
+    except MethodError as error:
+        raise ConfigError(f"portfolio: {error}") from error
+    allocation = str(facts.get("allocation", "uniform"))
+    if allocation not in ALLOCATIONS:
+        raise ConfigError(f"portfolio: allocation must be one of {', '.join(ALLOCATIONS)}, got {allocation!r}")
+    tuned = str(facts.get("tunable", "+".join(groups))).split("+")
+    return Design(
+        grouping="uniform",
+        allocation=allocation_weights(allocation, len(groups)),
+        methods=tuple(methods if group in tuned else () for group in groups),
+        budget_share=float(facts.get("budget_share", 1.0)),
+        leave_out=leaves_out,
+    )

@@ -1,0 +1,100 @@
+"""The confirmation: which trainings it still wants, look by look, and its measured designs."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from math import inf
+
+from peftsearch.searcher.comparison import scores_by_task
+from peftsearch.searcher.planning import time_for
+from peftsearch.searcher.prepare import Setup
+from peftsearch.searcher.verdict import Rules, arms_left, judge
+from peftsearch.study.confirmed import Confirmed
+from peftsearch.study.hits import hits_of
+from peftsearch.study.trials import State, TrialRecord
+from peftsearch.units import Scores
+
+
+def rules_of(setup: Setup, frozen: Confirmed | None = None) -> Rules:
+    """What the verdict of a study is reached by.
+
+    Args:
+        setup: The settings of the study.
+        frozen: The frozen model, for generation tasks; without it such a task has no floor.
+    """
+    suite, search = setup.suite, setup.options.search
+    return Rules(
+        metric=suite.metric,
+        margin=search.margin / 100,
+        n_looks=len(setup.strategy.confirm.looks),
+        prefer_small=search.prefer == "small",
+        majority=suite.majority_score if suite.kind != "generation" else float("-inf"),
+        frozen=frozen,
+        n_steps=setup.lengths.steps,
+        n_examples=suite.n_test,
+    )
+
+
+def measured(confirmations: Sequence[TrialRecord], finalists: Sequence[Confirmed]) -> list[Confirmed]:
+    """The finalists with the scores of their completed trainings, seed by seed."""
+    return [_with_scores(f, [t for t in confirmations if t.name == f.name]) for f in finalists]
+
+
+def _with_scores(finalist: Confirmed, own: Sequence[TrialRecord]) -> Confirmed:
+    done = {t.facts.seed: t for t in own if t.state == State.COMPLETE and t.score is not None}
+    trainings = [done[seed] for seed in sorted(done, key=lambda seed: seed or 0)]
+    tests = [t.facts for t in trainings]
+    return replace(
+        finalist,
+        validation=Scores(tuple(t.score for t in trainings if t.score is not None)),
+        tasks=scores_by_task(trainings),
+        validation_hits=hits_of([t.facts.right or "" for t in trainings]),
+        test=Scores(tuple(f.test_score for f in tests if f.test_score is not None)),
+        report_loss=Scores(tuple(f.test_loss for f in tests if f.test_loss is not None)),
+        hits=hits_of([f.test_right or "" for f in tests]),
+        losses=hits_of([f.test_losses or "" for f in tests]),
+        n_collapsed=sum(f.collapsed or 0 for f in tests),
+    )
+
+
+def open_confirmations(
+    setup: Setup,
+    finalists: Sequence[Confirmed],
+    confirmations: Sequence[TrialRecord],
+    seeds: Sequence[int],
+    begun: Collection[tuple[object, object]],
+    left_s: float = inf,
+) -> list[tuple[Confirmed, int]]:
+    """The trainings that the confirmation wants and no process has begun, seed by seed.
+
+    All finalists get the seeds of the first look. At each look the confirmation ends if the answer is clear; otherwise
+    the designs that are still close get the seeds of the next one.
+
+    Args:
+        setup: The settings of the study.
+        finalists: The designs to confirm.
+        confirmations: Trainings of the confirmation, without interrupted ones.
+        seeds: Seeds of the confirmation, as many as the last look has.
+        begun: Names and seeds of the trainings that were begun.
+        left_s: Seconds that the run may still take; a look that would take longer is left out.
+    """
+    arms, earlier = list(finalists), 0
+    for look in setup.strategy.confirm.looks:
+        # Once it began, a look goes on: its trainings would otherwise be for nothing.
+        is_new = not any((f.name, seed) in begun for seed in seeds[earlier:look] for f in arms)
+        if earlier and is_new and time_for(look, earlier, len(arms), confirmations) > left_s:
+            return []
+        wanted = [(f, seed) for seed in seeds[:look] for f in arms]
+        if left := [(f, seed) for f, seed in wanted if (f.name, seed) not in begun]:
+            return left
+        names = {f.name for f in arms}
+        if any(t.state == State.RUNNING for t in confirmations if t.name in names):
+            return []
+        scored = measured(confirmations, arms)
+        verdict = judge(scored, rules_of(setup))
+        if verdict is None or verdict.is_clear:
+            return []
+        left_names = {c.name for c in arms_left(scored, rules_of(setup))}
+        arms, earlier = [f for f in arms if f.name in left_names], look
+    return []

@@ -1,0 +1,84 @@
+"""A training that pauses and thaws is the uninterrupted one, bit for bit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from peftsearch.design.architecture import Architecture
+from peftsearch.design.baselines import uniform
+from peftsearch.design.budget import parse_budget
+from peftsearch.design.fitting import fit
+from peftsearch.engine.job import Job
+from peftsearch.engine.local import LocalEngine
+from peftsearch.errors import StudyError
+from tests.engine import make_engine
+
+
+def job(engine: LocalEngine, loaded: Any, *methods: str, **more: Any) -> Job:
+    architecture = fit(uniform(*methods), loaded.backbone, parse_budget("10%", loaded.backbone.n_params))
+    return Job(architecture=architecture, learning_rate=1e-2, steps=9, seed=3, keep_state=True, measure=False, **more)
+
+
+@pytest.mark.parametrize("methods", [("lora", "ia3"), ("adapter", "prefix"), ("fishmask",), ("adamix",)])
+def test_two_pauses_change_nothing(methods: tuple[str, ...]) -> None:
+    engine, loaded = make_engine()
+    whole = engine.run(job(engine, loaded, *methods))
+    other, reloaded = make_engine()  # another process
+    first = other.run(job(other, reloaded, *methods, until=2))
+    assert first.train_loss is not None
+    assert len(first.paused) == 1
+    second = other.run(job(other, reloaded, *methods, until=5, paused=first.paused))
+    third = other.run(job(other, reloaded, *methods, paused=second.paused))
+    assert third.paused == ()
+    assert (third.loss, third.score, third.train_loss) == (whole.loss, whole.score, whole.train_loss)
+    assert third.states == whole.states
+    assert first.states != whole.states
+
+
+def test_a_pause_is_the_first_part_of_the_schedule_and_no_shorter_one() -> None:
+    engine, loaded = make_engine()
+    long = engine.run(job(engine, loaded, "lora", until=3))
+    short = engine.run(replace(job(engine, loaded, "lora"), steps=3))
+    assert long.loss != short.loss
+
+
+def test_a_damaged_or_foreign_snapshot_is_refused() -> None:
+    engine, loaded = make_engine()
+    paused = engine.run(job(engine, loaded, "lora", until=2)).paused[0]
+    for broken in (paused[:100], b"", paused[:-8]):
+        with pytest.raises(StudyError, match="damaged"):
+            engine.run(job(engine, loaded, "lora", paused=(broken,)))
+    with pytest.raises(StudyError, match="other parameters"):
+        engine.run(job(engine, loaded, "ia3", paused=(paused,)))
+    assert engine.run(job(engine, loaded, "lora")).score is not None  # the model was restored
+
+
+def test_the_generators_begin_every_step_alike_for_every_design() -> None:
+    """A design that draws more, as AdaMix draws paths, must not shift the dropout of the next step."""
+    engine, loaded = make_engine()
+    found = []
+    for methods in (("lora",), ("adamix",)):
+        states: list[bytes] = []
+        hook = loaded.model.bert.embeddings.register_forward_pre_hook(
+            lambda module, args, states=states: (
+                states.append(torch.get_rng_state().numpy().tobytes()) if module.training else None
+            )
+        )
+        engine.run(replace(job(engine, loaded, *methods), steps=4))
+        hook.remove()
+        found.append(list(dict.fromkeys(states)))
+    lora, adamix = found
+    assert len(lora) == 4
+    assert set(lora) <= set(adamix)  # AdaMix runs a second forward in every step, from another state
+
+
+def test_the_head_alone_takes_no_step() -> None:
+    engine, _ = make_engine()
+    outcome = engine.run(Job(architecture=Architecture(placements=()), learning_rate=1e-2, steps=0, measure=False))
+    assert outcome.train_s == 0
+    assert outcome.train_loss is None
+    assert outcome.score is not None
