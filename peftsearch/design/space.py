@@ -292,6 +292,32 @@ class SearchSpace:
             for mix in mixes:
                 yield params | {"tunable": groups} | ({f"methods.{added[0]}": mix} if mix else {})
 
+    def smallest_points(self) -> list[dict[str, Choice]]:
+        """Points that include the cheapest design: one method in one group, or in all where all must be tuned.
+
+        Where all groups must be tuned, a group costs most with its own cheapest method, which these points may miss by
+        combining one method for all; a space with ranks is small enough to give all its points.
+        """
+        names = self._group_names
+        first: dict[str, Choice] = {d.name: d.choices[0] for d in self.dimensions}
+        if self.budget_shares:
+            first["budget_share"] = max(self.budget_shares)
+        groupings: list[dict[str, Choice]] = [first | {"grouping": grouping} for grouping in self.groupings]
+        if self.ranks:
+            some = [dict.fromkeys((f"rank.{g}" for g in names), str(min(self.ranks)))]
+            least = str(min((r for r in self.ranks if r), default=1))
+            points: list[dict[str, Choice]] = [{**zero, f"rank.{g}": least} for zero in some for g in names]
+            return [one | point for one in groupings for point in points]
+        if self.tunable == "all":
+            mixes = product(self.methods, repeat=len(names)) if len(self.methods) ** len(names) <= 4096 else ()
+            chosen = [dict(zip(names, mix, strict=True)) for mix in mixes] or [
+                dict.fromkeys(names, method) for method in self.methods
+            ]
+            return [one | {f"methods.{g}": m for g, m in mix.items()} for one in groupings for mix in chosen]
+        return [
+            one | {"tunable": g, f"methods.{g}": method} for one in groupings for g in names for method in self.methods
+        ]
+
     @property
     def _group_names(self) -> list[str]:
         return [f"G{i + 1}" for i in range(self.groups)]

@@ -19,7 +19,7 @@ from peftsearch.engine.measure import Meter
 from peftsearch.engine.probe import HeadStart, fit_head
 from peftsearch.engine.scoring import Scorer
 from peftsearch.engine.settings import TrainingSettings
-from peftsearch.engine.snapshot import pause, thaw
+from peftsearch.engine.snapshot import Average, pause, thaw, window_of
 from peftsearch.engine.trainable import groups_of, ready
 from peftsearch.errors import Diverged
 from peftsearch.injection.states import packed_state
@@ -258,7 +258,8 @@ class LocalEngine:
             first, log = 0, TrainingLog()
             if paused is not None and optimizer is not None:
                 first, log = thaw(paused, model, optimizer)
-            new = TrainingLog()
+            new, average = TrainingLog(), Average()
+            pauses = job.end < job.steps and optimizer is not None
             if job.end > first:
                 steps = train(
                     model,
@@ -281,11 +282,16 @@ class LocalEngine:
                     except StopIteration as end:
                         new = end.value
                         break
+                    if pauses and step > max(first, job.end - window_of(job.end)):
+                        average.add(model)
                     if step in stops:
                         yield step, self._evaluate(track, validation, job)
             log = TrainingLog(losses=[*log.losses, *new.losses], step_s=[*log.step_s, *new.step_s])
             tail = log.losses[-max(1, len(log.losses) // 10) :]
-            pauses = job.until is not None and job.end < job.steps and optimizer is not None
+            paused = None
+            if pauses and optimizer is not None:
+                paused = pause(model, optimizer, job.end, log)
+                average.put(model)
             return _Part(
                 evaluation=self._evaluate(track, validation, job),
                 n_head=n_head_params(self._loaded),
@@ -293,7 +299,7 @@ class LocalEngine:
                 train_s=new.train_s,
                 measures=self._meter.measure(job.architecture, log.step_s or [0.0]) if measure else {},
                 state=packed_state(model) if job.keep_state else None,
-                paused=pause(model, optimizer, job.end, log) if pauses and optimizer is not None else None,
+                paused=paused,
                 test=self._full(track, track.encoded.test) if job.test and track.encoded.test else None,
             )
 

@@ -82,6 +82,40 @@ def part(tensors: Mapping[str, Tensor], name: str) -> State:
     return {key.removeprefix(f"{name}/"): value for key, value in tensors.items() if key.startswith(f"{name}/")}
 
 
+def window_of(step: int) -> int:
+    """Steps over which the weights of a training that pauses are averaged for its validation: a third of those done."""
+    return max(1, step // 3)
+
+
+class Average:
+    """The mean of the trained parameters over some steps.
+
+    In the middle of a schedule the rate is high, and what a validation shows is mostly its noise; the mean of the last
+    weights is near what the rest of the schedule would anneal them to (stochastic weight averaging, arXiv 1803.05407).
+    """
+
+    def __init__(self) -> None:
+        self._sums: State = {}
+        self._n = 0
+
+    @torch.no_grad()
+    def add(self, model: nn.Module) -> None:
+        """Take the parameters as they are."""
+        for name, parameter in trained(model).items():
+            if name in self._sums:
+                self._sums[name] += parameter
+            else:
+                self._sums[name] = parameter.detach().clone()
+        self._n += 1
+
+    @torch.no_grad()
+    def put(self, model: nn.Module) -> None:
+        """Give the model the mean."""
+        for name, parameter in trained(model).items():
+            if name in self._sums:
+                parameter.copy_(self._sums[name] / self._n)
+
+
 def pause(model: nn.Module, optimizer: torch.optim.Optimizer, step: int, log: TrainingLog) -> bytes:
     """Take a snapshot of a training.
 

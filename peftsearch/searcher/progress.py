@@ -31,6 +31,8 @@ class TrialLine:
     """Validation score."""
     loss: float | None = None
     """Mean validation loss."""
+    value: float | None = None
+    """What ranks the trial, the higher the better."""
     n_params: int | None = None
     detail: str = ""
     """The design, or the reason why the trial failed."""
@@ -153,7 +155,8 @@ class _Best:
     def __init__(self) -> None:
         self.name = ""
         self._phase = ""
-        self._score: float | None = None
+        self._value: float | None = None
+        self._shown = ""
 
     @property
     def phase(self) -> str:
@@ -161,17 +164,21 @@ class _Best:
 
     @phase.setter
     def phase(self, name: str) -> None:
-        if name == "confirm" or self._phase == "confirm":
-            self.name, self._score = "", None  # the fidelity differs, so scores are not comparable
+        if name != self._phase and {name, self._phase} & {"promote", "rates", "confirm"}:
+            self.name, self._value = "", None  # the length differs, so values are not comparable
         self._phase = name
 
     def see(self, line: TrialLine) -> None:
-        if line.score is not None and (self._score is None or line.score > self._score):
-            self.name, self._score = line.name, line.score
+        value = line.score if line.value is None else line.value
+        # References are outside the budget.
+        if value is None or line.phase == Phase.REFERENCES:
+            return
+        if self._value is None or value > self._value:
+            self.name, self._value, self._shown = line.name, value, format_scores(line)
 
     @property
     def text(self) -> str:
-        return "none yet" if self._score is None else f"best {self.name} {self._score:.4f}"
+        return "none yet" if self._value is None else f"best {self.name} {self._shown}"
 
 
 class _Clock:
@@ -202,7 +209,12 @@ class _Clock:
 
 def format_line(line: TrialLine) -> str:
     """Format a finished trial in one line."""
-    score = "" if line.score is None else f"{line.score:.4f}"
     n_params = "" if line.n_params is None else f"{line.n_params:,}"
     state = "" if line.state == "complete" else f" ({line.state})"
-    return f"{line.name:<12} {score:>7} {n_params:>9}{state} {line.detail}".rstrip()
+    return f"{line.name:<12} {format_scores(line):>17} {n_params:>9}{state} {line.detail}".rstrip()
+
+
+def format_scores(line: TrialLine) -> str:
+    """Score and loss of a trial: `0.9120, loss 0.31`; empty without any."""
+    parts = [] if line.score is None else [f"{line.score:.4f}"]
+    return ", ".join(parts if line.loss is None else [*parts, f"loss {line.loss:.3f}"])

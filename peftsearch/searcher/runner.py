@@ -139,7 +139,8 @@ class TrialRunner:
             trial.set_constraint(limit, value)
         copied = {name: value for name, value in facts_of(known).attributes().items() if name in CARRIED_OVER}
         _finish(study, trial, TrialState.COMPLETE, TrialFacts(reused_from=known.number, **copied), known.values)
-        self._show(work, "reused", facts_of(known).score, facts_of(known).loss)
+        same = facts_of(known)
+        self._show(work, "reused", same.score, same.loss, same.value)
         return None
 
     def _job(self, architecture: Architecture, design: Design, seed: int, phase: Phase, end: int, rung: int) -> Job:
@@ -272,7 +273,7 @@ class TrialRunner:
         else:  # the confirmation has the score as its only objective
             values = [-outcome.loss if outcome.score is None else outcome.score]
         if self._end(work, TrialState.COMPLETE, facts, values):
-            self._show(work, "complete", outcome.score, outcome.loss)
+            self._show(work, "complete", outcome.score, outcome.loss, outcome.value)
 
     def _measures(self, work: Work, outcome: Outcome) -> dict[str, float]:
         """Costs of the architecture, which its first rung measured."""
@@ -323,10 +324,11 @@ class TrialRunner:
         state: Ending,
         score: float | None = None,
         loss: float | None = None,
+        value: float | None = None,
         detail: str | None = None,
     ) -> None:
         own = work.line.detail if detail is None else detail
-        line = replace(work.line, state=state, score=score, loss=loss, detail=own)
+        line = replace(work.line, state=state, score=score, loss=loss, value=value, detail=own)
         # A lost trial is rerun, so its steps are still to be done.
         self._reporter.trial(line, 0 if state == "lost" else n_steps_of(work.job, self.setup.lengths))
 

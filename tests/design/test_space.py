@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 from peftsearch.catalog import shipped
 from peftsearch.design.baselines import S4_PAPER
 from peftsearch.design.design import Design
+from peftsearch.design.fitting import smallest_budget
 from peftsearch.design.space import Dimension, SearchSpace, load_space
 from peftsearch.errors import ConfigError
 from peftsearch.methods import METHODS
+from tests.anatomies import bert_like
 
 
 def all_designs(space):
@@ -62,6 +64,14 @@ TINY = pytest.mark.parametrize(
 def test_n_designs_is_what_enumeration_counts(data):
     space = SearchSpace.from_dict("tiny", data)
     assert space.n_designs == len({d.key for d in all_designs(space)})
+
+
+@TINY
+def test_the_smallest_points_hold_the_cheapest_design(data):
+    space = SearchSpace.from_dict("tiny", data)
+    backbone = bert_like()
+    costs = [smallest_budget(space.design(point), backbone) for point in space.smallest_points()]
+    assert min(costs) == min(smallest_budget(design, backbone) for design in all_designs(space))
 
 
 def test_the_size_of_the_papers_space():

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load
 
 from peftsearch.design.architecture import Architecture
 from peftsearch.design.baselines import uniform
@@ -14,7 +15,9 @@ from peftsearch.design.budget import parse_budget
 from peftsearch.design.fitting import fit
 from peftsearch.engine.job import Job
 from peftsearch.engine.local import LocalEngine
+from peftsearch.engine.snapshot import part, put
 from peftsearch.errors import StudyError
+from peftsearch.injection.inject import inject
 from tests.engine import make_engine
 
 
@@ -37,6 +40,25 @@ def test_two_pauses_change_nothing(methods: tuple[str, ...]) -> None:
     assert (third.loss, third.score, third.train_loss) == (whole.loss, whole.score, whole.train_loss)
     assert third.states == whole.states
     assert first.states != whole.states
+
+
+def test_what_pauses_is_scored_with_the_mean_of_its_last_weights() -> None:
+    """After six steps, of steps five and six; read from the snapshots, put into a model and scored by hand."""
+    engine, loaded = make_engine()
+    found = [engine.run(job(engine, loaded, "lora", "ia3", until=step)) for step in (5, 6)]
+    own = []
+    for outcome in found:
+        blob = outcome.paused[0]
+        own.append(part(load(blob[8 + int.from_bytes(blob[:8], "little") :]), "now"))
+    means = {name: (own[0][name] + own[1][name]) / 2 for name in own[0]}
+    one = job(engine, loaded, "lora", "ia3")
+    with inject(loaded.model, one.architecture, loaded.backbone):  # type: ignore[arg-type]
+        put(loaded.model, means)
+        track = engine._tracks[0]
+        by_hand = track.objective.evaluate(
+            loaded.model, track.encoded.validation, batch_size=16, device=torch.device("cpu"), autocast=None
+        )
+    assert found[1].loss == pytest.approx(by_hand.loss, rel=1e-6)
 
 
 def test_a_pause_is_the_first_part_of_the_schedule_and_no_shorter_one() -> None:

@@ -1,0 +1,124 @@
+"""Reliability of every rung and signal, survivors of promotions, and the portfolio; prints tables."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+HERE = Path(__file__).parent
+SIGNALS = (
+    "loss_10", "loss_mean_10", "acc_10", "acc_mean_10",
+    "loss_30", "loss_mean_30", "acc_30", "acc_mean_30",
+    "loss_100", "acc_100",
+)  # fmt: skip
+
+
+def read() -> pd.DataFrame:
+    """All recorded designs, one row a training."""
+    paths = sorted(HERE.glob("designs-*.csv"))
+    return pd.concat(map(pd.read_csv, paths), ignore_index=True)
+
+
+def reliability(rows: pd.DataFrame) -> pd.DataFrame:
+    """Spearman of a signal with one seed against the mean final loss and accuracy of the other seeds.
+
+    Over the designs that have both seeds, averaged over the seed that signals; signs are turned so that 1 is best.
+    """
+    found = []
+    for task, own in rows.groupby("task"):
+        seeds = sorted(own["seed"].unique())
+        wide = {s: own[own["seed"] == s].set_index("name") for s in seeds}
+        for signal in SIGNALS:
+            by_target: dict[str, list[float]] = {"loss_100": [], "acc_100": []}
+            for seed in seeds:
+                others = [s for s in seeds if s != seed]
+                for target in by_target:
+                    rest = pd.concat([wide[s][target] for s in others]).groupby(level=0).mean()
+                    both = wide[seed].index.intersection(rest.index)
+                    if len(both) < 10:
+                        continue
+                    value = wide[seed].loc[both, signal].corr(rest[both], method="spearman")
+                    turned = signal.startswith("acc") != target.startswith("acc")
+                    by_target[target].append(-value if turned else value)
+            found.append(
+                {"task": task, "signal": signal, "n": len(both), "pairs": len(by_target["loss_100"])}
+                | {f"with {t}": np.mean(v) if v else np.nan for t, v in by_target.items()}
+            )
+    return pd.DataFrame(found)
+
+
+def survivors(rows: pd.DataFrame, keep: int = 3, top: int = 5) -> pd.DataFrame:
+    """Share of the final top five (mean loss of the other seeds) among the best third by a signal of one seed."""
+    found = []
+    for task, own in rows.groupby("task"):
+        seeds = sorted(own["seed"].unique())
+        wide = {s: own[own["seed"] == s].set_index("name") for s in seeds}
+        for signal in SIGNALS:
+            shares = []
+            for seed in seeds:
+                rest = pd.concat([wide[s]["loss_100"] for s in seeds if s != seed]).groupby(level=0).mean()
+                both = wide[seed].index.intersection(rest.index)
+                if len(both) < 10:
+                    continue
+                values = wide[seed].loc[both, signal] * (-1 if signal.startswith("acc") else 1)
+                kept = set(values.nsmallest(-(-len(both) // keep)).index)
+                best = set(rest[both].nsmallest(top).index)
+                shares.append(len(kept & best) / top)
+            found.append({"task": task, "signal": signal, "share": np.mean(shares) if shares else np.nan})
+    return pd.DataFrame(found)
+
+
+def pairing(rows: pd.DataFrame) -> pd.DataFrame:
+    """Variance of the final loss: between designs, of the seed alone (common to all), and what is left."""
+    found = []
+    for task, own in rows.groupby("task"):
+        wide = own.pivot_table(index="name", columns="seed", values="loss_100").dropna(axis=1, thresh=10).dropna()
+        if wide.shape[1] < 2:
+            continue
+        residual = wide.sub(wide.mean(1), axis=0).sub(wide.mean(0), axis=1) + wide.values.mean()
+        n, k = wide.shape
+        noise = float((residual**2).values.sum() / ((n - 1) * (k - 1)))
+        found.append(
+            {
+                "task": task,
+                "designs": n,
+                "seeds": k,
+                "sd between designs": max(0.0, wide.mean(1).var() - noise / k) ** 0.5,
+                "sd common to a seed": max(0.0, wide.mean(0).var() - noise / n) ** 0.5,
+                "sd left": noise**0.5,
+            }
+        )
+    return pd.DataFrame(found)
+
+
+def portfolio(rows: pd.DataFrame, size: int) -> list[str]:
+    """Designs whose best, by mean final loss, has the least regret summed over the tasks, added one by one."""
+    means = rows.groupby(["task", "name"])["loss_100"].mean().unstack(0).dropna()
+    regret = means - means.min()
+    scale = means.std()
+    chosen: list[str] = []
+    while len(chosen) < size:
+        left = [name for name in regret.index if name not in chosen and not name.startswith("drawn")]
+        cost = {
+            n: float((regret.loc[[*chosen, n]].min() / scale).sum() + 0.05 * (regret.loc[n] / scale).sum())
+            for n in left
+        }
+        chosen.append(min(cost, key=cost.get))
+    return chosen
+
+
+if __name__ == "__main__":
+    data = read()
+    if len(sys.argv) > 1:
+        data = data[data["seed"].isin([int(s) for s in sys.argv[1].split(",")])]
+    with pd.option_context("display.width", 160, "display.max_rows", 200, "display.precision", 3):
+        print(reliability(data).to_string(index=False), "\n")
+        print(survivors(data).to_string(index=False), "\n")
+        print(pairing(data).to_string(index=False), "\n")
+        means = data.groupby(["task", "name"])["loss_100"].agg(["mean", "std", "count"]).reset_index()
+        for task, own in means.groupby("task"):
+            print(task, own.nsmallest(14, "mean").to_string(index=False), sep="\n")
+        print(portfolio(data, 10))
