@@ -30,6 +30,8 @@ def reliability(rows: pd.DataFrame) -> pd.DataFrame:
     found = []
     for task, own in rows.groupby("task"):
         seeds = sorted(own["seed"].unique())
+        if len(seeds) < 2:
+            continue
         wide = {s: own[own["seed"] == s].set_index("name") for s in seeds}
         for signal in SIGNALS:
             by_target: dict[str, list[float]] = {"loss_100": [], "acc_100": []}
@@ -55,6 +57,8 @@ def survivors(rows: pd.DataFrame, keep: int = 3, top: int = 5) -> pd.DataFrame:
     found = []
     for task, own in rows.groupby("task"):
         seeds = sorted(own["seed"].unique())
+        if len(seeds) < 2:
+            continue
         wide = {s: own[own["seed"] == s].set_index("name") for s in seeds}
         for signal in SIGNALS:
             shares = []

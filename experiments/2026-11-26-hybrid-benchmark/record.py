@@ -37,13 +37,14 @@ def rates(task: str) -> Iterator[Job]:
 
 
 def main(bench: Bench, task: str, plan: str, budget: str) -> Iterator[Job]:
-    """All designs with two seeds, and every second one with a third."""
+    """All designs with two seeds, and every second one with a third; every second one first."""
     if plan == "rates":
         yield from rates(task)
         return
     designs = fixed() | drawn(bench.backbone, budget)
     names = list(designs)
-    for seed, chosen in ((0, names), (1, names), (2, names[::2])):
+    order = ((0, names[::2]), (1, names[::2]), (0, names[1::2]), (1, names[1::2]), (2, names[::2]))
+    for seed, chosen in order:
         for name in chosen:
             yield Job(task=task, name=name, design=designs[name], budget=budget, seed=seed)
 

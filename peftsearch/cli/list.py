@@ -62,7 +62,7 @@ def _strategies() -> list[dict[str, Any]]:
             "pruner": s.pruner,
             "trials": s.trials,
             "rungs": ", ".join(f"{100 * share:g}%" for share in s.search.rungs),
-            "seeds": f"{' or '.join(map(str, s.confirm.looks))}",
+            "seeds": f"{', '.join(map(str, s.confirm.looks))}",
             "what": s.description,
         }
         for name, s in found.items()

@@ -38,7 +38,8 @@ def run(
         print(json_text.dumps(best_content(result.best), ensure_ascii=False))
         return 0
     console = terminal()
-    console.print(comparison_table(result.rows, result.verdict.pick.name, setup.suite.metric, console))
+    trainings = f"{setup.lengths.steps} steps ({setup.lengths.epochs:.2g} epochs)"
+    console.print(comparison_table(result.rows, result.verdict.pick.name, setup.suite.metric, console, trainings))
     for line in design_lines(result.rows):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     print_best(console, result.best, setup.path / BEST, stages=False)  # the stages were printed while it ran

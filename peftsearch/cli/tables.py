@@ -9,17 +9,24 @@ from rich.console import Console
 from rich.table import Table
 
 from peftsearch.study.confirmed import Confirmed
-from peftsearch.units import short_count
+from peftsearch.units import plural, short_count
 
 
-def comparison_table(rows: Sequence[Confirmed], pick: str, metric: str, console: Console) -> Table:
+def comparison_table(rows: Sequence[Confirmed], pick: str, metric: str, console: Console, trainings: str = "") -> Table:
     """Make the table of the marked pick, all baselines and, below a line, the references.
 
     A narrow terminal gets counts in thousands and millions, and a very narrow one fewer columns.
+
+    Args:
+        rows: The rows.
+        pick: Name of the picked design.
+        metric: Name of the score.
+        console: The terminal.
+        trainings: What a confirmation trains, in words; empty leaves it out.
     """
     wide = console.options.update(max_width=10_000)
     for short, left_out in _LAYOUTS:
-        table = _table(rows, pick, metric, short, left_out)
+        table = _table(rows, pick, metric, short, left_out, trainings)
         if console.measure(table, options=wide).maximum <= console.width:
             break
     return table
@@ -34,13 +41,16 @@ _LAYOUTS: tuple[tuple[bool, tuple[str, ...]], ...] = (
 """Layouts from wide to narrow: whether cells are short, and which columns are left out."""
 
 
-def _table(rows: Sequence[Confirmed], pick: str, metric: str, short: bool, left_out: Sequence[str]) -> Table:
+def _table(
+    rows: Sequence[Confirmed], pick: str, metric: str, short: bool, left_out: Sequence[str], trainings: str
+) -> Table:
     has_test = any(r.test.values for r in rows)
     tasks = list(dict.fromkeys(task for row in rows for task in row.tasks))
     n_seeds = sorted({len(r.validation.values) for r in rows if r.validation.values})
     over = f"{n_seeds[0]} to {n_seeds[-1]} " if len(n_seeds) > 1 else f"{n_seeds[0]} " if n_seeds else ""
     unit = "seed" if n_seeds == [1] else "seeds"
-    table = Table(title=f"validation {metric}, mean ± standard deviation over {over}{unit}", title_justify="left")
+    title = f"validation {metric}, mean ± standard deviation over {over}{unit}" + (trainings and f" of {trainings}")
+    table = Table(title=title, title_justify="left")
     count = short_count if short else "{:,}".format
     columns: dict[str, Callable[[Confirmed], str]] = {
         "parameters": lambda row: "" if row.n_params is None else count(row.n_params),
@@ -71,4 +81,6 @@ def _task_mean(task: str, row: Confirmed) -> str:
 
 def design_lines(rows: Sequence[Confirmed]) -> list[str]:
     """Lines that describe the found designs and the references, and say why a baseline has no score."""
-    return [f"  {r.name}: {r.detail}" for r in rows if r.detail and (not r.baseline or r.search_score is None)]
+    lines = [f"  {r.name}: {r.detail}" for r in rows if r.detail and (not r.baseline or r.search_score is None)]
+    again = "collapsed and had to be tried again at a lower rate"
+    return lines + [f"  {r.name}: {plural(r.n_collapsed, 'training')} {again}" for r in rows if r.n_collapsed]

@@ -40,6 +40,9 @@ from peftsearch.study.trials import (
     write_facts,
 )
 
+FIRST_CONFIRM_SEED = 1000
+"""Offset of the confirmation's seeds, which must differ from those of the search."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Work:
@@ -168,7 +171,8 @@ class TrialRunner:
             n_validation=None if phase == Phase.CONFIRM else lengths.n_validation(end - lengths.start_of(rung)),
             seed=seed,
             keep_state=phase == Phase.CONFIRM,
-            measure=rung == 0,
+            # What a design costs is measured once: in its first rung, or with its first seed.
+            measure=rung == 0 and (phase != Phase.CONFIRM or seed == setup.options.seed + FIRST_CONFIRM_SEED),
             test=phase == Phase.CONFIRM,
             retry=phase == Phase.CONFIRM,
             select=setup.select,
@@ -247,7 +251,9 @@ class TrialRunner:
         if len(tasks) > 1 and outcome.score is not None:
             by_task = {t.name: s for t, s in zip(tasks, outcome.task_scores, strict=True) if s is not None}
         scores = [test.score for test in outcome.tests if test.score is not None]
-        held = work.phase != Phase.REFERENCES  # references are outside the limits, as they are outside the budget
+        measures = self._measures(work, outcome)
+        # References are outside the limits, as they are outside the budget.
+        held = work.phase != Phase.REFERENCES and bool(measures)
         facts = TrialFacts(
             value=outcome.value,
             score=outcome.score,
@@ -264,23 +270,25 @@ class TrialRunner:
             train_s=round(outcome.train_s, 3),
             wall_s=round(outcome.wall_s, 3),
             measures=outcome.measures,
-            violations=(self.setup.constraints.violations(outcome.measures) or None) if held else None,
+            violations=(self.setup.constraints.violations(measures) or None) if held else None,
         )
-        for limit, value in self.setup.constraints.values(outcome.measures).items() if held else ():
+        for limit, value in self.setup.constraints.values(measures).items() if held else ():
             work.trial.set_constraint(limit, value)
         if work.study is self.folder.search:
-            values = values_of(outcome.value, self._measures(work, outcome), self.setup.objectives)
+            values = values_of(outcome.value, measures, self.setup.objectives)
         else:  # the confirmation has the score as its only objective
             values = [-outcome.loss if outcome.score is None else outcome.score]
         if self._end(work, TrialState.COMPLETE, facts, values):
-            self._show(work, "complete", outcome.score, outcome.loss, outcome.value)
+            ranked = outcome.value if work.study is self.folder.search else None  # the metric decides the confirmation
+            self._show(work, "complete", outcome.score, outcome.loss, ranked)
 
     def _measures(self, work: Work, outcome: Outcome) -> dict[str, float]:
-        """Costs of the architecture, which its first rung measured."""
-        if outcome.measures or len(self.setup.objectives) == 1:
+        """Costs of the architecture, measured in this training or in an earlier one of the same design."""
+        if outcome.measures or not (self.setup.constraints.to_dict() or len(self.setup.objectives) > 1):
             return outcome.measures
-        own = [t for t in work.study.get_trials(deepcopy=False) if facts_of(t).name == work.name]
-        return next((dict(measures) for t in own if (measures := facts_of(t).measures)), {})
+        trials = [*work.study.get_trials(deepcopy=False), *self.folder.search.get_trials(deepcopy=False)]
+        known = (facts_of(t) for t in trials)
+        return next((dict(f.measures) for f in known if f.measures and f.name == work.name), {})
 
     def prune(self, work: Work, reason: str) -> None:
         """Record a trial that the pruner stopped."""

@@ -28,7 +28,7 @@ from peftsearch.searcher.planning import planned_steps
 from peftsearch.searcher.prepare import Setup
 from peftsearch.searcher.progress import Reporter
 from peftsearch.searcher.promotion import Further, open_promotions, open_rates
-from peftsearch.searcher.runner import TrialRunner, Work
+from peftsearch.searcher.runner import FIRST_CONFIRM_SEED, TrialRunner, Work
 from peftsearch.study.confirmed import Confirmed
 from peftsearch.study.folder import StudyFolder
 from peftsearch.study.notes import add_references, keep_stages, stages_of
@@ -53,8 +53,6 @@ from peftsearch.study.trials import (
 
 _TRIES_PER_TRIAL = 10
 """Proposals per trial before the search gives up; samplers check many designs for each proposal."""
-_CONFIRM_SEED = 1000
-"""Offset of the confirmation's seeds, which must differ from those of the search."""
 
 
 class Pause(Enum):
@@ -298,7 +296,7 @@ class Schedule:
 
     @property
     def _seeds(self) -> range:
-        first = self._setup.options.seed + _CONFIRM_SEED
+        first = self._setup.options.seed + FIRST_CONFIRM_SEED
         return range(first, first + self._setup.strategy.confirm.seeds)
 
     def _begin_phase(self, name: Phase, n_trials: int) -> None:

@@ -51,8 +51,9 @@ class Record:
 
     @property
     def scored(self) -> tuple[TrialRecord, ...]:
-        """Trials of the search, including baselines, that have a score and meet the constraints."""
-        return tuple(t for t in self.search if t.score is not None and not t.violations)
+        """Trials of the search up to the first rung, including baselines, with a score and within the constraints."""
+        first = (t for t in self.search if t.kind in (Kind.SEARCH, Kind.BASELINE))
+        return tuple(t for t in first if t.score is not None and not t.violations)
 
     def confirmed(self) -> list[Confirmed]:
         """The confirmed designs with a score, best mean first, then the references."""
