@@ -12,6 +12,7 @@ import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PretrainedConfig, PreTrainedTokenizerFast
 
+from tests.runs import QUICK
 from tests.tiny import GROUPED, SHAPE, SIZES, TOKENS
 
 PAD, START, END, UNK = range(4)
@@ -98,6 +99,6 @@ def generate_arguments(model: Path, files: tuple[Path, Path], runs: Path, *more:
     """`peftsearch run` on a tiny generator and task; a few seconds."""
     return [
         "run", "--kind", "generation", "--budget", "20%", "--model", str(model), "--train", str(files[0]),
-        "--validation", str(files[1]), "--trials", "2", "--strategy", "random", "--steps", "4", "--search-steps", "2",
+        "--validation", str(files[1]), "--trials", "2", "--strategy", QUICK, "--steps", "4", "--search-steps", "2",
         "--seeds", "2", "--batch-size", "8", "--runs", str(runs), "--name", "r", "--device", "cpu", *more,
     ]  # fmt: skip

@@ -89,6 +89,10 @@ BRIEF = ("--trials", "2", "--steps", "2", "--search-steps", "1", "--seeds", "1")
 """Options of a run whose scores do not matter."""
 
 
+QUICK = str(Path(__file__).with_name("quick.yaml"))
+"""A strategy that trains as little as possible."""
+
+
 def arguments(model: Path, files: tuple[Path, Path], runs: Path, *more: str) -> list[str]:
     """`peftsearch run` on the tiny model and task, with S4's space and strategy unless others are given."""
     usual = [word for pair in (("--space", "s4"), ("--strategy", "s4")) if pair[0] not in more for word in pair]

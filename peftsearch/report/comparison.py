@@ -102,7 +102,7 @@ def _table(designs: Sequence[Confirmed], record: Record) -> Table:
         columns=columns,
         rows=rows,
         strong=strong,
-        caption="Bold: the pick. Short run: the last training of the search, one seed.",
+        caption="Bold: the pick. Short run: the search's last, one seed.",
     )
 
 

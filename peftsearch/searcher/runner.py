@@ -171,8 +171,7 @@ class TrialRunner:
             n_validation=None if phase == Phase.CONFIRM else lengths.n_validation(end - lengths.start_of(rung)),
             seed=seed,
             keep_state=phase == Phase.CONFIRM,
-            # What a design costs is measured once: in its first rung, or with its first seed.
-            measure=rung == 0 and (phase != Phase.CONFIRM or seed == setup.options.seed + FIRST_CONFIRM_SEED),
+            measure=phase in (Phase.BASELINES, Phase.SEARCH),  # what a design costs is measured once
             test=phase == Phase.CONFIRM,
             retry=phase == Phase.CONFIRM,
             select=setup.select,
@@ -269,7 +268,7 @@ class TrialRunner:
             train_loss=outcome.train_loss,
             train_s=round(outcome.train_s, 3),
             wall_s=round(outcome.wall_s, 3),
-            measures=outcome.measures,
+            measures=measures,
             violations=(self.setup.constraints.violations(measures) or None) if held else None,
         )
         for limit, value in self.setup.constraints.values(measures).items() if held else ():
@@ -283,12 +282,12 @@ class TrialRunner:
             self._show(work, "complete", outcome.score, outcome.loss, ranked)
 
     def _measures(self, work: Work, outcome: Outcome) -> dict[str, float]:
-        """Costs of the architecture, measured in this training or in an earlier one of the same design."""
-        if outcome.measures or not (self.setup.constraints.to_dict() or len(self.setup.objectives) > 1):
+        """Costs of the architecture, measured in this training or in the first one of the same design."""
+        if outcome.measures or work.phase == Phase.REFERENCES:
             return outcome.measures
-        trials = [*work.study.get_trials(deepcopy=False), *self.folder.search.get_trials(deepcopy=False)]
-        known = (facts_of(t) for t in trials)
-        return next((dict(f.measures) for f in known if f.measures and f.name == work.name), {})
+        name = work.trial.user_attrs.get("arm") or work.name
+        known = (facts_of(t) for t in self.folder.search.get_trials(deepcopy=False))
+        return next((dict(f.measures) for f in known if f.measures and f.name == name), {})
 
     def prune(self, work: Work, reason: str) -> None:
         """Record a trial that the pruner stopped."""

@@ -29,7 +29,7 @@ from peftsearch.tasks.encoding.encode import encode
 from peftsearch.tasks.suite import Suite
 from peftsearch.tasks.task import Split, Task
 from tests.generators import save_generator, save_pairs
-from tests.runs import arguments, call, kill_after, refused, save_task, start, story, study
+from tests.runs import QUICK, arguments, call, kill_after, refused, save_task, start, story, study
 from tests.tasks import resolve_task
 from tests.tiny import FAMILIES, tiny_input
 
@@ -329,7 +329,7 @@ class TestRun:
         _, model, files = place
         (tmp_path / "more").mkdir()
         test, _ = save_task(tmp_path / "more", n_train=40, n_validation=8, seed=5)
-        argv = arguments(model, files, tmp_path, "--test", str(test), "--strategy", "random", "--trials", "1")
+        argv = arguments(model, files, tmp_path, "--test", str(test), "--strategy", QUICK, "--trials", "1")
         assert call(*argv, "--baselines", "top-1") == 0
         row = best_of(tmp_path / "r")["comparison"][-1]
         assert (row["name"], row["test"]["n"]) == ("top-1", 2)

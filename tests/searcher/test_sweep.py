@@ -5,14 +5,14 @@ import pytest
 
 from peftsearch.errors import AllTrialsFailed
 from tests.fronts import save_study
-from tests.runs import call, refused, story
+from tests.runs import QUICK, call, refused, story
 
 
 def sweep_arguments(place, runs, budgets, *more):
     _, model, (train, validation) = place
     return [
         "pareto", "--budgets", budgets, "--model", model, "--train", train, "--validation", validation,
-        "--strategy", "random", "--trials", "2", "--steps", "2", "--search-steps", "1", "--seeds", "2",
+        "--strategy", QUICK, "--trials", "2", "--steps", "2", "--search-steps", "1", "--seeds", "2",
         "--batch-size", "16", "--runs", runs, "--name", "n", "--device", "cpu", *more,
     ]  # fmt: skip
 

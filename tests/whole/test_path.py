@@ -37,7 +37,10 @@ def elsewhere(folder, form):
 
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")  # peft itself asks by the old name
-@pytest.mark.parametrize(("method", "forms"), [((), ["peftsearch"]), (("--method", "lora"), ["peft", "merged"])])
+@pytest.mark.parametrize(
+    ("method", "forms"),
+    [((), ["peftsearch"]), pytest.param(("--method", "lora"), ["peft", "merged"], marks=pytest.mark.slow)],
+)
 def test_what_a_run_found_or_its_reference_gives_the_same_logits_elsewhere(finished, method, forms, tmp_path):
     trained = tmp_path / "trained"
     assert call("train", finished, *method, "--steps", "8", "--device", "cpu", "--output", trained) == 0

@@ -8,10 +8,10 @@ import torch
 from safetensors.torch import load_file
 
 from tests.generators import generate_arguments
-from tests.runs import arguments, call, study
+from tests.runs import QUICK, arguments, call, study
 
 CHOOSING = ("fishmask", "far", "adapter_sparse")
-SHORT = ("--strategy", "random", "--trials", "3", "--steps", "2", "--search-steps", "1", "--seeds", "1")
+SHORT = ("--strategy", QUICK, "--trials", "3", "--steps", "2", "--search-steps", "1", "--seeds", "1")
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 from peftsearch.engine.local import LocalEngine
 from tests.runs import arguments, call, story, study
 
-RACE = ("--space", "hybrid", "--strategy", "race", "--trials", "10", "--steps", "10", "--search-steps", "3")
+RACE = ("--space", "hybrid", "--strategy", "race", "--trials", "6", "--steps", "10", "--search-steps", "3")
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def test_the_confirmation_has_paired_seeds_and_scores_what_was_set_aside(raced):
     assert all("test_score" in a and len(a["test_right"]) == 32 for a in confirmed)
 
 
-@pytest.mark.parametrize("at", [3, 24, 33])
+@pytest.mark.parametrize("at", [pytest.param(3, marks=pytest.mark.slow), 20, pytest.param(30, marks=pytest.mark.slow)])
 def test_a_stopped_run_goes_on_as_an_uninterrupted_one(place, raced, tmp_path, monkeypatch, at):
     """Stopped among the baselines, the promotions and the rates; the heads are not fitted again."""
     _, model, files = place
@@ -98,6 +98,7 @@ def test_a_stopped_run_goes_on_as_an_uninterrupted_one(place, raced, tmp_path, m
         assert own == [line for line in story(raced, which) if line[-1] == TrialState.COMPLETE]
 
 
+@pytest.mark.slow
 def test_a_lost_snapshot_costs_steps_and_nothing_else(place, raced, tmp_path, monkeypatch):
     _, model, files = place
     monkeypatch.setattr("peftsearch.searcher.runner.TrialRunner._paused", lambda *_: ())

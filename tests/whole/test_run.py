@@ -13,7 +13,7 @@ from peftsearch.design.design import Design
 from peftsearch.engine.local import LocalEngine
 from peftsearch.errors import Diverged
 from peftsearch.study.objectives import MEASURES
-from tests.runs import BRIEF, arguments, call, kill_after, refused, save_model, start, story, study
+from tests.runs import BRIEF, QUICK, arguments, call, kill_after, refused, save_model, start, story, study
 
 
 class TestResult:
@@ -67,9 +67,6 @@ class TestResult:
             done = [t for t in study(finished, which).trials if t.state == TrialState.COMPLETE]
             for t in done:
                 measures = t.user_attrs["measures"]
-                if t.user_attrs["seed"] == 1001:
-                    assert measures == {}, "measured with the first seed"
-                    continue
                 assert set(measures) == set(MEASURES)
                 assert measures["params"] == t.user_attrs["n_params"]
                 assert t.value == (-t.user_attrs["loss"] if which == "search" else t.user_attrs["score"])
@@ -196,7 +193,7 @@ class TestFailures:
 class TestBudgets:
     def test_a_budget_that_holds_no_uniform_baseline(self, args, tmp_path, capsys):
         """64 parameters: one block's prefix, and none of the baselines but the head."""
-        assert call(*args("--budget", "64", "--strategy", "random", "--trials", "3")) == 0
+        assert call(*args("--budget", "64", "--strategy", QUICK, "--trials", "3")) == 0
         assert "does not fit" in capsys.readouterr().out
 
     def test_a_method_that_is_misspelt_in_a_space(self, args, tmp_path, capsys):
@@ -206,7 +203,10 @@ class TestBudgets:
 
 
 class TestStrategies:
-    @pytest.mark.parametrize("strategy", ["random", "tpe", "hyperband", "sensitivity"])
+    @pytest.mark.parametrize(
+        "strategy",
+        ["random", *(pytest.param(name, marks=pytest.mark.slow) for name in ("tpe", "hyperband", "sensitivity"))],
+    )
     def test_other_strategies_and_pruning(self, args, tmp_path, strategy):
         assert call(*args("--strategy", strategy, "--search-steps", "4", "--trials", "8", "--seeds", "1")) == 0
         kept = study(tmp_path / "runs" / "r")
@@ -215,9 +215,12 @@ class TestStrategies:
             assert [t.params for t in trials[:6]] == kept.user_attrs["sensitivity"]["designs"]
         assert sum(not t.user_attrs.get("infeasible", False) for t in trials) == 8
 
-    @pytest.mark.parametrize("space", ["uniform", "lora", "s4-lr", "s4-plus", "autopeft"])
+    @pytest.mark.parametrize(
+        "space",
+        ["uniform", "s4-plus", "autopeft", *(pytest.param(name, marks=pytest.mark.slow) for name in ("lora", "s4-lr"))],
+    )
     def test_other_spaces(self, args, tmp_path, space):
-        assert call(*args("--space", space, "--strategy", "random", *BRIEF)) == 0
+        assert call(*args("--space", space, "--strategy", QUICK, *BRIEF)) == 0
         best = yaml.safe_load((tmp_path / "runs" / "r" / "best.yaml").read_text())
         assert best["space"] == space
         if space == "s4-lr":
@@ -226,7 +229,7 @@ class TestStrategies:
     def test_a_decoder_without_biases_leaves_bitfit_out(self, place, tmp_path, capsys):
         _, _, files = place
         llama = save_model(tmp_path / "llama", "llama")
-        argv = arguments(llama, files, tmp_path / "runs", "--strategy", "random", *BRIEF)
+        argv = arguments(llama, files, tmp_path / "runs", "--strategy", QUICK, *BRIEF)
         assert call(*argv) == 0
         out = capsys.readouterr().out
         assert "methods that cannot act on this backbone are left out: bitfit" in out
@@ -234,7 +237,7 @@ class TestStrategies:
         assert "bitfit" not in {r["name"] for r in best["comparison"]}
 
     def test_count_head(self, args, tmp_path):
-        assert call(*args("--count-head", "--strategy", "random", *BRIEF)) == 0
+        assert call(*args("--count-head", "--strategy", QUICK, *BRIEF)) == 0
         best = yaml.safe_load((tmp_path / "runs" / "r" / "best.yaml").read_text())
         model_params = best["model"]["n_params"]
         assert best["budget"]["n_params"] == int(0.2 * model_params) - (32 * 2 + 2)

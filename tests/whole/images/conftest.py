@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.runs import call
+from tests.runs import QUICK, call
 
 
 @pytest.fixture(scope="session")
@@ -15,7 +15,7 @@ def data(gallery):
 @pytest.fixture(scope="session")
 def run(gallery, data):
     """A finished `peftsearch run`."""
-    size = ("--strategy", "random", "--trials", "3", "--steps", "4", "--search-steps", "2", "--seeds", "2")
+    size = ("--strategy", QUICK, "--trials", "3", "--steps", "4", "--search-steps", "2", "--seeds", "2")
     more = (*size, "--device", "cpu", "--name", "r")
     assert call("run", "--budget", "5%", *data, *more, "--runs", gallery / "runs") == 0
     return gallery / "runs" / "r"
