@@ -82,7 +82,7 @@ def pairing(rows: pd.DataFrame) -> pd.DataFrame:
         wide = own.pivot_table(index="name", columns="seed", values="loss_100").dropna(axis=1, thresh=10).dropna()
         if wide.shape[1] < 2:
             continue
-        residual = wide.sub(wide.mean(1), axis=0).sub(wide.mean(0), axis=1) + wide.values.mean()
+        residual = wide.sub(wide.mean(axis=1), axis=0).sub(wide.mean(axis=0), axis=1) + wide.values.mean()
         n, k = wide.shape
         noise = float((residual**2).values.sum() / ((n - 1) * (k - 1)))
         found.append(
@@ -90,8 +90,8 @@ def pairing(rows: pd.DataFrame) -> pd.DataFrame:
                 "task": task,
                 "designs": n,
                 "seeds": k,
-                "sd between designs": max(0.0, wide.mean(1).var() - noise / k) ** 0.5,
-                "sd common to a seed": max(0.0, wide.mean(0).var() - noise / n) ** 0.5,
+                "sd between designs": max(0.0, wide.mean(axis=1).var() - noise / k) ** 0.5,
+                "sd common to a seed": max(0.0, wide.mean(axis=0).var() - noise / n) ** 0.5,
                 "sd left": noise**0.5,
             }
         )

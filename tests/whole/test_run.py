@@ -202,10 +202,14 @@ class TestBudgets:
         assert "unknown method 'adpter'; did you mean 'adapter'" in refused(capsys, *args("--space", path))
 
 
+def slow(name):
+    return pytest.param(name, marks=pytest.mark.slow)
+
+
 class TestStrategies:
     @pytest.mark.parametrize(
         "strategy",
-        ["random", *(pytest.param(name, marks=pytest.mark.slow) for name in ("tpe", "hyperband", "sensitivity"))],
+        ["random", *map(slow, ("tpe", "hyperband", "sensitivity"))],
     )
     def test_other_strategies_and_pruning(self, args, tmp_path, strategy):
         assert call(*args("--strategy", strategy, "--search-steps", "4", "--trials", "8", "--seeds", "1")) == 0
@@ -217,7 +221,7 @@ class TestStrategies:
 
     @pytest.mark.parametrize(
         "space",
-        ["uniform", "s4-plus", "autopeft", *(pytest.param(name, marks=pytest.mark.slow) for name in ("lora", "s4-lr"))],
+        ["uniform", "s4-plus", "autopeft", *map(slow, ("lora", "s4-lr"))],
     )
     def test_other_spaces(self, args, tmp_path, space):
         assert call(*args("--space", space, "--strategy", QUICK, *BRIEF)) == 0
