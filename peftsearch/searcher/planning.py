@@ -8,14 +8,16 @@ from dataclasses import replace
 from peftsearch.design.baselines import baselines_of
 from peftsearch.design.fitting import fit
 from peftsearch.engine.local import LocalEngine
-from peftsearch.searcher.lengths import BOUNDS, choose_lengths
+from peftsearch.searcher.lengths import BOUNDS, FEWEST_EXAMPLES, choose_lengths
 from peftsearch.searcher.prepare import Setup
 from peftsearch.study.trials import TrialRecord
 
 FEWEST_STEPS = 20
 """Fewest steps of a training, however little time there is."""
-_OVERHEAD = 1.25
-"""Time of a search as a multiple of its training steps' and validations': measuring, loading, storing."""
+_OVERHEAD = 1.15
+"""Time of a search as a multiple of its training steps' and validations': measuring, preparing, storing."""
+_LOADING_S = 10.0
+"""Seconds that loading and fitting the heads may take."""
 
 
 def steps_within(seconds: float, setup: Setup, engine: LocalEngine) -> int:
@@ -42,8 +44,13 @@ def steps_within(seconds: float, setup: Setup, engine: LocalEngine) -> int:
     design = next((b.design for b in baselines if b.design.tunable), None)
     if design is None:
         return setup.lengths.steps
-    step_s, _ = engine.calibrate(fit(design, setup.backbone, setup.budget))
-    affordable = int(seconds / (_OVERHEAD * step_s * n_steps / whole)) if step_s else BOUNDS[1]
+    step_s, score_s = engine.calibrate(fit(design, setup.backbone, setup.budget))
+    # A rung is validated on some of the examples; a confirmation on all of them, and on the reported ones.
+    n_short = (1 + len(setup.strategy.search.rates)) * n_arms + len(baselines) + setup.strategy.trials
+    share = min(1.0, FEWEST_EXAMPLES / max(len(task.validation) for task in setup.suite.tasks))
+    scoring_s = score_s * (n_short * share + 2 * n_arms * confirm.looks[0])
+    left = (seconds - _LOADING_S) / _OVERHEAD - scoring_s
+    affordable = int(left / (step_s * n_steps / whole)) if step_s else BOUNDS[1]
     return max(FEWEST_STEPS, min(affordable, BOUNDS[1]))
 
 

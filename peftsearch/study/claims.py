@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import socket
 import uuid
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -75,8 +76,10 @@ def release_dead(study: optuna.Study, own: str) -> int:
         owner = facts_of(trial).owner
         dead = True if owner is None else is_dead(owner, own)
         if dead or (dead is None and trial.number in silent):
-            release(study, trial, "its process ended while it ran")
-            n_dead += 1
+            # Its process may have recorded the end and exited since the trials were listed.
+            with suppress(optuna.exceptions.UpdateFinishedTrialError):
+                release(study, trial, "its process ended while it ran")
+                n_dead += 1
     return n_dead
 
 

@@ -37,7 +37,7 @@ def shared(place, tmp_path_factory):
 class TestFourProcesses:
     def test_all_end_well(self, shared):
         folder, _, ended = shared
-        assert not [(code, out[-600:]) for out, code in ended if code]
+        assert not [(code, out[-6000:]) for out, code in ended if code]
         assert yaml.safe_load((folder / "best.yaml").read_text())["verdict"]["kind"]
 
     def test_no_trial_is_run_twice(self, shared):
@@ -128,6 +128,18 @@ class TestClaims:
         assert release_dead(trials, own) == 1
         assert [t.state for t in trials.trials] == [TrialState.RUNNING, TrialState.RUNNING, TrialState.FAIL]
         assert trials.trials[dead.number].user_attrs["interrupted"]
+
+    def test_a_trial_that_ends_while_it_is_looked_at_stays_as_it_ended(self, trials, monkeypatch):
+        """Its process records the end and exits between the listing of running trials and the look at the process."""
+        trial = self.begin(trials, new_owner())
+
+        def ends(owner, own):
+            trials.tell(trial, 0.5)
+            return True
+
+        monkeypatch.setattr("peftsearch.study.claims.is_dead", ends)
+        assert release_dead(trials, new_owner()) == 0
+        assert trials.trials[trial.number].state == TrialState.COMPLETE
 
     def test_a_trial_that_kills_its_process_ends(self, trials):
         for n in range(1, MAX_LOSSES + 1):
