@@ -19,7 +19,7 @@ from peftsearch.engine.measure import Meter
 from peftsearch.engine.probe import HeadStart, fit_head
 from peftsearch.engine.scoring import Scorer
 from peftsearch.engine.settings import TrainingSettings
-from peftsearch.engine.snapshot import Average, pause, thaw, window_of
+from peftsearch.engine.snapshot import Average, average_from, pause, thaw
 from peftsearch.engine.trainable import groups_of, ready
 from peftsearch.errors import Diverged
 from peftsearch.injection.states import packed_state
@@ -282,7 +282,7 @@ class LocalEngine:
                     except StopIteration as end:
                         new = end.value
                         break
-                    if pauses and step > max(first, job.end - window_of(job.end)):
+                    if pauses and step > max(first, average_from(job.end, job.steps, self._settings.warmup_share)):
                         average.add(model)
                     if step in stops:
                         yield step, self._evaluate(track, validation, job)

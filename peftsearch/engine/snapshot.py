@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from math import ceil
 from typing import Any
 
 import torch
@@ -82,9 +83,17 @@ def part(tensors: Mapping[str, Tensor], name: str) -> State:
     return {key.removeprefix(f"{name}/"): value for key, value in tensors.items() if key.startswith(f"{name}/")}
 
 
-def window_of(step: int) -> int:
-    """Steps over which the weights of a training that pauses are averaged for its validation: a third of those done."""
-    return max(1, step // 3)
+def average_from(step: int, n_steps: int, warmup_share: float) -> int:
+    """The step after which the weights of a training that pauses are averaged for its validation.
+
+    These are the last third of its steps, but none of the warm-up, in which the mean only lags behind.
+
+    Args:
+        step: The step at which it pauses.
+        n_steps: Steps of the whole schedule.
+        warmup_share: Share of them that warms up.
+    """
+    return min(step - 1, max(step - max(1, step // 3), ceil(n_steps * warmup_share)))
 
 
 class Average:

@@ -15,7 +15,7 @@ from peftsearch.design.budget import parse_budget
 from peftsearch.design.fitting import fit
 from peftsearch.engine.job import Job
 from peftsearch.engine.local import LocalEngine
-from peftsearch.engine.snapshot import part, put
+from peftsearch.engine.snapshot import average_from, part, put
 from peftsearch.errors import StudyError
 from peftsearch.injection.inject import inject
 from tests.engine import make_engine
@@ -59,6 +59,11 @@ def test_what_pauses_is_scored_with_the_mean_of_its_last_weights() -> None:
             loaded.model, track.encoded.validation, batch_size=16, device=torch.device("cpu"), autocast=None
         )
     assert found[1].loss == pytest.approx(by_hand.loss, rel=1e-6)
+
+
+@pytest.mark.parametrize(("step", "start"), [(90, 60), (30, 29), (31, 30), (40, 30), (45, 30), (300, 200), (1, 0)])
+def test_no_weights_of_the_warm_up_are_averaged(step: int, start: int) -> None:
+    assert average_from(step, 300, 0.1) == start
 
 
 def test_a_pause_is_the_first_part_of_the_schedule_and_no_shorter_one() -> None:
