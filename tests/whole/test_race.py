@@ -75,7 +75,8 @@ def test_the_confirmation_has_paired_seeds_and_scores_what_was_set_aside(raced):
     assert all("test_score" in a and len(a["test_right"]) == 32 for a in confirmed)
 
 
-@pytest.mark.parametrize("at", [pytest.param(3, marks=pytest.mark.slow), 20, pytest.param(30, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("at", [3, 20, 30])
 def test_a_stopped_run_goes_on_as_an_uninterrupted_one(place, raced, tmp_path, monkeypatch, at):
     """Stopped among the baselines, the promotions and the rates; the heads are not fitted again."""
     _, model, files = place

@@ -8,7 +8,7 @@ import sqlite3
 import pytest
 from optuna.trial import TrialState
 
-from tests.runs import BRIEF, arguments, call, refused, story
+from tests.runs import BRIEF, QUICK, arguments, call, refused, story
 
 
 class TestBadInput:
@@ -181,7 +181,7 @@ class TestBadStudies:
             raise OSError(28, os.strerror(28), str(path))
 
         monkeypatch.setattr("peftsearch.searcher.runner.write_state", full)
-        brief = args("--strategy", "random", *BRIEF)  # the first state is that of a paused training
+        brief = args("--strategy", QUICK, *BRIEF)  # the first state is that of a paused training
         assert call(*brief) == 2
         assert "No space left on device" in capsys.readouterr().err
         n_done = len([s for s in story(tmp_path / "runs" / "r") if s[-1] == TrialState.COMPLETE])
