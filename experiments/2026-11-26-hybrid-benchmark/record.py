@@ -16,6 +16,7 @@ from bench import Bench, Job
 from designs import drawn, fixed
 
 HERE = Path(__file__).parent
+(HERE / "examples").mkdir(exist_ok=True)
 COLUMNS = [
     "task", "name", "budget", "factor", "seed", "n_params", "blocks",
     "loss_10", "acc_10", "loss_mean_10", "acc_mean_10", "loss_30", "acc_30", "loss_mean_30", "acc_mean_30",

@@ -303,7 +303,7 @@ class LocalEngine:
                 test=self._full(track, track.encoded.test) if job.test and track.encoded.test else None,
             )
 
-    def calibrate(self, architecture: Architecture, steps: int = 5) -> tuple[float, float]:
+    def calibrate(self, architecture: Architecture, steps: int = 8) -> tuple[float, float]:
         """Seconds of one training step on all tasks, and of all validations, from a few steps after a warm-up."""
         self.run(Job(architecture=architecture, learning_rate=0.0, steps=2, measure=False))
         outcome = self.run(Job(architecture=architecture, learning_rate=0.0, steps=steps, measure=False))

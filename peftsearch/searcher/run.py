@@ -19,6 +19,7 @@ from peftsearch.searcher.conclude import Result, conclude
 from peftsearch.searcher.drivers import Driver, LocalDriver
 from peftsearch.searcher.finalists import n_of_front
 from peftsearch.searcher.heads import settle_heads
+from peftsearch.searcher.lengths import BOUNDS
 from peftsearch.searcher.options import NOT_STORED, RunOptions, parse_time
 from peftsearch.searcher.planning import planned_steps, steps_within
 from peftsearch.searcher.prepare import Setup, prepare, stored_steps
@@ -181,8 +182,19 @@ def heading(setup: Setup) -> list[str]:
         f"Budget: {budget.text} = {budget.n_params:,} trainable parameters"
         + (", excluding the task head" if backbone.head and not setup.options.count_head else ""),
         f"Study: {setup.path} (rerun the same command to resume it)",
-        *(f"Note: {note}" for note in setup.notes),
+        *(f"Note: {note}" for note in (*setup.notes, *_time_notes(setup))),
     ]
+
+
+def _time_notes(setup: Setup) -> tuple[str, ...]:
+    """Say that the time is too little for trainings of the usual length."""
+    time, steps = setup.options.search.time, setup.lengths.steps
+    if time is None or steps >= BOUNDS[0]:
+        return ()
+    return (
+        f"--time {time} leaves trainings of {plural(steps, 'step')}, and {BOUNDS[0]} to {BOUNDS[1]} are usual: the "
+        "verdict is about trainings of this length; more time, or fewer --trials, makes them longer",
+    )
 
 
 class Search:
