@@ -11,6 +11,8 @@ from peftsearch.catalog import load_entry
 from peftsearch.errors import ConfigError
 from peftsearch.fields import Fields, above, at_least, list_of, one_of
 
+LEFT_AFTER_CUT = 3
+"""Designs that go on after the cut of a confirmation: the best, the best baseline and the cheapest."""
 PRUNERS = ("none", "median", "asha", "hyperband")
 
 
@@ -21,7 +23,9 @@ class SearchFidelity:
     rungs: tuple[float, ...] = (0.3,)
     """Shares of the full schedule at which trials pause, ascending, each above 0 and at most 1."""
     keep: int = 3
-    """One trial in `keep` goes on from each rung to the next."""
+    """One trial in `keep` goes on from each rung to the next, and from the last to further seeds."""
+    seeds: int = 1
+    """Seeds of the trials that are best at the last rung; the others have one."""
     rates: tuple[float, ...] = (0.4, 2.5)
     """Factors on the learning rate that the best designs and baselines are tried with, besides 1."""
     evaluations: int = 1
@@ -40,11 +44,23 @@ class ConfirmFidelity:
     """Number of best baselines to confirm with them."""
     cheap: int = 1
     """Number of designs with far fewer parameters to confirm with them."""
+    cut: int = 2
+    """Number of seeds after which only the best design, the best baseline and the cheapest go on; 0 keeps all."""
 
     @property
     def seeds(self) -> int:
         """Most trainings per confirmed design, with seeds that the search did not use."""
         return self.looks[-1]
+
+    @property
+    def n_arms(self) -> int:
+        """Number of designs to confirm, baselines included."""
+        return self.best + self.baselines + self.cheap
+
+    def n_trainings(self, n_arms: int) -> int:
+        """Trainings of `n_arms` designs up to the first look."""
+        cut = self.cut if 0 < self.cut < self.looks[0] else self.looks[0]
+        return n_arms * cut + min(n_arms, LEFT_AFTER_CUT) * (self.looks[0] - cut)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,6 +128,7 @@ def _fidelities(name: str, data: Mapping[str, Any]) -> tuple[SearchFidelity, Con
         rungs=tuple(map(float, search.take("rungs", list, list(SearchFidelity().rungs), _rungs))),
         rates=tuple(map(float, search.take("rates", list, list(SearchFidelity().rates), _rates))),
         keep=search.take("keep", int, SearchFidelity().keep, at_least(2)),
+        seeds=search.take("seeds", int, SearchFidelity().seeds, at_least(1)),
         evaluations=search.take("evaluations", int, 1, above(0)),
     )
     of_confirm = ConfirmFidelity(
@@ -119,6 +136,7 @@ def _fidelities(name: str, data: Mapping[str, Any]) -> tuple[SearchFidelity, Con
         best=confirm.take("best", int, ConfirmFidelity().best, above(0)),
         baselines=confirm.take("baselines", int, ConfirmFidelity().baselines, above(0)),
         cheap=confirm.take("cheap", int, ConfirmFidelity().cheap, at_least(0)),
+        cut=confirm.take("cut", int, ConfirmFidelity().cut, at_least(0)),
     )
     search.finish()
     confirm.finish()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Container, Sequence
 from dataclasses import replace
 from math import inf
 
@@ -36,9 +36,18 @@ def rules_of(setup: Setup, frozen: Confirmed | None = None) -> Rules:
     )
 
 
-def measured(confirmations: Sequence[TrialRecord], finalists: Sequence[Confirmed]) -> list[Confirmed]:
-    """The finalists with the scores of their completed trainings, seed by seed."""
-    return [_with_scores(f, [t for t in confirmations if t.name == f.name]) for f in finalists]
+def measured(
+    confirmations: Sequence[TrialRecord], finalists: Sequence[Confirmed], seeds: Container[int] | None = None
+) -> list[Confirmed]:
+    """The finalists with the scores of their completed trainings, seed by seed.
+
+    Args:
+        confirmations: Trainings of the confirmation.
+        finalists: The designs to confirm.
+        seeds: Those that count; None takes all.
+    """
+    counting = [t for t in confirmations if seeds is None or t.facts.seed in seeds]
+    return [_with_scores(f, [t for t in counting if t.name == f.name]) for f in finalists]
 
 
 def _with_scores(finalist: Confirmed, own: Sequence[TrialRecord]) -> Confirmed:
@@ -68,8 +77,9 @@ def open_confirmations(
 ) -> list[tuple[Confirmed, int]]:
     """The trainings that the confirmation wants and no process has begun, seed by seed.
 
-    All finalists get the seeds of the first look. At each look the confirmation ends if the answer is clear; otherwise
-    the designs that are still close get the seeds of the next one.
+    All finalists get the first seeds; after the cut, the best design of the search, the best baseline and the cheapest
+    that may do as well get those up to the first look. At each look the confirmation ends if the answer is clear;
+    otherwise the designs that are still close get the seeds of the next one.
 
     Args:
         setup: The settings of the study.
@@ -79,8 +89,9 @@ def open_confirmations(
         begun: Names and seeds of the trainings that were begun.
         left_s: Seconds that the run may still take; a look that would take longer is left out.
     """
-    arms, earlier = list(finalists), 0
-    for look in setup.strategy.confirm.looks:
+    arms, earlier, confirm = list(finalists), 0, setup.strategy.confirm
+    is_cut = 0 < confirm.cut < confirm.looks[0]
+    for look in (confirm.cut, *confirm.looks) if is_cut else confirm.looks:
         # Once it began, a look goes on: its trainings would otherwise be for nothing.
         is_new = not any((f.name, seed) in begun for seed in seeds[earlier:look] for f in arms)
         if earlier and is_new and time_for(look, earlier, len(arms), confirmations) > left_s:
@@ -89,9 +100,16 @@ def open_confirmations(
         if left := [(f, seed) for f, seed in wanted if (f.name, seed) not in begun]:
             return left
         names = {f.name for f in arms}
-        if any(t.state == State.RUNNING for t in confirmations if t.name in names):
+        own = seeds[:look]  # trainings of a later look may have begun
+        if any(t.state == State.RUNNING for t in confirmations if t.name in names and t.facts.seed in own):
             return []
-        scored = measured(confirmations, arms)
+        scored = measured(confirmations, arms, own)
+        if is_cut and look == confirm.cut:
+            if any(c.validation.values for c in scored):
+                kept = {c.name for c in arms_left(scored, rules_of(setup), close=0.0)}
+                arms = [f for f in arms if f.name in kept]
+            earlier = look
+            continue
         verdict = judge(scored, rules_of(setup))
         if verdict is None or verdict.is_clear:
             return []

@@ -9,7 +9,11 @@ from __future__ import annotations
 import time
 from typing import Protocol
 
+import torch
+
 from peftsearch.engine.local import LocalEngine
+from peftsearch.searcher.crew import choose_width, crew
+from peftsearch.searcher.options import RunOptions
 from peftsearch.searcher.runner import TrialRunner
 from peftsearch.searcher.schedule import Pause, Schedule
 
@@ -18,31 +22,58 @@ _PAUSE_S = 0.5
 
 
 class Driver(Protocol):
-    """Run a schedule to its end: one trial at a time in this process, or many in parallel elsewhere."""
+    """Run a schedule to its end: in this process, in several of this machine, or elsewhere."""
 
     width: int
     """Number of trials at a time."""
 
-    def drive(self, schedule: Schedule, runner: TrialRunner) -> None:
+    def widen(self, seconds: float) -> bool:
+        """Choose the number of trials at a time for work that takes one process so long; whether it changed."""
+
+    def drive(self, schedule: Schedule, runner: TrialRunner, engine: LocalEngine) -> None:
         """Claim, train and record trials until none is left."""
+
+    def close(self) -> None:
+        """Give back what the driver holds."""
 
 
 class LocalDriver:
-    """Run trials one after the other in this process.
+    """Run trials in this process, one after the other, and in further processes beside it.
 
     Args:
-        engine: Engine that trains the trials.
+        options: The options of the run.
+        device: Where the model is.
+        workers: Number of processes; None chooses it.
     """
 
-    width = 1
+    def __init__(self, options: RunOptions, device: torch.device, workers: int | None = None) -> None:
+        self.width = 1
+        self._options = options
+        self._device = device
+        self._workers = workers
+        self._n_threads = torch.get_num_threads()
 
-    def __init__(self, engine: LocalEngine) -> None:
-        self._engine = engine
+    def widen(self, seconds: float) -> bool:
+        """Choose the number of processes, and share the threads among them."""
+        before = self.width
+        if before == 1:
+            self.width = choose_width(self._workers, self._device, seconds)
+            if self._device.type == "cpu":
+                torch.set_num_threads(max(1, self._n_threads // self.width))
+        return self.width != before
 
-    def drive(self, schedule: Schedule, runner: TrialRunner) -> None:
+    def drive(self, schedule: Schedule, runner: TrialRunner, engine: LocalEngine) -> None:
         """Claim, train and record trials until none is left; wait while trials of other processes must finish first."""
-        while (work := schedule.next()) is not None:
-            if isinstance(work, Pause):
-                time.sleep(_PAUSE_S)
-            else:
-                runner.run(work, self._engine)
+        folder, storage = runner.folder.path, self._options.study.storage
+        with crew(folder, self.width - 1, self._options.machine.device, storage):
+            while (work := schedule.next()) is not None:
+                runner.show_others()
+                if isinstance(work, Pause):
+                    time.sleep(_PAUSE_S)
+                else:
+                    runner.run(work, engine)
+            runner.show_others()
+
+    def close(self) -> None:
+        """Take all threads again."""
+        torch.set_num_threads(self._n_threads)

@@ -27,7 +27,8 @@ def choose_finalists(
     """Choose the best baselines, the design that the strategy decided on, the best of the search, and a cheap one.
 
     A search for several objectives also confirms part of its front, evenly spread from the best value to the worst.
-    Designs that were trained several times rank by the mean of their values; designs that violate a constraint are left
+    Designs that were trained several times rank by the mean of their values, and those that were chosen for further
+    seeds before the others; designs that violate a constraint are left
     out. The cheap one is the best of those with at most `CHEAP` of the parameters of the best baseline; where the
     budget does not limit the score, the best of those with at most half of that joins it.
 
@@ -44,7 +45,13 @@ def choose_finalists(
     values: dict[str, list[float]] = {}
     for t in trials:
         values.setdefault(keys[t.number], []).append(value_of(t))
-    ranked = sorted(trials, key=lambda t: (-rung_of(t), -mean(values[keys[t.number]]), t.number))
+    repeated = {keys[t.number] for t in trials if facts_of(t).kind == Kind.REPEAT}
+
+    def rank(t: FrozenTrial) -> tuple[float, ...]:
+        key = keys[t.number]
+        return -rung_of(t), key not in repeated, -mean(values[key]), t.number
+
+    ranked = sorted(trials, key=rank)
     confirm = setup.strategy.confirm
     if len(setup.objectives) > 1:
         front = {t.number for t in study.best_trials}

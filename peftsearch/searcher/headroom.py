@@ -54,7 +54,8 @@ def headroom(search: Sequence[FrozenTrial], confirm: Sequence[FrozenTrial], setu
         setup: The settings of the study.
     """
     done = [t for t in search if t.state == TrialState.COMPLETE and facts_of(t).loss is not None]
-    first = [t for t in done if rung_of(t) == 0 and facts_of(t).kind != Kind.RATE and facts_of(t).n_params]
+    own = [t for t in done if facts_of(t).kind not in (Kind.RATE, Kind.REPEAT)]
+    first = [t for t in own if rung_of(t) == 0 and facts_of(t).n_params]
     if not first:
         return None
     best = min(first, key=_loss)

@@ -83,6 +83,8 @@ class EngineOptions(OptionGroup):
 
     name: Annotated[str, Parameter(name="--engine")] = "local"
     """local, or ray for many GPUs."""
+    workers: int | None = None
+    """Processes that train side by side, without Ray (default: on CPUs as many as cores and memory allow)."""
     ray_address: str | None = None
     """Ray cluster: auto or HOST:PORT (default: start Ray here)."""
     cpus_per_trial: float = 1.0
@@ -261,6 +263,10 @@ def _check_engine(options: EngineOptions) -> None:
     if options.name not in ENGINES:
         raise ConfigError(unknown_name("engine", options.name, ENGINES))
     check_address(options.ray_address)
+    if options.workers is not None:
+        _at_least_one("--workers", options.workers)
+        if options.name == "ray":
+            raise ConfigError("--workers is for this machine alone; under Ray --max-concurrent limits the trials")
     if not 0 < options.cpus_per_trial < inf:
         raise ConfigError(f"--cpus-per-trial must be above 0, got {options.cpus_per_trial:g}")
     gpus = options.gpus_per_trial

@@ -1,63 +1,166 @@
-"""How many optimizer steps a search takes, and how long its trainings can be in a given time."""
+"""How many optimizer steps a search takes, and how long and how broad it can be in a given time."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
 
-from peftsearch.design.baselines import baselines_of
+from optuna.trial import FrozenTrial
+
+from peftsearch.design.baselines import Baseline, baselines_of
 from peftsearch.design.fitting import fit
 from peftsearch.engine.local import LocalEngine
+from peftsearch.samplers.strategy import Strategy
 from peftsearch.searcher.lengths import BOUNDS, FEWEST_EXAMPLES, choose_lengths
-from peftsearch.searcher.prepare import Setup
+from peftsearch.searcher.options import SearchOptions
+from peftsearch.searcher.prepare import Plan, Setup
 from peftsearch.study.trials import TrialRecord
 
 FEWEST_STEPS = 20
 """Fewest steps of a training, however little time there is."""
+LOADING_S = 10.0
+"""Seconds that loading, fitting the heads and measuring may take."""
 _OVERHEAD = 1.15
 """Time of a search as a multiple of its training steps' and validations': measuring, preparing, storing."""
-_LOADING_S = 10.0
-"""Seconds that loading and fitting the heads may take."""
+_FULL_SHARE = 1.08
+"""Time of a search with full fine-tuning as its yardstick, as a multiple of that without."""
+_IDLE = 0.9
+"""Share of the time that several processes train, since some wait where the schedule depends on all of them."""
+_LONG, _SHORT = 300, BOUNDS[0]
+"""Steps for which the breadth of a strategy is kept, and below which it is cut down to the narrowest."""
+_FEWEST_SEEDS = 4
+"""Seeds of the first look where there is little time."""
+_WIDER = (4.0, 3.0, 2.0, 1.5)
+"""Factors on the number of trials that are tried where there is time for more."""
+_GAP_S = 30.0
+"""Seconds without a running trial that still count as time of the run; after more the run was stopped."""
 
 
-def steps_within(seconds: float, setup: Setup, engine: LocalEngine) -> int:
-    """The length of a training with which a search up to the first look of its confirmation takes a given time.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pace:
+    """How fast a model trains here, and how long its trainings usually are."""
+
+    step_s: float
+    """Seconds of a training step."""
+    score_s: float
+    """Seconds of a validation on all examples."""
+    width: int
+    """Number of processes that train side by side."""
+
+
+def plan_within(seconds: float, setup: Setup, engine: LocalEngine, width: int) -> Plan:
+    """The breadth and length of a search that, up to the first look of its confirmation, takes a given time.
+
+    The length of the trainings is that of the data if there is time. Where there is less, first their length is cut, to
+    300 steps, then the breadth (trials, finalists, seeds), then the length again. Where there is more, there are more
+    trials.
 
     Args:
         seconds: The time.
-        setup: The settings of the study, with any length.
+        setup: The settings of the study, with the strategy's own breadth and the usual length.
         engine: Engine that measures the time of a step.
+        width: Number of processes.
     """
-    baselines = [b for b in baselines_of(setup.space, setup.backbone) if setup.context.feasible(b.design)]
-    confirm = setup.strategy.confirm
-    n_arms = confirm.baselines + confirm.best + confirm.cheap
-    whole = 1000
+    design = next((b.design for b in _fitting(setup) if b.design.tunable), None)
+    if design is None:
+        return Plan(strategy=setup.strategy, steps=setup.lengths.steps)
+    step_s, score_s = engine.calibrate(fit(design, setup.backbone, setup.budget))
+    pace = Pace(step_s=step_s, score_s=score_s, width=width)
+    usual = setup.lengths.steps
+    own = setup.strategy
+    given = _given(setup.options.search)
+    levels = [(_wider(own, factor), usual) for factor in _WIDER if "trials" not in given]
+    levels += [(own, min(usual, _LONG))]
+    levels += [(narrow, min(usual, _SHORT)) for narrow in _narrower(own, given)]
+    for strategy, least in levels:
+        steps = steps_within(seconds, setup, strategy, pace)
+        if steps >= least:
+            break
+    return Plan(strategy=strategy, steps=max(FEWEST_STEPS, min(steps, usual)))
+
+
+def steps_within(seconds: float, setup: Setup, strategy: Strategy, pace: Pace) -> int:
+    """The length of a training with which a strategy takes a given time; may be below 1.
+
+    Args:
+        seconds: The time.
+        setup: The settings of the study, with any strategy and length.
+        strategy: The strategy.
+        pace: How fast the model trains.
+    """
+    n_baselines, confirm, whole = len(_fitting(setup)), strategy.confirm, 1000
     lengths = choose_lengths(
-        setup.strategy.search,
+        strategy.search,
         n_train=[len(task.train) for task in setup.suite.tasks],
         batch_size=setup.training.batch_size,
         steps=whole,
     )
-    n_steps = planned_steps(
-        replace(setup, lengths=lengths), len(baselines), setup.strategy.trials, n_arms * confirm.looks[0]
-    )
-    design = next((b.design for b in baselines if b.design.tunable), None)
-    if design is None:
-        return setup.lengths.steps
-    step_s, score_s = engine.calibrate(fit(design, setup.backbone, setup.budget))
+    n_whole = confirm.n_trainings(confirm.n_arms)
+    longer = replace(setup, lengths=lengths, strategy=strategy)
+    n_steps = planned_steps(longer, n_baselines, strategy.trials, n_whole) * (_FULL_SHARE if strategy.headroom else 1)
     # A rung is validated on some of the examples; a confirmation on all of them, and on the reported ones.
-    n_short = (1 + len(setup.strategy.search.rates)) * n_arms + len(baselines) + setup.strategy.trials
+    n_short = (1 + len(strategy.search.rates)) * confirm.n_arms + n_baselines + strategy.trials
     share = min(1.0, FEWEST_EXAMPLES / max(len(task.validation) for task in setup.suite.tasks))
-    scoring_s = score_s * (n_short * share + 2 * n_arms * confirm.looks[0])
-    left = (seconds - _LOADING_S) / _OVERHEAD - scoring_s
-    affordable = int(left / (step_s * n_steps / whole)) if step_s else BOUNDS[1]
-    return max(FEWEST_STEPS, min(affordable, BOUNDS[1]))
+    scoring_s = pace.score_s * (n_short * share + 2 * n_whole)
+    available = (seconds - LOADING_S) * pace.width * (_IDLE if pace.width > 1 else 1.0) / _OVERHEAD
+    return int((available - scoring_s) / (pace.step_s * n_steps / whole)) if pace.step_s else BOUNDS[1]
+
+
+def _fitting(setup: Setup) -> list[Baseline]:
+    return [b for b in baselines_of(setup.space, setup.backbone) if setup.context.feasible(b.design)]
+
+
+def _given(options: SearchOptions) -> set[str]:
+    """The parts of a strategy's breadth that the user chose, which no time limit changes."""
+    chosen = {"trials": options.trials, "seeds": options.seeds, "baselines": options.confirm_baselines}
+    return {name for name, value in chosen.items() if value is not None}
+
+
+def _wider(strategy: Strategy, factor: float) -> Strategy:
+    return replace(strategy, trials=round(factor * strategy.trials))
+
+
+def _narrower(strategy: Strategy, given: Collection[str]) -> Iterator[Strategy]:
+    """The strategy with less and less breadth: first what costs the answer least."""
+    if "trials" not in given:
+        strategy = replace(strategy, trials=min(strategy.trials, 8))
+        yield strategy
+    strategy = replace(strategy, confirm=replace(strategy.confirm, best=1))
+    yield strategy
+    strategy = replace(strategy, search=replace(strategy.search, seeds=1))
+    yield strategy
+    if "trials" not in given:
+        strategy = replace(strategy, trials=min(strategy.trials, 4))
+        yield strategy
+    if "baselines" not in given:
+        strategy = replace(strategy, confirm=replace(strategy.confirm, baselines=1))
+        yield strategy
+    if "seeds" not in given:
+        looks = strategy.confirm.looks
+        yield replace(strategy, confirm=replace(strategy.confirm, looks=(min(looks[0], _FEWEST_SEEDS), *looks[1:])))
 
 
 def time_for(look: int, earlier: int, n_arms: int, confirmations: Sequence[TrialRecord]) -> float:
-    """Seconds that the confirmation takes from one look to the next, by its trainings so far."""
+    """Seconds of one process that the confirmation takes from one look to the next, by its trainings so far."""
     taken = [t.facts.wall_s for t in confirmations if t.facts.wall_s]
     return (look - earlier) * n_arms * sum(taken) / len(taken) if taken else 0.0
+
+
+def busy_seconds(trials: Iterable[FrozenTrial]) -> float:
+    """Seconds in which any trial ran, with short gaps between them: a run that was stopped meanwhile took less."""
+    spans = sorted(
+        (t.datetime_start, t.datetime_complete or datetime.now()) for t in trials if t.datetime_start is not None
+    )
+    total, end = 0.0, None
+    for start, stop in spans:
+        if end is None or (start - end).total_seconds() > _GAP_S:
+            total += (stop - start).total_seconds()
+            end = stop
+        elif stop > end:
+            total += (stop - end).total_seconds()
+            end = stop
+    return total
 
 
 def planned_steps(setup: Setup, n_baselines: int, n_search: int, n_confirmations: int) -> int:
@@ -73,8 +176,14 @@ def planned_steps(setup: Setup, n_baselines: int, n_search: int, n_confirmations
     left = [(n_search, confirm.best), (n_baselines, confirm.baselines)]
     total = sum(n for n, _ in left) * lengths.rungs[0]
     for rung in range(1, len(lengths.rungs)):
-        left = [(min(n, max(least, -(-n // fidelity.keep))), least) for n, least in left]
+        left = [(_going(n, least, fidelity.keep), least) for n, least in left]
         total += sum(n for n, _ in left) * (lengths.rungs[rung] - lengths.rungs[rung - 1])
-    n_arms = confirm.baselines + confirm.best + confirm.cheap
+    n_again = sum(_going(n, least, fidelity.keep) for n, least in left)
+    total += n_again * (fidelity.seeds - 1) * lengths.rungs[-1]
     n_rates = len(fidelity.rates) * lengths.rungs[0] + max(0, lengths.rungs[-1] - lengths.rungs[0])
-    return total + (n_arms * n_rates if fidelity.rates else 0) + n_confirmations * lengths.steps
+    return total + (confirm.n_arms * n_rates if fidelity.rates else 0) + n_confirmations * lengths.steps
+
+
+def _going(n: int, least: int, keep: int) -> int:
+    """How many of n trainings go on from a rung."""
+    return min(n, max(least, -(-n // keep)))

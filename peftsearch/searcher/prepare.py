@@ -19,7 +19,8 @@ from peftsearch.design.text import space_notes
 from peftsearch.engine.inputs import load_model, within_positions
 from peftsearch.engine.job import Select
 from peftsearch.engine.settings import TrainingSettings
-from peftsearch.errors import BudgetError, ConfigError
+from peftsearch.errors import BudgetError, ConfigError, StudyError
+from peftsearch.files import from_plain
 from peftsearch.methods.support import require_methods
 from peftsearch.samplers import SamplerContext, make_sampler
 from peftsearch.samplers.pruners import make_pruner
@@ -85,13 +86,22 @@ class Setup:
         return self.loaded.backbone
 
 
-def prepare(options: RunOptions, *, like: Setup | None = None, steps: int | None = None) -> Setup:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """The breadth and the length of a search that fit into a time."""
+
+    strategy: Strategy
+    steps: int
+    """Length of a training."""
+
+
+def prepare(options: RunOptions, *, like: Setup | None = None, plan: Plan | None = None) -> Setup:
     """Load and check everything; writes nothing.
 
     Args:
         options: The options of the run.
         like: A setup whose options differ only in budget and name, to reuse its loaded model and data.
-        steps: Length of a training that `--time` allows; None takes that of the study on disk, or else of the data.
+        plan: What `--time` allows; None takes that of the study on disk, or else the strategy and the data.
 
     Raises:
         PeftSearchError: The options, the data, the model, the space or the budget are invalid.
@@ -101,7 +111,7 @@ def prepare(options: RunOptions, *, like: Setup | None = None, steps: int | None
     from peftsearch.tasks.encoding.encode import encode
 
     choices = read_choices(options)
-    strategy, space, training = choices.strategy, choices.space, choices.training
+    space, training = choices.space, choices.training
     objectives, constraints = choices.objectives, choices.constraints
     device = choose_device(options.machine.device)
     autocast = choose_dtype(device, options.machine.dtype)
@@ -110,6 +120,10 @@ def prepare(options: RunOptions, *, like: Setup | None = None, steps: int | None
     suite = like.suite if like else _suite(options)
     loaded = like.loaded if like else _load(options, suite, device, autocast)
     backbone = loaded.backbone
+    path = options.study.runs / (options.study.name or default_name(options, suite, backbone))
+    if plan is None and options.search.time is not None:
+        plan = stored_plan(path, choices.strategy)
+    strategy = choices.strategy if plan is None else plan.strategy
     bound = _bound(space, backbone, len(objectives))
     budget = _budget(options, loaded)
     memory = _memory_limit(constraints, loaded)
@@ -131,16 +145,16 @@ def prepare(options: RunOptions, *, like: Setup | None = None, steps: int | None
     encoded = (
         like.encoded if like else tuple(encode(t, loaded.tokenizer, training.max_length, start) for t in suite.tasks)
     )
-    path = options.study.runs / (options.study.name or default_name(options, suite, backbone))
     lengths = choose_lengths(
         strategy.search,
         n_train=[len(task.train) for task in suite.tasks],
         batch_size=training.batch_size,
-        steps=options.search.steps or steps or (stored_steps(path) if options.search.time is not None else None),
+        steps=options.search.steps if plan is None else plan.steps,
         epochs=options.search.epochs,
         search_steps=options.search.search_steps,
     )
-    settings = study_settings(options, suite, backbone, budget, bound, choices, training, lengths, autocast)
+    chosen = replace(choices, strategy=strategy)
+    settings = study_settings(options, suite, backbone, budget, bound, chosen, training, lengths, autocast)
     return Setup(
         options=options,
         suite=suite,
@@ -173,11 +187,20 @@ def prepare(options: RunOptions, *, like: Setup | None = None, steps: int | None
     )
 
 
-def stored_steps(path: Path) -> int | None:
-    """Length of the trainings of a study on disk; None without one."""
+def stored_plan(path: Path, strategy: Strategy) -> Plan | None:
+    """Breadth and length of a study on disk; None without one, or if it has another strategy.
+
+    Args:
+        path: The study's folder.
+        strategy: The strategy that the user names.
+    """
     from peftsearch.study.folder import SETTINGS, read_settings
 
-    return read_settings(path).steps if (path / SETTINGS).is_file() else None
+    if not (path / SETTINGS).is_file():
+        return None
+    stored = read_settings(path)
+    known = from_plain(Strategy, stored.strategy, str(path / SETTINGS), StudyError)
+    return Plan(strategy=known, steps=stored.steps) if known.name == strategy.name else None
 
 
 def _suite(options: RunOptions) -> Suite:

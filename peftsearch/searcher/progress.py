@@ -164,7 +164,7 @@ class _Best:
 
     @phase.setter
     def phase(self, name: str) -> None:
-        if name != self._phase and {name, self._phase} & {"promote", "rates", "confirm"}:
+        if name != self._phase and {name, self._phase} & {"promote", "repeat", "rates", "confirm"}:
             self.name, self._value = "", None  # the length differs, so values are not comparable
         self._phase = name
 

@@ -1,4 +1,4 @@
-"""What is trained of known designs after the first rung: the best go on, and try other learning rates.
+"""What is trained of known designs after the first rung: the best go on, with other seeds and other learning rates.
 
 Baselines and designs of the search are chosen apart, by the same rule.
 """
@@ -48,6 +48,26 @@ def open_promotions(trials: Sequence[FrozenTrial], setup: Setup) -> list[Further
         if left := [t for t in chosen_for_next(before, setup) if facts_of(t).name not in begun]:
             return [_onwards(t, rung, Kind.PROMOTED) for t in left]
     return []
+
+
+def open_repeats(trials: Sequence[FrozenTrial], setup: Setup) -> list[Further]:
+    """The trainings with further seeds that the best of the last rung want and nothing has begun.
+
+    Args:
+        trials: The trials of the search, when no more of them begin or go on.
+        setup: The settings of the study.
+    """
+    rung = len(setup.lengths.rungs) - 1
+    counting = [t for t in trials if not is_interrupted(t) and facts_of(t).kind not in (Kind.RATE, Kind.REPEAT)]
+    chosen = chosen_for_next([t for t in counting if rung_of(t) == rung], setup)
+    known = (facts_of(t) for t in trials if not is_interrupted(t) and facts_of(t).kind == Kind.REPEAT)
+    begun = {(facts.name, facts.seed) for facts in known}
+    return [
+        replace(again, seed=again.seed + i)
+        for i in range(1, setup.strategy.search.seeds)
+        for again in (_onwards(t, rung, Kind.REPEAT) for t in chosen)
+        if (again.name, again.seed + i) not in begun
+    ]
 
 
 def chosen_for_next(before: Sequence[FrozenTrial], setup: Setup) -> list[FrozenTrial]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
 
@@ -21,8 +21,8 @@ from peftsearch.searcher.finalists import n_of_front
 from peftsearch.searcher.heads import settle_heads
 from peftsearch.searcher.lengths import BOUNDS
 from peftsearch.searcher.options import NOT_STORED, RunOptions, parse_time
-from peftsearch.searcher.planning import planned_steps, steps_within
-from peftsearch.searcher.prepare import Setup, prepare, stored_steps
+from peftsearch.searcher.planning import plan_within, planned_steps
+from peftsearch.searcher.prepare import Setup, prepare, stored_plan
 from peftsearch.searcher.progress import Reporter
 from peftsearch.searcher.ray.address import require_answer
 from peftsearch.searcher.runner import TrialRunner
@@ -55,15 +55,18 @@ def run_study(
         require_ray(options.engine.ray_address)
     setup = prepare(options, like=like)
     engine = engine_of(setup)
-    if options.search.time is not None and stored_steps(setup.path) is None:
-        setup = prepare(options, like=setup, steps=steps_within(parse_time(options.search.time), setup, engine))
-        engine = engine_of(setup, engine.fit_heads())
-    with driver_of(options, engine) as driver, open_study(setup, resume=resume) as folder:
-        for line in heading(setup):
-            reporter.note(line)
-        settle_heads(engine, folder.path)
-        finalists = Search(setup, folder, engine, driver, reporter).run()
-        return setup, conclude(setup, folder, finalists, engine)
+    with closing(driver_of(options, setup)) as driver:
+        if options.search.time is not None and stored_plan(setup.path, setup.strategy) is None:
+            seconds = parse_time(options.search.time)
+            driver.widen(seconds)
+            setup = prepare(options, like=setup, plan=plan_within(seconds, setup, engine, driver.width))
+            engine = engine_of(setup, engine.fit_heads())
+        with open_study(setup, resume=resume) as folder:
+            for line in heading(setup):
+                reporter.note(line)
+            settle_heads(engine, folder.path)
+            finalists = Search(setup, folder, engine, driver, reporter).run()
+            return setup, conclude(setup, folder, finalists, engine)
 
 
 def require_ray(address: str | None) -> None:
@@ -80,23 +83,17 @@ def require_ray(address: str | None) -> None:
     require_answer(address)
 
 
-@contextmanager
-def driver_of(options: RunOptions, engine: LocalEngine) -> Iterator[Driver]:
-    """Make the driver that runs the trials: in this process, or on Ray.
+def driver_of(options: RunOptions, setup: Setup) -> Driver:
+    """Make the driver that runs the trials: on this machine, or on Ray.
 
     Raises:
         ConfigError: Ray cannot be reached, or cannot hold a trial.
     """
     if options.engine.name == "local":
-        yield LocalDriver(engine)
-        return
+        return LocalDriver(options, setup.device, options.engine.workers)
     from peftsearch.searcher.ray.driver import RayDriver
 
-    driver = RayDriver(options, engine)
-    try:
-        yield driver
-    finally:
-        driver.close()
+    return RayDriver(options)
 
 
 def join_study(options: RunOptions, device: str | None, reporter: Reporter) -> str:
@@ -122,7 +119,7 @@ def join_study(options: RunOptions, device: str | None, reporter: Reporter) -> s
         settle_heads(engine, study.path)
         runner = TrialRunner(setup, study, reporter)
         schedule = Schedule(setup, study, runner, reporter)
-        LocalDriver(engine).drive(schedule, runner)
+        LocalDriver(options, setup.device, workers=1).drive(schedule, runner, engine)
         if not study.lead():
             return "Nothing is left to train; the process that started the run writes its result."
         if not (study.path / BEST).exists():
@@ -232,7 +229,7 @@ class Search:
         if not self._schedule.is_over():
             self._announce()
         try:
-            self._driver.drive(self._schedule, self._runner)
+            self._driver.drive(self._schedule, self._runner, self._engine)
         finally:
             self._reporter.close()
         return self._schedule.finalists()
@@ -251,16 +248,21 @@ class Search:
         those = "baseline" if n_baselines == 1 else f"{n_baselines} baselines"
         designs = "design" if strategy.confirm.best == 1 else f"{strategy.confirm.best} designs"
         references = self._schedule.references
-        n_confirmed = strategy.confirm.best + n_baselines + n_of_front(setup) + len(references)
-        looks = strategy.confirm.looks
-        n_steps = planned_steps(setup, len(baselines), n_search, n_confirmed * looks[0])
+        confirm, looks = strategy.confirm, strategy.confirm.looks
+        n_arms = confirm.best + n_baselines + confirm.cheap + n_of_front(setup)
+        n_whole = confirm.n_trainings(n_arms) + len(references) * looks[0]
+        n_steps = planned_steps(setup, len(baselines), n_search, n_whole)
         fitting = [b.design for b in baselines if setup.context.feasible(b.design)]
         # A design that tunes nothing needs no backward pass through the backbone, so its time would be too short.
         design = next((d for d in fitting if d.tunable), baselines[0].design)
         step_s, score_s = self._calibrate(design)
-        n_scores = (len(baselines) + n_search) * strategy.search.evaluations + n_confirmed * looks[0]
+        n_scores = (len(baselines) + n_search) * strategy.search.evaluations + n_whole
         done = self._steps_done()
-        left_s = ((n_steps - done) * step_s + n_scores * score_s * (1 - done / n_steps)) / self._driver.width
+        left_s = (n_steps - done) * step_s + n_scores * score_s * (1 - done / n_steps)
+        if self._driver.widen(left_s):  # with fewer threads each
+            step_s, score_s = self._calibrate(design)
+            left_s = (n_steps - done) * step_s + n_scores * score_s * (1 - done / n_steps)
+        left_s /= self._driver.width
         of_front = f"up to {n_of_front(setup)} designs of the front, " if n_of_front(setup) else ""
         rungs = ", ".join(map(str, lengths.rungs))
         seeds = f"{' or '.join(map(str, looks))} {'seed' if looks == (1,) else 'seeds'}"

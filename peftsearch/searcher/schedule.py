@@ -24,10 +24,10 @@ from peftsearch.searcher.confirmation import open_confirmations
 from peftsearch.searcher.finalists import choose_finalists
 from peftsearch.searcher.headroom import Headroom, affords_full, headroom
 from peftsearch.searcher.options import parse_time
-from peftsearch.searcher.planning import planned_steps
+from peftsearch.searcher.planning import LOADING_S, busy_seconds, planned_steps
 from peftsearch.searcher.prepare import Setup
 from peftsearch.searcher.progress import Reporter
-from peftsearch.searcher.promotion import Further, open_promotions, open_rates
+from peftsearch.searcher.promotion import Further, open_promotions, open_rates, open_repeats
 from peftsearch.searcher.runner import FIRST_CONFIRM_SEED, TrialRunner, Work
 from peftsearch.study.confirmed import Confirmed
 from peftsearch.study.folder import StudyFolder
@@ -51,6 +51,8 @@ from peftsearch.study.trials import (
     write_facts,
 )
 
+_RANKED = (Kind.BASELINE, Kind.PROMOTED)
+"""What, besides the trials of the search, must end before the best are known."""
 _TRIES_PER_TRIAL = 10
 """Proposals per trial before the search gives up; samplers check many designs for each proposal."""
 
@@ -94,9 +96,8 @@ class Schedule:
         """Full fine-tuning with one seed, where the strategy wants it and it is a small part of the search."""
         if FULL in [r.name for r in self.references] or not setup.strategy.headroom:
             return None
-        n_confirmed = setup.strategy.confirm.best + setup.strategy.confirm.baselines + setup.strategy.confirm.cheap
-        n_confirmations = n_confirmed * setup.strategy.confirm.looks[0]
-        n_steps = planned_steps(setup, len(self.baselines), setup.strategy.trials, n_confirmations)
+        n_whole = setup.strategy.confirm.n_trainings(setup.strategy.confirm.n_arms)
+        n_steps = planned_steps(setup, len(self.baselines), setup.strategy.trials, n_whole)
         return make_reference(FULL, setup.loaded) if affords_full(setup, n_steps) else None
 
     def next(self) -> Work | Pause | None:
@@ -219,9 +220,13 @@ class Schedule:
                 return work
 
     def _open_further(self, trials: list[FrozenTrial]) -> tuple[Phase, list[Further]]:
-        """Trainings of known designs that nothing has begun: first to later rungs, then at other rates."""
+        """Trainings of known designs that nothing has begun: to later rungs, with other seeds, then at other rates."""
         if left := open_promotions(trials, self._setup):
             return Phase.PROMOTE, left
+        if any(t.state == TrialState.RUNNING and facts_of(t).kind in (None, *_RANKED) for t in trials):
+            return Phase.REPEAT, []
+        if left := open_repeats(trials, self._setup):
+            return Phase.REPEAT, left
         last = [t for t in trials if t.state == TrialState.RUNNING and facts_of(t).kind != Kind.RATE]
         if last or not self._setup.strategy.search.rates:
             return Phase.RATES, []
@@ -278,11 +283,13 @@ class Schedule:
         )
 
     def _seconds_left(self) -> float:
-        """What `--time` leaves of the run, by the seconds of all trials, so that a resumed run is not charged twice."""
+        """What `--time` leaves of the run, in seconds of one process; as many are counted as trained side by side."""
         if self._setup.options.search.time is None:
             return inf
         trials = [t for s in (self._folder.search, self._folder.confirm) for t in s.get_trials(deepcopy=False)]
-        return parse_time(self._setup.options.search.time) - sum(facts_of(t).wall_s or 0.0 for t in trials)
+        busy = busy_seconds(trials)
+        width = max(1.0, sum(facts_of(t).wall_s or 0.0 for t in trials) / busy) if busy else 1.0
+        return (parse_time(self._setup.options.search.time) - LOADING_S - busy) * width
 
     def _open_references(self) -> list[tuple[Reference, int]]:
         """Trainings of the references that no process has begun."""

@@ -242,11 +242,16 @@ def _claim(
     return replace(found, statement=text, settle=advice)
 
 
-def arms_left(candidates: Sequence[Confirmed], rules: Rules) -> list[Confirmed]:
+def arms_left(candidates: Sequence[Confirmed], rules: Rules, close: float = _CLOSE) -> list[Confirmed]:
     """The designs that go on after a look that did not decide, by their validation scores.
 
     These are the best, the best baseline, the best design of the search, the cheapest within the margin of the best
     baseline, and others that are close to the best.
+
+    Args:
+        candidates: The confirmed designs.
+        rules: The margin.
+        close: Standard errors behind the best within which others go on.
     """
     n_seeds = max(len(c.validation.values) for c in candidates)
     full = [c for c in candidates if c.validation.values and len(c.validation.values) == n_seeds]
@@ -256,7 +261,7 @@ def arms_left(candidates: Sequence[Confirmed], rules: Rules) -> list[Confirmed]:
     if kinds[0]:
         rival = _best(kinds[0])
         kept += sorted(_cheaper(full, rival, rules), key=lambda c: c.size)[:1]
-    near = [c for c in full if best.mean - c.mean <= _CLOSE * sqrt(_validation_variance(best, c))]
+    near = [c for c in full if best.mean - c.mean <= close * sqrt(_validation_variance(best, c))]
     ordered = list(dict.fromkeys(c.name for c in [*kept, *sorted(near, key=lambda c: -c.mean)]))
     names = set(ordered[: max(_MOST_ARMS, len({c.name for c in kept}))])
     return [c for c in candidates if c.name in names]

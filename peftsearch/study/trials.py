@@ -28,6 +28,7 @@ class Phase(StrEnum):
     BASELINES = "baselines"
     SEARCH = "search"
     PROMOTE = "promote"
+    REPEAT = "repeat"
     RATES = "rates"
     CONFIRM = "confirm"
     REFERENCES = "references"
@@ -40,6 +41,8 @@ class Kind(StrEnum):
     SEARCH = "search"
     PROMOTED = "promoted"
     """A baseline or a trial of the search that goes on from one rung to the next."""
+    REPEAT = "repeat"
+    """A baseline or a trial of the search with another seed, up to the last rung."""
     RATE = "rate"
     """A baseline or a trial of the search at another learning rate, up to any rung."""
     CONFIRM = "confirm"
@@ -94,7 +97,7 @@ class TrialFacts:
     rung: int | None = None
     """Rung that the trial trained up to, from 0; None for confirmations."""
     baseline_too: bool | None = None
-    """Whether a promoted trial, or one at another learning rate, trains a baseline."""
+    """Whether a promoted or repeated trial, or one at another learning rate, trains a baseline."""
     arm: str | None = None
     """Name of the design that a trial trains at another learning rate."""
     seed: int | None = None
@@ -258,9 +261,24 @@ def is_baseline(trial: FrozenTrial) -> bool:
     return bool(trial.user_attrs.get("kind") == Kind.BASELINE)
 
 
+_PHASES = {
+    Kind.BASELINE: Phase.BASELINES,
+    Kind.PROMOTED: Phase.PROMOTE,
+    Kind.REPEAT: Phase.REPEAT,
+    Kind.RATE: Phase.RATES,
+    Kind.REFERENCE: Phase.REFERENCES,
+}
+
+
+def phase_of(kind: Kind | None, *, is_confirmed: bool) -> Phase:
+    """The phase of a search that a trial belongs to, by its kind and the study that holds it."""
+    own = Phase.CONFIRM if is_confirmed else Phase.SEARCH
+    return own if kind is None else _PHASES.get(Kind(kind), own)
+
+
 def is_further(trial: FrozenTrial) -> bool:
-    """Whether a trial goes on from an earlier rung, or trains a known design at another learning rate."""
-    return trial.user_attrs.get("kind") in (Kind.PROMOTED, Kind.RATE)
+    """Whether a trial trains a known design: up to a later rung, with another seed, or at another learning rate."""
+    return trial.user_attrs.get("kind") in (Kind.PROMOTED, Kind.REPEAT, Kind.RATE)
 
 
 def arm_of(trial: FrozenTrial) -> str:

@@ -14,12 +14,12 @@ from peftsearch.study.trials import Kind, State, TrialFacts, TrialRecord
 SEEDS = range(1000, 1008)
 
 
-def setup(looks: tuple[int, ...]) -> Any:
+def setup(looks: tuple[int, ...], cut: int = 0) -> Any:
     suite = SimpleNamespace(metric="accuracy", kind="classification", majority_score=0.5, n_test=500)
     return SimpleNamespace(
         suite=suite,
         options=SimpleNamespace(search=SearchOptions()),
-        strategy=SimpleNamespace(confirm=ConfirmFidelity(looks=looks)),
+        strategy=SimpleNamespace(confirm=ConfirmFidelity(looks=looks, cut=cut)),
         lengths=SimpleNamespace(steps=100),
     )
 
@@ -39,9 +39,11 @@ def training(name: str, seed: int, score: float, wall_s: float = 10.0, state: St
 ARMS = [arm("lora", baseline=True), arm("trial 1", 120), arm("trial 2", 120)]
 
 
-def wanted(trainings: list[TrialRecord], looks: tuple[int, ...] = (2, 4, 8), **more: float) -> list[tuple[str, int]]:
+def wanted(
+    trainings: list[TrialRecord], looks: tuple[int, ...] = (2, 4, 8), cut: int = 0, **more: float
+) -> list[tuple[str, int]]:
     begun = {(t.name, t.facts.seed) for t in trainings}
-    found = open_confirmations(setup(looks), ARMS, trainings, SEEDS, begun, **more)
+    found = open_confirmations(setup(looks, cut), ARMS, trainings, SEEDS, begun, **more)
     return [(f.name, seed) for f, seed in found]
 
 
@@ -71,6 +73,20 @@ def test_a_look_waits_for_running_trainings() -> None:
     trainings = scored(2, lora=0.8, one=0.8, two=0.8)[:-1]
     running = training("trial 2", 1001, 0.0, state=State.RUNNING)
     assert wanted([*trainings, running]) == []
+
+
+def test_a_look_counts_only_its_own_seeds_when_the_next_one_began() -> None:
+    first = scored(2, lora=0.800, one=0.801, two=0.800)
+    later = [training("lora", 1002, 0.8), training("trial 1", 1002, 0.8, state=State.RUNNING)]
+    assert wanted([*first, *later]) == [("lora", 1003), ("trial 1", 1003)]
+
+
+def test_after_the_cut_only_the_best_of_each_kind_go_on() -> None:
+    trainings = scored(2, lora=0.80, one=0.81, two=0.805)
+    assert wanted(trainings, looks=(4, 8), cut=2) == [(n, s) for s in SEEDS[2:4] for n in ("lora", "trial 1")]
+    behind = [*trainings, training("lora", 1002, 0.8)]
+    assert wanted(behind, looks=(4, 8), cut=2) == [("trial 1", 1002), ("lora", 1003), ("trial 1", 1003)]
+    assert wanted(trainings, looks=(4, 8), cut=0) == [(a.name, s) for s in SEEDS[2:4] for a in ARMS]
 
 
 def test_failed_trainings_are_not_asked_for_again() -> None:

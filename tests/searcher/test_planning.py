@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from peftsearch.cli.main import main
-from peftsearch.samplers.strategy import ConfirmFidelity, SearchFidelity
+from peftsearch.samplers.strategy import ConfirmFidelity, SearchFidelity, Strategy
+from peftsearch.searcher import planning
 from peftsearch.searcher.lengths import choose_lengths
-from peftsearch.searcher.options import parse_time
-from peftsearch.searcher.planning import planned_steps
+from peftsearch.searcher.options import SearchOptions, parse_time
+from peftsearch.searcher.planning import busy_seconds, plan_within, planned_steps
 from tests.runs import QUICK, arguments, study
 
 
@@ -30,11 +32,11 @@ class Setup:
 
 
 def test_steps_of_a_search_by_hand() -> None:
-    """10 baselines and 12 trials to step 30; a third of each to 100; 5 designs at two more rates; 25 confirmations."""
-    search = SearchFidelity(rungs=(0.3, 1.0), keep=3, rates=(0.4, 2.5))
+    """10 baselines and 12 trials to step 30; 4 of each to 100, 2 of them again; 5 at two rates; 25 confirmed."""
+    search = SearchFidelity(rungs=(0.3, 1.0), keep=3, seeds=2, rates=(0.4, 2.5))
     lengths = choose_lengths(search, n_train=[1600], batch_size=16, steps=100)
     setup: Any = Setup(search=search, lengths=lengths)
-    by_hand = 22 * 30 + (4 + 4) * 70 + 5 * (2 * 30 + 70) + 25 * 100
+    by_hand = 22 * 30 + (4 + 4) * 70 + (2 + 2) * 100 + 5 * (2 * 30 + 70) + 25 * 100
     assert planned_steps(setup, 10, 12, 25) == by_hand
 
 
@@ -49,9 +51,71 @@ def test_a_resumed_run_keeps_the_length_that_its_time_gave(place, tmp_path, monk
     _, model, files = place
     base = [w for w in arguments(model, files, tmp_path, "--strategy", QUICK) if w not in {"--steps", "6"}]
     argv = [*base, "--time", "20s"]
-    monkeypatch.setattr("peftsearch.searcher.run.steps_within", lambda *_: 7)
+    monkeypatch.setattr("peftsearch.searcher.planning.steps_within", lambda *_: 33)
     assert main(argv) == 0
-    monkeypatch.setattr("peftsearch.searcher.run.steps_within", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr("peftsearch.searcher.run.plan_within", lambda *_: pytest.fail("measured again"))
     assert main(argv) == 0
-    assert {t.user_attrs["steps"] for t in study(tmp_path / "r", "confirm").trials} == {7}
+    assert {t.user_attrs["steps"] for t in study(tmp_path / "r", "confirm").trials} == {33}
     assert main([*argv, "--steps", "5"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("cut", "n_arms", "expected"), [(2, 5, 5 * 2 + 3 * 3), (0, 5, 25), (5, 5, 25), (2, 2, 10), (2, 3, 15)]
+)
+def test_trainings_up_to_the_first_look_by_hand(cut: int, n_arms: int, expected: int) -> None:
+    assert ConfirmFidelity(looks=(5, 10), cut=cut).n_trainings(n_arms) == expected
+
+
+OWN = Strategy(
+    name="race", trials=12, search=SearchFidelity(seeds=2), confirm=ConfirmFidelity(looks=(5, 10), best=2, baselines=2)
+)
+
+
+def plan(monkeypatch: pytest.MonkeyPatch, work: float, **chosen: Any) -> Any:
+    """The plan where trainings of `work` steps can be afforded at the strategy's own breadth."""
+
+    def steps(_: float, __: Any, strategy: Strategy, ___: Any) -> int:
+        parts = strategy.trials + strategy.confirm.n_trainings(strategy.confirm.n_arms) + 4 * strategy.search.seeds
+        return int(work * (12 + 19 + 8) / parts)
+
+    monkeypatch.setattr(planning, "steps_within", steps)
+    monkeypatch.setattr(planning, "_fitting", lambda _: [SimpleNamespace(design=SimpleNamespace(tunable=True))])
+    monkeypatch.setattr(planning, "fit", lambda *_: None)
+    setup: Any = SimpleNamespace(
+        strategy=OWN,
+        lengths=SimpleNamespace(steps=500),
+        options=SimpleNamespace(search=SearchOptions(**chosen)),
+        backbone=None,
+        budget=None,
+    )
+    engine: Any = SimpleNamespace(calibrate=lambda _: (0.1, 1.0))
+    return plan_within(60.0, setup, engine, 1)
+
+
+def test_more_time_brings_more_trials_and_less_time_shorter_trainings_then_fewer(monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    plans = [plan(monkeypatch, work) for work in (10_000, 600, 500, 350, 290, 200, 100, 2)]
+    assert [p.strategy.trials for p in plans] == [48, 18, 12, 12, 8, 8, 4, 4]
+    assert [p.steps for p in plans][:4] == [500, 500, 500, 350]
+    assert plans[-1].steps == planning.FEWEST_STEPS
+    assert plans[-1].strategy.confirm.looks == (4, 10)
+    assert all(p.steps <= 500 for p in plans)
+
+
+def test_what_the_user_chose_stays(monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    chosen = {"trials": 12, "seeds": 10, "confirm_baselines": 2}
+    for work in (10_000, 2):
+        found = plan(monkeypatch, work, **chosen).strategy
+        assert (found.trials, found.confirm.looks, found.confirm.baselines) == (12, (5, 10), 2)
+
+
+def test_time_is_counted_once_where_trials_overlap_and_not_while_the_run_was_stopped() -> None:
+    def at(start: int, stop: int) -> Any:
+        begun = datetime(2026, 1, 1)
+        return SimpleNamespace(
+            datetime_start=begun + timedelta(seconds=start), datetime_complete=begun + timedelta(seconds=stop)
+        )
+
+    assert busy_seconds([]) == 0
+    assert busy_seconds([at(0, 10), at(5, 12), at(6, 8)]) == 12
+    assert busy_seconds([at(15, 20), at(0, 10)]) == 20  # five seconds between two trials
+    assert busy_seconds([at(0, 10), at(1000, 1010)]) == 20

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import yaml
@@ -12,7 +13,8 @@ from optuna.trial import TrialState
 from peftsearch.engine.local import LocalEngine
 from tests.runs import arguments, call, story, study
 
-RACE = ("--space", "hybrid", "--strategy", "race", "--trials", "6", "--steps", "10", "--search-steps", "3")
+RUNGS = Path(__file__).parents[1] / "rungs.yaml"
+RACE = ("--space", "hybrid", "--strategy", str(RUNGS), "--trials", "6", "--steps", "10", "--search-steps", "3")
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +33,8 @@ def done(folder, which="search"):
 def test_trainings_go_on_where_they_paused_and_no_step_is_paid_twice(raced):
     by_name = {}
     for t in done(raced):
-        by_name.setdefault(t.user_attrs["name"], []).append(t.user_attrs)
+        if t.user_attrs.get("kind") != "repeat":
+            by_name.setdefault(t.user_attrs["name"], []).append(t.user_attrs)
     further = [legs for legs in by_name.values() if len(legs) > 1]
     assert len(further) >= 4
     for legs in further:
@@ -42,7 +45,7 @@ def test_trainings_go_on_where_they_paused_and_no_step_is_paid_twice(raced):
 
 
 def test_the_best_of_each_kind_go_on(raced):
-    first = [t for t in done(raced) if t.user_attrs["rung"] == 0 and t.user_attrs.get("kind") != "rate"]
+    first = [t for t in done(raced) if t.user_attrs["rung"] == 0 and t.user_attrs.get("kind") in (None, "baseline")]
     going = {t.user_attrs["name"] for t in done(raced) if t.user_attrs.get("kind") == "promoted"}
     for baseline in (False, True):
         own = [t for t in first if (t.user_attrs.get("kind") == "baseline") == baseline and t.user_attrs["n_params"]]
@@ -50,6 +53,22 @@ def test_the_best_of_each_kind_go_on(raced):
         n = sum(t.user_attrs["name"] in going for t in own)
         assert n >= 2
         assert {t.user_attrs["name"] for t in ranked[:n]} == {t.user_attrs["name"] for t in own} & going
+
+
+def test_the_best_of_the_last_rung_are_trained_with_another_seed_and_rank_by_both(raced):
+    last = [t.user_attrs for t in done(raced) if t.user_attrs["rung"] == 1]
+    losses = {}
+    for a in last:
+        if a.get("kind") in ("promoted", "repeat"):
+            losses.setdefault(a["name"], {})[a["seed"]] = a["loss"]
+    twice = {name: by_seed for name, by_seed in losses.items() if len(by_seed) > 1}
+    assert all(set(by_seed) == {0, 1} for by_seed in twice.values())
+    # Two of each kind go on at least, so that the one that is behind with both seeds is confirmed as well.
+    assert len(twice) == 4
+    once = [by_seed[0] for name, by_seed in losses.items() if name not in twice]
+    assert not once or max(by_seed[0] for by_seed in twice.values()) <= min(once)
+    confirmed = {t.user_attrs["name"] for t in done(raced, "confirm")}
+    assert set(twice) <= confirmed
 
 
 def test_every_finalist_was_tried_at_three_rates_and_keeps_the_best(raced):
@@ -60,6 +79,7 @@ def test_every_finalist_was_tried_at_three_rates_and_keeps_the_best(raced):
     assert set(arms.values()) == {2}
     for name in finalists:
         own = [t for t in done(raced) if name in (t.user_attrs["name"], t.user_attrs.get("arm"))]
+        own = [t for t in own if t.user_attrs["seed"] == 0]
         last = max(t.user_attrs["rung"] for t in own)
         best = max((t for t in own if t.user_attrs["rung"] == last), key=lambda t: t.user_attrs["value"])
         confirmed = next(t for t in done(raced, "confirm") if t.user_attrs["name"] == name)

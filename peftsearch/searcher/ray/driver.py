@@ -51,14 +51,12 @@ class RayDriver:
 
     Args:
         options: The options of the run, including those of the engine.
-        engine: The engine of this process, whose fitted heads the workers start from.
 
     Raises:
         ConfigError: The address does not answer, or the cluster cannot hold a trial.
     """
 
-    def __init__(self, options: RunOptions, engine: LocalEngine) -> None:
-        self._engine = engine
+    def __init__(self, options: RunOptions) -> None:
         self._own = not ray.is_initialized()
         if self._own:
             connect(options.engine.ray_address)
@@ -71,11 +69,15 @@ class RayDriver:
             self.close()
             raise
 
-    def drive(self, schedule: Schedule, runner: TrialRunner) -> None:
-        """Claim, train and record trials until none is left."""
+    def widen(self, seconds: float) -> bool:
+        """Nothing changes: the cluster's resources say how many trials fit."""
+        return False
+
+    def drive(self, schedule: Schedule, runner: TrialRunner, engine: LocalEngine) -> None:
+        """Claim, train and record trials until none is left; the workers start from the heads of `engine`."""
         setup = runner.setup
         search = StudySearch(schedule, runner)
-        parts, ctrl_c = EngineParts.of(setup, self._engine.fit_heads()), CtrlC()
+        parts, ctrl_c = EngineParts.of(setup, engine.fit_heads()), CtrlC()
         trainable = tune.with_parameters(
             JobTrainable,
             parts=parts,

@@ -1,0 +1,105 @@
+"""Further processes on this machine that train trials of a study beside this one.
+
+On a CPU a training of a small model leaves most cores idle, however many threads it has: several trainings with few
+threads each get through a search sooner. Every further process is a `peftsearch worker` on the same folder; it ends
+with the process that started it, whatever ends that.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import torch
+
+from peftsearch.errors import one_line
+
+MOST = 8
+"""Most processes that are started without being asked for."""
+_WORTH_S = 120.0
+"""Seconds of work below which no further process pays for its start."""
+_ROOM = 0.5
+"""Share of the free memory that further processes may take, each 1.5 times as much as this one has now."""
+_ENDING_S = 20.0
+"""Seconds that a process has to record what it was doing."""
+
+
+def choose_width(asked: int | None, device: torch.device, seconds: float) -> int:
+    """How many processes train side by side, this one included.
+
+    Args:
+        asked: Number that the user wants; None chooses as many as there are threads and room for, where it pays.
+        device: Where the model is.
+        seconds: Expected time of the work in one process.
+    """
+    if asked is not None:
+        return asked
+    if device.type != "cpu" or seconds < _WORTH_S:
+        return 1
+    own = psutil.Process().memory_info().rss
+    room = int(_ROOM * psutil.virtual_memory().available / (1.5 * own))
+    return max(1, min(MOST, torch.get_num_threads(), 1 + room))
+
+
+@contextmanager
+def crew(folder: Path, n: int, device: str | None, storage: str) -> Iterator[None]:
+    """Run n further processes on a study while the context lasts.
+
+    Args:
+        folder: The study's folder, where each writes what it does into `worker-N.log`.
+        n: Number of processes.
+        device: Device of each.
+        storage: The study's storage URL; empty for SQLite in the folder.
+    """
+    words = [sys.executable, "-m", "peftsearch", "worker", str(folder), "--attached"]
+    words += ["--storage", storage] if storage else []
+    words += ["--device", device] if device else []
+    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads()), "MKL_NUM_THREADS": str(torch.get_num_threads())}
+    running: list[subprocess.Popen[bytes]] = []
+    try:
+        for i in range(n):
+            with (folder / f"worker-{i + 1}.log").open("ab") as log:
+                running.append(
+                    subprocess.Popen(  # a session of its own, so that Ctrl-C reaches only this process
+                        words,
+                        stdin=subprocess.PIPE,
+                        stdout=log,
+                        stderr=log,
+                        env={**os.environ, **threads},
+                        start_new_session=True,
+                    )
+                )
+        yield
+    finally:
+        _end(running)
+
+
+def _end(running: list[subprocess.Popen[bytes]]) -> None:
+    """Ask processes that still run to stop, and kill those that do not."""
+    left = [process for process in running if process.poll() is None]
+    for process in left:
+        process.send_signal(signal.SIGINT)
+    for process in left:
+        try:
+            process.wait(_ENDING_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    for process in running:
+        if process.stdin is not None:
+            process.stdin.close()
+
+
+def last_line(folder: Path, i: int) -> str:
+    """The last line that a further process wrote."""
+    try:
+        lines = (folder / f"worker-{i}.log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    except OSError:
+        return ""
+    return one_line(lines[-1], 200) if lines else ""
