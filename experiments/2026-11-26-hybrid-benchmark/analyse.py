@@ -105,7 +105,7 @@ def portfolio(rows: pd.DataFrame, size: int) -> list[str]:
     scale = means.std()
     chosen: list[str] = []
     while len(chosen) < size:
-        left = [name for name in regret.index if name not in chosen and not name.startswith("drawn")]
+        left = [n for n in regret.index if n not in chosen and not n.startswith(("drawn", "s4")) and "half" not in n]
         cost = {
             n: float((regret.loc[[*chosen, n]].min() / scale).sum() + 0.05 * (regret.loc[n] / scale).sum())
             for n in left

@@ -1,6 +1,8 @@
 """Record trainings, one row each, in the order of a plan; rows that are made are not made again.
 
-record.py DATA TASK PLAN [BUDGET]
+record.py DATA TASK PLAN [BUDGET] [back]
+
+With `back` the plan is worked through from its end, by a second process beside the first.
 """
 
 from __future__ import annotations
@@ -50,18 +52,23 @@ def main(bench: Bench, task: str, plan: str, budget: str) -> Iterator[Job]:
             yield Job(task=task, name=name, design=designs[name], budget=budget, seed=seed)
 
 
+def made(path: Path) -> set[tuple[str, ...]]:
+    """Keys of the recorded trainings."""
+    if not path.exists():
+        return set()
+    with path.open(newline="") as file:
+        return {tuple(row[name] for name in COLUMNS[:5]) for row in csv.DictReader(file)}
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     data, task, plan = sys.argv[1:4]
-    budget = sys.argv[4] if len(sys.argv) > 4 else "0.1%"
+    budget = sys.argv[4] if len(sys.argv) > 4 and sys.argv[4] != "back" else "0.1%"
     path = HERE / f"{plan}-{task}.csv"
-    made = set()
-    if path.exists():
-        with path.open(newline="") as file:
-            made = {tuple(row[name] for name in COLUMNS[:5]) for row in csv.DictReader(file)}
     bench = Bench(Path(data), task)
-    for job in main(bench, task, plan, budget):
-        if job.key in made:
+    jobs = list(main(bench, task, plan, budget))
+    for job in reversed(jobs) if sys.argv[-1] == "back" else jobs:
+        if job.key in made(path):
             continue
         row, looks = bench.run(job)
         if plan == "designs":

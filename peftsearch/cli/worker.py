@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 from pathlib import Path
@@ -18,6 +19,7 @@ def worker(run: Path, /, *, storage: str = "", device: str | None = None, attach
         attached: End when standard input closes, as when the process that started this one ends.
     """
     if attached:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
         threading.Thread(target=_end_with_input, daemon=True).start()
     from peftsearch.searcher.options import read_options
 

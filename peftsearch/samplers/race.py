@@ -31,13 +31,13 @@ _AFTER = {"tpe": tpe.make, "evolution": evolution.make, "random": random.make}
 Entry = str | Mapping[str, Any]
 
 
-def make(context: SamplerContext, *, portfolio: Sequence[Entry], then: str = "tpe") -> BaseSampler:
+def make(context: SamplerContext, *, portfolio: Sequence[Entry], then: str = "evolution") -> BaseSampler:
     """The portfolio, followed by another sampler.
 
     Args:
         context: The context to sample from.
         portfolio: Designs to try first, in this order.
-        then: Sampler that proposes afterwards: `tpe`, `evolution` or `random`.
+        then: Sampler that proposes afterwards: `evolution`, `tpe` or `random`.
     """
     if then not in _AFTER:
         raise ValueError(f"then must be one of {', '.join(_AFTER)}, got {then!r}")

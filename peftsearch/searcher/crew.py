@@ -11,7 +11,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -48,7 +48,7 @@ def choose_width(asked: int | None, device: torch.device, seconds: float) -> int
 
 
 @contextmanager
-def crew(folder: Path, n: int, device: str | None, storage: str) -> Iterator[None]:
+def crew(folder: Path, n: int, device: str | None, storage: str) -> Iterator[Callable[[], list[str]]]:
     """Run n further processes on a study while the context lasts.
 
     Args:
@@ -56,12 +56,16 @@ def crew(folder: Path, n: int, device: str | None, storage: str) -> Iterator[Non
         n: Number of processes.
         device: Device of each.
         storage: The study's storage URL; empty for SQLite in the folder.
+
+    Yields:
+        A function that gives one line for each process that failed since it was last called.
     """
     words = [sys.executable, "-m", "peftsearch", "worker", str(folder), "--attached"]
     words += ["--storage", storage] if storage else []
     words += ["--device", device] if device else []
     threads = {"OMP_NUM_THREADS": str(torch.get_num_threads()), "MKL_NUM_THREADS": str(torch.get_num_threads())}
     running: list[subprocess.Popen[bytes]] = []
+    said: set[int] = set()
     try:
         for i in range(n):
             with (folder / f"worker-{i + 1}.log").open("ab") as log:
@@ -75,7 +79,7 @@ def crew(folder: Path, n: int, device: str | None, storage: str) -> Iterator[Non
                         start_new_session=True,
                     )
                 )
-        yield
+        yield lambda: _failed(running, folder, said)
     finally:
         _end(running)
 
@@ -96,10 +100,14 @@ def _end(running: list[subprocess.Popen[bytes]]) -> None:
             process.stdin.close()
 
 
-def last_line(folder: Path, i: int) -> str:
-    """The last line that a further process wrote."""
-    try:
-        lines = (folder / f"worker-{i}.log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    except OSError:
-        return ""
-    return one_line(lines[-1], 200) if lines else ""
+def _failed(running: Sequence[subprocess.Popen[bytes]], folder: Path, said: set[int]) -> list[str]:
+    """What processes that failed wrote last; those in `said` are left out, and the others are added to it."""
+    lines = []
+    for i, process in enumerate(running):
+        if process.poll() and i not in said:
+            said.add(i)
+            log = folder / f"worker-{i + 1}.log"
+            written = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            how = one_line(written[-1], 200) if written and process.returncode > 0 else "it was killed"
+            lines.append(f"{log}: a further process ended, and the others go on: {how}")
+    return lines

@@ -65,9 +65,11 @@ class LocalDriver:
     def drive(self, schedule: Schedule, runner: TrialRunner, engine: LocalEngine) -> None:
         """Claim, train and record trials until none is left; wait while trials of other processes must finish first."""
         folder, storage = runner.folder.path, self._options.study.storage
-        with crew(folder, self.width - 1, self._options.machine.device, storage):
+        with crew(folder, self.width - 1, self._options.machine.device, storage) as failed:
             while (work := schedule.next()) is not None:
                 runner.show_others()
+                for line in failed():
+                    runner.reporter.note(line)
                 if isinstance(work, Pause):
                     time.sleep(_PAUSE_S)
                 else:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import mean
 
 from optuna.trial import FrozenTrial, TrialState
 
 from peftsearch.design.references import FULL
 from peftsearch.searcher.prepare import Setup
-from peftsearch.study.trials import Kind, facts_of, is_interrupted, rung_of
+from peftsearch.study.folder import StudyFolder
+from peftsearch.study.trials import Kind, facts_of, is_interrupted, is_reference, rung_of
 
 CHEAP = 0.6
 """Share of the best design's parameters up to which another counts as cheap."""
@@ -45,6 +47,18 @@ def affords_full(setup: Setup, n_steps: int) -> bool:
     return fits and _FULL_COST * setup.lengths.steps <= _MOST_SHARE * n_steps
 
 
+def headroom_of(folder: StudyFolder, setup: Setup) -> Headroom | None:
+    """What the budget brings, by the trainings of a study so far; None for strategies that do not look.
+
+    Args:
+        folder: The study.
+        setup: The settings of the study.
+    """
+    if not setup.strategy.headroom:
+        return None
+    return headroom(*(study.get_trials(deepcopy=False) for study in (folder.search, folder.confirm)), setup)
+
+
 def headroom(search: Sequence[FrozenTrial], confirm: Sequence[FrozenTrial], setup: Setup) -> Headroom | None:
     """Compare the losses so far; None before there are any.
 
@@ -63,7 +77,8 @@ def headroom(search: Sequence[FrozenTrial], confirm: Sequence[FrozenTrial], setu
     cheap = min((t for t in first if (facts_of(t).n_params or 0) <= most), key=_loss, default=None)
     head = next((t for t in done if facts_of(t).n_params == 0), None)
     start = None if head is None else _loss(head)
-    is_limited = cheap is None or start is None or _loss(cheap) - _loss(best) > _TOLERANCE * (start - _loss(best))
+    is_limited = (facts_of(best).n_params or 0) > CHEAP * setup.budget.n_params
+    is_limited &= cheap is None or start is None or _loss(cheap) - _loss(best) > _TOLERANCE * (start - _loss(best))
     parts = [] if head is None else [f"{start:.3f} with the head alone"]
     if cheap is not None:
         share = 100 * (facts_of(cheap).n_params or 0) / setup.budget.n_params
@@ -74,9 +89,14 @@ def headroom(search: Sequence[FrozenTrial], confirm: Sequence[FrozenTrial], setu
     full = [t for t in confirm if facts_of(t).name == FULL and not is_interrupted(t)]
     reached = next((facts_of(t).loss for t in full if t.state == TrialState.COMPLETE), None)
     if reached is not None:
-        last = min((t for t in done if facts_of(t).steps == setup.lengths.steps), key=_loss, default=None)
         text += f"; full fine-tuning ends at {reached:.3f}"
-        text += "" if last is None else f", {facts_of(last).name} at {_loss(last):.3f}"
+        ends: dict[str, list[float]] = {}
+        for t in confirm:
+            if t.state == TrialState.COMPLETE and not is_reference(t) and facts_of(t).loss is not None:
+                ends.setdefault(str(facts_of(t).name), []).append(_loss(t))
+        if ends:
+            lowest = min(ends, key=lambda name: mean(ends[name]))
+            text += f", {lowest} at {mean(ends[lowest]):.3f}"
     told = "a larger budget may help" if is_limited else "the budget does not limit it: a cheaper design may do as well"
     return Headroom(text=f"{text}: {told}.", is_limited=is_limited)
 

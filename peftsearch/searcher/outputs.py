@@ -13,6 +13,7 @@ from math import exp
 from peftsearch.design.shares import n_changed
 from peftsearch.design.text import labelled
 from peftsearch.files import plain
+from peftsearch.searcher.headroom import headroom_of
 from peftsearch.searcher.prepare import Setup
 from peftsearch.searcher.verdict import Verdict
 from peftsearch.study.best import (
@@ -92,6 +93,7 @@ def make_best(
         ),
         comparison=tuple(map(_row, rows)),
         confirmed={f.name: _stored_design(setup, f) for f in finalists if f is not pick and f.name in trained},
+        headroom="" if (found := headroom_of(folder, setup)) is None else found.text,
         stages=tuple(stages_of(folder.search)),
         seed=setup.options.seed,
         space=setup.space.name,

@@ -76,7 +76,7 @@ class TrialRunner:
     def __init__(self, setup: Setup, folder: StudyFolder, reporter: Reporter) -> None:
         self.setup = setup
         self.folder = folder
-        self._reporter = reporter
+        self.reporter = reporter
         both = (folder.search, folder.confirm)
         self._shown = {id(s): {t.number for t in s.get_trials(deepcopy=False) if t.state.is_finished()} for s in both}
 
@@ -129,7 +129,7 @@ class TrialRunner:
             # PRUNED, not FAIL: no training went wrong, the design just cannot be trained.
             _finish(study, trial, TrialState.PRUNED, replace(facts, infeasible=True, reason=one_line(error)))
             if phase == Phase.BASELINES:
-                self._reporter.trial(replace(line, detail=str(error), state="does not fit"), end)
+                self.reporter.trial(replace(line, detail=str(error), state="does not fit"), end)
             return None
         job = self._job(architecture, design, seed, phase, end, rung)
         share = architecture.n_params / setup.budget.n_params
@@ -341,7 +341,7 @@ class TrialRunner:
         own = work.line.detail if detail is None else detail
         line = replace(work.line, state=state, score=score, loss=loss, value=value, detail=own)
         # A lost trial is rerun, so its steps are still to be done.
-        self._reporter.trial(line, 0 if state == "lost" else n_steps_of(work.job, self.setup.lengths))
+        self.reporter.trial(line, 0 if state == "lost" else n_steps_of(work.job, self.setup.lengths))
 
     def show_others(self) -> None:
         """Show the trials that other processes have finished since the last call."""
@@ -368,7 +368,7 @@ class TrialRunner:
             n_params=facts.n_params,
             detail=facts.reason or detail,
         )
-        self._reporter.trial(line, (facts.steps or 0) - (facts.first or 0))
+        self.reporter.trial(line, (facts.steps or 0) - (facts.first or 0))
 
     def _known(self, study: optuna.Study, job: Job) -> FrozenTrial | None:
         """Find a completed training of the study that is equal to a job, so that none is trained twice."""

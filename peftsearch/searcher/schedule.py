@@ -22,7 +22,7 @@ from peftsearch.errors import AllTrialsFailed, one_line
 from peftsearch.samplers.stages import stage_line
 from peftsearch.searcher.confirmation import open_confirmations
 from peftsearch.searcher.finalists import choose_finalists
-from peftsearch.searcher.headroom import Headroom, affords_full, headroom
+from peftsearch.searcher.headroom import affords_full, headroom_of
 from peftsearch.searcher.options import parse_time
 from peftsearch.searcher.planning import LOADING_S, busy_seconds, planned_steps
 from peftsearch.searcher.prepare import Setup
@@ -84,7 +84,7 @@ class Schedule:
         self._phase = ""
         self._n_stages = len(stages_of(folder.search))
         self.baselines = baselines_of(setup.space, setup.backbone)
-        self._said_headroom = False
+        self._limited: bool | None = None
         # Under the lock, since another process may add references of its own at the same time.
         with folder.claim():
             asked = add_references(folder.confirm, [r.name for r in setup.references])
@@ -111,7 +111,12 @@ class Schedule:
         """
         with self._folder.claim():
             self._folder.release_dead()
-            found = self._next_baseline() or self._next_yardstick() or self._next_search()
+            found = self._next_baseline() or self._next_yardstick()
+            if found is not None:
+                return found
+            if self._limited is None and not _running(self._folder.search, Kind.BASELINE):
+                self._say_headroom()
+            found = self._next_search()
             if found is not None:
                 return found
             # Promotions and finalists depend on every trial before them, so each waits for the last one.
@@ -254,19 +259,12 @@ class Schedule:
         self._begin_phase(Phase.REFERENCES, 1)
         return self._runner.begin_reference(study, _create(study, TrialFacts(kind=Kind.REFERENCE)), reference, seed)
 
-    def headroom(self) -> Headroom | None:
-        """What the budget brings, by the trainings so far; None for strategies that do not look."""
-        if not self._setup.strategy.headroom:
-            return None
-        search, confirm = (s.get_trials(deepcopy=False) for s in (self._folder.search, self._folder.confirm))
-        return headroom(search, confirm, self._setup)
-
     def _say_headroom(self) -> None:
-        if not self._said_headroom:
-            self._said_headroom = True
-            found = self.headroom()
-            if found is not None:
-                self._reporter.note(found.text)
+        """Say whether the budget limits the score: after the baselines, and again where the search changes the answer."""
+        found = headroom_of(self._folder, self._setup)
+        if found is not None and found.is_limited != self._limited:
+            self._limited = found.is_limited
+            self._reporter.note(found.text)
 
     def _next_reference(self) -> Work | None:
         study, jobs = self._folder.confirm, self._open_references()
@@ -340,8 +338,9 @@ def _spent(trials: list[FrozenTrial]) -> int:
     return sum(not is_infeasible(t) for t in counted(trials))
 
 
-def _running(study: optuna.Study) -> bool:
-    return bool(study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
+def _running(study: optuna.Study, kind: Kind | None = None) -> bool:
+    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    return any(kind is None or facts_of(t).kind == kind for t in running)
 
 
 def _ask(study: optuna.Study, distributions: dict[str, BaseDistribution]) -> optuna.Trial:

@@ -181,6 +181,8 @@ class Best:
     comparison: tuple[StoredRow, ...] = ()
     confirmed: dict[str, StoredDesign] = field(default_factory=dict)
     """The other confirmed designs by name."""
+    headroom: str = ""
+    """Whether the budget limits the score, in a sentence; empty for strategies that do not look."""
     stages: tuple[dict[str, Any], ...] = ()
     """Closed stages of a staged search."""
     seed: int = 0

@@ -33,10 +33,17 @@ def test_a_cheap_design_that_is_as_good_says_that_the_budget_does_not_limit(chea
     assert ("a larger budget may help" in found.text) == found.is_limited
 
 
-def test_full_fine_tuning_is_told_beside_the_best_whole_training() -> None:
-    trials = [trial("head", 0, 1.0), trial("lora", 950, 0.5), trial("lora", 950, 0.3, rung=1, kind="promoted")]
+def test_a_best_design_that_leaves_much_of_the_budget_says_that_the_budget_does_not_limit() -> None:
+    found = headroom([trial("head", 0, 1.0), trial("lora", 950, 0.5), trial("ia3", 500, 0.4)], [], SETUP)
+    assert found is not None
+    assert not found.is_limited
+
+
+def test_full_fine_tuning_is_told_beside_the_best_confirmed_mean() -> None:
+    trials = [trial("head", 0, 1.0), trial("lora", 950, 0.5)]
+    ends = [trial(name, 950, loss, rung=1) for name, loss in [("lora", 0.2), ("lora", 0.4), ("ia3", 0.35)]]
     full = optuna.trial.create_trial(value=0.9, user_attrs={"name": "full", "kind": "reference", "loss": 0.2})
-    found = headroom(trials, [full], SETUP)
+    found = headroom(trials, [full, *ends], SETUP)
     assert found is not None
     assert "full fine-tuning ends at 0.200, lora at 0.300" in found.text
 
