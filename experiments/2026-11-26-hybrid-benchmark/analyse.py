@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,20 @@ def read() -> pd.DataFrame:
     return pd.concat(map(pd.read_csv, paths), ignore_index=True)
 
 
+def _pairs(own: pd.DataFrame, signal: str, target: str) -> Iterator[tuple[pd.Series, pd.Series]]:
+    """A signal with each seed and the mean target of the other seeds, of the designs that have both; low is good."""
+    wide = {seed: rows.set_index("name") for seed, rows in own.groupby("seed")}
+    for seed in wide:
+        others = [wide[s][target] for s in wide if s != seed]
+        if not others:
+            continue
+        rest = pd.concat(others).groupby(level=0).mean()
+        both = wide[seed].index.intersection(rest.index)
+        if len(both) >= 10:
+            signs = [-1 if name.startswith("acc") else 1 for name in (signal, target)]
+            yield signs[0] * wide[seed].loc[both, signal], signs[1] * rest[both]
+
+
 def reliability(rows: pd.DataFrame) -> pd.DataFrame:
     """Spearman of a signal with one seed against the mean final loss and accuracy of the other seeds.
 
@@ -29,26 +44,14 @@ def reliability(rows: pd.DataFrame) -> pd.DataFrame:
     """
     found = []
     for task, own in rows.groupby("task"):
-        seeds = sorted(own["seed"].unique())
-        if len(seeds) < 2:
-            continue
-        wide = {s: own[own["seed"] == s].set_index("name") for s in seeds}
         for signal in SIGNALS:
-            by_target: dict[str, list[float]] = {"loss_100": [], "acc_100": []}
-            for seed in seeds:
-                others = [s for s in seeds if s != seed]
-                for target in by_target:
-                    rest = pd.concat([wide[s][target] for s in others]).groupby(level=0).mean()
-                    both = wide[seed].index.intersection(rest.index)
-                    if len(both) < 10:
-                        continue
-                    value = wide[seed].loc[both, signal].corr(rest[both], method="spearman")
-                    turned = signal.startswith("acc") != target.startswith("acc")
-                    by_target[target].append(-value if turned else value)
-            found.append(
-                {"task": task, "signal": signal, "n": len(both), "pairs": len(by_target["loss_100"])}
-                | {f"with {t}": np.mean(v) if v else np.nan for t, v in by_target.items()}
-            )
+            line: dict[str, object] = {"task": task, "signal": signal}
+            for target in ("loss_100", "acc_100"):
+                pairs = list(_pairs(own, signal, target))
+                values = [here.corr(rest, method="spearman") for here, rest in pairs]
+                line["designs"] = "/".join(str(len(here)) for here, _ in pairs)
+                line[f"with {target}"] = np.mean(values) if values else np.nan
+            found.append(line)
     return pd.DataFrame(found)
 
 
@@ -56,21 +59,11 @@ def survivors(rows: pd.DataFrame, keep: int = 3, top: int = 5) -> pd.DataFrame:
     """Share of the final top five (mean loss of the other seeds) among the best third by a signal of one seed."""
     found = []
     for task, own in rows.groupby("task"):
-        seeds = sorted(own["seed"].unique())
-        if len(seeds) < 2:
-            continue
-        wide = {s: own[own["seed"] == s].set_index("name") for s in seeds}
         for signal in SIGNALS:
             shares = []
-            for seed in seeds:
-                rest = pd.concat([wide[s]["loss_100"] for s in seeds if s != seed]).groupby(level=0).mean()
-                both = wide[seed].index.intersection(rest.index)
-                if len(both) < 10:
-                    continue
-                values = wide[seed].loc[both, signal] * (-1 if signal.startswith("acc") else 1)
-                kept = set(values.nsmallest(-(-len(both) // keep)).index)
-                best = set(rest[both].nsmallest(top).index)
-                shares.append(len(kept & best) / top)
+            for here, rest in _pairs(own, signal, "loss_100"):
+                kept = set(here.nsmallest(-(-len(here) // keep)).index)
+                shares.append(len(kept & set(rest.nsmallest(top).index)) / top)
             found.append({"task": task, "signal": signal, "share": np.mean(shares) if shares else np.nan})
     return pd.DataFrame(found)
 

@@ -8,7 +8,7 @@ training of 30% shows a + b x level + noise, a whole one level + noise, with b a
 a search is what its own signal ranks first; `race` looks at the best third with a second seed. The portfolio of `race`
 is chosen from the other task. Regret: the level of the pick above the lowest of 2,000 random designs and the recorded.
 
-Left out: asha and hyperband, whose signals within the first 30% were not recorded, and sensitivity, which needs gradients.
+Left out: asha and hyperband, whose signals within the first 30% were not recorded; sensitivity, which needs gradients.
 """
 
 from __future__ import annotations
@@ -45,7 +45,10 @@ from peftsearch.study.trials import TrialFacts, write_facts
 WHOLE, RUNG = 300, 90
 TRIALS = (4, 8, 12, 16, 32, 64)
 BUDGET = "0.1%"
-NAMES = ("random, whole trainings", "random", "tpe", "evolution", "gp", "nsga2", "s4", "race, then tpe", "race, then evolution", "race, then random", "race, portfolio alone")
+NAMES = (
+    "random, whole trainings", "random", "tpe", "evolution", "gp", "nsga2", "s4",
+    "race, then evolution", "race, then tpe", "race, then random", "race, portfolio alone",
+)  # fmt: skip
 
 
 class Bench:

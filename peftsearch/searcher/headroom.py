@@ -56,7 +56,7 @@ def headroom_of(folder: StudyFolder, setup: Setup) -> Headroom | None:
     """
     if not setup.strategy.headroom:
         return None
-    return headroom(*(study.get_trials(deepcopy=False) for study in (folder.search, folder.confirm)), setup)
+    return headroom(folder.search.get_trials(deepcopy=False), folder.confirm.get_trials(deepcopy=False), setup)
 
 
 def headroom(search: Sequence[FrozenTrial], confirm: Sequence[FrozenTrial], setup: Setup) -> Headroom | None:

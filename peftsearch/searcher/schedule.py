@@ -111,7 +111,7 @@ class Schedule:
         """
         with self._folder.claim():
             self._folder.release_dead()
-            found = self._next_baseline() or self._next_yardstick()
+            found: Work | Pause | None = self._next_baseline() or self._next_yardstick()
             if found is not None:
                 return found
             if self._limited is None and not _running(self._folder.search, Kind.BASELINE):
@@ -260,7 +260,7 @@ class Schedule:
         return self._runner.begin_reference(study, _create(study, TrialFacts(kind=Kind.REFERENCE)), reference, seed)
 
     def _say_headroom(self) -> None:
-        """Say whether the budget limits the score: after the baselines, and again where the search changes the answer."""
+        """Say whether the budget limits the score: after the baselines, and again if the search changes the answer."""
         found = headroom_of(self._folder, self._setup)
         if found is not None and found.is_limited != self._limited:
             self._limited = found.is_limited
