@@ -11,6 +11,8 @@ from optuna.trial import FrozenTrial
 from peftsearch.design.baselines import Baseline, baselines_of
 from peftsearch.design.fitting import fit
 from peftsearch.engine.local import LocalEngine
+from peftsearch.errors import ConfigError
+from peftsearch.samplers import make_sampler
 from peftsearch.samplers.strategy import Strategy
 from peftsearch.searcher.lengths import BOUNDS, FEWEST_EXAMPLES, choose_lengths
 from peftsearch.searcher.options import SearchOptions
@@ -31,6 +33,8 @@ _LONG, _SHORT = 300, BOUNDS[0]
 """Steps for which the breadth of a strategy is kept, and below which it is cut down to the narrowest."""
 _FEWEST_SEEDS = 4
 """Seeds of the first look where there is little time."""
+_FEW_TRIALS = 4
+"""Fewest trials of a search with little time."""
 _WIDER = (4.0, 3.0, 2.0, 1.5)
 """Factors on the number of trials that are tried where there is time for more."""
 _GAP_S = 30.0
@@ -70,6 +74,8 @@ def plan_within(seconds: float, setup: Setup, engine: LocalEngine, width: int) -
     usual = setup.lengths.steps
     own = setup.strategy
     given = _given(setup.options.search)
+    if not _works_with(setup, min(own.trials, _FEW_TRIALS)):
+        given.add("trials")
     levels = [(_wider(own, factor), usual) for factor in _WIDER if "trials" not in given]
     levels += [(own, min(usual, _LONG))]
     levels += [(narrow, min(usual, _SHORT)) for narrow in _narrower(own, given)]
@@ -117,6 +123,16 @@ def _given(options: SearchOptions) -> set[str]:
     return {name for name, value in chosen.items() if value is not None}
 
 
+def _works_with(setup: Setup, n_trials: int) -> bool:
+    """Whether the strategy's sampler can do with so few trials; one with stages needs some for each."""
+    strategy = setup.strategy
+    try:
+        make_sampler(strategy.sampler, replace(setup.context, n_trials=n_trials), dict(strategy.sampler_settings))
+    except ConfigError:
+        return False
+    return True
+
+
 def _wider(strategy: Strategy, factor: float) -> Strategy:
     return replace(strategy, trials=round(factor * strategy.trials))
 
@@ -131,7 +147,7 @@ def _narrower(strategy: Strategy, given: Collection[str]) -> Iterator[Strategy]:
     strategy = replace(strategy, search=replace(strategy.search, seeds=1))
     yield strategy
     if "trials" not in given:
-        strategy = replace(strategy, trials=min(strategy.trials, 4))
+        strategy = replace(strategy, trials=min(strategy.trials, _FEW_TRIALS))
         yield strategy
     if "baselines" not in given:
         strategy = replace(strategy, confirm=replace(strategy.confirm, baselines=1))
