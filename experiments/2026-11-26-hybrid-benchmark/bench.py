@@ -15,6 +15,7 @@ from peftsearch.design.budget import parse_budget
 from peftsearch.design.design import Design
 from peftsearch.design.fitting import fit
 from peftsearch.engine.loop import train
+from peftsearch.engine.priming import needs_priming, prime
 from peftsearch.engine.probe import fit_head, put_head
 from peftsearch.engine.scoring import Scorer
 from peftsearch.engine.settings import TrainingSettings
@@ -25,7 +26,7 @@ from peftsearch.tasks import resolve_task
 from peftsearch.tasks.encoding.batches import batches, eval_batches
 from peftsearch.tasks.encoding.encode import encode
 
-STEPS, LOOKS = 300, (30, 90, 300)
+STEPS, LOOKS = 300, (0.1, 0.3, 1.0)
 CPU, BF16 = torch.device("cpu"), torch.bfloat16
 RATES = {
     "lora": 5e-3,
@@ -60,6 +61,7 @@ class Job:
     by_table: bool = False
     """Whether the rate is that of `RATES`."""
     seed: int = 0
+    steps: int = STEPS
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -127,12 +129,15 @@ class Bench:
         if job.by_table:
             for group in groups:
                 group["lr"] = group["lr"] if group["name"] == "head" else job.factor * RATES[group["name"]]
+        if needs_priming(self.model):
+            few = batches(self.encoded.train, 16, seed=job.seed, steps=job.steps)
+            prime(self.model, few, loss_of=functional.cross_entropy, device=CPU, autocast=BF16)
         trained = [p for group in groups for p in group["params"]]
         steps = train(
             self.model,
             groups,
-            batches(self.encoded.train, 16, seed=job.seed, steps=STEPS),
-            n_steps=STEPS,
+            batches(self.encoded.train, 16, seed=job.seed, steps=job.steps),
+            n_steps=job.steps,
             settings=settings,
             loss_of=functional.cross_entropy,
             device=CPU,
@@ -140,8 +145,9 @@ class Bench:
             seed=job.seed,
         )
         sums = [torch.zeros_like(p) for p in trained]
+        looks_at = [round(share * job.steps) for share in LOOKS]
         for step in steps:
-            for name, last in zip(("10", "30", "100"), LOOKS, strict=True):
+            for name, last in zip(("10", "30", "100"), looks_at, strict=True):
                 if step == last - last // 3:
                     sums = [torch.zeros_like(p) for p in trained]
                 if last - last // 3 < step <= last:
@@ -150,7 +156,7 @@ class Bench:
                             total += p
                 if step == last:
                     self._look(name, row, looks)
-                    if last < STEPS:
+                    if last < job.steps:
                         self._look_at_mean(name, [s / (last // 3) for s in sums], trained, row, looks)
 
     def _look(self, name: str, row: dict[str, object], looks: dict[str, np.ndarray]) -> None:

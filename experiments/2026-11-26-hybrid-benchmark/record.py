@@ -17,6 +17,10 @@ import torch
 from bench import Bench, Job
 from designs import drawn, fixed
 
+from peftsearch.design.budget import parse_budget
+from peftsearch.design.design import Design
+from peftsearch.design.feasibility import feasibility
+
 HERE = Path(__file__).parent
 (HERE / "examples").mkdir(exist_ok=True)
 COLUMNS = [
@@ -39,10 +43,32 @@ def rates(task: str) -> Iterator[Job]:
                 yield Job(task=task, name=name, design=fixed()[name], budget=budget, factor=factor, by_table=True)
 
 
+OTHERS = (
+    "adapter_pfeiffer", "adapter_sparse", "adamix", "dora", "krona_res", "phm", "compacter", "compacter_pp",
+    "diffpruning", "said", "prefix_mlp", "mam", "unipelt", "prompt", "ptuning", "fishmask", "far", "ladder",
+)  # fmt: skip
+"""Methods outside `hybrid`, at the package's rates and others, in trainings of half the length."""
+
+
+def others(bench: Bench, task: str) -> Iterator[Job]:
+    """The first of two budgets that a method fits into, at its own rate and two on either side."""
+    for name in OTHERS:
+        design = Design(grouping="uniform", allocation=(1.0,) * 4, methods=((name,),) * 4, leave_out=True)
+        sizes = {
+            text: feasibility(bench.backbone, parse_budget(text, bench.backbone.n_params)) for text in ("0.1%", "0.5%")
+        }
+        budget = next((text for text, fits in sizes.items() if fits(design)), None)
+        for factor in (1.0, 0.4, 2.5) if budget else ():
+            yield Job(task=task, name=name, design=design, budget=budget, factor=factor, steps=150)
+
+
 def main(bench: Bench, task: str, plan: str, budget: str) -> Iterator[Job]:
     """All designs with two seeds, and every second one with a third; every second one first."""
     if plan == "rates":
         yield from rates(task)
+        return
+    if plan == "others":
+        yield from others(bench, task)
         return
     designs = fixed() | drawn(bench.backbone, budget)
     names = list(designs)

@@ -12,22 +12,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
-from optuna.study import Study
-from optuna.trial import FrozenTrial
 
 from peftsearch.design.baselines import point_of
 from peftsearch.design.design import Design
 from peftsearch.design.space import ALLOCATIONS, Choice, allocation_weights
 from peftsearch.errors import ConfigError, MethodError
 from peftsearch.methods import get_method
-from peftsearch.samplers import evolution, random, tpe
 from peftsearch.samplers.context import SamplerContext
-from peftsearch.samplers.per_trial import PerTrialSampler
-from peftsearch.study.trials import is_baseline, is_interrupted
+from peftsearch.samplers.warm import WarmStartSampler
 
-_AFTER = {"tpe": tpe.make, "evolution": evolution.make, "random": random.make}
 Entry = str | Mapping[str, Any]
 
 
@@ -39,52 +33,8 @@ def make(context: SamplerContext, *, portfolio: Sequence[Entry], then: str = "ev
         portfolio: Designs to try first, in this order.
         then: Sampler that proposes afterwards: `evolution`, `tpe` or `random`.
     """
-    if then not in _AFTER:
-        raise ValueError(f"then must be one of {', '.join(_AFTER)}, got {then!r}")
-    following = _AFTER[then](context)
-    assert isinstance(following, PerTrialSampler)
-    return RaceSampler(context, points_of(context, portfolio), following)
-
-
-class RaceSampler(BaseSampler):
-    """Propose the designs of a portfolio that were not tried yet, then hand over to another sampler.
-
-    Args:
-        context: The context to sample from.
-        points: The portfolio, as points of the space.
-        following: The sampler that proposes afterwards.
-    """
-
-    def __init__(
-        self, context: SamplerContext, points: Sequence[dict[str, Choice]], following: PerTrialSampler
-    ) -> None:
-        self._context = context
-        self._points = points
-        self._following = following
-
-    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """All dimensions of the space."""
-        return self._context.distributions
-
-    def sample_relative(
-        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        """The first design of the portfolio that was not tried; after all of them, a proposal of the other sampler."""
-        if is_baseline(trial):
-            return {}
-        identity, names = self._following.identity, search_space.keys()
-        earlier = [t for t in study.get_trials(deepcopy=False) if t.number < trial.number and not is_interrupted(t)]
-        known = {identity(t.params) for t in earlier if names <= t.params.keys()}
-        for point in self._points:
-            if identity(dict(point)) not in known:
-                return dict(point)
-        return self._following.sample_relative(study, trial, search_space)
-
-    def sample_independent(
-        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:
-        """Delegate to the following sampler."""
-        return self._following.sample_independent(study, trial, param_name, param_distribution)
+    points = points_of(context, portfolio)
+    return WarmStartSampler(context, lambda _: points, then)
 
 
 def points_of(context: SamplerContext, portfolio: Sequence[Entry]) -> list[dict[str, Choice]]:

@@ -10,29 +10,25 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from typing import Any
 
-from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.study import Study
-from optuna.trial import FrozenTrial
 
 from peftsearch.design.architecture import Architecture
 from peftsearch.design.fitting import fit
 from peftsearch.design.space import Choice
 from peftsearch.errors import ConfigError
-from peftsearch.samplers import evolution, tpe
 from peftsearch.samplers.context import SamplerContext
 from peftsearch.samplers.knapsack import Scores, fill, worth
-from peftsearch.samplers.per_trial import PerTrialSampler, require_whole
+from peftsearch.samplers.per_trial import require_whole
+from peftsearch.samplers.warm import WarmStartSampler
 from peftsearch.study.notes import SENSITIVITY, keep_sensitivity, sensitivity_of
-from peftsearch.study.trials import derived_seed, is_baseline, is_interrupted
+from peftsearch.study.trials import derived_seed
 
 _STARTS = 3
 """Number of random designs from which the nearest one is searched."""
 _LOOKED_AT = 1000
 """Number of designs to fit in all climbs together; takes some seconds, more for larger budgets."""
-_AFTER: dict[str, Callable[..., BaseSampler]] = {"tpe": tpe.make, "evolution": evolution.make}
 
 
 def make(context: SamplerContext, *, n_warm: int = 6, then: str = "tpe") -> BaseSampler:
@@ -41,70 +37,28 @@ def make(context: SamplerContext, *, n_warm: int = 6, then: str = "tpe") -> Base
     Args:
         context: The context to sample from, with scores, backbone and budget.
         n_warm: Number of designs by the scores.
-        then: Sampler that proposes afterwards: `tpe` or `evolution`.
-    """
-    require_whole(1, n_warm=n_warm)
-    if then not in _AFTER:
-        raise ValueError(f"then must be one of {', '.join(_AFTER)}, got {then!r}")
-    following = _AFTER[then](context)
-    assert isinstance(following, PerTrialSampler)
-    return SensitivitySampler(context, n_warm, following)
-
-
-class SensitivitySampler(BaseSampler):
-    """Propose the stored designs that were not tried yet, then hand over to another sampler.
-
-    Args:
-        context: The context to sample from.
-        n_warm: Number of designs by the scores.
-        following: The sampler that proposes afterwards.
+        then: Sampler that proposes afterwards: `evolution`, `tpe` or `random`.
 
     Raises:
         ConfigError: The context has no scores, backbone or budget.
     """
+    require_whole(1, n_warm=n_warm)
+    if context.sensitivity is None or context.backbone is None or context.budget is None:
+        raise ConfigError("the sensitivity sampler needs a loaded backbone and training data to score methods on")
+    return WarmStartSampler(context, lambda study: _stored_designs(study, context, n_warm), then)
 
-    def __init__(self, context: SamplerContext, n_warm: int, following: PerTrialSampler) -> None:
-        if context.sensitivity is None or context.backbone is None or context.budget is None:
-            raise ConfigError("the sensitivity sampler needs a loaded backbone and training data to score methods on")
-        self._context = context
-        self._n_warm = n_warm
-        self._following = following
 
-    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """All dimensions of the space."""
-        return self._context.distributions
-
-    def sample_relative(
-        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        """The first stored design that was not tried; after all of them, a proposal of the following sampler."""
-        if is_baseline(trial):
-            return {}
-        identity, names = self._following.identity, search_space.keys()
-        tried = [t for t in study.get_trials(deepcopy=False) if t.number < trial.number and names <= t.params.keys()]
-        known = {identity(t.params) for t in tried if not is_interrupted(t)}
-        for params in self._warm(study):
-            if identity(params) not in known:
-                return params
-        return self._following.sample_relative(study, trial, search_space)
-
-    def sample_independent(
-        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:
-        """Delegate to the following sampler."""
-        return self._following.sample_independent(study, trial, param_name, param_distribution)
-
-    def _warm(self, study: Study) -> list[dict[str, Any]]:
-        """The stored designs; the first call measures the scores and stores both."""
-        stored = sensitivity_of(study)
-        if stored is None:
-            assert self._context.sensitivity is not None
-            scores = self._context.sensitivity()
-            designs = warm_designs(self._context, scores, self._n_warm)
-            stored = {"scores": [[*pair, score] for pair, score in scores.items()], "designs": designs}
-            keep_sensitivity(study, stored)
-        points: list[dict[str, Any]] = stored["designs"]
-        return points
+def _stored_designs(study: Study, context: SamplerContext, n_warm: int) -> list[dict[str, Choice]]:
+    """The stored designs; the first call measures the scores and stores both."""
+    stored = sensitivity_of(study)
+    if stored is None:
+        assert context.sensitivity is not None
+        scores = context.sensitivity()
+        designs = warm_designs(context, scores, n_warm)
+        stored = {"scores": [[*pair, score] for pair, score in scores.items()], "designs": designs}
+        keep_sensitivity(study, stored)
+    points: list[dict[str, Choice]] = stored["designs"]
+    return points
 
 
 def warm_designs(context: SamplerContext, scores: Scores, n_designs: int) -> list[dict[str, Choice]]:

@@ -239,5 +239,5 @@ class TestSensitivity:
     def test_needs_scores(self):
         with pytest.raises(ConfigError, match="needs a loaded backbone and training data"):
             make_sampler("sensitivity", context(sensitivity=None), {})
-        with pytest.raises(ConfigError, match="then must be one of tpe, evolution, got 'gp'"):
+        with pytest.raises(ConfigError, match="then must be one of evolution, tpe, random, got 'gp'"):
             make_sampler("sensitivity", context(), {"then": "gp"})

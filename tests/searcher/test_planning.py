@@ -71,7 +71,7 @@ OWN = Strategy(
 )
 
 
-def plan(monkeypatch: pytest.MonkeyPatch, work: float, **chosen: Any) -> Any:
+def plan(monkeypatch: pytest.MonkeyPatch, work: float, *, staged: bool = False, **chosen: Any) -> Any:
     """The plan where trainings of `work` steps can be afforded at the strategy's own breadth."""
 
     def steps(_: float, __: Any, strategy: Strategy, ___: Any) -> int:
@@ -81,6 +81,7 @@ def plan(monkeypatch: pytest.MonkeyPatch, work: float, **chosen: Any) -> Any:
     monkeypatch.setattr(planning, "steps_within", steps)
     monkeypatch.setattr(planning, "_fitting", lambda _: [SimpleNamespace(design=SimpleNamespace(tunable=True))])
     monkeypatch.setattr(planning, "fit", lambda *_: None)
+    monkeypatch.setattr(planning, "_works_with", lambda *_: not staged)
     setup: Any = SimpleNamespace(
         strategy=OWN,
         lengths=SimpleNamespace(steps=500),
@@ -99,6 +100,12 @@ def test_more_time_brings_more_trials_and_less_time_shorter_trainings_then_fewer
     assert plans[-1].steps == planning.FEWEST_STEPS
     assert plans[-1].strategy.confirm.looks == (4, 10)
     assert all(p.steps <= 500 for p in plans)
+
+
+def test_a_strategy_whose_stages_need_its_trials_keeps_them(monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    found = [plan(monkeypatch, work, staged=True) for work in (10_000, 2)]
+    assert [p.strategy.trials for p in found] == [12, 12]
+    assert found[1].strategy.confirm.looks == (4, 10)
 
 
 def test_what_the_user_chose_stays(monkeypatch) -> None:  # type: ignore[no-untyped-def]
