@@ -25,7 +25,9 @@ class Job:
     steps: int
     """Optimizer steps of the whole schedule, per task; 0 scores the head that training would start from."""
     until: int | None = None
-    """Step at which the training pauses, and gives a snapshot; None trains to the end."""
+    """Step at which the training pauses; None trains to the end."""
+    snapshot: bool = True
+    """Whether a pause gives a snapshot, with which the training can go on."""
     paused: tuple[bytes, ...] = ()
     """Snapshots of each task, with which the training goes on; empty starts it."""
     evaluations: int = 1
@@ -41,7 +43,7 @@ class Job:
     test: bool = False
     """Whether to score the test split too."""
     retry: bool = False
-    """Whether a training that diverges, or ends above the loss that it starts from, is tried again at a lower rate."""
+    """Whether a training that diverges, or ends worse than it starts, is tried again at a lower rate."""
     select: Select = "loss"
     """What `Outcome.value` is made of."""
 

@@ -83,7 +83,7 @@ class LocalEngine:
     ) -> None:
         self._loaded = loaded
         self._heads = heads
-        self._start_losses: dict[int, float] = {}
+        self._starts: dict[int, Evaluation] = {}
         modules = make_heads(loaded, [task.num_labels for task in suite.tasks])
         self._tracks = [
             _Track(encoded=data, objective=Scorer(task), head=head)
@@ -204,32 +204,39 @@ class LocalEngine:
     def _attempts(
         self, track: _Track, job: Job, head: HeadStart | None, paused: bytes | None, measure: bool
     ) -> Generator[tuple[int, Evaluation], None, _Part]:
-        """Train on one task as `_train` does, and if the job asks for it again at a lower rate after a collapse."""
+        """Train on one task as `_train` does, and if the job asks for it again at a lower rate after a collapse.
+
+        A training has collapsed if it diverges, or ends with a higher loss and no better score than it starts with. If
+        every attempt does, the best of them counts.
+        """
+        ended: list[_Part] = []
         for attempt in range(MOST_RETRIES + 1):
             own = replace(job, learning_rate=job.learning_rate * RETRY_FACTOR**attempt)
             last = attempt == MOST_RETRIES or not job.retry
             try:
                 part = yield from self._train(track, own, head, paused, measure)
             except Diverged:
-                if last:
+                if last and not ended:
                     raise
                 continue
-            if last or part.evaluation.loss <= self._start_loss(track, head):
+            if not job.retry or not _is_worse(part.evaluation, self._start(track, head)):
                 return replace(part, n_collapsed=attempt)
-        raise AssertionError("the last attempt returns or raises")
+            ended.append(part)
+        best = max(ended, key=lambda part: _ranking(part.evaluation))
+        return replace(best, n_collapsed=MOST_RETRIES)
 
-    def _start_loss(self, track: _Track, head: HeadStart | None) -> float:
-        """Validation loss before the first step; measured once a task."""
+    def _start(self, track: _Track, head: HeadStart | None) -> Evaluation:
+        """The validation before the first step; measured once a task."""
         key = id(track)
-        if key not in self._start_losses:
+        if key not in self._starts:
             job = Job(architecture=Architecture(placements=()), learning_rate=0.0, steps=0, measure=False)
             one = self._train(track, job, head, None, measure=False)
             try:
                 next(one)
             except StopIteration as end:
                 part: _Part = end.value
-                self._start_losses[key] = part.evaluation.loss
-        return self._start_losses[key]
+                self._starts[key] = part.evaluation
+        return self._starts[key]
 
     def _train(
         self, track: _Track, job: Job, head: HeadStart | None, paused: bytes | None, measure: bool
@@ -290,7 +297,7 @@ class LocalEngine:
             tail = log.losses[-max(1, len(log.losses) // 10) :]
             paused = None
             if pauses and optimizer is not None:
-                paused = pause(model, optimizer, job.end, log)
+                paused = pause(model, optimizer, job.end, log) if job.snapshot else None
                 average.put(model)
             return _Part(
                 evaluation=self._evaluate(track, validation, job),
@@ -343,6 +350,20 @@ def _value(job: Job, evaluation: Evaluation) -> float:
     if job.select == "loss" or evaluation.score is None:
         return -evaluation.loss
     return evaluation.score
+
+
+def _ranking(evaluation: Evaluation) -> tuple[float, float]:
+    """Score first, then loss; the higher the better."""
+    return 0.0 if evaluation.score is None else evaluation.score, -evaluation.loss
+
+
+def _is_worse(end: Evaluation, start: Evaluation) -> bool:
+    """Whether a training has made the loss worse and the score no better.
+
+    The loss alone may rise on few examples where the predictions improve.
+    """
+    no_better = end.score is None or start.score is None or end.score <= start.score
+    return end.loss > start.loss and no_better
 
 
 def evaluation_steps(steps: int, evaluations: int) -> tuple[int, ...]:

@@ -57,9 +57,14 @@ class ConfirmFidelity:
         """Number of designs to confirm, baselines included."""
         return self.best + self.baselines + self.cheap
 
+    @property
+    def cuts(self) -> bool:
+        """Whether some designs are left out before the first look."""
+        return 0 < self.cut < self.looks[0]
+
     def n_trainings(self, n_arms: int) -> int:
         """Trainings of `n_arms` designs up to the first look."""
-        cut = self.cut if 0 < self.cut < self.looks[0] else self.looks[0]
+        cut = self.cut if self.cuts else self.looks[0]
         return n_arms * cut + min(n_arms, LEFT_AFTER_CUT) * (self.looks[0] - cut)
 
 

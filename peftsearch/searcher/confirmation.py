@@ -29,7 +29,7 @@ def rules_of(setup: Setup, frozen: Confirmed | None = None) -> Rules:
         margin=search.margin / 100,
         n_looks=len(setup.strategy.confirm.looks),
         prefer_small=search.prefer == "small",
-        majority=suite.majority_score if suite.kind != "generation" else float("-inf"),
+        majority=suite.reported_majority if suite.kind != "generation" else float("-inf"),
         frozen=frozen,
         n_steps=setup.lengths.steps,
         n_examples=suite.n_test,
@@ -56,6 +56,7 @@ def _with_scores(finalist: Confirmed, own: Sequence[TrialRecord]) -> Confirmed:
     tests = [t.facts for t in trainings]
     return replace(
         finalist,
+        seeds=tuple(t.facts.seed or 0 for t in trainings),
         validation=Scores(tuple(t.score for t in trainings if t.score is not None)),
         tasks=scores_by_task(trainings),
         validation_hits=hits_of([t.facts.right or "" for t in trainings]),
@@ -90,8 +91,7 @@ def open_confirmations(
         left_s: Seconds that the run may still take; a look that would take longer is left out.
     """
     arms, earlier, confirm = list(finalists), 0, setup.strategy.confirm
-    is_cut = 0 < confirm.cut < confirm.looks[0]
-    for look in (confirm.cut, *confirm.looks) if is_cut else confirm.looks:
+    for look in (confirm.cut, *confirm.looks) if confirm.cuts else confirm.looks:
         # Once it began, a look goes on: its trainings would otherwise be for nothing.
         is_new = not any((f.name, seed) in begun for seed in seeds[earlier:look] for f in arms)
         if earlier and is_new and time_for(look, earlier, len(arms), confirmations) > left_s:
@@ -104,7 +104,7 @@ def open_confirmations(
         if any(t.state == State.RUNNING for t in confirmations if t.name in names and t.facts.seed in own):
             return []
         scored = measured(confirmations, arms, own)
-        if is_cut and look == confirm.cut:
+        if confirm.cuts and look == confirm.cut:
             if any(c.validation.values for c in scored):
                 kept = {c.name for c in arms_left(scored, rules_of(setup), close=0.0)}
                 arms = [f for f in arms if f.name in kept]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import ceil
 from statistics import mean
 
 import optuna
@@ -24,34 +25,24 @@ _FRONT_FACTOR = 3
 def choose_finalists(
     study: optuna.Study, setup: Setup, fit: Callable[[Design], Architecture], tuned: bool = True
 ) -> list[Confirmed]:
-    """Choose the best baselines, the design that the strategy decided on, the best of the search, and a cheap one.
+    """Choose the best baselines, the design that the strategy decided on, the best of the search, and cheap ones.
 
     A search for several objectives also confirms part of its front, evenly spread from the best value to the worst.
     Designs that were trained several times rank by the mean of their values, and those that were chosen for further
-    seeds before the others; designs that violate a constraint are left
-    out. The cheap one is the best of those with at most `CHEAP` of the parameters of the best baseline; where the
-    budget does not limit the score, the best of those with at most half of that joins it.
+    seeds before the others; designs that violate a constraint are left out. The cheap one is the best of those with at
+    most `CHEAP` of the parameters of the best baseline, and the head alone joins it. Where the budget does not limit
+    the score, the best of those with at most half of that takes the place of a design of the search.
 
     Args:
         study: The finished search.
         setup: The settings of the study.
         fit: Function that sizes a design.
-        tuned: Whether every design takes the best of the learning rates that it was tried with.
+        tuned: Whether the learning rates were tried: every design takes its best one, and baselines rank by it.
+            Otherwise the best third of the baselines is chosen, all of which are to be tried at other rates.
     """
     counting = not_interrupted(study)
     complete = [t for t in counting if t.state == TrialState.COMPLETE and not facts_of(t).exceeds_limits]
-    trials = _last_rungs([t for t in complete if facts_of(t).kind != Kind.RATE])
-    keys = {t.number: _design_of(t).key for t in trials}
-    values: dict[str, list[float]] = {}
-    for t in trials:
-        values.setdefault(keys[t.number], []).append(value_of(t))
-    repeated = {keys[t.number] for t in trials if facts_of(t).kind == Kind.REPEAT}
-
-    def rank(t: FrozenTrial) -> tuple[float, ...]:
-        key = keys[t.number]
-        return -rung_of(t), key not in repeated, -mean(values[key]), t.number
-
-    ranked = sorted(trials, key=rank)
+    ranked = _ranked([t for t in complete if facts_of(t).kind != Kind.RATE])
     confirm = setup.strategy.confirm
     if len(setup.objectives) > 1:
         front = {t.number for t in study.best_trials}
@@ -61,16 +52,21 @@ def choose_finalists(
     trial = None if decided is None else decided(counting)  # a stage's failed trials belong to it
     if trial is not None and not facts_of(trial).exceeds_limits:
         found.insert(0, trial)
-    baselines = [t for t in ranked if of_baseline(t)]
-    wanted = [(baselines, confirm.baselines), (found, confirm.best)]
+    heads = [t for t in ranked if of_baseline(t) and not facts_of(t).n_params]
+    baselines = [t for t in ranked if of_baseline(t) and facts_of(t).n_params] or heads
+    room = headroom(counting, (), setup) if baselines and len(setup.objectives) == 1 else None
+    is_free = room is not None and not room.is_limited and confirm.cheap > 0
+    n_found = max(1, confirm.best - 1) if is_free else confirm.best
+    wanted = [(_rated(baselines, complete, setup, tuned=tuned), confirm.baselines), (found, n_found)]
+    if not tuned:
+        wanted[0] = wanted[0][0], len(wanted[0][0])
     if len(setup.objectives) > 1:
         wanted.insert(0, (_spread([t for t in ranked if t.number in front], n_of_front(setup)), n_of_front(setup)))
-    if baselines and len(setup.objectives) == 1:
-        room = headroom(counting, (), setup)
-        shares = (CHEAP,) if room is None or room.is_limited else (CHEAP, CHEAP / 2)
-        for share in shares if confirm.cheap else ():
+    elif baselines and confirm.cheap:
+        for share in (CHEAP, CHEAP / 2) if is_free else (CHEAP,):
             most = share * (facts_of(baselines[0]).n_params or 0)
             wanted.append(([t for t in ranked if 0 < (facts_of(t).n_params or 0) <= most], confirm.cheap))
+        wanted.append((heads, 1))
     chosen: list[FrozenTrial] = []
     taken: list[tuple[Architecture, float | None]] = []
     for group, n_wanted in wanted:
@@ -83,7 +79,43 @@ def choose_finalists(
                 chosen.append(candidate)
             if len(chosen) - n_before == n_wanted:
                 break
-    return [_finalist(_best_rate(t, complete) if tuned else t, setup, fit) for t in chosen]
+    return [_finalist(best_rate(t, complete) if tuned else t, setup, fit) for t in chosen]
+
+
+def _ranked(trials: list[FrozenTrial]) -> list[FrozenTrial]:
+    """The last trial of every training: those of higher rungs first, then those with several seeds, then by value."""
+    last = _last_rungs(trials)
+    keys = {t.number: _design_of(t).key for t in last}
+    values: dict[str, list[float]] = {}
+    for t in last:
+        values.setdefault(keys[t.number], []).append(value_of(t))
+    repeated = {keys[t.number] for t in last if facts_of(t).kind == Kind.REPEAT}
+
+    def rank(t: FrozenTrial) -> tuple[float, ...]:
+        key = keys[t.number]
+        return -rung_of(t), key not in repeated, -mean(values[key]), t.number
+
+    return sorted(last, key=rank)
+
+
+def _rated(
+    baselines: list[FrozenTrial], complete: list[FrozenTrial], setup: Setup, *, tuned: bool
+) -> list[FrozenTrial]:
+    """The baselines, best first; of strategies that try rates the best third, and after that by their best rate."""
+    if not setup.strategy.search.rates:
+        return baselines
+    names = list(dict.fromkeys(facts_of(t).name for t in baselines))
+    kept = names[: max(setup.strategy.confirm.baselines, ceil(len(names) / setup.strategy.search.keep))]
+    rated = [t for t in baselines if facts_of(t).name in kept]
+    return sorted(rated, key=lambda t: -_tuned_value(t, baselines, complete)) if tuned else rated
+
+
+def _tuned_value(trial: FrozenTrial, ranked: list[FrozenTrial], complete: list[FrozenTrial]) -> float:
+    """Mean value of a design over its seeds at its own rate, plus what its best rate gains with the same seed."""
+    own = mean(value_of(t) for t in ranked if facts_of(t).name == facts_of(trial).name)
+    first = min((t for t in ranked if facts_of(t).name == facts_of(trial).name), key=lambda t: facts_of(t).seed or 0)
+    best = best_rate(first, complete)
+    return own + (max(0.0, value_of(best) - value_of(first)) if rung_of(best) == rung_of(first) else 0.0)
 
 
 def _last_rungs(trials: list[FrozenTrial]) -> list[FrozenTrial]:
@@ -92,7 +124,7 @@ def _last_rungs(trials: list[FrozenTrial]) -> list[FrozenTrial]:
     return [t for t in trials if rung_of(t) == last[facts_of(t).name]]
 
 
-def _best_rate(trial: FrozenTrial, trials: list[FrozenTrial]) -> FrozenTrial:
+def best_rate(trial: FrozenTrial, trials: list[FrozenTrial]) -> FrozenTrial:
     """The best of a design's trainings at its own and other learning rates, among those of the highest rung."""
     own = [t for t in trials if facts_of(t).arm == facts_of(trial).name]
     return max([trial, *own], key=lambda t: (rung_of(t), value_of(t), -t.number))
@@ -124,6 +156,7 @@ def _finalist(trial: FrozenTrial, setup: Setup, fit: Callable[[Design], Architec
         share=facts.share,
         search_score=facts.score,
         search_loss=facts.loss,
+        search_seed=facts.seed,
         n_changed=n_changed(architecture, setup.backbone),
     )
 

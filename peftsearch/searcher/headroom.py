@@ -23,8 +23,10 @@ _TOLERANCE = 0.05
 """Share of the gain over the head alone that a cheap design may lack to count as equally good."""
 _MOST_FULL_PARAMS = 250_000_000
 """Parameters of a backbone up to which full fine-tuning is tried without being asked for."""
-_FULL_COST, _MOST_SHARE = 2.5, 0.08
-"""Cost of a step of full fine-tuning in steps of a design, and the most that it may take of the whole search."""
+FULL_COST = 2.5
+"""Cost of a step of full fine-tuning in steps of a design."""
+_MOST_SHARE = 0.08
+"""Most that full fine-tuning may take of the whole search without being asked for."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,8 +45,8 @@ def affords_full(setup: Setup, n_steps: int) -> bool:
         setup: The settings of the study.
         n_steps: Planned steps of the whole search.
     """
-    fits = setup.backbone.n_params <= _MOST_FULL_PARAMS and setup.options.quantize is None
-    return fits and _FULL_COST * setup.lengths.steps <= _MOST_SHARE * n_steps
+    fits = setup.backbone.n_params <= _MOST_FULL_PARAMS and setup.options.quantize is None and setup.memory is None
+    return fits and FULL_COST * setup.lengths.steps <= _MOST_SHARE * n_steps
 
 
 def headroom_of(folder: StudyFolder, setup: Setup) -> Headroom | None:
@@ -79,7 +81,8 @@ def headroom(search: Sequence[FrozenTrial], confirm: Sequence[FrozenTrial], setu
     start = None if head is None else _loss(head)
     is_limited = (facts_of(best).n_params or 0) > CHEAP * setup.budget.n_params
     is_limited &= cheap is None or start is None or _loss(cheap) - _loss(best) > _TOLERANCE * (start - _loss(best))
-    parts = [] if head is None else [f"{start:.3f} with the head alone"]
+    untuned = "the frozen model" if head is not None and facts_of(head).name == "frozen" else "the head alone"
+    parts = [] if head is None else [f"{start:.3f} with {untuned}"]
     if cheap is not None:
         share = 100 * (facts_of(cheap).n_params or 0) / setup.budget.n_params
         parts.append(f"{_loss(cheap):.3f} with {facts_of(cheap).name} at {share:.0f}% of the budget")
@@ -97,6 +100,8 @@ def headroom(search: Sequence[FrozenTrial], confirm: Sequence[FrozenTrial], setu
         if ends:
             lowest = min(ends, key=lambda name: mean(ends[name]))
             text += f", {lowest} at {mean(ends[lowest]):.3f}"
+    if start is not None and start <= _loss(best):
+        return Headroom(text=f"{text}: nothing is better than {untuned} yet.", is_limited=True)
     told = "a larger budget may help" if is_limited else "the budget does not limit it: a cheaper design may do as well"
     return Headroom(text=f"{text}: {told}.", is_limited=is_limited)
 

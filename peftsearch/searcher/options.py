@@ -146,7 +146,11 @@ class RunOptions(SweepOptions):
 
 def strategy_of(options: SearchOptions) -> Strategy:
     """Load the strategy, with the numbers that the options override."""
-    strategy = load_strategy(options.strategy)
+    return with_numbers(load_strategy(options.strategy), options)
+
+
+def with_numbers(strategy: Strategy, options: SearchOptions) -> Strategy:
+    """The strategy with the numbers that the options override."""
     confirm = strategy.confirm
     if options.seeds is not None:
         most = _at_least_one("--seeds", options.seeds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -14,15 +15,19 @@ from peftsearch.engine.local import LocalEngine
 from peftsearch.errors import ConfigError
 from peftsearch.samplers import make_sampler
 from peftsearch.samplers.strategy import Strategy
+from peftsearch.searcher.finalists import n_of_front
+from peftsearch.searcher.headroom import FULL_COST
 from peftsearch.searcher.lengths import BOUNDS, FEWEST_EXAMPLES, choose_lengths
 from peftsearch.searcher.options import SearchOptions
 from peftsearch.searcher.prepare import Plan, Setup
-from peftsearch.study.trials import TrialRecord
+from peftsearch.study.trials import Kind, TrialRecord, facts_of, is_interrupted
 
 FEWEST_STEPS = 20
 """Fewest steps of a training, however little time there is."""
 LOADING_S = 10.0
-"""Seconds that loading, fitting the heads and measuring may take."""
+"""Seconds for loading, fitting the heads and measuring, where they are not measured."""
+CONCLUDING_S = 2.0
+"""Seconds for the verdict and the files."""
 _OVERHEAD = 1.15
 """Time of a search as a multiple of its training steps' and validations': measuring, preparing, storing."""
 _FULL_SHARE = 1.08
@@ -53,15 +58,15 @@ class Pace:
     """Number of processes that train side by side."""
 
 
-def plan_within(seconds: float, setup: Setup, engine: LocalEngine, width: int) -> Plan:
-    """The breadth and length of a search that, up to the first look of its confirmation, takes a given time.
+def plan_within(end: float, setup: Setup, engine: LocalEngine, width: int) -> Plan:
+    """The breadth and length of a search whose first look of the confirmation ends in time.
 
     The length of the trainings is that of the data if there is time. Where there is less, first their length is cut, to
     300 steps, then the breadth (trials, finalists, seeds), then the length again. Where there is more, there are more
     trials.
 
     Args:
-        seconds: The time.
+        end: When the search is to end, by `time.monotonic`.
         setup: The settings of the study, with the strategy's own breadth and the usual length.
         engine: Engine that measures the time of a step.
         width: Number of processes.
@@ -70,6 +75,7 @@ def plan_within(seconds: float, setup: Setup, engine: LocalEngine, width: int) -
     if design is None:
         return Plan(strategy=setup.strategy, steps=setup.lengths.steps)
     step_s, score_s = engine.calibrate(fit(design, setup.backbone, setup.budget))
+    seconds = end - time.monotonic()
     pace = Pace(step_s=step_s, score_s=score_s, width=width)
     usual = setup.lengths.steps
     own = setup.strategy
@@ -102,14 +108,15 @@ def steps_within(seconds: float, setup: Setup, strategy: Strategy, pace: Pace) -
         batch_size=setup.training.batch_size,
         steps=whole,
     )
-    n_whole = confirm.n_trainings(confirm.n_arms)
+    n_arms = confirm.n_arms + n_of_front(setup)
+    n_whole = confirm.n_trainings(n_arms) + FULL_COST * len(setup.references) * confirm.looks[0]
     longer = replace(setup, lengths=lengths, strategy=strategy)
     n_steps = planned_steps(longer, n_baselines, strategy.trials, n_whole) * (_FULL_SHARE if strategy.headroom else 1)
     # A rung is validated on some of the examples; a confirmation on all of them, and on the reported ones.
-    n_short = (1 + len(strategy.search.rates)) * confirm.n_arms + n_baselines + strategy.trials
+    n_short = (1 + len(strategy.search.rates)) * n_arms + n_baselines + strategy.trials
     share = min(1.0, FEWEST_EXAMPLES / max(len(task.validation) for task in setup.suite.tasks))
     scoring_s = pace.score_s * (n_short * share + 2 * n_whole)
-    available = (seconds - LOADING_S) * pace.width * (_IDLE if pace.width > 1 else 1.0) / _OVERHEAD
+    available = (seconds - CONCLUDING_S) * pace.width * (_IDLE if pace.width > 1 else 1.0) / _OVERHEAD
     return int((available - scoring_s) / (pace.step_s * n_steps / whole)) if pace.step_s else BOUNDS[1]
 
 
@@ -159,12 +166,16 @@ def _narrower(strategy: Strategy, given: Collection[str]) -> Iterator[Strategy]:
 
 def time_for(look: int, earlier: int, n_arms: int, confirmations: Sequence[TrialRecord]) -> float:
     """Seconds of one process that the confirmation takes from one look to the next, by its trainings so far."""
-    taken = [t.facts.wall_s for t in confirmations if t.facts.wall_s]
+    taken = [t.facts.wall_s for t in confirmations if t.facts.wall_s and t.kind != Kind.REFERENCE]
     return (look - earlier) * n_arms * sum(taken) / len(taken) if taken else 0.0
 
 
 def busy_seconds(trials: Iterable[FrozenTrial]) -> float:
-    """Seconds in which any trial ran, with short gaps between them: a run that was stopped meanwhile took less."""
+    """Seconds in which any trial ran, with short gaps between them: a run that was stopped meanwhile took less.
+
+    The trial of a killed process is left out: its end is when another process noticed.
+    """
+    trials = [t for t in trials if not is_interrupted(t) or facts_of(t).by_user]
     spans = sorted(
         (t.datetime_start, t.datetime_complete or datetime.now()) for t in trials if t.datetime_start is not None
     )
@@ -179,7 +190,7 @@ def busy_seconds(trials: Iterable[FrozenTrial]) -> float:
     return total
 
 
-def planned_steps(setup: Setup, n_baselines: int, n_search: int, n_confirmations: int) -> int:
+def planned_steps(setup: Setup, n_baselines: int, n_search: int, n_confirmations: float) -> int:
     """Optimizer steps of a search whose trials all fit and end.
 
     Args:
@@ -197,7 +208,8 @@ def planned_steps(setup: Setup, n_baselines: int, n_search: int, n_confirmations
     n_again = sum(_going(n, least, fidelity.keep) for n, least in left)
     total += n_again * (fidelity.seeds - 1) * lengths.rungs[-1]
     n_rates = len(fidelity.rates) * lengths.rungs[0] + max(0, lengths.rungs[-1] - lengths.rungs[0])
-    return total + (confirm.n_arms * n_rates if fidelity.rates else 0) + n_confirmations * lengths.steps
+    n_rated = confirm.n_arms + max(0, _going(n_baselines, confirm.baselines, fidelity.keep) - confirm.baselines)
+    return round(total + (n_rated * n_rates if fidelity.rates else 0) + n_confirmations * lengths.steps)
 
 
 def _going(n: int, least: int, keep: int) -> int:

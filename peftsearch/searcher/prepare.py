@@ -26,7 +26,7 @@ from peftsearch.samplers import SamplerContext, make_sampler
 from peftsearch.samplers.pruners import make_pruner
 from peftsearch.samplers.strategy import Strategy
 from peftsearch.searcher.lengths import Lengths, choose_lengths
-from peftsearch.searcher.options import RunOptions, read_choices
+from peftsearch.searcher.options import RunOptions, read_choices, with_numbers
 from peftsearch.searcher.settings import study_settings
 from peftsearch.study.objectives import Constraints, Objective
 from peftsearch.study.settings import StudySettings
@@ -123,7 +123,8 @@ def prepare(options: RunOptions, *, like: Setup | None = None, plan: Plan | None
     path = options.study.runs / (options.study.name or default_name(options, suite, backbone))
     if plan is None and options.search.time is not None:
         plan = stored_plan(path, choices.strategy)
-    strategy = choices.strategy if plan is None else plan.strategy
+    # What the user gives holds against the plan, too, so that a change of it is seen.
+    strategy = choices.strategy if plan is None else with_numbers(plan.strategy, options.search)
     bound = _bound(space, backbone, len(objectives))
     budget = _budget(options, loaded)
     memory = _memory_limit(constraints, loaded)

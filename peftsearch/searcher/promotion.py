@@ -75,9 +75,11 @@ def chosen_for_next(before: Sequence[FrozenTrial], setup: Setup) -> list[FrozenT
     search, confirm = setup.strategy.search, setup.strategy.confirm
     chosen: list[FrozenTrial] = []
     for baseline, least in ((False, confirm.best), (True, confirm.baselines)):
-        own = sorted((t for t in _done(before) if of_baseline(t) == baseline), key=lambda t: (-value_of(t), t.number))
+        # The head alone is left out: it has no further steps.
+        own = [t for t in _done(before) if of_baseline(t) == baseline and facts_of(t).n_params]
+        own.sort(key=lambda t: (-value_of(t), t.number))
         chosen += own[: max(least, ceil(len(own) / search.keep))]
-    return [t for t in chosen if facts_of(t).n_params]  # the head alone has no further steps
+    return chosen
 
 
 def open_rates(trials: Sequence[FrozenTrial], setup: Setup, finalists: Sequence[Confirmed]) -> list[Further]:
@@ -108,7 +110,7 @@ def _rates_of(finalist: Confirmed, trials: Sequence[FrozenTrial], setup: Setup) 
         Further(
             name=f"{finalist.name} lr={rate:.3g}",
             design=replace(finalist.design, learning_rate=rate),
-            seed=setup.options.seed,
+            seed=setup.options.seed if finalist.search_seed is None else finalist.search_seed,
             rung=0,
             facts=TrialFacts(
                 kind=Kind.RATE,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -15,6 +16,7 @@ from peftsearch.engine.probe import HeadStart
 from peftsearch.errors import ConfigError, StudyError, one_line
 from peftsearch.files import to_plain
 from peftsearch.samplers import plan_of
+from peftsearch.samplers.strategy import LEFT_AFTER_CUT
 from peftsearch.searcher.conclude import Result, conclude
 from peftsearch.searcher.drivers import Driver, LocalDriver
 from peftsearch.searcher.finalists import n_of_front
@@ -51,15 +53,16 @@ def run_study(
         PeftSearchError: The options, the data, the model, the budget or the storage are invalid.
         AllTrialsFailed: No trial has a score.
     """
+    started = time.monotonic()
     if options.engine.name == "ray":
         require_ray(options.engine.ray_address)
     setup = prepare(options, like=like)
     engine = engine_of(setup)
     with closing(driver_of(options, setup)) as driver:
         if options.search.time is not None and stored_plan(setup.path, setup.strategy) is None:
-            seconds = parse_time(options.search.time)
-            driver.widen(seconds)
-            setup = prepare(options, like=setup, plan=plan_within(seconds, setup, engine, driver.width))
+            end = started + parse_time(options.search.time)
+            driver.widen(end - started)
+            setup = prepare(options, like=setup, plan=plan_within(end, setup, engine, driver.width))
             engine = engine_of(setup, engine.fit_heads())
         with open_study(setup, resume=resume) as folder:
             for line in heading(setup):
@@ -185,11 +188,11 @@ def heading(setup: Setup) -> list[str]:
 
 def _time_notes(setup: Setup) -> tuple[str, ...]:
     """Say that the time is too little for trainings of the usual length."""
-    time, steps = setup.options.search.time, setup.lengths.steps
-    if time is None or steps >= BOUNDS[0]:
+    limit, steps = setup.options.search.time, setup.lengths.steps
+    if limit is None or steps >= BOUNDS[0]:
         return ()
     return (
-        f"--time {time} leaves trainings of {plural(steps, 'step')}, and {BOUNDS[0]} to {BOUNDS[1]} are usual: the "
+        f"--time {limit} leaves trainings of {plural(steps, 'step')}, and {BOUNDS[0]} to {BOUNDS[1]} are usual: the "
         "verdict is about trainings of this length; more time, or fewer --trials, makes them longer",
     )
 
@@ -265,14 +268,16 @@ class Search:
         left_s /= self._driver.width
         of_front = f"up to {n_of_front(setup)} designs of the front, " if n_of_front(setup) else ""
         rungs = ", ".join(map(str, lengths.rungs))
+        is_cut = confirm.cuts and n_arms > LEFT_AFTER_CUT
         seeds = f"{' or '.join(map(str, looks))} {'seed' if looks == (1,) else 'seeds'}"
         note = self._reporter.note
         note(
             f"Plan: trainings of {plural(lengths.steps, 'step')} ({lengths.epochs:.2g} epochs). "
             f"{plural(len(baselines), 'baseline')}, then {plural(n_search, 'trial')} up to step {rungs} "
             f"({strategy.name}, out of {setup.space.n_designs:,} designs of space {setup.space.name}), ranked by "
-            f"{'validation loss' if setup.select == 'loss' else setup.suite.metric}; then {of_front}the best {designs} "
-            f"and the best {those} in whole trainings with {seeds}"
+            f"{'validation loss' if setup.select == 'loss' else setup.suite.metric}; then {of_front}the best {designs}"
+            f"{', a cheap one' if confirm.cheap else ''} and the best {those} in whole trainings with {seeds}"
+            + (f" (after {confirm.cut} seeds the best {LEFT_AFTER_CUT} go on)" if is_cut else "")
             + (f", and likewise {' and '.join(r.name for r in references)}." if references else ".")
         )
         for s in stages if len(stages) > 1 else ():

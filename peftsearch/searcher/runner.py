@@ -171,6 +171,7 @@ class TrialRunner:
             learning_rate=design.learning_rate or setup.training.learning_rate,
             steps=lengths.steps,
             until=None if end == lengths.steps else end,
+            snapshot=rung + 1 < len(lengths.rungs),  # nothing goes on from the last one
             evaluations=setup.strategy.search.evaluations if phase == Phase.SEARCH else 1,
             n_validation=None if phase == Phase.CONFIRM else lengths.n_validation(end - lengths.start_of(rung)),
             seed=seed,

@@ -85,6 +85,7 @@ class Schedule:
         self._n_stages = len(stages_of(folder.search))
         self.baselines = baselines_of(setup.space, setup.backbone)
         self._limited: bool | None = None
+        self._said_early = False
         # Under the lock, since another process may add references of its own at the same time.
         with folder.claim():
             asked = add_references(folder.confirm, [r.name for r in setup.references])
@@ -206,7 +207,9 @@ class Schedule:
             return True
         # Infeasible proposals are not spent, so a space in which hardly anything fits would never end the search.
         if len(counted(trials)) >= _TRIES_PER_TRIAL * self._setup.strategy.trials:
-            self._reporter.note("The search ends early: too few of the proposed designs fit the budget.")
+            if not self._said_early:
+                self._said_early = True
+                self._reporter.note("The search ends early: too few of the proposed designs fit the budget.")
             return True
         return False
 

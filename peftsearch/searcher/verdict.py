@@ -9,9 +9,10 @@ reported examples, which chose nothing: the test split, or a part of the validat
 - `winner`: the pick is a design of the search and better than every confirmed baseline. The test is two-sided, paired
   by seed, corrected for the number of baselines (Holm, 1979), and counts that other examples would give other scores:
   the variance of the paired differences over the examples is added to that over the seeds.
-- `equivalent`: a cheaper design is as good as the best baseline: two one-sided tests, paired by seed, show that their
-  mean scores on these examples differ by less than the margin. Cheaper designs are tried in the order of their
-  validation means, up to the first that fails, which needs no correction.
+- `equivalent`: a cheaper design is as good as the best baseline: a one-sided test, paired by seed, shows that its mean
+  score on these examples is not behind by the margin. Where the other side is shown too (two one-sided tests), the
+  statement says that they differ by less than the margin. Cheaper designs are tried in the order of their validation
+  means, up to the first that fails, which needs no correction.
 - `baseline`: the pick is a baseline, and better than every confirmed design of the search, by the test of the winner.
 - `tie`: nothing of this; with what would settle it.
 
@@ -22,10 +23,11 @@ same examples are tested too, and a difference is reported as one in loss and no
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import ceil, inf, sqrt
-from statistics import mean, stdev
+from statistics import NormalDist, mean, stdev
 
 from peftsearch.study.best import VerdictKind
 from peftsearch.study.confirmed import Confirmed
@@ -37,8 +39,8 @@ MARGIN = 0.005
 """Difference in score below which two designs count as equally good, by default."""
 _POCOCK = {0.05: (0.05, 0.0294, 0.0221, 0.0182, 0.0158), 0.10: (0.10, 0.0607, 0.0464, 0.0384, 0.0336)}
 """Two-sided level of each look, by the level of all, for 1 to 5 looks."""
-_POWER = 2.8
-"""Standard errors that a difference must span to be found at the 5% level with 80% power (1.96 + 0.84)."""
+_POWER = 0.8
+"""Power of what the advice on a tie asks for."""
 _CLOSE = 2.0
 """Standard errors behind the best within which a design stays in the confirmation."""
 _MOST_ARMS = 4
@@ -70,6 +72,11 @@ class Rules:
         """Two-sided level of one look, so that all looks together have the level `total` (Pocock, 1977)."""
         table = _POCOCK[total]
         return table[self.n_looks - 1] if self.n_looks <= len(table) else total / self.n_looks
+
+    @property
+    def reach(self) -> float:
+        """Standard errors that a difference must span to be found at the last look with the usual power."""
+        return NormalDist().inv_cdf(1 - self.level(LEVEL) / 2) + NormalDist().inv_cdf(_POWER)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -129,13 +136,17 @@ class Difference:
             freedom += self.of_examples**2 / (self.n_examples - 1)
         return float(2 * t.sf(abs(self.mean) / sqrt(total), total**2 / freedom))
 
-    def p_outside(self, margin: float) -> float:
-        """P-value of the two one-sided tests that the mean over seeds lies within the margin; 1 below two seeds."""
+    def p_behind(self, margin: float) -> float:
+        """P-value of the one-sided test that the mean over seeds is above minus the margin; 1 below two seeds."""
         from scipy.stats import t
 
         if self.n < 2:
             return 1.0
-        return float(t.sf((margin - abs(self.mean)) / sqrt(self.of_seeds), self.n - 1))
+        return float(t.sf((margin + self.mean) / sqrt(self.of_seeds), self.n - 1))
+
+    def p_outside(self, margin: float) -> float:
+        """P-value of the two one-sided tests that the mean over seeds lies within the margin; 1 below two seeds."""
+        return max(self.p_behind(margin), replace(self, mean=-self.mean).p_behind(margin))
 
 
 def score_difference(a: Confirmed, b: Confirmed, n_examples: int) -> Difference:
@@ -184,9 +195,7 @@ def judge(candidates: Sequence[Confirmed], rules: Rules) -> Verdict | None:
     Returns:
         The verdict; None if no candidate has a score.
     """
-    n_seeds = max((len(c.validation.values) for c in candidates), default=0)
-    # A design with fewer seeds is left out: it was behind at an earlier look, or trainings failed.
-    full = [c for c in candidates if c.validation.values and len(c.validation.values) == n_seeds]
+    full = _paired(candidates)
     if not full:
         return None
     best = _best(full)
@@ -195,7 +204,31 @@ def judge(candidates: Sequence[Confirmed], rules: Rules) -> Verdict | None:
     small = None if rival is None else _smallest_equivalent(full, rival, rules)
     pick = small if small is not None and rules.prefer_small else best
     verdict = _claim(full, best, rival, small, rules)
-    return replace(verdict, pick=pick)
+    return replace(verdict, pick=pick, statement=verdict.statement + _on_small(verdict, pick))
+
+
+def _paired(candidates: Sequence[Confirmed]) -> list[Confirmed]:
+    """The candidates with the most seeds, all with the same ones.
+
+    Those with fewer are left out: they were behind at an earlier look, or trainings failed.
+    """
+    most = max((len(c.validation.values) for c in candidates), default=0)
+    full = [c for c in candidates if c.validation.values and len(c.validation.values) == most]
+    shared = Counter(c.seeds for c in full).most_common(1)
+    return [c for c in full if c.seeds == shared[0][0]]
+
+
+def _on_small(verdict: Verdict, pick: Confirmed) -> str:
+    """A sentence on the cheapest design that is not inferior, where the verdict does not name it."""
+    small, rival = verdict.small, verdict.best_baseline
+    if small is None or rival is None or verdict.kind == "no_signal":
+        return ""
+    if pick is not verdict.best:
+        return f" The pick is {pick.name}, the cheapest that is not inferior to {rival.name}."
+    if verdict.kind == "equivalent" or small is verdict.best:
+        return ""
+    share = 100 * small.size / rival.size
+    return f" With {share:.0f}% of the parameters of {rival.name}, {small.name} is not inferior to it."
 
 
 def _claim(
@@ -227,9 +260,8 @@ def _claim(
         text = _winner(best, rival, p_values, rules)
         return replace(found, kind="winner", p_value=p_values[rival.name], statement=text)
     if small is not None:
-        difference = score_difference(small, rival, rules.n_examples)
-        text = _equivalent(small, rival, best, difference, rules)
-        return replace(found, kind="equivalent", p_value=difference.p_outside(rules.margin), statement=text)
+        text, p_value = _equivalent(small, rival, best, rules)
+        return replace(found, kind="equivalent", p_value=p_value, statement=text)
     if is_told:
         nearest = max(others, key=lambda c: c.report.mean)
         text = (
@@ -238,7 +270,8 @@ def _claim(
         )
         advice = "A longer search (--trials) may find a design that beats it."
         return replace(found, kind="baseline", p_value=p_values[nearest.name], statement=text, settle=advice)
-    text, advice = _tie(best, rival, others, rules)
+    is_cheaper = bool(_cheaper(full, rival, rules))
+    text, advice = _tie(best, rival, others, rules, is_cheaper=is_cheaper)
     return replace(found, statement=text, settle=advice)
 
 
@@ -253,8 +286,7 @@ def arms_left(candidates: Sequence[Confirmed], rules: Rules, close: float = _CLO
         rules: The margin.
         close: Standard errors behind the best within which others go on.
     """
-    n_seeds = max(len(c.validation.values) for c in candidates)
-    full = [c for c in candidates if c.validation.values and len(c.validation.values) == n_seeds]
+    full = _paired(candidates)
     best = _best(full)
     kinds = [[c for c in full if c.baseline], [c for c in full if not c.baseline]]
     kept = [best, *(_best(own) for own in kinds if own)]
@@ -284,13 +316,13 @@ def _cheaper(full: Sequence[Confirmed], rival: Confirmed, rules: Rules) -> list[
 
 
 def _smallest_equivalent(full: Sequence[Confirmed], rival: Confirmed, rules: Rules) -> Confirmed | None:
-    """The cheapest design that is shown to be as good as the best baseline; None without one."""
+    """The cheapest design that is shown not to be inferior to the best baseline; None without one."""
     shown: list[Confirmed] = []
     level = rules.level(2 * LEVEL) / 2
     for candidate in _cheaper(full, rival, rules):
         # A fixed order that the reported examples did not choose: testing stops at the first failure, so that the
         # level holds for all of them together.
-        if score_difference(candidate, rival, rules.n_examples).p_outside(rules.margin) >= level:
+        if score_difference(candidate, rival, rules.n_examples).p_behind(rules.margin) >= level:
             break
         shown.append(candidate)
     return min(shown, key=lambda c: c.size, default=None)
@@ -332,30 +364,42 @@ def _holm(p_values: dict[str, float]) -> dict[str, float]:
 
 
 def _winner(best: Confirmed, rival: Confirmed, p_values: dict[str, float], rules: Rules) -> str:
+    on_examples = score_difference(best, rival, rules.n_examples).of_examples
+    where = "" if on_examples else f" on these {rules.n_examples:,} examples"
     return (
         f"Winner: {best.name} with mean {rules.metric} {best.report.mean:.4f} over "
         f"{plural(len(best.report.values), 'seed')}, {best.report.mean - rival.report.mean:+.4f} against the best "
-        f"baseline, {rival.name} (p = {p_values[rival.name]:.2g})."
+        f"baseline, {rival.name}{where} (p = {p_values[rival.name]:.2g})."
     )
 
 
-def _equivalent(small: Confirmed, rival: Confirmed, best: Confirmed, difference: Difference, rules: Rules) -> str:
+def _equivalent(small: Confirmed, rival: Confirmed, best: Confirmed, rules: Rules) -> tuple[str, float]:
+    """The statement, and the p-value of the claim in it."""
+    difference = score_difference(small, rival, rules.n_examples)
+    margin, level = rules.margin, rules.level(2 * LEVEL) / 2
+    p_value = difference.p_outside(margin)
+    how = f"within {_points(rules)}"
+    if p_value >= level:
+        p_value, how = difference.p_behind(margin), f"at most {_points(rules)} behind"
     text = (
         f"Equivalent: {small.name} is as good as the best baseline, {rival.name}, with "
         f"{100 * small.size / rival.size:.0f}% of its parameters: mean {rules.metric} {small.report.mean:.4f} against "
-        f"{rival.report.mean:.4f} over {plural(difference.n, 'seed')}, within {_points(rules.margin)} on these "
-        f"{rules.n_examples:,} examples (p = {difference.p_outside(rules.margin):.2g})."
+        f"{rival.report.mean:.4f} over {plural(difference.n, 'seed')}, {how} on these {rules.n_examples:,} examples "
+        f"(p = {p_value:.2g})."
     )
     if best is not rival and best is not small:
         text += f" The best mean is that of {best.name}, {best.report.mean:.4f}, which is not shown to be better."
-    return text
+    return text, p_value
 
 
-def _points(margin: float) -> str:
-    return f"{100 * margin:g} points"
+def _points(rules: Rules) -> str:
+    """The margin in words; a likelihood has no points."""
+    return f"{rules.margin:g}" if rules.metric == "log_likelihood" else f"{100 * rules.margin:g} points"
 
 
-def _tie(best: Confirmed, rival: Confirmed, others: Sequence[Confirmed], rules: Rules) -> tuple[str, str]:
+def _tie(
+    best: Confirmed, rival: Confirmed, others: Sequence[Confirmed], rules: Rules, *, is_cheaper: bool
+) -> tuple[str, str]:
     """Statement and advice of a tie."""
     other = rival if not best.baseline else _best(others) if others else None
     if other is None:
@@ -368,7 +412,7 @@ def _tie(best: Confirmed, rival: Confirmed, others: Sequence[Confirmed], rules: 
     text = (
         f"No winner: {best.name} (mean {rules.metric} {best.report.mean:.4f}) and {other.name} "
         f"({other.report.mean:.4f}) cannot be distinguished over {plural(difference.n, 'seed')}: the difference is "
-        f"{difference.mean:+.4f} ± {difference.se:.4f}."
+        f"{difference.mean:+.4f}{f' ± {difference.se:.4f}' if difference.n > 1 else ''}."
     )
     loss = loss_difference(best, other)
     if loss is not None and loss.p_value() < rules.level(LEVEL):
@@ -376,28 +420,29 @@ def _tie(best: Confirmed, rival: Confirmed, others: Sequence[Confirmed], rules: 
             f" In mean loss on the same examples {best.name if loss.mean < 0 else other.name} is lower, by "
             f"{abs(loss.mean):.4f} (p = {loss.p_value():.2g}); that is a difference in loss and nothing more."
         )
-    return text, _advice(difference, rules)
+    return text, _advice(difference, rules, is_cheaper=is_cheaper)
 
 
-def _advice(difference: Difference, rules: Rules) -> str:
+def _advice(difference: Difference, rules: Rules, *, is_cheaper: bool) -> str:
     """What would settle a tie: seeds, examples, or neither."""
     if difference.n < 2:
         return "One seed cannot distinguish designs: give at least --seeds 5."
     gap, one_seed = abs(difference.mean), difference.of_seeds * difference.n
-    # The gap is found if gap >= _POWER * sqrt(variance over seeds + variance over examples); more seeds shrink only
+    # The gap is found if gap >= reach * sqrt(variance over seeds + variance over examples); more seeds shrink only
     # the first. An equivalence needs the margin to exceed the gap by as much, over seeds alone.
-    left = (gap / _POWER) ** 2 - difference.of_examples
-    if gap < rules.margin:
-        needed = ceil(one_seed / ((rules.margin - gap) / _POWER) ** 2)
+    left = (gap / rules.reach) ** 2 - difference.of_examples
+    if gap < rules.margin and is_cheaper:
+        needed = ceil(one_seed / ((rules.margin - gap) / rules.reach) ** 2)
         return (
-            f"About --seeds {max(difference.n + 1, needed)} would show whether they are equal within "
-            f"{_points(rules.margin)}."
+            f"About --seeds {max(difference.n + 1, needed)} would show whether the cheaper is at most {_points(rules)} "
+            "behind."
         )
     if left <= 0:
-        needed = ceil(rules.n_examples * difference.of_examples / (gap / _POWER) ** 2)
+        needed = ceil(rules.n_examples * difference.of_examples / (gap / rules.reach) ** 2) if gap else 0
+        many = f"about {needed:,} would be needed" if needed else "no number of them would show one"
         return (
-            f"A gap of {gap:.4f} is within the noise of {rules.n_examples:,} examples: about {needed:,} would be "
-            "needed, whatever the number of seeds."
+            f"A gap of {gap:.4f} is within the noise of {rules.n_examples:,} examples: {many}, whatever the number of "
+            "seeds."
         )
     needed = max(difference.n + 1, ceil(one_seed / left))
     return f"About --seeds {needed} would settle a gap of {gap:.4f} (80% power at the 5% level)."

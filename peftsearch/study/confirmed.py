@@ -37,6 +37,10 @@ class Confirmed:
     """Validation score of the last training in the search; one seed."""
     search_loss: float | None = None
     """Mean validation loss of the last training in the search; one seed."""
+    seeds: tuple[int, ...] = ()
+    """Seeds of the scores, in their order."""
+    search_seed: int | None = None
+    """Seed of the training in the search that chose the design."""
     validation: Scores = field(default_factory=Scores)
     """Validation scores over seeds; empty when every training failed, or before any."""
     test: Scores = field(default_factory=Scores)

@@ -90,10 +90,15 @@ class StudyFolder:
                 self._storage = open_storage(url)
             self._claims = claim_lock(self._storage, path)
             stored = read_settings(path)
+            # Options outside the settings may change from run to run; workers go by those of the last one.
+            changed = not shared and bool(options) and stored.options != options
+            if changed:
+                stored = replace(stored, options=dict(options or {}))
+                write_atomically(path / SETTINGS, to_yaml(to_plain(stored)))
             prefix = study_prefix(path.name, stored.id) if storage else ""
             self.search = self._open(f"{prefix}search", directions_of(settings))
             self.confirm = self._open(f"{prefix}confirm", ["maximize"])
-            if settings_of(self.search) is None:
+            if changed or settings_of(self.search) is None:
                 keep_settings(self.search, to_plain(stored))
             with self.claim():
                 self.n_interrupted = self.release_dead()

@@ -66,6 +66,11 @@ class Suite:
         return mean(task.majority_score for task in self.tasks)
 
     @property
+    def reported_majority(self) -> float:
+        """The same on the reported examples."""
+        return mean(task.majority_on(task.test or task.validation) for task in self.tasks)
+
+    @property
     def n_train(self) -> int:
         """Number of training examples of all tasks."""
         return sum(len(task.train) for task in self.tasks)

@@ -115,13 +115,17 @@ class Task:
 
         The baseline of a generation task is the frozen model's own score (`LocalEngine.frozen`).
         """
+        return self.majority_on(self.validation)
+
+    def majority_on(self, split: Split) -> float:
+        """Score of always answering the majority class of train on a split; 0.0 for the other kinds."""
         if self.kind != "classification":
             return 0.0
         from peftsearch.tasks.metrics import score  # scikit-learn is loaded at the first use
 
         counts = Counter(self.train.labels)
         majority = min(counts, key=lambda label: (-counts[label], label))
-        return score(self.metric, [majority] * len(self.validation), self.validation.labels, len(self.labels))
+        return score(self.metric, [majority] * len(split), split.labels, len(self.labels))
 
     def _digest(self) -> str:
         splits = [None if s is None else [s.rows(), s.labels] for s in (self.train, self.validation, self.test)]

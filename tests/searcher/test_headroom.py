@@ -15,6 +15,7 @@ SETUP: Any = SimpleNamespace(
     lengths=SimpleNamespace(steps=300, rungs=(90, 300)),
     backbone=SimpleNamespace(n_params=22_000_000),
     options=SimpleNamespace(quantize=None),
+    memory=None,
 )
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
 
 from peftsearch.cli.main import main
 from peftsearch.samplers.strategy import ConfirmFidelity, SearchFidelity, Strategy
@@ -32,11 +34,12 @@ class Setup:
 
 
 def test_steps_of_a_search_by_hand() -> None:
-    """10 baselines and 12 trials to step 30; 4 of each to 100, 2 of them again; 5 at two rates; 25 confirmed."""
+    """10 baselines and 12 trials to step 30; 4 of each to 100, those again; 5 and 2 baselines more at two rates; 25
+    confirmed."""
     search = SearchFidelity(rungs=(0.3, 1.0), keep=3, seeds=2, rates=(0.4, 2.5))
     lengths = choose_lengths(search, n_train=[1600], batch_size=16, steps=100)
     setup: Any = Setup(search=search, lengths=lengths)
-    by_hand = 22 * 30 + (4 + 4) * 70 + (2 + 2) * 100 + 5 * (2 * 30 + 70) + 25 * 100
+    by_hand = 22 * 30 + (4 + 4) * 70 + (2 + 2) * 100 + (5 + 2) * (2 * 30 + 70) + 25 * 100
     assert planned_steps(setup, 10, 12, 25) == by_hand
 
 
@@ -54,9 +57,13 @@ def test_a_resumed_run_keeps_the_length_that_its_time_gave(place, tmp_path, monk
     monkeypatch.setattr("peftsearch.searcher.planning.steps_within", lambda *_: 33)
     assert main(argv) == 0
     monkeypatch.setattr("peftsearch.searcher.run.plan_within", lambda *_: pytest.fail("measured again"))
-    assert main(argv) == 0
+    assert main([*argv, "--margin", "2"]) == 0
+    stored = yaml.safe_load((tmp_path / "r" / "settings.yaml").read_text())
+    assert stored["options"]["search"]["margin"] == 2, "workers go by the options of the last start"
     assert {t.user_attrs["steps"] for t in study(tmp_path / "r", "confirm").trials} == {33}
     assert main([*argv, "--steps", "5"]) == 2
+    longer = [w for w in argv if w not in {"--trials", "14"}]
+    assert main([*longer, "--trials", "15"]) == 2, "a number that the user gives is not replaced by the plan's"
 
 
 @pytest.mark.parametrize(
@@ -90,7 +97,7 @@ def plan(monkeypatch: pytest.MonkeyPatch, work: float, *, staged: bool = False, 
         budget=None,
     )
     engine: Any = SimpleNamespace(calibrate=lambda _: (0.1, 1.0))
-    return plan_within(60.0, setup, engine, 1)
+    return plan_within(time.monotonic() + 60, setup, engine, 1)
 
 
 def test_more_time_brings_more_trials_and_less_time_shorter_trainings_then_fewer(monkeypatch) -> None:  # type: ignore[no-untyped-def]
@@ -116,13 +123,18 @@ def test_what_the_user_chose_stays(monkeypatch) -> None:  # type: ignore[no-unty
 
 
 def test_time_is_counted_once_where_trials_overlap_and_not_while_the_run_was_stopped() -> None:
-    def at(start: int, stop: int) -> Any:
+    def at(start: int, stop: int, **facts: Any) -> Any:
         begun = datetime(2026, 1, 1)
         return SimpleNamespace(
-            datetime_start=begun + timedelta(seconds=start), datetime_complete=begun + timedelta(seconds=stop)
+            datetime_start=begun + timedelta(seconds=start),
+            datetime_complete=begun + timedelta(seconds=stop),
+            user_attrs=facts,
         )
 
     assert busy_seconds([]) == 0
     assert busy_seconds([at(0, 10), at(5, 12), at(6, 8)]) == 12
     assert busy_seconds([at(15, 20), at(0, 10)]) == 20  # five seconds between two trials
     assert busy_seconds([at(0, 10), at(1000, 1010)]) == 20
+    killed = at(10, 36_000, interrupted=True)  # its end is when the next process noticed
+    assert busy_seconds([at(0, 10), killed, at(36_000, 36_010)]) == 20
+    assert busy_seconds([at(0, 10), at(10, 14, interrupted=True, by_user=True)]) == 14

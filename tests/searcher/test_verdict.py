@@ -83,6 +83,51 @@ def test_an_equivalence_is_not_tried_beyond_the_first_failure():
     assert verdict(lora, first, second).kind != "equivalent"
 
 
+def test_a_cheaper_design_that_is_better_does_not_hide_those_after_it():
+    """It leads by more than the margin, which is not significant over the examples, but certainly not inferior."""
+    hits = tuple([1.0, 0.0] * 250)
+    lora = candidate("lora", [0.800, 0.801, 0.800, 0.801, 0.800], baseline=True, hits=hits)
+    ahead = candidate("trial 3", [0.808, 0.809, 0.808, 0.808, 0.809], n_params=60, hits=hits[::-1])
+    small = candidate("layernorm", [0.799, 0.800, 0.799, 0.801, 0.800], n_params=40, baseline=True, hits=hits)
+    v = verdict(lora, ahead, small)
+    assert (v.kind, v.small.name) == ("equivalent", "layernorm")
+    v = verdict(lora, ahead)
+    assert (v.kind, v.small.name) == ("equivalent", "trial 3")
+    assert "at most 0.5 points behind" in v.statement
+
+
+def test_seeds_are_paired_by_number():
+    """Each lacks another seed: what is left of one is not held against other seeds of the other."""
+    level = {1000: 0.80, 1001: 0.82, 1002: 0.84, 1003: 0.86, 1004: 0.81}
+
+    def of(name, lead, without, **more):
+        seeds = tuple(s for s in level if s != without)
+        return candidate(name, [level[s] + lead for s in seeds], seeds=seeds, **more)
+
+    v = verdict(of("lora", 0.0, 1003, baseline=True), of("trial 1", 0.01, 1001), of("trial 2", 0.01, 1003))
+    assert (v.kind, v.pick.name) == ("winner", "trial 2")
+
+
+def test_the_cheapest_that_is_not_inferior_stands_beside_a_winner_and_beside_a_pick():
+    near = [0.801, 0.799, 0.803, 0.800, 0.798]
+    designs = (
+        candidate("lora", [0.802, 0.800, 0.802, 0.799, 0.801], baseline=True),
+        candidate("ia3", near, n_params=60, baseline=True),
+        candidate("trial 9", [0.90, 0.91, 0.90, 0.91, 0.90]),
+    )
+    assert "With 60% of the parameters of lora, ia3 is not inferior to it." in verdict(*designs).statement
+    v = verdict(*designs, prefer_small=True)
+    assert (v.kind, v.pick.name) == ("winner", "ia3")
+    assert "The pick is ia3, the cheapest that is not inferior to lora." in v.statement
+
+
+def test_a_tie_without_a_cheaper_design_does_not_promise_an_equivalence():
+    lora = candidate("lora", [0.800, 0.802, 0.801, 0.800, 0.802], n_params=100, baseline=True)
+    v = verdict(lora, candidate("trial 9", [0.802, 0.801, 0.800, 0.803, 0.801], n_params=105))
+    assert v.kind == "tie"
+    assert "cheaper" not in v.settle
+
+
 def test_the_examples_that_choose_are_not_those_that_are_tested():
     """The best on validation is the pick, and is not told from a baseline that leads on the reported examples."""
     v = verdict(

@@ -322,7 +322,7 @@ def _overlaps(train: Split, others: dict[str, Split | None]) -> list[str]:
 def set_aside(task: Task, seed: int) -> Task:
     """Set half of the validation aside as the test split of a task that has none.
 
-    The halves of the examples of every class are equal, and rows with the same text (references of one prompt) stay
+    The halves of the examples of every class are equal, and equal rows (for generation, rows with one prompt) stay
     together.
 
     Args:
@@ -334,9 +334,10 @@ def set_aside(task: Task, seed: int) -> Task:
     """
     if task.test is not None:
         return task
-    rows: dict[str, list[int]] = {}
-    for i, text in enumerate(task.validation.texts):
-        rows.setdefault(text, []).append(i)
+    rows: dict[object, list[int]] = {}
+    same = task.validation.texts if task.kind == "generation" else task.validation.rows()
+    for i, row in enumerate(same):
+        rows.setdefault(row, []).append(i)
     by_class: dict[object, list[list[int]]] = {}
     for own in rows.values():
         label = task.validation.labels[own[0]] if task.kind == "classification" else None
