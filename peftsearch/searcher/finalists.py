@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import ceil
 from statistics import mean
 
@@ -18,6 +18,12 @@ from peftsearch.searcher.prepare import Setup
 from peftsearch.study.confirmed import Confirmed
 from peftsearch.study.trials import Kind, arm_of, facts_of, not_interrupted, of_baseline, rung_of, value_of
 
+_COSTS = {
+    "training FLOPs": "train_flops",
+    "training memory": "peak_memory_bytes",
+    "inference FLOPs": "inference_flops",
+}
+"""Measures by which a design may be cheaper; those that a loaded machine does not change."""
 _FRONT_FACTOR = 3
 """Designs of a front to confirm for each design that a search for the score alone would confirm."""
 
@@ -79,7 +85,10 @@ def choose_finalists(
                 chosen.append(candidate)
             if len(chosen) - n_before == n_wanted:
                 break
-    return [_finalist(best_rate(t, complete) if tuned else t, setup, fit) for t in chosen]
+    costs = {facts_of(t).name: facts_of(t).measures or {} for t in complete if facts_of(t).measures}
+    return [
+        _finalist(best_rate(t, complete) if tuned else t, setup, fit, costs.get(facts_of(t).name, {})) for t in chosen
+    ]
 
 
 def _ranked(trials: list[FrozenTrial]) -> list[FrozenTrial]:
@@ -142,7 +151,9 @@ def _spread(front: list[FrozenTrial], n: int) -> list[FrozenTrial]:
     return [front[round(i * (len(front) - 1) / max(1, n - 1))] for i in range(n)]
 
 
-def _finalist(trial: FrozenTrial, setup: Setup, fit: Callable[[Design], Architecture]) -> Confirmed:
+def _finalist(
+    trial: FrozenTrial, setup: Setup, fit: Callable[[Design], Architecture], measures: Mapping[str, float]
+) -> Confirmed:
     facts, design = facts_of(trial), _design_of(trial)
     architecture = fit(design)
     return Confirmed(
@@ -158,6 +169,7 @@ def _finalist(trial: FrozenTrial, setup: Setup, fit: Callable[[Design], Architec
         search_loss=facts.loss,
         search_seed=facts.seed,
         n_changed=n_changed(architecture, setup.backbone),
+        costs={name: measures[key] for name, key in _COSTS.items() if key in measures},
     )
 
 

@@ -43,6 +43,8 @@ _POWER = 0.8
 """Power of what the advice on a tie asks for."""
 _CLOSE = 2.0
 """Standard errors behind the best within which a design stays in the confirmation."""
+_CHEAPER = 0.8
+"""Share of another design's cost up to which a design counts as cheaper; parameters count exactly."""
 _MOST_ARMS = 4
 """Most designs that go on after a look."""
 
@@ -227,8 +229,7 @@ def _on_small(verdict: Verdict, pick: Confirmed) -> str:
         return f" The pick is {pick.name}, the cheapest that is not inferior to {rival.name}."
     if verdict.kind == "equivalent" or small is verdict.best:
         return ""
-    share = 100 * small.size / rival.size
-    return f" With {share:.0f}% of the parameters of {rival.name}, {small.name} is not inferior to it."
+    return f" {small.name} is not inferior to {rival.name}, with {savings(small, rival)}."
 
 
 def _claim(
@@ -310,9 +311,21 @@ def _validation_variance(a: Confirmed, b: Confirmed) -> float:
 
 
 def _cheaper(full: Sequence[Confirmed], rival: Confirmed, rules: Rules) -> list[Confirmed]:
-    """Designs with fewer parameters than the best baseline and a validation mean within the margin, best mean first."""
-    near = [c for c in full if c.size < rival.size and rival.mean - c.mean < rules.margin]
+    """Designs that cost less than the best baseline, with a validation mean within the margin; best mean first."""
+    near = [c for c in full if savings(c, rival) and rival.mean - c.mean < rules.margin]
     return sorted(near, key=lambda c: -c.mean)
+
+
+def savings(design: Confirmed, other: Confirmed) -> str:
+    """What a design costs in comparison to another, where it costs less; empty where it does not.
+
+    Fewer parameters count in any case, the other costs if they are at most `_CHEAPER` of the other's.
+    """
+    found = [f"{100 * design.size / other.size:.0f}% of its parameters"] if design.size < other.size else []
+    for name, own in design.costs.items():
+        if (theirs := other.costs.get(name)) and own <= _CHEAPER * theirs:
+            found.append(f"{100 * own / theirs:.0f}% of its {name}")
+    return " and ".join(found)
 
 
 def _smallest_equivalent(full: Sequence[Confirmed], rival: Confirmed, rules: Rules) -> Confirmed | None:
@@ -383,9 +396,8 @@ def _equivalent(small: Confirmed, rival: Confirmed, best: Confirmed, rules: Rule
         p_value, how = difference.p_behind(margin), f"at most {_points(rules)} behind"
     text = (
         f"Equivalent: {small.name} is as good as the best baseline, {rival.name}, with "
-        f"{100 * small.size / rival.size:.0f}% of its parameters: mean {rules.metric} {small.report.mean:.4f} against "
-        f"{rival.report.mean:.4f} over {plural(difference.n, 'seed')}, {how} on these {rules.n_examples:,} examples "
-        f"(p = {p_value:.2g})."
+        f"{savings(small, rival)}: mean {rules.metric} {small.report.mean:.4f} against {rival.report.mean:.4f} over "
+        f"{plural(difference.n, 'seed')}, {how} on these {rules.n_examples:,} examples (p = {p_value:.2g})."
     )
     if best is not rival and best is not small:
         text += f" The best mean is that of {best.name}, {best.report.mean:.4f}, which is not shown to be better."

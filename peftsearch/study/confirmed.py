@@ -55,6 +55,8 @@ class Confirmed:
     """Mean loss over the seeds on each reported example; empty if not recorded."""
     report_loss: Scores = field(default_factory=Scores)
     """Mean loss on the reported examples over seeds."""
+    costs: Mapping[str, float] = field(default_factory=dict)
+    """What a training step and a forward pass cost, by names in words, in units that equal names share."""
     n_collapsed: int = 0
     """Trainings that collapsed and were tried again at a lower rate."""
 

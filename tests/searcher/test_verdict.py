@@ -96,6 +96,16 @@ def test_a_cheaper_design_that_is_better_does_not_hide_those_after_it():
     assert "at most 0.5 points behind" in v.statement
 
 
+def test_a_design_of_the_same_size_may_be_cheaper_otherwise():
+    near = [0.801, 0.799, 0.803, 0.800, 0.798]
+    lora = candidate("lora", near[::-1], baseline=True, costs={"training FLOPs": 10.0, "training memory": 5.0})
+    late = candidate("trial 2", near, n_params=101, costs={"training FLOPs": 7.0, "training memory": 4.6})
+    v = verdict(lora, late)
+    assert (v.kind, v.small.name) == ("equivalent", "trial 2")
+    assert "lora, with 70% of its training FLOPs: mean" in v.statement
+    assert verdict(lora, replace(late, costs={"training FLOPs": 9.0})).kind == "tie"
+
+
 def test_seeds_are_paired_by_number():
     """Each lacks another seed: what is left of one is not held against other seeds of the other."""
     level = {1000: 0.80, 1001: 0.82, 1002: 0.84, 1003: 0.86, 1004: 0.81}
@@ -115,7 +125,7 @@ def test_the_cheapest_that_is_not_inferior_stands_beside_a_winner_and_beside_a_p
         candidate("ia3", near, n_params=60, baseline=True),
         candidate("trial 9", [0.90, 0.91, 0.90, 0.91, 0.90]),
     )
-    assert "With 60% of the parameters of lora, ia3 is not inferior to it." in verdict(*designs).statement
+    assert "ia3 is not inferior to lora, with 60% of its parameters." in verdict(*designs).statement
     v = verdict(*designs, prefer_small=True)
     assert (v.kind, v.pick.name) == ("winner", "ia3")
     assert "The pick is ia3, the cheapest that is not inferior to lora." in v.statement
