@@ -15,6 +15,7 @@ from peftsearch.errors import AllTrialsFailed, InternalError, PeftSearchError, i
 
 COMMANDS = {
     "run": ("run:run", "Search, confirm, and write runs/NAME/best.yaml."),
+    "extend": ("extend:extend", "Let a run go on: more trials, seeds, baselines, steps or time."),
     "train": ("train:train", "Train the result of a run in full."),
     "evaluate": ("evaluate:evaluate", "Score a trained model."),
     "predict": ("predict:predict", "Predict a label or a text for every row."),

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json as json_text
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from peftsearch.errors import BudgetError, ConfigError, StudyError
 from peftsearch.options import changed_options
 from peftsearch.searcher.options import RunOptions, read_choices, read_options
+
+if TYPE_CHECKING:
+    from peftsearch.searcher.conclude import Result
+    from peftsearch.searcher.prepare import Setup
 
 
 def run(
@@ -27,23 +31,37 @@ def run(
     options = options or RunOptions()
     options = options if options.budget else _stored_options(options, resume)
     read_choices(options)  # before anything heavy is imported
+    from peftsearch.cli.terminal import reporter_of
+    from peftsearch.searcher.run import run_study
+
+    print_result(*run_study(options, reporter_of(json), resume=resume), json=json)
+    return 0
+
+
+def print_result(setup: Setup, result: Result, *, json: bool) -> None:
+    """Print the table, the pick and the verdict of a run.
+
+    Args:
+        setup: The settings of the study.
+        result: The result of the study.
+        json: Whether to print best.yaml's content as JSON instead.
+    """
     from peftsearch.cli.show import print_best
     from peftsearch.cli.tables import comparison_table, design_lines
-    from peftsearch.cli.terminal import reporter_of, terminal
-    from peftsearch.searcher.run import run_study
+    from peftsearch.cli.terminal import terminal
     from peftsearch.study.best import BEST, best_content
 
-    setup, result = run_study(options, reporter_of(json), resume=resume)
     if json:
         print(json_text.dumps(best_content(result.best), ensure_ascii=False))
-        return 0
+        return
     console = terminal()
-    trainings = f"{setup.lengths.steps} steps ({setup.lengths.epochs:.2g} epochs)"
+    lengths = setup.lengths
+    epochs = lengths.epochs * lengths.confirm / lengths.steps
+    trainings = f"{lengths.confirm} steps ({epochs:.2g} epochs)"
     console.print(comparison_table(result.rows, result.verdict.pick.name, setup.suite.metric, console, trainings))
     for line in design_lines(result.rows):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     print_best(console, result.best, setup.path / BEST, stages=False)  # the stages were printed while it ran
-    return 0
 
 
 def _stored_options(options: RunOptions, resume: bool) -> RunOptions:

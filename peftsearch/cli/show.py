@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from rich.console import Console
@@ -38,4 +39,7 @@ def print_best(console: Console, best: Best, path: Path, stages: bool = True) ->
     console.print(best.verdict.statement, style="bold", highlight=False, markup=False, soft_wrap=True)
     if best.verdict.settle:
         console.print(best.verdict.settle, highlight=False, markup=False, soft_wrap=True)
+    if best.verdict.extend and best.picked is None:
+        command = f"peftsearch extend {shlex.quote(str(path.parent))} {best.verdict.extend}"
+        console.print(f"Next: {command}", highlight=False, markup=False, soft_wrap=True)
     console.print(f"File: {path}", highlight=False, markup=False, soft_wrap=True)

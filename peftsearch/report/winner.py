@@ -57,6 +57,8 @@ def _concluded(record: Record, best: Best) -> list[Item]:
     items: list[Item] = [Text(text=best.verdict.statement, kind="lead")]
     if best.verdict.settle:
         items.append(Text(text=best.verdict.settle))
+    if best.verdict.extend:
+        items.append(Text(text=f"Next: peftsearch extend {record.path} {best.verdict.extend}"))
     if best.headroom:
         items.append(Text(text=best.headroom))
     architecture = Architecture.from_dict(best.architecture)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from peftsearch.design.references import make_reference
 from peftsearch.files import to_yaml, write_atomically
 from peftsearch.searcher.comparison import make_rows, reference_rows
-from peftsearch.searcher.confirmation import measured, rules_of
+from peftsearch.searcher.confirmation import current, measured, rules_of
 from peftsearch.searcher.outputs import make_best, trials_csv
 from peftsearch.searcher.prepare import Setup
 from peftsearch.searcher.verdict import Verdict, judge
@@ -48,7 +48,7 @@ def conclude(setup: Setup, folder: StudyFolder, finalists: list[Confirmed], engi
         finalists: The confirmed designs.
         engine: Engine that scores the frozen model of a generation task.
     """
-    confirmations = [TrialRecord.of(t, Kind.CONFIRM) for t in not_interrupted(folder.confirm)]
+    confirmations = current(folder.confirm, setup)
     candidates = measured(confirmations, finalists)
     verdict = judge(candidates, rules_of(setup, _frozen(setup, folder, engine)))
     if verdict is None:

@@ -6,13 +6,15 @@ from collections.abc import Collection, Container, Sequence
 from dataclasses import replace
 from math import inf
 
+import optuna
+
 from peftsearch.searcher.comparison import scores_by_task
 from peftsearch.searcher.planning import time_for
 from peftsearch.searcher.prepare import Setup
 from peftsearch.searcher.verdict import Rules, arms_left, judge
 from peftsearch.study.confirmed import Confirmed
 from peftsearch.study.hits import hits_of
-from peftsearch.study.trials import State, TrialRecord
+from peftsearch.study.trials import Kind, State, TrialRecord, not_interrupted
 from peftsearch.units import Scores
 
 
@@ -31,9 +33,21 @@ def rules_of(setup: Setup, frozen: Confirmed | None = None) -> Rules:
         prefer_small=search.prefer == "small",
         majority=suite.reported_majority if suite.kind != "generation" else float("-inf"),
         frozen=frozen,
-        n_steps=setup.lengths.steps,
+        n_steps=setup.lengths.confirm,
+        n_trials=setup.strategy.trials,
         n_examples=suite.n_test,
     )
+
+
+def current(confirm: optuna.Study, setup: Setup) -> list[TrialRecord]:
+    """Trainings of the confirmation with the length that it has now, without interrupted ones.
+
+    Args:
+        confirm: The study of the confirmation.
+        setup: The settings of the study.
+    """
+    records = (TrialRecord.of(t, Kind.CONFIRM) for t in not_interrupted(confirm))
+    return [t for t in records if not t.facts.steps or t.facts.steps == setup.lengths.confirm]
 
 
 def measured(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from math import ceil
 from statistics import mean
 
@@ -16,7 +17,16 @@ from peftsearch.design.text import design_line
 from peftsearch.searcher.headroom import CHEAP, headroom
 from peftsearch.searcher.prepare import Setup
 from peftsearch.study.confirmed import Confirmed
-from peftsearch.study.trials import Kind, arm_of, facts_of, not_interrupted, of_baseline, rung_of, value_of
+from peftsearch.study.trials import (
+    Kind,
+    arm_of,
+    facts_of,
+    is_reference,
+    not_interrupted,
+    of_baseline,
+    rung_of,
+    value_of,
+)
 
 _COSTS = {
     "training FLOPs": "train_flops",
@@ -88,6 +98,30 @@ def choose_finalists(
     costs = {facts_of(t).name: facts_of(t).measures or {} for t in complete if facts_of(t).measures}
     return [
         _finalist(best_rate(t, complete) if tuned else t, setup, fit, costs.get(facts_of(t).name, {})) for t in chosen
+    ]
+
+
+def also_confirmed(
+    confirm: optuna.Study, chosen: Sequence[Confirmed], setup: Setup, fit: Callable[[Design], Architecture]
+) -> list[Confirmed]:
+    """Designs that were confirmed before an extension of the search chose others: they stay candidates.
+
+    Args:
+        confirm: The study of the confirmation.
+        chosen: The designs that are chosen now.
+        setup: The settings of the study.
+        fit: Function that sizes a design.
+    """
+    names = {f.name for f in chosen}
+    earlier: dict[str, FrozenTrial] = {}
+    for t in not_interrupted(confirm):
+        name = str(facts_of(t).name)
+        if not is_reference(t) and name not in names and t.state == TrialState.COMPLETE:
+            earlier.setdefault(name, t)
+    return [
+        # Of a confirmation only a baseline has a family.
+        replace(_finalist(t, setup, fit, {}), baseline=facts_of(t).family is not None)
+        for t in earlier.values()
     ]
 
 

@@ -29,6 +29,8 @@ class Lengths:
     epochs: float
     """Passes of a whole training over the training split of the largest task."""
     batch_size: int
+    confirm: int
+    """Optimizer steps of a training of the confirmation; more than `steps` in a run that was extended."""
 
     def n_validation(self, steps: int) -> int:
         """Most examples that validate a part of a training.
@@ -53,6 +55,7 @@ def choose_lengths(
     steps: int | None = None,
     epochs: float | None = None,
     search_steps: int | None = None,
+    confirm_steps: int | None = None,
 ) -> Lengths:
     """Choose the schedule.
 
@@ -63,6 +66,7 @@ def choose_lengths(
         steps: Steps of the schedule, if the user gives them.
         epochs: Passes over the largest training split, if the user gives them.
         search_steps: Step of the first rung, if the user gives it; later rungs below it are left out.
+        confirm_steps: Steps of a training of the confirmation, if they differ from those of the search.
     """
     per_epoch = ceil(max(n_train) / batch_size)
     if steps is None:
@@ -72,4 +76,10 @@ def choose_lengths(
     if search_steps is not None:
         first = min(search_steps, steps)
         rungs = [first, *(rung for rung in rungs[1:] if rung > first)]
-    return Lengths(steps=steps, rungs=tuple(dict.fromkeys(rungs)), epochs=steps / per_epoch, batch_size=batch_size)
+    return Lengths(
+        steps=steps,
+        rungs=tuple(dict.fromkeys(rungs)),
+        epochs=steps / per_epoch,
+        batch_size=batch_size,
+        confirm=confirm_steps or steps,
+    )

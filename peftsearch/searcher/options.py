@@ -59,6 +59,8 @@ class SearchOptions(OptionGroup):
     """Time for the whole run, such as 30m or 2h: sets the length of a training, and ends the confirmation in time."""
     search_steps: int | None = None
     """Step at which a trial pauses and is ranked (default: the strategy's share of the length)."""
+    confirm_steps: Annotated[int | None, Parameter(show=False)] = None
+    """Length of the trainings of the confirmation, where `extend` made them longer than those of the search."""
     select: Select | None = None
     """What ranks trials: loss (on validation) or metric (default: loss; metric for several objectives)."""
     seeds: int | None = None

@@ -61,6 +61,7 @@ def make_best(
             kind=verdict.kind,
             statement=verdict.statement,
             settle=verdict.settle,
+            extend=verdict.extend,
             p_value=verdict.p_value,
             small=None if verdict.small is None else verdict.small.name,
             tied=tuple(c.name for c in verdict.tied),
@@ -81,7 +82,7 @@ def make_best(
         training={
             **plain(asdict(setup.training)),
             "learning_rate": chosen.learning_rate,
-            "steps": setup.lengths.steps,
+            "steps": setup.lengths.confirm,
             "dtype": setup.settings.autocast,
         },
         scores=StoredScores(

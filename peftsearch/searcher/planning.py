@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
-
-from optuna.trial import FrozenTrial
 
 from peftsearch.design.baselines import Baseline, baselines_of
 from peftsearch.design.fitting import fit
@@ -20,7 +17,7 @@ from peftsearch.searcher.headroom import FULL_COST
 from peftsearch.searcher.lengths import BOUNDS, FEWEST_EXAMPLES, choose_lengths
 from peftsearch.searcher.options import SearchOptions
 from peftsearch.searcher.prepare import Plan, Setup
-from peftsearch.study.trials import Kind, TrialRecord, facts_of, is_interrupted
+from peftsearch.study.trials import Kind, TrialRecord
 
 FEWEST_STEPS = 20
 """Fewest steps of a training, however little time there is."""
@@ -42,8 +39,6 @@ _FEW_TRIALS = 4
 """Fewest trials of a search with little time."""
 _WIDER = (4.0, 3.0, 2.0, 1.5)
 """Factors on the number of trials that are tried where there is time for more."""
-_GAP_S = 30.0
-"""Seconds without a running trial that still count as time of the run; after more the run was stopped."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -168,26 +163,6 @@ def time_for(look: int, earlier: int, n_arms: int, confirmations: Sequence[Trial
     """Seconds of one process that the confirmation takes from one look to the next, by its trainings so far."""
     taken = [t.facts.wall_s for t in confirmations if t.facts.wall_s and t.kind != Kind.REFERENCE]
     return (look - earlier) * n_arms * sum(taken) / len(taken) if taken else 0.0
-
-
-def busy_seconds(trials: Iterable[FrozenTrial]) -> float:
-    """Seconds in which any trial ran, with short gaps between them: a run that was stopped meanwhile took less.
-
-    The trial of a killed process is left out: its end is when another process noticed.
-    """
-    trials = [t for t in trials if not is_interrupted(t) or facts_of(t).by_user]
-    spans = sorted(
-        (t.datetime_start, t.datetime_complete or datetime.now()) for t in trials if t.datetime_start is not None
-    )
-    total, end = 0.0, None
-    for start, stop in spans:
-        if end is None or (start - end).total_seconds() > _GAP_S:
-            total += (stop - start).total_seconds()
-            end = stop
-        elif stop > end:
-            total += (stop - end).total_seconds()
-            end = stop
-    return total
 
 
 def planned_steps(setup: Setup, n_baselines: int, n_search: int, n_confirmations: float) -> int:

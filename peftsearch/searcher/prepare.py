@@ -153,6 +153,7 @@ def prepare(options: RunOptions, *, like: Setup | None = None, plan: Plan | None
         steps=options.search.steps if plan is None else plan.steps,
         epochs=options.search.epochs,
         search_steps=options.search.search_steps,
+        confirm_steps=options.search.confirm_steps,
     )
     chosen = replace(choices, strategy=strategy)
     settings = study_settings(options, suite, backbone, budget, bound, chosen, training, lengths, autocast)

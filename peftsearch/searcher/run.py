@@ -19,6 +19,7 @@ from peftsearch.samplers import plan_of
 from peftsearch.samplers.strategy import LEFT_AFTER_CUT
 from peftsearch.searcher.conclude import Result, conclude
 from peftsearch.searcher.drivers import Driver, LocalDriver
+from peftsearch.searcher.extend import known_plan
 from peftsearch.searcher.finalists import n_of_front
 from peftsearch.searcher.heads import settle_heads
 from peftsearch.searcher.lengths import BOUNDS
@@ -39,7 +40,12 @@ from peftsearch.units import format_seconds, plural
 
 
 def run_study(
-    options: RunOptions, reporter: Reporter, *, resume: bool = False, like: Setup | None = None
+    options: RunOptions,
+    reporter: Reporter,
+    *,
+    resume: bool = False,
+    like: Setup | None = None,
+    extends: bool = False,
 ) -> tuple[Setup, Result]:
     """Prepare, search, confirm, judge, and write the result; resume the study if it exists.
 
@@ -48,6 +54,7 @@ def run_study(
         reporter: Receiver of all events.
         resume: Whether to refuse to start a new study.
         like: A setup of the same model and task, to reuse its loaded backbone and encoded data.
+        extends: Whether the options are those of a study on disk with larger numbers; see `extended`.
 
     Raises:
         PeftSearchError: The options, the data, the model, the budget or the storage are invalid.
@@ -56,15 +63,15 @@ def run_study(
     started = time.monotonic()
     if options.engine.name == "ray":
         require_ray(options.engine.ray_address)
-    setup = prepare(options, like=like)
+    setup = prepare(options, like=like, plan=known_plan(options) if extends else None)
     engine = engine_of(setup)
     with closing(driver_of(options, setup)) as driver:
-        if options.search.time is not None and stored_plan(setup.path, setup.strategy) is None:
+        if options.search.time is not None and not extends and stored_plan(setup.path, setup.strategy) is None:
             end = started + parse_time(options.search.time)
             driver.widen(end - started)
             setup = prepare(options, like=setup, plan=plan_within(end, setup, engine, driver.width))
             engine = engine_of(setup, engine.fit_heads())
-        with open_study(setup, resume=resume) as folder:
+        with open_study(setup, resume=resume, extends=extends) as folder:
             for line in heading(setup):
                 reporter.note(line)
             settle_heads(engine, folder.path)
@@ -141,17 +148,19 @@ def engine_of(setup: Setup, heads: Sequence[HeadStart | None] | None = None) -> 
 
 
 @contextmanager
-def open_study(setup: Setup, *, resume: bool = False, shared: bool = False) -> Iterator[StudyFolder]:
+def open_study(
+    setup: Setup, *, resume: bool = False, shared: bool = False, extends: bool = False
+) -> Iterator[StudyFolder]:
     """Open the study's folder and close it at the end; faults of its storage become one-line errors.
 
     Raises:
         StudyError: The folder belongs to other settings, is in use or cannot be used, or holds no study to resume.
     """
     with storage_faults(setup.path):
-        if not check_settings(setup.path, setup.settings) and resume:
+        if not check_settings(setup.path, setup.settings, extends=extends) and resume:
             raise StudyError(f"{setup.path}: there is no study to resume; leave --resume out to start it")
         stored = {k: v for k, v in to_plain(setup.options).items() if k not in NOT_STORED}
-        folder = StudyFolder(setup.path, setup.settings, setup.options.study.storage, stored, shared)
+        folder = StudyFolder(setup.path, setup.settings, setup.options.study.storage, stored, shared, extends)
         try:
             yield folder
         finally:

@@ -109,7 +109,7 @@ class TrialRunner:
         asked = stored_trial(study, trial)  # the sampler's notes are in the storage, not in `trial`
         if seed is None:
             seed = setup.options.seed + replicate_of(asked)
-        end = setup.lengths.steps if confirm else setup.lengths.rungs[rung]
+        end = setup.lengths.confirm if confirm else setup.lengths.rungs[rung]
         facts = TrialFacts(
             name=name,
             design=design.to_dict(),
@@ -166,11 +166,12 @@ class TrialRunner:
                 n_validation=None if confirm else lengths.n_validation(lengths.rungs[0]),
                 select=setup.select,
             )
+        whole = lengths.confirm if phase == Phase.CONFIRM else lengths.steps
         job = Job(
             architecture=architecture,
             learning_rate=design.learning_rate or setup.training.learning_rate,
-            steps=lengths.steps,
-            until=None if end == lengths.steps else end,
+            steps=whole,
+            until=None if end == whole else end,
             snapshot=rung + 1 < len(lengths.rungs),  # nothing goes on from the last one
             evaluations=setup.strategy.search.evaluations if phase == Phase.SEARCH else 1,
             n_validation=None if phase == Phase.CONFIRM else lengths.n_validation(end - lengths.start_of(rung)),
@@ -200,7 +201,7 @@ class TrialRunner:
         job = Job(
             architecture=reference,
             learning_rate=FULL_LEARNING_RATE,
-            steps=self.setup.lengths.steps,
+            steps=self.setup.lengths.confirm,
             seed=seed,
             test=True,
             retry=True,

@@ -20,11 +20,11 @@ from peftsearch.design.baselines import Baseline, baselines_of
 from peftsearch.design.references import FULL, Reference, make_reference
 from peftsearch.errors import AllTrialsFailed, one_line
 from peftsearch.samplers.stages import stage_line
-from peftsearch.searcher.confirmation import open_confirmations
-from peftsearch.searcher.finalists import choose_finalists
+from peftsearch.searcher.confirmation import current, open_confirmations
+from peftsearch.searcher.finalists import also_confirmed, choose_finalists
 from peftsearch.searcher.headroom import affords_full, headroom_of
 from peftsearch.searcher.options import parse_time
-from peftsearch.searcher.planning import LOADING_S, busy_seconds, planned_steps
+from peftsearch.searcher.planning import LOADING_S, planned_steps
 from peftsearch.searcher.prepare import Setup
 from peftsearch.searcher.progress import Reporter
 from peftsearch.searcher.promotion import Further, open_promotions, open_rates, open_repeats
@@ -37,7 +37,7 @@ from peftsearch.study.trials import (
     Kind,
     Phase,
     TrialFacts,
-    TrialRecord,
+    busy_seconds,
     counted,
     excess_of,
     facts_of,
@@ -142,7 +142,8 @@ class Schedule:
 
     def finalists(self) -> list[Confirmed]:
         """Choose the designs to confirm, from the history."""
-        return choose_finalists(self._folder.search, self._setup, self._runner.fit)
+        chosen = choose_finalists(self._folder.search, self._setup, self._runner.fit)
+        return [*chosen, *also_confirmed(self._folder.confirm, chosen, self._setup, self._runner.fit)]
 
     def _next_baseline(self) -> Work | None:
         left = self._open_baselines()
@@ -278,7 +279,7 @@ class Schedule:
 
     def _open_confirmations(self, finalists: list[Confirmed]) -> list[tuple[Confirmed, int]]:
         """Trainings that the confirmation wants and no process has begun."""
-        confirmations = [TrialRecord.of(t, Kind.CONFIRM) for t in not_interrupted(self._folder.confirm)]
+        confirmations = current(self._folder.confirm, self._setup)
         return open_confirmations(
             self._setup, finalists, confirmations, self._seeds, self._begun(), self._seconds_left()
         )
@@ -300,7 +301,7 @@ class Schedule:
 
     def _begun(self) -> set[tuple[Any, Any]]:
         """Names and seeds of the confirmation's trainings that were begun."""
-        return {((facts := facts_of(t)).name, facts.seed) for t in not_interrupted(self._folder.confirm)}
+        return {(t.facts.name, t.facts.seed) for t in current(self._folder.confirm, self._setup)}
 
     @property
     def _seeds(self) -> range:

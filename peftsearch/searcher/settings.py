@@ -68,6 +68,7 @@ def study_settings(
         strategy=plain(asdict(choices.strategy)),
         training=plain(asdict(training)),
         steps=lengths.steps,
+        confirm_steps=None if lengths.confirm == lengths.steps else lengths.confirm,
         rungs=lengths.rungs,
         select=choices.select,
         autocast=str(autocast).removeprefix("torch.") if autocast is not None else "none",

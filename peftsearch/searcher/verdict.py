@@ -67,6 +67,8 @@ class Rules:
     """The frozen model, which replaces the majority class for tasks without a head."""
     n_steps: int = 0
     """Optimizer steps of a training, for the advice."""
+    n_trials: int = 0
+    """Designs that the search trained, for the advice."""
     n_examples: int = 1
     """Number of reported examples."""
 
@@ -102,6 +104,8 @@ class Verdict:
     """The result in a sentence or two."""
     settle: str = ""
     """Advice that would settle an open question; empty if there is none."""
+    extend: str = ""
+    """Options of `peftsearch extend` that follow the advice; empty where an extension would not help."""
 
     @property
     def is_clear(self) -> bool:
@@ -244,13 +248,13 @@ def _claim(
             f"No signal: the mean {rules.metric} of {best.name}, {best.report.mean:.4f}, does not exceed the {name} "
             f"({floor:.4f}) by two standard errors ({2 * noise:.4f}). No design can be recommended on these data."
         )
-        longer = f"Train longer (--steps {4 * rules.n_steps}), use more data or a larger budget, and check the labels."
-        return replace(found, kind="no_signal", statement=text, settle=longer)
+        advice = "Train longer, use more data or a larger budget, and check the labels."
+        return replace(found, kind="no_signal", statement=text, settle=advice, extend=f"--steps {4 * rules.n_steps}")
     if rival is None:
         scores = plural(len(best.validation.values), "score")
         text = f"No winner: no baseline has all {scores}, so {best.name} has no rival."
-        advice = "Check in trials.csv why the baselines failed; confirm more of them with --confirm-baselines."
-        return replace(found, tied=(best,), statement=text, settle=advice)
+        advice = "Check in trials.csv why the baselines failed, and confirm more of them."
+        return replace(found, tied=(best,), statement=text, settle=advice, extend="--confirm-baselines 4")
     others = [c for c in full if c.baseline != best.baseline]
     p_values = _holm({c.name: score_difference(best, c, rules.n_examples).p_value() for c in others})
     level = rules.level(LEVEL)
@@ -269,11 +273,12 @@ def _claim(
             f"The baseline {best.name} is better than every design found: mean {rules.metric} {best.report.mean:.4f} "
             f"against {nearest.report.mean:.4f} for {nearest.name} (p = {p_values[nearest.name]:.2g})."
         )
-        advice = "A longer search (--trials) may find a design that beats it."
-        return replace(found, kind="baseline", p_value=p_values[nearest.name], statement=text, settle=advice)
+        advice = "A longer search may find a design that beats it."
+        found = replace(found, kind="baseline", p_value=p_values[nearest.name])
+        return replace(found, statement=text, settle=advice, extend=f"--trials {2 * rules.n_trials}")
     is_cheaper = bool(_cheaper(full, rival, rules))
-    text, advice = _tie(best, rival, others, rules, is_cheaper=is_cheaper)
-    return replace(found, statement=text, settle=advice)
+    text, advice, n_seeds = _tie(best, rival, others, rules, is_cheaper=is_cheaper)
+    return replace(found, statement=text, settle=advice, extend=f"--seeds {n_seeds}" if n_seeds else "")
 
 
 def arms_left(candidates: Sequence[Confirmed], rules: Rules, close: float = _CLOSE) -> list[Confirmed]:
@@ -411,14 +416,15 @@ def _points(rules: Rules) -> str:
 
 def _tie(
     best: Confirmed, rival: Confirmed, others: Sequence[Confirmed], rules: Rules, *, is_cheaper: bool
-) -> tuple[str, str]:
-    """Statement and advice of a tie."""
+) -> tuple[str, str, int]:
+    """Statement and advice of a tie, and the number of seeds that would settle it; 0 if none would."""
     other = rival if not best.baseline else _best(others) if others else None
     if other is None:
         return (
             f"No winner: only baselines have all their scores; the best is {best.name}, mean {rules.metric} "
             f"{best.report.mean:.4f}.",
             "Check in trials.csv why the designs found have no score.",
+            0,
         )
     difference = score_difference(best, other, rules.n_examples)
     text = (
@@ -432,29 +438,27 @@ def _tie(
             f" In mean loss on the same examples {best.name if loss.mean < 0 else other.name} is lower, by "
             f"{abs(loss.mean):.4f} (p = {loss.p_value():.2g}); that is a difference in loss and nothing more."
         )
-    return text, _advice(difference, rules, is_cheaper=is_cheaper)
+    return text, *_advice(difference, rules, is_cheaper=is_cheaper)
 
 
-def _advice(difference: Difference, rules: Rules, *, is_cheaper: bool) -> str:
-    """What would settle a tie: seeds, examples, or neither."""
+def _advice(difference: Difference, rules: Rules, *, is_cheaper: bool) -> tuple[str, int]:
+    """What would settle a tie: seeds (and how many), examples, or neither."""
     if difference.n < 2:
-        return "One seed cannot distinguish designs: give at least --seeds 5."
+        return "One seed cannot distinguish designs: train with five.", 5
     gap, one_seed = abs(difference.mean), difference.of_seeds * difference.n
     # The gap is found if gap >= reach * sqrt(variance over seeds + variance over examples); more seeds shrink only
     # the first. An equivalence needs the margin to exceed the gap by as much, over seeds alone.
     left = (gap / rules.reach) ** 2 - difference.of_examples
     if gap < rules.margin and is_cheaper:
-        needed = ceil(one_seed / ((rules.margin - gap) / rules.reach) ** 2)
-        return (
-            f"About --seeds {max(difference.n + 1, needed)} would show whether the cheaper is at most {_points(rules)} "
-            "behind."
-        )
+        needed = max(difference.n + 1, ceil(one_seed / ((rules.margin - gap) / rules.reach) ** 2))
+        return f"About {needed} seeds would show whether the cheaper is at most {_points(rules)} behind.", needed
     if left <= 0:
         needed = ceil(rules.n_examples * difference.of_examples / (gap / rules.reach) ** 2) if gap else 0
         many = f"about {needed:,} would be needed" if needed else "no number of them would show one"
         return (
             f"A gap of {gap:.4f} is within the noise of {rules.n_examples:,} examples: {many}, whatever the number of "
-            "seeds."
+            "seeds.",
+            0,
         )
     needed = max(difference.n + 1, ceil(one_seed / left))
-    return f"About --seeds {needed} would settle a gap of {gap:.4f} (80% power at the 5% level)."
+    return f"About {needed} seeds would settle a gap of {gap:.4f} (80% power at the 5% level).", needed

@@ -28,6 +28,8 @@ class StoredVerdict:
     statement: str
     settle: str = ""
     """Advice that would settle an open question; empty if there is none."""
+    extend: str = ""
+    """Options of `peftsearch extend` that follow the advice; empty where an extension would not help."""
     p_value: float | None = None
     """Corrected p-value of the pick against the best baseline; None if they are not compared."""
     small: str | None = None

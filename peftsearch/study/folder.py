@@ -54,6 +54,8 @@ class StudyFolder:
         storage: An Optuna storage URL; empty for SQLite in the folder. In a storage that several studies share, the
             name of each begins with the name of its folder and its id.
         options: The user's options, stored so that `--resume` and workers need only a name.
+        extends: Whether the settings are those of the study with more trials, seeds, baselines or steps, which are then
+            stored.
         shared: Whether to join a study that another process may be running; otherwise this process must be the only
             one, except for workers.
 
@@ -68,6 +70,7 @@ class StudyFolder:
         storage: str = "",
         options: Mapping[str, Any] | None = None,
         shared: bool = False,
+        extends: bool = False,
     ) -> None:
         self.path = path
         self.settings = settings
@@ -76,7 +79,7 @@ class StudyFolder:
         url = storage or own_url(path)
         quiet_optuna()
         with storage_faults(storage or path):
-            check_settings(path, settings)
+            check_settings(path, settings, extends=extends)
             if storage:
                 self._storage = open_storage(url)  # before anything is written, since it may not answer
             path.mkdir(parents=True, exist_ok=True)
@@ -91,9 +94,9 @@ class StudyFolder:
             self._claims = claim_lock(self._storage, path)
             stored = read_settings(path)
             # Options outside the settings may change from run to run; workers go by those of the last one.
-            changed = not shared and bool(options) and stored.options != options
+            changed = not shared and bool(options) and (extends or stored.options != options)
             if changed:
-                stored = replace(stored, options=dict(options or {}))
+                stored = replace(settings if extends else stored, id=stored.id, options=dict(options or {}))
                 write_atomically(path / SETTINGS, to_yaml(to_plain(stored)))
             prefix = study_prefix(path.name, stored.id) if storage else ""
             self.search = self._open(f"{prefix}search", directions_of(settings))
@@ -151,8 +154,13 @@ def _no_sampler() -> BaseSampler:
     return optuna.samplers.RandomSampler(seed=0)
 
 
-def check_settings(path: Path, settings: StudySettings) -> bool:
+def check_settings(path: Path, settings: StudySettings, *, extends: bool = False) -> bool:
     """Whether the folder already holds a study with these settings; changes nothing.
+
+    Args:
+        path: The folder.
+        settings: The settings to compare.
+        extends: Whether what an extension changes is left out of the comparison.
 
     Raises:
         StudyError: The folder holds something else.
@@ -165,12 +173,15 @@ def check_settings(path: Path, settings: StudySettings) -> bool:
         if any(item.name not in _OWN_FILES for item in path.iterdir()):
             raise StudyError(f"{path}: is not empty and holds no study; give another --name or remove it")
         return False
-    found = first_difference(to_plain(read_settings(path)), to_plain(settings))
+    stored = read_settings(path)
+    if extends:
+        stored = replace(stored, strategy=settings.strategy, confirm_steps=settings.confirm_steps)
+    found = first_difference(to_plain(stored), to_plain(settings))
     if found is not None:
         key, there, here = found
         raise StudyError(
             f"{path}: was created with other settings: {key} is {_brief(there)} there and {_brief(here)} here; give "
-            "another --name, or the same settings to resume"
+            f"another --name, the same settings to resume, or more with `peftsearch extend {path}`"
         )
     return True
 

@@ -20,7 +20,7 @@ from peftsearch.study.hits import hits_of
 from peftsearch.study.notes import Notes
 from peftsearch.study.settings import OWN_STORAGE, StudySettings
 from peftsearch.study.storage import storage_faults, study_prefix
-from peftsearch.study.trials import Kind, TrialRecord
+from peftsearch.study.trials import Kind, TrialRecord, busy_seconds
 from peftsearch.units import Scores
 
 
@@ -38,6 +38,8 @@ class Record:
     """Closed stages, as `samplers.stages.StageRecord.to_dict` writes them."""
     references: tuple[str, ...]
     """Names of the references."""
+    busy_s: float = 0.0
+    """Seconds in which any trial ran; see `busy_seconds`."""
 
     @property
     def metric(self) -> str:
@@ -127,6 +129,7 @@ def read_record(path: Path, storage: str = "") -> Record:
         confirm=confirm,
         stages=notes.stages,
         references=notes.references,
+        busy_s=busy_seconds(t for own in trials.values() for t in own),
     )
 
 

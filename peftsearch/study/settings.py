@@ -44,6 +44,8 @@ class StudySettings:
     training: dict[str, Any] = field(default_factory=dict)
     steps: int = 0
     """Optimizer steps of a whole training."""
+    confirm_steps: int | None = None
+    """Optimizer steps of a training of the confirmation, if they differ from those of the search."""
     rungs: tuple[int, ...] = ()
     """Steps at which trials of the search pause."""
     select: str = "loss"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
@@ -20,6 +21,9 @@ from peftsearch.design.design import Design
 from peftsearch.design.text import design_line
 from peftsearch.errors import ConfigError, one_line
 from peftsearch.study.private_optuna import write_system_attribute, write_user_attribute
+
+_GAP_S = 30.0
+"""Seconds without a running trial that still count as time of the run; after more the run was stopped."""
 
 
 class Phase(StrEnum):
@@ -452,3 +456,23 @@ def _meaningful(params: Mapping[str, Any]) -> dict[str, Any]:
         return dict(params)
     groups = str(tuned).split("+")
     return {k: v for k, v in params.items() if not k.startswith("methods.") or k.removeprefix("methods.") in groups}
+
+
+def busy_seconds(trials: Iterable[FrozenTrial]) -> float:
+    """Seconds in which any trial ran, with short gaps between them: a run that was stopped meanwhile took less.
+
+    The trial of a killed process is left out: its end is when another process noticed.
+    """
+    trials = [t for t in trials if not is_interrupted(t) or facts_of(t).by_user]
+    spans = sorted(
+        (t.datetime_start, t.datetime_complete or datetime.now()) for t in trials if t.datetime_start is not None
+    )
+    total, end = 0.0, None
+    for start, stop in spans:
+        if end is None or (start - end).total_seconds() > _GAP_S:
+            total += (stop - start).total_seconds()
+            end = stop
+        elif stop > end:
+            total += (stop - end).total_seconds()
+            end = stop
+    return total

@@ -19,8 +19,8 @@ def setup(looks: tuple[int, ...], cut: int = 0) -> Any:
     return SimpleNamespace(
         suite=suite,
         options=SimpleNamespace(search=SearchOptions()),
-        strategy=SimpleNamespace(confirm=ConfirmFidelity(looks=looks, cut=cut)),
-        lengths=SimpleNamespace(steps=100),
+        strategy=SimpleNamespace(confirm=ConfirmFidelity(looks=looks, cut=cut), trials=12),
+        lengths=SimpleNamespace(steps=100, confirm=100),
     )
 
 

@@ -16,7 +16,8 @@ from peftsearch.samplers.strategy import ConfirmFidelity, SearchFidelity, Strate
 from peftsearch.searcher import planning
 from peftsearch.searcher.lengths import choose_lengths
 from peftsearch.searcher.options import SearchOptions, parse_time
-from peftsearch.searcher.planning import busy_seconds, plan_within, planned_steps
+from peftsearch.searcher.planning import plan_within, planned_steps
+from peftsearch.study.trials import busy_seconds
 from tests.runs import QUICK, arguments, study
 
 

@@ -13,7 +13,7 @@ from peftsearch.searcher.verdict import LEVEL, Rules, Verdict, arms_left, judge,
 from peftsearch.study.confirmed import Confirmed
 from peftsearch.units import Scores
 
-RULES = Rules(metric="accuracy", majority=0.5, n_steps=100, n_examples=500)
+RULES = Rules(metric="accuracy", majority=0.5, n_steps=100, n_trials=12, n_examples=500)
 
 
 def candidate(name, scores, n_params=100, baseline=False, validation=None, **more):
@@ -154,7 +154,7 @@ def test_within_noise_is_a_tie_that_says_what_would_settle_it():
     )
     assert (v.kind, v.pick.name) == ("tie", "trial 9")
     assert "No winner" in v.statement
-    assert "--seeds" in v.settle
+    assert v.extend.startswith("--seeds")
     assert not v.is_clear
 
 
@@ -177,20 +177,20 @@ def test_a_baseline_that_beats_the_search_is_said_to():
     )
     assert (v.kind, v.pick.name) == ("baseline", "lora")
     assert "The baseline lora is better than every design found: mean accuracy 0.9050 against 0.8050" in v.statement
-    assert "--trials" in v.settle
+    assert v.extend == "--trials 24"
 
 
 def test_nothing_above_the_majority_class():
     v = verdict(candidate("lora", [0.51, 0.52], baseline=True), candidate("trial 1", [0.52, 0.52]))
     assert v.kind == "no_signal"
     assert "majority class (0.5000)" in v.statement
-    assert "--steps 400" in v.settle
+    assert v.extend == "--steps 400"
 
 
 def test_one_seed_is_no_verdict():
     v = verdict(candidate("lora", [0.70], baseline=True), candidate("trial 1", [0.90], n_params=60))
     assert v.kind == "tie"
-    assert "--seeds 5" in v.settle
+    assert v.extend == "--seeds 5"
 
 
 def test_equal_scores_without_spread_do_not_make_a_winner():

@@ -1,0 +1,53 @@
+"""`peftsearch extend`: let a finished run go on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from peftsearch.searcher.extend import ExtendOptions, extended, with_engine
+from peftsearch.searcher.options import EngineOptions, read_choices
+from peftsearch.study.record import read_record
+
+
+def extend(
+    run: Path,
+    /,
+    options: Annotated[ExtendOptions | None, Parameter(name="*")] = None,
+    engine: Annotated[EngineOptions | None, Parameter(name="*")] = None,
+    *,
+    storage: str = "",
+    device: str | None = None,
+    json: bool = False,
+) -> int:
+    """Let a run go on with more trials, seeds, baselines, steps or time; nothing is trained twice.
+
+    Args:
+        run: The run's folder.
+        options: What to extend.
+        engine: Where to train.
+        storage: The run's Optuna storage URL (default: SQLite in the folder).
+        device: cpu, cuda or cuda:1 (default: that of the run).
+        json: Print the result as JSON; progress goes to stderr.
+    """
+    chosen = extended(run, options or ExtendOptions(), storage=storage)
+    chosen = with_engine(chosen, engine or EngineOptions(), device)
+    read_choices(chosen)  # before anything heavy is imported
+    from peftsearch.cli.run import print_result
+    from peftsearch.cli.terminal import reporter_of
+    from peftsearch.searcher.run import run_study
+
+    before = _n_trials(run, storage)
+    reporter = reporter_of(json)
+    setup, result = run_study(chosen, reporter, resume=True, extends=True)
+    print_result(setup, result, json=json)
+    if _n_trials(run, storage) == before:
+        reporter.note("Nothing was left to train: the answer is clear without it.")
+    return 0
+
+
+def _n_trials(run: Path, storage: str) -> int:
+    record = read_record(run, storage)
+    return len(record.search) + len(record.confirm)
