@@ -114,6 +114,8 @@ class TrainingOptions(OptionGroup):
     """Examples per optimizer step, over all processes (default: 16)."""
     max_length: int | None = None
     """Maximum number of tokens of a text; longer texts are cut (default: 128)."""
+    dropout: bool | None = None
+    """Keep the dropout of the frozen backbone in training (default: off, which costs less)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -27,6 +27,16 @@ def do_not_flush(connection, record):
         connection.execute("PRAGMA synchronous=OFF")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_precision():
+    """Full precision on every machine, so that equal seeds give equal scores."""
+    from peftsearch.backbone import device
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(device, "_cpu_flags", set)
+        yield
+
+
 @pytest.fixture(scope="session")
 def place(tmp_path_factory):
     """A folder, a tiny model in it, and its training and validation file."""

@@ -99,7 +99,7 @@ def arguments(model: Path, files: tuple[Path, Path], runs: Path, *more: str) -> 
     return [
         "run", "--budget", "20%", "--model", str(model), "--train", str(files[0]), "--validation", str(files[1]),
         "--trials", "14", "--steps", "6", "--search-steps", "3", "--seeds", "2", "--batch-size", "16",
-        "--runs", str(runs), "--name", "r", "--device", "cpu", *usual, *more,
+        "--runs", str(runs), "--name", "r", "--device", "cpu", "--dtype", "fp32", *usual, *more,
     ]  # fmt: skip
 
 

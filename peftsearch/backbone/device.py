@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import platform
 import re
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -38,7 +40,8 @@ def choose_dtype(device: torch.device, name: str | None = None) -> torch.dtype |
 
     Args:
         device: Device of the forward pass.
-        name: `fp32`, `bf16`, or None or `auto`: bf16 on CUDA devices that support it, else fp32.
+        name: `fp32`, `bf16`, or None or `auto`: bf16 on CUDA devices that support it and on CPUs with AMX, where a step
+            takes about half of its time in fp32; else fp32.
 
     Returns:
         The dtype for autocast; None for plain fp32.
@@ -49,8 +52,8 @@ def choose_dtype(device: torch.device, name: str | None = None) -> torch.dtype |
     check_dtype_name(name)
     wanted = DTYPES[name or "auto"]
     if wanted is None:
-        # fp32 on every CPU, even with fast bf16, so that scores of one seed agree between machines.
-        return torch.bfloat16 if device.type == "cuda" and _has_fast_bf16(device) else None
+        fast = _has_fast_bf16(device) if device.type == "cuda" else _has_amx()
+        return torch.bfloat16 if fast else None
     if wanted == "float32":
         return None
     if not _has_fast_bf16(device):
@@ -63,6 +66,26 @@ def _has_fast_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool({"avx512_bf16", "amx_bf16", "amx_tile"} & _cpu_flags())
+
+
+def _has_amx() -> bool:
+    """Whether the CPU multiplies bf16 matrices in tiles; AVX512-BF16 alone gains little or nothing over fp32."""
+    return {"amx_bf16", "amx_tile"} <= _cpu_flags()
+
+
+def suit_attention(model: Any, device: torch.device, autocast: torch.dtype | None) -> None:
+    """Choose the attention implementation that trains fastest; models with their own keep it.
+
+    The backward pass of `scaled_dot_product_attention` is slow in bf16 on a CPU: it takes half of a step there.
+
+    Args:
+        model: A transformers model.
+        device: Where it is.
+        autocast: Reduced precision of the forward pass, or None.
+    """
+    if device.type == "cpu" and autocast is torch.bfloat16:
+        with suppress(ValueError, AttributeError, ImportError):
+            model.set_attn_implementation("eager")
 
 
 def _cpu_flags() -> set[str]:

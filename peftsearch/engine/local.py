@@ -99,6 +99,7 @@ class LocalEngine:
             batch_size=settings.batch_size,
             device=device,
             autocast=autocast,
+            dropout=settings.dropout,
         )
 
     def use_heads(self, heads: Sequence[HeadStart | None]) -> None:

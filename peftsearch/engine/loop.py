@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from peftsearch.engine.settings import TrainingSettings
 from peftsearch.errors import Diverged
 from peftsearch.injection.extra_loss import extra_loss
+from peftsearch.injection.modes import set_training
 
 N_WATCHED = 3
 """Batches to take the loss of if nothing is trained, as in the frozen model of a generation task."""
@@ -100,7 +101,7 @@ def train(
     params = [p for group in optimizer.param_groups for p in group["params"]]
     log, last = TrainingLog(), n_steps if until is None else until
     for step, batch in enumerate(batches, first + 1):
-        model.train()
+        set_training(model, dropout=settings.dropout)
         started = time.perf_counter()
         seed_step(seed, step - 1)
         for group, rate in zip(optimizer.param_groups, rates, strict=True):

@@ -34,6 +34,7 @@ from peftsearch.engine.loop import forward
 from peftsearch.injection.extra_loss import extra_loss
 from peftsearch.injection.inject import NAME, injection_of
 from peftsearch.injection.merging import merged
+from peftsearch.injection.modes import set_training
 from peftsearch.injection.states import FORMAT, state
 from peftsearch.methods import get_method
 from peftsearch.tasks.encoding.encoded import EncodedSplit
@@ -130,6 +131,7 @@ class Meter:
         batch_size: Examples of a training step.
         device: Where the model is.
         autocast: Reduced precision of the forward pass, or None.
+        dropout: Whether the frozen backbone drops out in training.
     """
 
     def __init__(
@@ -141,8 +143,10 @@ class Meter:
         batch_size: int,
         device: torch.device,
         autocast: torch.dtype | None = None,
+        dropout: bool = False,
     ) -> None:
         self._model = model
+        self._dropout = dropout
         self._batch = reference_batch(split, batch_size)
         self._loss_of = loss_of
         self._device = device
@@ -188,7 +192,7 @@ class Meter:
     def _count(self) -> dict[str, float]:
         """FLOPs and memory, from one training step without its update."""
         training, on_gpu = self._model.training, self._device.type == "cuda"
-        self._model.train()
+        set_training(self._model, dropout=self._dropout)
         # Dropout draws random numbers, which must not shift those of the trainings to come.
         with torch.random.fork_rng(devices=[self._device] if on_gpu else []):
             products = by_operator("aten", CPU_FORMULAS) | dict(product_flops(self._model))

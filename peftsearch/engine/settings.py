@@ -32,6 +32,9 @@ class TrainingSettings:
     max_length: int = 128
     """Most tokens of a text; longer texts are cut."""
 
+    dropout: bool = False
+    """Whether the dropout of the frozen backbone is on in training."""
+
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], where: str = "training settings") -> TrainingSettings:
         """Read settings; absent fields keep their defaults.
@@ -49,6 +52,7 @@ class TrainingSettings:
             warmup_share=fields.take("warmup_share", float, d.warmup_share, at_least(0)),
             max_grad_norm=fields.take("max_grad_norm", float, d.max_grad_norm, above(0)),
             max_length=fields.take("max_length", int, d.max_length, at_least(4)),
+            dropout=fields.take("dropout", bool, d.dropout),
         )
         if settings.warmup_share > 1:
             fields.fault("'warmup_share' must be at most 1")

@@ -165,7 +165,7 @@ def with_numbers(strategy: Strategy, options: SearchOptions) -> Strategy:
 
 def training_of(options: TrainingOptions) -> TrainingSettings:
     """Make training settings, with the numbers that the options override."""
-    own = given(options, "learning_rate", "head", "head_learning_rate", "batch_size", "max_length")
+    own = given(options, "learning_rate", "head", "head_learning_rate", "batch_size", "max_length", "dropout")
     if own.get("head") == "random":
         own.setdefault("head_learning_rate", RANDOM_HEAD_RATE)
     return TrainingSettings.from_dict(own, "options")

@@ -106,7 +106,7 @@ def prepare(options: RunOptions, *, like: Setup | None = None, plan: Plan | None
     Raises:
         PeftSearchError: The options, the data, the model, the space or the budget are invalid.
     """
-    from peftsearch.backbone.device import choose_device, choose_dtype
+    from peftsearch.backbone.device import choose_device, choose_dtype, suit_attention
     from peftsearch.backbone.load import decoder_start
     from peftsearch.tasks.encoding.encode import encode
 
@@ -121,6 +121,9 @@ def prepare(options: RunOptions, *, like: Setup | None = None, plan: Plan | None
     loaded = like.loaded if like else _load(options, suite, device, autocast)
     backbone = loaded.backbone
     path = options.study.runs / (options.study.name or default_name(options, suite, backbone))
+    if options.machine.dtype in (None, "auto"):
+        autocast = stored_autocast(path, autocast)
+    suit_attention(loaded.model, device, autocast)
     if plan is None and options.search.time is not None:
         plan = stored_plan(path, choices.strategy)
     # What the user gives holds against the plan, too, so that a change of it is seen.
@@ -187,6 +190,23 @@ def prepare(options: RunOptions, *, like: Setup | None = None, plan: Plan | None
             *notes_on(references, limited=bool(constraints.to_dict())),
         ),
     )
+
+
+def stored_autocast(path: Path, chosen: Any) -> Any:
+    """The precision that a study on disk began in, so that it goes on in it elsewhere; else the one that was chosen.
+
+    Args:
+        path: The study's folder.
+        chosen: The precision that suits this machine.
+    """
+    from peftsearch.study.folder import SETTINGS, read_settings
+
+    if not (path / SETTINGS).is_file():
+        return chosen
+    import torch
+
+    stored = read_settings(path).autocast
+    return None if stored == "none" else getattr(torch, stored)
 
 
 def stored_plan(path: Path, strategy: Strategy) -> Plan | None:

@@ -21,6 +21,7 @@ from peftsearch.engine.loop import accumulate, adamw, rate_factor, seed_step
 from peftsearch.engine.scoring import logits_of, predictions_of
 from peftsearch.engine.snapshot import State, copied, trained
 from peftsearch.errors import Diverged
+from peftsearch.injection.modes import set_training
 from peftsearch.tasks.encoding.batches import index_batches
 from peftsearch.tasks.encoding.encoded import EncodedSplit
 from peftsearch.tasks.encoding.pairs import EncodedPairs
@@ -122,6 +123,7 @@ def _step(plan: Plan, wrapped: nn.Module, indices: list[int], seed: int, step: i
     processes = plan.processes
     seed_step(seed, step, processes.n, processes.index)
     wrapped.train()
+    set_training(plan.loaded.model, dropout=plan.training.dropout)
     parts = []
     for part in shares(indices, processes.index, processes.n, plan.options.accumulate):
         own = part or indices[:1]  # a batch smaller than the processes: one without a share works along, for nothing

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from peftsearch.backbone.device import choose_dtype
+from peftsearch.backbone.device import choose_dtype, suit_attention
 from peftsearch.backbone.folder import hub_commit
 from peftsearch.backbone.load import LoadedBackbone, decoder_start, n_head_params
 from peftsearch.backbone.outline import preview
@@ -123,6 +123,7 @@ def prepare(options: TrainOptions, run: Run | None) -> Plan:
         quantize=quantize,
         compute_dtype=autocast,
     )
+    suit_attention(loaded.model, processes.device, autocast)
     training, cut = within_positions(training, options.training.max_length, loaded)
     design, architecture, budget, fitted = _architecture(options, run, loaded)
     if options.gradient_checkpointing and not getattr(loaded.model, "supports_gradient_checkpointing", False):
@@ -217,7 +218,7 @@ def _training(options: TrainOptions, run: Run | None) -> TrainingSettings:
     settings = {} if run is None else {key: value for key, value in run.training.items() if key in known}
     if is_in_place(options.method):
         settings["learning_rate"] = FULL_LEARNING_RATE
-    own = given(options.training, "learning_rate", "head", "head_learning_rate", "batch_size", "max_length")
+    own = given(options.training, "learning_rate", "head", "head_learning_rate", "batch_size", "max_length", "dropout")
     if own.get("head") == "random":
         own.setdefault("head_learning_rate", RANDOM_HEAD_RATE)
     return TrainingSettings.from_dict(settings | own, "training settings")

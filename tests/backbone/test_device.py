@@ -47,6 +47,10 @@ def test_dtype_on_a_cpu(monkeypatch: pytest.MonkeyPatch, fast: bool) -> None:
     monkeypatch.setattr(module, "_cpu_flags", lambda: {"avx2", "avx512_bf16"} if fast else {"avx2", "avx512f"})
     assert choose_dtype(CPU) is choose_dtype(CPU, "auto") is choose_dtype(CPU, "fp32") is None
     if fast:
+        monkeypatch.setattr(module, "_cpu_flags", lambda: {"avx512_bf16", "amx_bf16", "amx_tile"})
+        assert choose_dtype(CPU) is choose_dtype(CPU, "auto") is torch.bfloat16
+        assert choose_dtype(CPU, "fp32") is None
+    if fast:
         assert choose_dtype(CPU, "bf16") is torch.bfloat16
     else:
         with pytest.raises(ConfigError, match=r"'bf16': .* has no fast bf16; use fp32"):

@@ -92,7 +92,7 @@ def test_the_generators_begin_every_step_alike_for_every_design() -> None:
         states: list[bytes] = []
         hook = loaded.model.bert.embeddings.register_forward_pre_hook(
             lambda module, args, states=states: (
-                states.append(torch.get_rng_state().numpy().tobytes()) if module.training else None
+                states.append(torch.get_rng_state().numpy().tobytes()) if torch.is_grad_enabled() else None
             )
         )
         engine.run(replace(job(engine, loaded, *methods), steps=4))

@@ -6,7 +6,6 @@ import shutil
 import sqlite3
 
 import pytest
-from optuna.trial import TrialState
 
 from tests.runs import BRIEF, QUICK, arguments, call, refused, story
 
