@@ -15,7 +15,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from peftsearch.errors import CheckpointError, one_line
+from peftsearch.errors import CheckpointError, PeftSearchError, one_line
 from peftsearch.files import MAX_OUTPUT_BYTES, from_plain, read_yaml, to_plain, to_yaml, write_atomically
 from peftsearch.study.settings import first_difference
 from peftsearch.trainer.record import FORMAT, TrainingRecord
@@ -125,6 +125,15 @@ def read_training(path: Path) -> TrainingRecord:
     if read_metrics(path).get("seed") is None:
         raise CheckpointError(f"{path}: all its trainings diverged; train with --overwrite and a lower --learning-rate")
     return from_plain(TrainingRecord, stored, str(path / TRAINING), CheckpointError)
+
+
+def stored_dtype(path: Path) -> str | None:
+    """Precision of the training in a folder, finished or not: `fp32` or `bfloat16`; None if there is none to read."""
+    try:
+        training = read_yaml(path / TRAINING, MAX_OUTPUT_BYTES).get("training")
+    except PeftSearchError:
+        return None  # the folder is claimed later, and says what is wrong with it
+    return str(training["dtype"]) if isinstance(training, dict) and "dtype" in training else None
 
 
 def read_metrics(path: Path) -> dict[str, Any]:

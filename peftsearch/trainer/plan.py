@@ -39,6 +39,7 @@ from peftsearch.tasks import Task
 from peftsearch.tasks.encoding.encode import encode
 from peftsearch.tasks.encoding.encoded import EncodedTask
 from peftsearch.tasks.encoding.pairs import EncodedPairs
+from peftsearch.trainer.folder import stored_dtype
 from peftsearch.trainer.options import HEAD, TrainOptions, check_train_options
 from peftsearch.trainer.processes import Processes
 from peftsearch.trainer.record import Data, Target, TrainedModel, TrainedTask, TrainedWith, TrainingRecord
@@ -111,7 +112,9 @@ def prepare(options: TrainOptions, run: Run | None) -> Plan:
     training = _training(options, run)
     data = find_data(options, run)
     processes = Processes(options.machine.device, unused=is_in_place(options.method))
-    autocast = choose_dtype(processes.device, options.machine.dtype)
+    # A training that began elsewhere goes on in the precision that it began in.
+    begun = stored_dtype(options.output) if options.resume and options.machine.dtype in (None, "auto") else None
+    autocast = choose_dtype(processes.device, begun or options.machine.dtype)
     task, notes = load_data(data, run)
     _check_methods(options, run)
     quantize, packed = _packing(options, run)
