@@ -55,7 +55,8 @@ def test_a_killed_training_goes_on_with_the_same_losses(calm, train, tmp_path):
     (noisy / "config.json").write_text(json.dumps(config | {"hidden_dropout_prob": 0.1}))
     argv = [
         "train", "--method", "lora", "--budget", "20%", "--model", str(noisy), "--train", str(files[0]),
-        "--validation", str(files[1]), "--device", "cpu", "--dtype", "fp32", "--steps", "60", "--eval-every", "2", "--output",
+        "--validation", str(files[1]), "--device", "cpu", "--dtype", "fp32", "--steps", "60", "--eval-every", "2",
+        "--output",
     ]  # fmt: skip
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     kill_after(start([*argv, str(killed)]), "step     6 of 60")
