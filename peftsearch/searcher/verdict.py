@@ -13,7 +13,8 @@ reported examples, which chose nothing: the test split, or a part of the validat
   score on these examples is not behind by the margin. Where the other side is shown too (two one-sided tests), the
   statement says that they differ by less than the margin. Cheaper designs are tried in the order of their validation
   means, up to the first that fails, which needs no correction.
-- `baseline`: the pick is a baseline, and better than every confirmed design of the search, by the test of the winner.
+- `baseline`: the pick is a baseline, and better than every confirmed design of the search, by the test of the winner;
+  or a one-sided test shows for each of them that the pick is not behind by the margin.
 - `tie`: nothing of this; with what would settle it.
 
 The confirmation looks at the scores several times and ends when the answer is clear. The level of each look is that of
@@ -276,6 +277,17 @@ def _claim(
         advice = "A longer search may find a design that beats it."
         found = replace(found, kind="baseline", p_value=p_values[nearest.name])
         return replace(found, statement=text, settle=advice, extend=f"--trials {2 * rules.n_trials}")
+    behind = max((score_difference(best, c, rules.n_examples).p_behind(rules.margin) for c in others), default=1.0)
+    if best.baseline and behind < rules.level(2 * LEVEL) / 2:
+        nearest = max(others, key=lambda c: c.report.mean)
+        text = (
+            f"The baseline {best.name} is as good as every design found: mean {rules.metric} {best.report.mean:.4f} "
+            f"against {nearest.report.mean:.4f} for {nearest.name} over {plural(len(best.report.values), 'seed')}, at "
+            f"most {_points(rules)} behind on these {rules.n_examples:,} examples (p = {behind:.2g})."
+        )
+        advice = "A longer search may find a design that beats it."
+        found = replace(found, kind="baseline", p_value=behind, statement=text)
+        return replace(found, settle=advice, extend=f"--trials {2 * rules.n_trials}")
     is_cheaper = bool(_cheaper(full, rival, rules))
     text, advice, n_seeds = _tie(best, rival, others, rules, is_cheaper=is_cheaper)
     return replace(found, statement=text, settle=advice, extend=f"--seeds {n_seeds}" if n_seeds else "")

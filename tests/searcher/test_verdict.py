@@ -103,7 +103,7 @@ def test_a_design_of_the_same_size_may_be_cheaper_otherwise():
     v = verdict(lora, late)
     assert (v.kind, v.small.name) == ("equivalent", "trial 2")
     assert "lora, with 70% of its training FLOPs: mean" in v.statement
-    assert verdict(lora, replace(late, costs={"training FLOPs": 9.0})).kind == "tie"
+    assert verdict(lora, replace(late, costs={"training FLOPs": 9.0})).kind != "equivalent"
 
 
 def test_seeds_are_paired_by_number():
@@ -180,6 +180,18 @@ def test_a_baseline_that_beats_the_search_is_said_to():
     assert v.extend == "--trials 24"
 
 
+def test_a_baseline_that_nothing_found_beats_by_the_margin_is_as_good():
+    lora = candidate("lora", [0.802, 0.800, 0.802, 0.799, 0.801], baseline=True, validation=[0.81] * 5)
+    near = candidate("trial 1", [0.801, 0.799, 0.803, 0.800, 0.798], n_params=110, validation=[0.80] * 5)
+    far = candidate("trial 2", [0.820, 0.790, 0.802, 0.780, 0.815], n_params=110, validation=[0.80] * 5)
+    v = verdict(lora, near)
+    assert (v.kind, v.pick.name) == ("baseline", "lora")
+    assert "The baseline lora is as good as every design found" in v.statement
+    d = [x - y for x, y in zip(lora.report.values, near.report.values, strict=True)]
+    assert v.p_value == pytest.approx(ttest_1samp(d, -0.005, alternative="greater").pvalue)
+    assert verdict(lora, near, far).kind == "tie"  # it holds for every design found, or not at all
+
+
 def test_nothing_above_the_majority_class():
     v = verdict(candidate("lora", [0.51, 0.52], baseline=True), candidate("trial 1", [0.52, 0.52]))
     assert v.kind == "no_signal"
@@ -195,7 +207,7 @@ def test_one_seed_is_no_verdict():
 
 def test_equal_scores_without_spread_do_not_make_a_winner():
     v = verdict(candidate("lora", [0.8] * 5, baseline=True), candidate("trial 1", [0.8] * 5, n_params=150))
-    assert v.kind == "tie"
+    assert (v.kind, v.pick.name) == ("baseline", "lora")
 
 
 def test_designs_with_failed_seeds_are_left_out():
