@@ -37,6 +37,8 @@ _FEWEST_SEEDS = 4
 """Seeds of the first look where there is little time."""
 _FEW_TRIALS = 4
 """Fewest trials of a search with little time."""
+_ARMS_OF_SECOND_LOOK = 2
+"""Designs that the second look of the confirmation usually still compares."""
 _WIDER = (4.0, 3.0, 2.0, 1.5)
 """Factors on the number of trials that are tried where there is time for more."""
 
@@ -54,7 +56,7 @@ class Pace:
 
 
 def plan_within(end: float, setup: Setup, engine: LocalEngine, width: int) -> Plan:
-    """The breadth and length of a search whose first look of the confirmation ends in time.
+    """The breadth and length of a search whose second look of the confirmation ends in time.
 
     The length of the trainings is that of the data if there is time. Where there is less, first their length is cut, to
     300 steps, then the breadth (trials, finalists, seeds), then the length again. Where there is more, there are more
@@ -105,6 +107,8 @@ def steps_within(seconds: float, setup: Setup, strategy: Strategy, pace: Pace) -
     )
     n_arms = confirm.n_arms + n_of_front(setup)
     n_whole = confirm.n_trainings(n_arms) + FULL_COST * len(setup.references) * confirm.looks[0]
+    if len(confirm.looks) > 1:  # five seeds seldom decide
+        n_whole += _ARMS_OF_SECOND_LOOK * (confirm.looks[1] - confirm.looks[0])
     longer = replace(setup, lengths=lengths, strategy=strategy)
     n_steps = planned_steps(longer, n_baselines, strategy.trials, n_whole) * (_FULL_SHARE if strategy.headroom else 1)
     # A rung is validated on some of the examples; a confirmation on all of them, and on the reported ones.
