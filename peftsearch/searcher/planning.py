@@ -155,9 +155,6 @@ def _narrower(strategy: Strategy, given: Collection[str]) -> Iterator[Strategy]:
     if "trials" not in given:
         strategy = replace(strategy, trials=min(strategy.trials, _FEW_TRIALS))
         yield strategy
-    if "baselines" not in given:
-        strategy = replace(strategy, confirm=replace(strategy.confirm, baselines=1))
-        yield strategy
     if "seeds" not in given:
         looks = strategy.confirm.looks
         yield replace(strategy, confirm=replace(strategy.confirm, looks=(min(looks[0], _FEWEST_SEEDS), *looks[1:])))
