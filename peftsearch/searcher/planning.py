@@ -125,7 +125,7 @@ def _fitting(setup: Setup) -> list[Baseline]:
 
 def _given(options: SearchOptions) -> set[str]:
     """The parts of a strategy's breadth that the user chose, which no time limit changes."""
-    chosen = {"trials": options.trials, "seeds": options.seeds, "baselines": options.confirm_baselines}
+    chosen = {"trials": options.trials, "seeds": options.seeds}
     return {name for name, value in chosen.items() if value is not None}
 
 
