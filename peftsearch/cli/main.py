@@ -20,6 +20,7 @@ COMMANDS = {
     "evaluate": ("evaluate:evaluate", "Score a trained model."),
     "predict": ("predict:predict", "Predict a label or a text for every row."),
     "show": ("show:show", "Draw the architecture that a run found."),
+    "runs": ("runs:runs", "List the runs of a folder."),
     "report": ("report:report", "Write a run's report.html."),
     "pareto": ("pareto:pareto", "Show the front of score and cost."),
     "export": ("export:export", "Export a found architecture to other tools."),
