@@ -1,5 +1,7 @@
 """Check the claims of finished runs with ten fresh seeds: both designs of the claim, trained and tested anew.
 
+A winner holds if its mean is above the best baseline's; an equivalent, or a baseline, if it is not 0.5 points behind.
+
 claims.py RUN ...; prints a line for each run, and appends it to claims.csv.
 """
 
@@ -54,8 +56,9 @@ def main(folders: list[str]) -> None:
         verdict = best.verdict
         kind, statement = verdict.kind, verdict.statement
         rows = [r for r in best.comparison if r.validation and not r.reference]
-        rival = max((r for r in rows if r.baseline), key=lambda r: mean(r.validation["values"])).name
-        claimed = best.name if kind == "winner" else verdict.small if kind == "equivalent" else None
+        others = [r for r in rows if r.baseline != (kind == "baseline")]
+        rival = max(others, key=lambda r: mean(r.validation["values"])).name
+        claimed = {"winner": best.name, "baseline": best.name, "equivalent": verdict.small}.get(kind)
         line: dict[str, object] = {"run": folder.name, "verdict": kind, "pick": best.name, "rival": rival}
         if claimed is not None and claimed != rival:
             found = scores(folder, (claimed, rival))

@@ -117,12 +117,14 @@ class Schedule:
                 return found
             if self._limited is None and not _running(self._folder.search, Kind.BASELINE):
                 self._say_headroom()
+            # Trials of other processes end at any moment, so that what runs is read before what depends on its end.
+            runs = _running(self._folder.search)
             found = self._next_search()
             if found is not None:
                 return found
             # Promotions and finalists depend on every trial before them, so each waits for the last one.
             found = self._next_further()
-            if found is not None or _running(self._folder.search):
+            if found is not None or runs:
                 return found or PAUSE
             require_scores(self._folder.search, self._folder)
             self._say_headroom()
@@ -244,6 +246,7 @@ class Schedule:
 
     def _next_confirmation(self) -> Work | Pause | None:
         study = self._folder.confirm
+        runs = _running(study)  # before the history is read: a trial may end meanwhile
         jobs = self._open_confirmations(self.finalists())
         if jobs:
             self._begin_phase(Phase.CONFIRM, len(jobs))
@@ -253,7 +256,7 @@ class Schedule:
             work = self._runner.begin(study, trial, finalist.design, Phase.CONFIRM, finalist.name, seed=seed)
             if work is not None:
                 return work
-        return self._next_reference() or (PAUSE if _running(study) else None)
+        return self._next_reference() or (PAUSE if runs else None)
 
     def _next_yardstick(self) -> Work | None:
         reference, seed = self._yardstick, self._seeds[0]
