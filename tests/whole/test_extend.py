@@ -59,6 +59,7 @@ def test_more_trials_are_new_and_the_confirmed_stay_candidates(copied):
     assert confirmed <= {row["name"] for row in rows if row["validation"]}
 
 
+@pytest.mark.slow
 def test_more_baselines_are_confirmed_with_the_same_seeds(copied):
     seeds = {t.user_attrs["seed"] for t in study(copied, "confirm").trials}
     new = extended(copied, "--confirm-baselines", "2")
@@ -78,12 +79,14 @@ def test_a_longer_confirmation_leaves_the_search_alone_and_counts_alone(copied):
     assert not trainings(copied) - (new + trainings(copied))
 
 
+@pytest.mark.slow
 def test_the_command_that_the_verdict_names_works(copied):
     words = yaml.safe_load((copied / "best.yaml").read_text())["verdict"]["extend"]
     assert words
     assert extended(copied, *shlex.split(words))
 
 
+@pytest.mark.slow
 def test_time_alone_brings_trials(copied):
     new = extended(copied, "--time", "30s")
     assert any(which == "search" for which, *_ in new)
