@@ -16,9 +16,8 @@ from statistics import mean, stdev
 
 from peftsearch.design.architecture import Architecture
 from peftsearch.engine.job import Job
-from peftsearch.searcher.extend import known_plan
 from peftsearch.searcher.options import read_options
-from peftsearch.searcher.prepare import prepare
+from peftsearch.searcher.prepare import prepare, stored_plan
 from peftsearch.searcher.run import engine_of
 from peftsearch.study.best import read_best
 
@@ -29,7 +28,7 @@ HERE = Path(__file__).parent
 def scores(folder: Path, names: tuple[str, ...]) -> dict[str, list[float]]:
     """Test scores of confirmed designs over the fresh seeds."""
     options = read_options(folder)
-    setup = prepare(options, plan=known_plan(options))
+    setup = prepare(options, plan=stored_plan(folder))
     engine = engine_of(setup)
     found = {}
     for name in names:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from peftsearch.searcher.extend import ExtendOptions, extended, with_engine
+from peftsearch.searcher.extend import ExtendOptions, extended
 from peftsearch.searcher.options import EngineOptions, read_choices
 from peftsearch.study.record import read_record
 
@@ -32,8 +33,9 @@ def extend(
         device: cpu, cuda or cuda:1 (default: that of the run).
         json: Print the result as JSON; progress goes to stderr.
     """
-    chosen = extended(run, options or ExtendOptions(), storage=storage)
-    chosen = with_engine(chosen, engine or EngineOptions(), device)
+    chosen = replace(extended(run, options or ExtendOptions(), storage=storage), engine=engine or EngineOptions())
+    if device is not None:
+        chosen = replace(chosen, machine=replace(chosen.machine, device=device))
     read_choices(chosen)  # before anything heavy is imported
     from peftsearch.cli.run import print_result
     from peftsearch.cli.terminal import reporter_of

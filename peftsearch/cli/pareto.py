@@ -26,7 +26,7 @@ from peftsearch.report.pareto.png import front_png
 from peftsearch.report.pareto.points import read_points
 from peftsearch.report.pareto.text import conclusions, front_csv, front_json, front_table
 from peftsearch.searcher.options import SweepOptions, read_choices, split_budgets
-from peftsearch.study.folder import SETTINGS
+from peftsearch.study.settings import SETTINGS
 from peftsearch.study.storage import storage_faults
 
 CSV = "pareto.csv"

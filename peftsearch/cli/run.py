@@ -70,7 +70,7 @@ def _stored_options(options: RunOptions, resume: bool) -> RunOptions:
         raise BudgetError(
             "run needs --budget, such as --budget 0.1%; or --resume [--name NAME] to continue an earlier study"
         )
-    from peftsearch.study.folder import SETTINGS
+    from peftsearch.study.settings import SETTINGS
 
     runs: Path = options.study.runs
     found = sorted(runs.glob(f"*/{SETTINGS}"), key=lambda p: p.stat().st_mtime)

@@ -9,8 +9,9 @@ from typing import Any
 
 from peftsearch.errors import ConfigError
 from peftsearch.files import MAX_OUTPUT_BYTES, read_yaml
+from peftsearch.study.best import BEST
+from peftsearch.study.settings import SETTINGS
 
-_SETTINGS, _BEST = "settings.yaml", "best.yaml"
 _COLUMNS = ("name", "state", "verdict", "pick", "parameters", "budget", "score", "task", "model", "made")
 
 
@@ -21,7 +22,7 @@ def runs(folder: Path = Path("runs"), /, *, json: bool = False) -> int:
         folder: Folder of the runs.
         json: Print JSON.
     """
-    found = sorted(folder.glob(f"*/{_SETTINGS}"), key=lambda path: path.stat().st_mtime)
+    found = sorted(folder.glob(f"*/{SETTINGS}"), key=lambda path: path.stat().st_mtime)
     if not found:
         raise ConfigError(f"{folder}: holds no runs; `peftsearch run` makes one, or give another folder")
     from peftsearch.cli.terminal import print_rows
@@ -34,11 +35,11 @@ def _row(run: Path) -> dict[str, Any]:
     """One run in a line; what cannot be read is said in its state."""
     row: dict[str, Any] = dict.fromkeys(_COLUMNS, "") | {"name": run.name}
     try:
-        settings = read_yaml(run / _SETTINGS, MAX_OUTPUT_BYTES)
+        settings = read_yaml(run / SETTINGS, MAX_OUTPUT_BYTES)
         row |= {key: settings.get(key, "") for key in ("budget", "task", "model")}
         row["state"] = "not finished"
-        if (run / _BEST).is_file():
-            row |= _result(read_yaml(run / _BEST, MAX_OUTPUT_BYTES)) | {"state": "finished"}
+        if (run / BEST).is_file():
+            row |= _result(read_yaml(run / BEST, MAX_OUTPUT_BYTES)) | {"state": "finished"}
     except (ConfigError, KeyError, TypeError, ValueError, AttributeError):
         row["state"] = "damaged"
     return row

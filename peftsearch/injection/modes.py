@@ -19,15 +19,15 @@ def set_training(model: nn.Module, *, dropout: bool) -> None:
         dropout: Whether the frozen backbone drops out, too. A model without an architecture always does: its own
             weights are trained.
     """
-    model.train()
     injected = getattr(model, NAME, None)
     if dropout or not isinstance(injected, Injected):
+        model.train()
         return
-    trained = {injected, *(model.get_submodule(path) for path in injected.backbone.head)}
-    kept = {module for top in trained for module in top.modules()}
     for module in model.modules():
-        if module not in kept and not _needs_training(module):
-            module.training = False
+        module.training = _needs_training(module)
+    injected.train()
+    for path in injected.backbone.head:
+        model.get_submodule(path).train()
 
 
 def _needs_training(module: nn.Module) -> bool:

@@ -13,7 +13,7 @@ designs drawn at random.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any
 
 from optuna.distributions import BaseDistribution
@@ -21,6 +21,7 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
+from peftsearch.design.space import Choice
 from peftsearch.samplers.context import SamplerContext
 from peftsearch.study.private_optuna import StudyView
 from peftsearch.study.trials import derived_seed, is_baseline, is_interrupted, next_place
@@ -47,6 +48,8 @@ class PerTrialSampler(BaseSampler):
         self._draws = draws
         self._jointly = jointly
         self._identities: dict[str, Hashable] = {}
+        self.first: Callable[[Study], Iterable[Mapping[str, Choice]]] = lambda _: ()
+        """Function that gives, from the stored study, points to propose before all others."""
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """All dimensions of the space."""
@@ -62,6 +65,9 @@ class PerTrialSampler(BaseSampler):
         view = StudyView(study, lambda t: not is_interrupted(t) and names <= t.params.keys())
         earlier = [t for t in study.get_trials(deepcopy=False) if t.number < trial.number]
         known = {self.identity(t.params) for t in view.get_trials(deepcopy=False) if t.number < trial.number}
+        for point in self.first(study):
+            if self.identity(dict(point)) not in known:
+                return dict(point)
         # The place, not the number: the retry of an interrupted trial has a new number but must get the same seed.
         place = next_place(earlier) - 1
         first: dict[str, Any] | None = None

@@ -20,7 +20,7 @@ from peftsearch.design.space import ALLOCATIONS, Choice, allocation_weights
 from peftsearch.errors import ConfigError, MethodError
 from peftsearch.methods import get_method
 from peftsearch.samplers.context import SamplerContext
-from peftsearch.samplers.warm import WarmStartSampler
+from peftsearch.samplers.warm import warm_started
 
 Entry = str | Mapping[str, Any]
 
@@ -34,7 +34,7 @@ def make(context: SamplerContext, *, portfolio: Sequence[Entry], then: str = "ev
         then: Sampler that proposes afterwards: `evolution`, `tpe` or `random`.
     """
     points = points_of(context, portfolio)
-    return WarmStartSampler(context, lambda _: points, then)
+    return warm_started(context, lambda _: points, then)
 
 
 def points_of(context: SamplerContext, portfolio: Sequence[Entry]) -> list[dict[str, Choice]]:

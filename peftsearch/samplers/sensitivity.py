@@ -21,7 +21,7 @@ from peftsearch.errors import ConfigError
 from peftsearch.samplers.context import SamplerContext
 from peftsearch.samplers.knapsack import Scores, fill, worth
 from peftsearch.samplers.per_trial import require_whole
-from peftsearch.samplers.warm import WarmStartSampler
+from peftsearch.samplers.warm import warm_started
 from peftsearch.study.notes import SENSITIVITY, keep_sensitivity, sensitivity_of
 from peftsearch.study.trials import derived_seed
 
@@ -45,7 +45,7 @@ def make(context: SamplerContext, *, n_warm: int = 6, then: str = "tpe") -> Base
     require_whole(1, n_warm=n_warm)
     if context.sensitivity is None or context.backbone is None or context.budget is None:
         raise ConfigError("the sensitivity sampler needs a loaded backbone and training data to score methods on")
-    return WarmStartSampler(context, lambda study: _stored_designs(study, context, n_warm), then)
+    return warm_started(context, lambda study: _stored_designs(study, context, n_warm), then)
 
 
 def _stored_designs(study: Study, context: SamplerContext, n_warm: int) -> list[dict[str, Choice]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
+from math import ceil
 from typing import Any
 
 from peftsearch.catalog import load_entry
@@ -30,6 +31,10 @@ class SearchFidelity:
     """Factors on the learning rate that the best designs and baselines are tried with, besides 1."""
     evaluations: int = 1
     """Validations up to the first rung, evenly spread, the last at the rung; the pruner acts on them."""
+
+    def n_kept(self, n: int, least: int) -> int:
+        """How many of n trainings go on from a rung: one in `keep`, but at least `least` where there are as many."""
+        return min(n, max(least, ceil(n / self.keep)))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

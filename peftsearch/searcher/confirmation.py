@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import replace
 from math import inf
 
@@ -87,7 +87,6 @@ def open_confirmations(
     finalists: Sequence[Confirmed],
     confirmations: Sequence[TrialRecord],
     seeds: Sequence[int],
-    begun: Collection[tuple[object, object]],
     left_s: float = inf,
 ) -> list[tuple[Confirmed, int]]:
     """The trainings that the confirmation wants and no process has begun, seed by seed.
@@ -101,10 +100,10 @@ def open_confirmations(
         finalists: The designs to confirm.
         confirmations: Trainings of the confirmation, without interrupted ones.
         seeds: Seeds of the confirmation, as many as the last look has.
-        begun: Names and seeds of the trainings that were begun.
         left_s: Seconds that the run may still take; a look that would take longer is left out.
     """
     arms, earlier, confirm = list(finalists), 0, setup.strategy.confirm
+    begun = {(t.name, t.facts.seed) for t in confirmations}
     for look in (confirm.cut, *confirm.looks) if confirm.cuts else confirm.looks:
         # Once it began, a look goes on: its trainings would otherwise be for nothing.
         is_new = not any((f.name, seed) in begun for seed in seeds[earlier:look] for f in arms)

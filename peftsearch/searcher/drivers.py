@@ -67,14 +67,14 @@ class LocalDriver:
         folder, storage = runner.folder.path, self._options.study.storage
         with crew(folder, self.width - 1, self._options.machine.device, storage) as failed:
             while (work := schedule.next()) is not None:
-                runner.show_others()
+                runner.others.show()
                 for line in failed():
                     runner.reporter.note(line)
                 if isinstance(work, Pause):
                     time.sleep(_PAUSE_S)
                 else:
                     runner.run(work, engine)
-            runner.show_others()
+            runner.others.show()
 
     def close(self) -> None:
         """Take all threads again."""

@@ -12,12 +12,10 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from peftsearch.errors import ConfigError, StudyError
-from peftsearch.files import from_plain
+from peftsearch.errors import ConfigError
 from peftsearch.options import OptionGroup, given
-from peftsearch.samplers.strategy import Strategy
-from peftsearch.searcher.options import EngineOptions, RunOptions, parse_time, read_options
-from peftsearch.searcher.prepare import Plan
+from peftsearch.searcher.options import RunOptions, parse_time, read_options
+from peftsearch.searcher.prepare import stored_plan
 
 _SEARCH_SHARE = 0.5
 """Share of a further time that goes to trials of the search; the rest is for the confirmation."""
@@ -54,12 +52,13 @@ def extended(folder: Path, asked: ExtendOptions, *, storage: str = "") -> RunOpt
     from peftsearch.study.record import read_record
 
     options = read_options(folder, storage)
-    strategy, steps, confirm_steps = _stored(folder)
-    confirm = strategy.confirm
+    plan = stored_plan(folder)
+    assert plan is not None, "a study whose options are stored has its settings"
+    strategy, confirm = plan.strategy, plan.strategy.confirm
     has: dict[str, tuple[Any, Any]] = {
         "--trials": (asked.trials, strategy.trials),
         "--seeds": (asked.seeds, confirm.seeds),
-        "--steps": (asked.steps, confirm_steps or steps),
+        "--steps": (asked.steps, options.search.confirm_steps or plan.steps),
         "--confirm-baselines": (asked.confirm_baselines, confirm.baselines),
     }
     if asked.time is None and all(new is None for new, _ in has.values()):
@@ -81,29 +80,3 @@ def extended(folder: Path, asked: ExtendOptions, *, storage: str = "") -> RunOpt
             own["trials"] = strategy.trials + max(1, more)
     search = replace(options.search, **own)
     return replace(options, search=search)
-
-
-def with_engine(options: RunOptions, engine: EngineOptions, device: str | None) -> RunOptions:
-    """The options with another place to train."""
-    machine = options.machine if device is None else replace(options.machine, device=device)
-    return replace(options, engine=engine, machine=machine)
-
-
-def known_plan(options: RunOptions) -> Plan:
-    """The breadth and length that a study on disk has.
-
-    Raises:
-        StudyError: There is no study.
-    """
-    assert options.study.name is not None, "the options of a study on disk name it"
-    strategy, steps, _ = _stored(options.study.runs / options.study.name)
-    return Plan(strategy=strategy, steps=steps)
-
-
-def _stored(folder: Path) -> tuple[Strategy, int, int | None]:
-    """Strategy, length of a training, and that of the confirmation if it is another."""
-    from peftsearch.study.folder import SETTINGS, read_settings  # imports Optuna, which is slow
-
-    stored = read_settings(folder)
-    strategy = from_plain(Strategy, stored.strategy, str(folder / SETTINGS), StudyError)
-    return strategy, stored.steps, stored.confirm_steps

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from math import ceil
 from statistics import mean
 
 import optuna
@@ -97,7 +96,7 @@ def choose_finalists(
                 break
     costs = {facts_of(t).name: facts_of(t).measures or {} for t in complete if facts_of(t).measures}
     return [
-        _finalist(best_rate(t, complete) if tuned else t, setup, fit, costs.get(facts_of(t).name, {})) for t in chosen
+        _finalist(_best_rate(t, complete) if tuned else t, setup, fit, costs.get(facts_of(t).name, {})) for t in chosen
     ]
 
 
@@ -148,7 +147,7 @@ def _rated(
     if not setup.strategy.search.rates:
         return baselines
     names = list(dict.fromkeys(facts_of(t).name for t in baselines))
-    kept = names[: max(setup.strategy.confirm.baselines, ceil(len(names) / setup.strategy.search.keep))]
+    kept = names[: setup.strategy.search.n_kept(len(names), setup.strategy.confirm.baselines)]
     rated = [t for t in baselines if facts_of(t).name in kept]
     return sorted(rated, key=lambda t: -_tuned_value(t, baselines, complete)) if tuned else rated
 
@@ -157,7 +156,7 @@ def _tuned_value(trial: FrozenTrial, ranked: list[FrozenTrial], complete: list[F
     """Mean value of a design over its seeds at its own rate, plus what its best rate gains with the same seed."""
     own = mean(value_of(t) for t in ranked if facts_of(t).name == facts_of(trial).name)
     first = min((t for t in ranked if facts_of(t).name == facts_of(trial).name), key=lambda t: facts_of(t).seed or 0)
-    best = best_rate(first, complete)
+    best = _best_rate(first, complete)
     return own + (max(0.0, value_of(best) - value_of(first)) if rung_of(best) == rung_of(first) else 0.0)
 
 
@@ -167,7 +166,7 @@ def _last_rungs(trials: list[FrozenTrial]) -> list[FrozenTrial]:
     return [t for t in trials if rung_of(t) == last[facts_of(t).name]]
 
 
-def best_rate(trial: FrozenTrial, trials: list[FrozenTrial]) -> FrozenTrial:
+def _best_rate(trial: FrozenTrial, trials: list[FrozenTrial]) -> FrozenTrial:
     """The best of a design's trainings at its own and other learning rates, among those of the highest rung."""
     own = [t for t in trials if facts_of(t).arm == facts_of(trial).name]
     return max([trial, *own], key=lambda t: (rung_of(t), value_of(t), -t.number))

@@ -42,6 +42,10 @@ class Lengths:
         """
         return max(FEWEST_EXAMPLES, ceil(2 * VALIDATION_SHARE * steps * self.batch_size))
 
+    def n_steps(self, end: int, *, goes_on: bool) -> int:
+        """Steps that a training up to `end` takes, without those of the rungs before it if it goes on from there."""
+        return end - (max((rung for rung in self.rungs if rung < end), default=0) if goes_on else 0)
+
     def start_of(self, rung: int) -> int:
         """The step at which a trial begins a rung."""
         return self.rungs[rung - 1] if rung > 0 else 0

@@ -337,7 +337,8 @@ def read_options(folder: Path, storage: str = "") -> RunOptions:
     Raises:
         StudyError: The study does not exist, or its options are not stored.
     """
-    from peftsearch.study.folder import SETTINGS, fetch_settings, read_settings  # imports Optuna, which is slow
+    from peftsearch.study.folder import fetch_settings, read_settings  # imports Optuna, which is slow
+    from peftsearch.study.settings import SETTINGS
 
     if storage and not (folder / SETTINGS).exists():
         fetch_settings(folder, storage)

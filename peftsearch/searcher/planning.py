@@ -10,12 +10,12 @@ from peftsearch.design.baselines import Baseline, baselines_of
 from peftsearch.design.fitting import fit
 from peftsearch.engine.local import LocalEngine
 from peftsearch.errors import ConfigError
+from peftsearch.options import given
 from peftsearch.samplers import make_sampler
 from peftsearch.samplers.strategy import Strategy
 from peftsearch.searcher.finalists import n_of_front
 from peftsearch.searcher.headroom import FULL_COST
 from peftsearch.searcher.lengths import BOUNDS, FEWEST_EXAMPLES, choose_lengths
-from peftsearch.searcher.options import SearchOptions
 from peftsearch.searcher.prepare import Plan, Setup
 from peftsearch.study.trials import Kind, TrialRecord
 
@@ -76,12 +76,12 @@ def plan_within(end: float, setup: Setup, engine: LocalEngine, width: int) -> Pl
     pace = Pace(step_s=step_s, score_s=score_s, width=width)
     usual = setup.lengths.steps
     own = setup.strategy
-    given = _given(setup.options.search)
+    chosen = set(given(setup.options.search, "trials", "seeds"))  # no time limit changes what the user chose
     if not _works_with(setup, min(own.trials, _FEW_TRIALS)):
-        given.add("trials")
-    levels = [(_wider(own, factor), usual) for factor in _WIDER if "trials" not in given]
+        chosen.add("trials")
+    levels = [(_wider(own, factor), usual) for factor in _WIDER if "trials" not in chosen]
     levels += [(own, min(usual, _LONG))]
-    levels += [(narrow, min(usual, _SHORT)) for narrow in _narrower(own, given)]
+    levels += [(narrow, min(usual, _SHORT)) for narrow in _narrower(own, chosen)]
     for strategy, least in levels:
         steps = steps_within(seconds, setup, strategy, pace)
         if steps >= least:
@@ -123,12 +123,6 @@ def _fitting(setup: Setup) -> list[Baseline]:
     return [b for b in baselines_of(setup.space, setup.backbone) if setup.context.feasible(b.design)]
 
 
-def _given(options: SearchOptions) -> set[str]:
-    """The parts of a strategy's breadth that the user chose, which no time limit changes."""
-    chosen = {"trials": options.trials, "seeds": options.seeds}
-    return {name for name, value in chosen.items() if value is not None}
-
-
 def _works_with(setup: Setup, n_trials: int) -> bool:
     """Whether the strategy's sampler can do with so few trials; one with stages needs some for each."""
     strategy = setup.strategy
@@ -143,19 +137,19 @@ def _wider(strategy: Strategy, factor: float) -> Strategy:
     return replace(strategy, trials=round(factor * strategy.trials))
 
 
-def _narrower(strategy: Strategy, given: Collection[str]) -> Iterator[Strategy]:
+def _narrower(strategy: Strategy, chosen: Collection[str]) -> Iterator[Strategy]:
     """The strategy with less and less breadth: first what costs the answer least."""
-    if "trials" not in given:
+    if "trials" not in chosen:
         strategy = replace(strategy, trials=min(strategy.trials, 8))
         yield strategy
     strategy = replace(strategy, confirm=replace(strategy.confirm, best=1))
     yield strategy
     strategy = replace(strategy, search=replace(strategy.search, seeds=1))
     yield strategy
-    if "trials" not in given:
+    if "trials" not in chosen:
         strategy = replace(strategy, trials=min(strategy.trials, _FEW_TRIALS))
         yield strategy
-    if "seeds" not in given:
+    if "seeds" not in chosen:
         looks = strategy.confirm.looks
         yield replace(strategy, confirm=replace(strategy.confirm, looks=(min(looks[0], _FEWEST_SEEDS), *looks[1:])))
 
@@ -179,15 +173,10 @@ def planned_steps(setup: Setup, n_baselines: int, n_search: int, n_confirmations
     left = [(n_search, confirm.best), (n_baselines, confirm.baselines)]
     total = sum(n for n, _ in left) * lengths.rungs[0]
     for rung in range(1, len(lengths.rungs)):
-        left = [(_going(n, least, fidelity.keep), least) for n, least in left]
+        left = [(fidelity.n_kept(n, least), least) for n, least in left]
         total += sum(n for n, _ in left) * (lengths.rungs[rung] - lengths.rungs[rung - 1])
-    n_again = sum(_going(n, least, fidelity.keep) for n, least in left)
+    n_again = sum(fidelity.n_kept(n, least) for n, least in left)
     total += n_again * (fidelity.seeds - 1) * lengths.rungs[-1]
     n_rates = len(fidelity.rates) * lengths.rungs[0] + max(0, lengths.rungs[-1] - lengths.rungs[0])
-    n_rated = confirm.n_arms + max(0, _going(n_baselines, confirm.baselines, fidelity.keep) - confirm.baselines)
+    n_rated = confirm.n_arms + max(0, fidelity.n_kept(n_baselines, confirm.baselines) - confirm.baselines)
     return round(total + (n_rated * n_rates if fidelity.rates else 0) + n_confirmations * lengths.steps)
-
-
-def _going(n: int, least: int, keep: int) -> int:
-    """How many of n trainings go on from a rung."""
-    return min(n, max(least, -(-n // keep)))

@@ -22,11 +22,12 @@ from peftsearch.engine.settings import TrainingSettings
 from peftsearch.errors import BudgetError, ConfigError, StudyError
 from peftsearch.files import from_plain
 from peftsearch.methods.support import require_methods
+from peftsearch.options import MachineOptions
 from peftsearch.samplers import SamplerContext, make_sampler
 from peftsearch.samplers.pruners import make_pruner
 from peftsearch.samplers.strategy import Strategy
 from peftsearch.searcher.lengths import Lengths, choose_lengths
-from peftsearch.searcher.options import RunOptions, read_choices, with_numbers
+from peftsearch.searcher.options import RunOptions, SearchOptions, read_choices, with_numbers
 from peftsearch.searcher.settings import study_settings
 from peftsearch.study.objectives import Constraints, Objective
 from peftsearch.study.settings import StudySettings
@@ -107,12 +108,9 @@ def prepare(options: RunOptions, *, like: Setup | None = None, plan: Plan | None
         PeftSearchError: The options, the data, the model, the space or the budget are invalid.
     """
     from peftsearch.backbone.device import choose_device, choose_dtype, suit_attention
-    from peftsearch.backbone.load import decoder_start
-    from peftsearch.tasks.encoding.encode import encode
 
     choices = read_choices(options)
-    space, training = choices.space, choices.training
-    objectives, constraints = choices.objectives, choices.constraints
+    space, training, objectives, constraints = choices.space, choices.training, choices.objectives, choices.constraints
     device = choose_device(options.machine.device)
     autocast = choose_dtype(device, options.machine.dtype)
     if like is None:
@@ -121,11 +119,10 @@ def prepare(options: RunOptions, *, like: Setup | None = None, plan: Plan | None
     loaded = like.loaded if like else _load(options, suite, device, autocast)
     backbone = loaded.backbone
     path = options.study.runs / (options.study.name or default_name(options, suite, backbone))
-    if options.machine.dtype in (None, "auto"):
-        autocast = stored_autocast(path, autocast)
+    autocast = _begun_in(path, options.machine, autocast)
     suit_attention(loaded.model, device, autocast)
     if plan is None and options.search.time is not None:
-        plan = stored_plan(path, choices.strategy)
+        plan = stored_plan(path, choices.strategy.name)
     # What the user gives holds against the plan, too, so that a change of it is seen.
     strategy = choices.strategy if plan is None else with_numbers(plan.strategy, options.search)
     bound = _bound(space, backbone, len(objectives))
@@ -134,6 +131,8 @@ def prepare(options: RunOptions, *, like: Setup | None = None, plan: Plan | None
     references = tuple(make_reference(name, loaded) for name in parse_references(options.baselines))
     feasible = feasibility(backbone, budget, memory)
     require_a_fit(bound, backbone, budget, memory)
+    training, cut = within_positions(training, options.training.max_length, loaded)
+    encoded = like.encoded if like else _encoded(suite, loaded, training)
     context = SamplerContext(
         space=bound,
         n_trials=strategy.trials,
@@ -144,22 +143,9 @@ def prepare(options: RunOptions, *, like: Setup | None = None, plan: Plan | None
         budget=budget,
         sensitivity=lambda: _sensitivity(options, suite, loaded, encoded, training, device, autocast),
     )
-    training, cut = within_positions(training, options.training.max_length, loaded)
-    start = decoder_start(loaded)
-    encoded = (
-        like.encoded if like else tuple(encode(t, loaded.tokenizer, training.max_length, start) for t in suite.tasks)
-    )
-    lengths = choose_lengths(
-        strategy.search,
-        n_train=[len(task.train) for task in suite.tasks],
-        batch_size=training.batch_size,
-        steps=options.search.steps if plan is None else plan.steps,
-        epochs=options.search.epochs,
-        search_steps=options.search.search_steps,
-        confirm_steps=options.search.confirm_steps,
-    )
-    chosen = replace(choices, strategy=strategy)
-    settings = study_settings(options, suite, backbone, budget, bound, chosen, training, lengths, autocast)
+    lengths = _lengths(options.search, suite, strategy, training, plan)
+    choices = replace(choices, strategy=strategy)
+    settings = study_settings(options, suite, backbone, budget, bound, choices, training, lengths, autocast)
     return Setup(
         options=options,
         suite=suite,
@@ -192,37 +178,63 @@ def prepare(options: RunOptions, *, like: Setup | None = None, plan: Plan | None
     )
 
 
-def stored_autocast(path: Path, chosen: Any) -> Any:
-    """The precision that a study on disk began in, so that it goes on in it elsewhere; else the one that was chosen.
+def _encoded(suite: Suite, loaded: LoadedBackbone, training: TrainingSettings) -> tuple[EncodedTask, ...]:
+    from peftsearch.backbone.load import decoder_start
+    from peftsearch.tasks.encoding.encode import encode
+
+    start = decoder_start(loaded)
+    return tuple(encode(t, loaded.tokenizer, training.max_length, start) for t in suite.tasks)
+
+
+def _lengths(
+    options: SearchOptions, suite: Suite, strategy: Strategy, training: TrainingSettings, plan: Plan | None
+) -> Lengths:
+    """The schedule of every training: what the options say, what the plan says, or what follows from the data."""
+    return choose_lengths(
+        strategy.search,
+        n_train=[len(task.train) for task in suite.tasks],
+        batch_size=training.batch_size,
+        steps=options.steps if plan is None else plan.steps,
+        epochs=options.epochs,
+        search_steps=options.search_steps,
+        confirm_steps=options.confirm_steps,
+    )
+
+
+def _begun_in(path: Path, options: MachineOptions, chosen: Any) -> Any:
+    """The precision that a study on disk began in, so that it goes on in it elsewhere, unless the user names one.
 
     Args:
         path: The study's folder.
+        options: The user's device and precision.
         chosen: The precision that suits this machine.
     """
-    from peftsearch.study.folder import SETTINGS, read_settings
-
-    if not (path / SETTINGS).is_file():
-        return chosen
     import torch
 
+    from peftsearch.study.folder import read_settings
+    from peftsearch.study.settings import SETTINGS
+
+    if options.dtype not in (None, "auto") or not (path / SETTINGS).is_file():
+        return chosen
     stored = read_settings(path).autocast
     return None if stored == "none" else getattr(torch, stored)
 
 
-def stored_plan(path: Path, strategy: Strategy) -> Plan | None:
+def stored_plan(path: Path, strategy: str | None = None) -> Plan | None:
     """Breadth and length of a study on disk; None without one, or if it has another strategy.
 
     Args:
         path: The study's folder.
-        strategy: The strategy that the user names.
+        strategy: Name of the strategy that the study must have; None takes any.
     """
-    from peftsearch.study.folder import SETTINGS, read_settings
+    from peftsearch.study.folder import read_settings
+    from peftsearch.study.settings import SETTINGS
 
     if not (path / SETTINGS).is_file():
         return None
     stored = read_settings(path)
     known = from_plain(Strategy, stored.strategy, str(path / SETTINGS), StudyError)
-    return Plan(strategy=known, steps=stored.steps) if known.name == strategy.name else None
+    return Plan(strategy=known, steps=stored.steps) if strategy in (None, known.name) else None
 
 
 def _suite(options: RunOptions) -> Suite:

@@ -78,7 +78,7 @@ def chosen_for_next(before: Sequence[FrozenTrial], setup: Setup) -> list[FrozenT
         # The head alone is left out: it has no further steps.
         own = [t for t in _done(before) if of_baseline(t) == baseline and facts_of(t).n_params]
         own.sort(key=lambda t: (-value_of(t), t.number))
-        chosen += own[: max(least, ceil(len(own) / search.keep))]
+        chosen += own[: search.n_kept(len(own), least)]
     return chosen
 
 

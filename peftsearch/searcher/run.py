@@ -19,7 +19,6 @@ from peftsearch.samplers import plan_of
 from peftsearch.samplers.strategy import LEFT_AFTER_CUT
 from peftsearch.searcher.conclude import Result, conclude
 from peftsearch.searcher.drivers import Driver, LocalDriver
-from peftsearch.searcher.extend import known_plan
 from peftsearch.searcher.finalists import n_of_front
 from peftsearch.searcher.heads import settle_heads
 from peftsearch.searcher.lengths import BOUNDS
@@ -63,10 +62,11 @@ def run_study(
     started = time.monotonic()
     if options.engine.name == "ray":
         require_ray(options.engine.ray_address)
-    setup = prepare(options, like=like, plan=known_plan(options) if extends else None)
+    known = stored_plan(options.study.runs / str(options.study.name)) if extends else None
+    setup = prepare(options, like=like, plan=known)
     engine = engine_of(setup)
     with closing(driver_of(options, setup)) as driver:
-        if options.search.time is not None and not extends and stored_plan(setup.path, setup.strategy) is None:
+        if options.search.time is not None and not extends and stored_plan(setup.path, setup.strategy.name) is None:
             end = started + parse_time(options.search.time)
             driver.widen(end - started)
             setup = prepare(options, like=setup, plan=plan_within(end, setup, engine, driver.width))

@@ -22,7 +22,7 @@ from peftsearch.engine.job import Job, Outcome
 from peftsearch.engine.local import LocalEngine
 from peftsearch.errors import BudgetError, MethodError, StudyError, internal_error, is_defect, one_line
 from peftsearch.files import write_state
-from peftsearch.searcher.lengths import Lengths
+from peftsearch.searcher.others import Others
 from peftsearch.searcher.prepare import Setup
 from peftsearch.searcher.progress import Ending, Reporter, TrialLine
 from peftsearch.study.claims import release
@@ -35,8 +35,6 @@ from peftsearch.study.trials import (
     Phase,
     TrialFacts,
     facts_of,
-    is_interrupted,
-    phase_of,
     replicate_of,
     stage_of,
     write_facts,
@@ -77,8 +75,7 @@ class TrialRunner:
         self.setup = setup
         self.folder = folder
         self.reporter = reporter
-        both = (folder.search, folder.confirm)
-        self._shown = {id(s): {t.number for t in s.get_trials(deepcopy=False) if t.state.is_finished()} for s in both}
+        self.others = Others(folder, reporter)
 
     def begin(
         self,
@@ -343,34 +340,8 @@ class TrialRunner:
         own = work.line.detail if detail is None else detail
         line = replace(work.line, state=state, score=score, loss=loss, value=value, detail=own)
         # A lost trial is rerun, so its steps are still to be done.
-        self.reporter.trial(line, 0 if state == "lost" else n_steps_of(work.job, self.setup.lengths))
-
-    def show_others(self) -> None:
-        """Show the trials that other processes have finished since the last call."""
-        for study in (self.folder.search, self.folder.confirm):
-            shown = self._shown[id(study)]
-            for t in study.get_trials(deepcopy=False):
-                if t.state.is_finished() and t.number not in shown:
-                    shown.add(t.number)
-                    if facts_of(t).owner not in (None, self.folder.owner) and not is_interrupted(t):
-                        self._show_other(t, is_confirmed=study is self.folder.confirm)
-
-    def _show_other(self, trial: FrozenTrial, *, is_confirmed: bool) -> None:
-        facts = facts_of(trial)
-        ending: dict[TrialState, Ending] = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned"}
-        detail = "" if facts.design is None else design_line(Design.from_dict(facts.design))
-        line = TrialLine(
-            phase=phase_of(facts.kind, is_confirmed=is_confirmed),
-            stage=stage_of(trial),
-            name=str(facts.name),
-            state="does not fit" if facts.infeasible else ending.get(trial.state, "failed"),
-            score=facts.score,
-            loss=facts.loss,
-            value=None if is_confirmed else facts.value,
-            n_params=facts.n_params,
-            detail=facts.reason or detail,
-        )
-        self.reporter.trial(line, (facts.steps or 0) - (facts.first or 0))
+        n_steps = self.setup.lengths.n_steps(work.job.end, goes_on=bool(work.job.paused))
+        self.reporter.trial(line, 0 if state == "lost" else n_steps)
 
     def _known(self, study: optuna.Study, job: Job) -> FrozenTrial | None:
         """Find a completed training of the study that is equal to a job, so that none is trained twice."""
@@ -382,11 +353,6 @@ class TrialRunner:
             if same and facts.design and self.fit(Design.from_dict(facts.design)) == job.architecture:
                 return t
         return None
-
-
-def n_steps_of(job: Job, lengths: Lengths) -> int:
-    """Steps that a job trains, without those of earlier rungs."""
-    return job.end - (max((r for r in lengths.rungs if r < job.end), default=0) if job.paused else 0)
 
 
 def settle(runner: TrialRunner, work: Work, error: Exception) -> None:

@@ -283,9 +283,7 @@ class Schedule:
     def _open_confirmations(self, finalists: list[Confirmed]) -> list[tuple[Confirmed, int]]:
         """Trainings that the confirmation wants and no process has begun."""
         confirmations = current(self._folder.confirm, self._setup)
-        return open_confirmations(
-            self._setup, finalists, confirmations, self._seeds, self._begun(), self._seconds_left()
-        )
+        return open_confirmations(self._setup, finalists, confirmations, self._seeds, self._seconds_left())
 
     def _seconds_left(self) -> float:
         """What `--time` leaves of the run, in seconds of one process; as many are counted as trained side by side."""

@@ -28,8 +28,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import ceil, inf, sqrt
-from statistics import NormalDist, mean, stdev
+from statistics import NormalDist, stdev
 
+from peftsearch.searcher.difference import Difference, loss_difference, savings, score_difference
 from peftsearch.study.best import VerdictKind
 from peftsearch.study.confirmed import Confirmed
 from peftsearch.units import plural
@@ -44,8 +45,6 @@ _POWER = 0.8
 """Power of what the advice on a tie asks for."""
 _CLOSE = 2.0
 """Standard errors behind the best within which a design stays in the confirmation."""
-_CHEAPER = 0.8
-"""Share of another design's cost up to which a design counts as cheaper; parameters count exactly."""
 _MOST_ARMS = 4
 """Most designs that go on after a look."""
 
@@ -77,6 +76,11 @@ class Rules:
         """Two-sided level of one look, so that all looks together have the level `total` (Pocock, 1977)."""
         table = _POCOCK[total]
         return table[self.n_looks - 1] if self.n_looks <= len(table) else total / self.n_looks
+
+    @property
+    def one_sided(self) -> float:
+        """Level of a one-sided test at one look, so that all looks together have the usual level."""
+        return self.level(2 * LEVEL) / 2
 
     @property
     def reach(self) -> float:
@@ -112,84 +116,6 @@ class Verdict:
     def is_clear(self) -> bool:
         """Whether more seeds would not change the answer."""
         return self.kind in ("winner", "equivalent", "baseline", "no_signal")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Difference:
-    """The difference of two designs on the reported examples, over the seeds that both have."""
-
-    mean: float
-    n: int
-    of_seeds: float
-    """Variance of the mean over seeds."""
-    of_examples: float
-    """Variance of the mean over examples; 0 if it is not known."""
-    n_examples: int
-
-    @property
-    def se(self) -> float:
-        """Standard error over seeds and examples."""
-        return sqrt(self.of_seeds + self.of_examples)
-
-    def p_value(self) -> float:
-        """Two-sided, over seeds and examples, with Welch and Satterthwaite's degrees of freedom; 1 below two seeds."""
-        from scipy.stats import t
-
-        if self.n < 2:
-            return 1.0
-        total = self.of_seeds + self.of_examples
-        freedom = self.of_seeds**2 / (self.n - 1)
-        if self.of_examples:
-            freedom += self.of_examples**2 / (self.n_examples - 1)
-        return float(2 * t.sf(abs(self.mean) / sqrt(total), total**2 / freedom))
-
-    def p_behind(self, margin: float) -> float:
-        """P-value of the one-sided test that the mean over seeds is above minus the margin; 1 below two seeds."""
-        from scipy.stats import t
-
-        if self.n < 2:
-            return 1.0
-        return float(t.sf((margin + self.mean) / sqrt(self.of_seeds), self.n - 1))
-
-    def p_outside(self, margin: float) -> float:
-        """P-value of the two one-sided tests that the mean over seeds lies within the margin; 1 below two seeds."""
-        return max(self.p_behind(margin), replace(self, mean=-self.mean).p_behind(margin))
-
-
-def score_difference(a: Confirmed, b: Confirmed, n_examples: int) -> Difference:
-    """Difference of the scores of two designs on the reported examples."""
-    return _difference(a.report.values, b.report.values, a.hits, b.hits, floor=(1 / n_examples) ** 2 / 6)
-
-
-def loss_difference(a: Confirmed, b: Confirmed) -> Difference | None:
-    """Difference of the mean losses of two designs on the reported examples; None if they are not recorded."""
-    if not a.losses or len(a.losses) != len(b.losses):
-        return None
-    return _difference(a.report_loss.values, b.report_loss.values, a.losses, b.losses, floor=1e-12)
-
-
-def _difference(
-    a: Sequence[float], b: Sequence[float], on_a: Sequence[float], on_b: Sequence[float], floor: float
-) -> Difference:
-    """The difference, from the values by seed and the means by example.
-
-    Args:
-        a: Values of one design; the seeds of the shorter list are the first of the longer one.
-        b: Values of the other.
-        on_a: Mean over the seeds on each example; empty if not known.
-        on_b: The same of the other.
-        floor: Least variance of one seed's difference: that of rounding to whole examples.
-    """
-    pairs = [x - y for x, y in zip(a, b, strict=False)]
-    spread = stdev(pairs) ** 2 if len(pairs) > 1 else inf
-    by_example = [x - y for x, y in zip(on_a, on_b, strict=True)] if len(on_a) == len(on_b) > 1 else []
-    return Difference(
-        mean=mean(pairs) if pairs else 0.0,
-        n=len(pairs),
-        of_seeds=max(spread, floor) / max(1, len(pairs)),
-        of_examples=stdev(by_example) ** 2 / len(by_example) if by_example else 0.0,
-        n_examples=max(2, len(by_example)),
-    )
 
 
 def judge(candidates: Sequence[Confirmed], rules: Rules) -> Verdict | None:
@@ -274,23 +200,31 @@ def _claim(
             f"The baseline {best.name} is better than every design found: mean {rules.metric} {best.report.mean:.4f} "
             f"against {nearest.report.mean:.4f} for {nearest.name} (p = {p_values[nearest.name]:.2g})."
         )
-        advice = "A longer search may find a design that beats it."
-        found = replace(found, kind="baseline", p_value=p_values[nearest.name])
-        return replace(found, statement=text, settle=advice, extend=f"--trials {2 * rules.n_trials}")
+        return _baseline(found, text, p_values[nearest.name], rules)
     behind = max((score_difference(best, c, rules.n_examples).p_behind(rules.margin) for c in others), default=1.0)
-    if best.baseline and behind < rules.level(2 * LEVEL) / 2:
+    if best.baseline and behind < rules.one_sided:
         nearest = max(others, key=lambda c: c.report.mean)
         text = (
             f"The baseline {best.name} is as good as every design found: mean {rules.metric} {best.report.mean:.4f} "
             f"against {nearest.report.mean:.4f} for {nearest.name} over {plural(len(best.report.values), 'seed')}, at "
             f"most {_points(rules)} behind on these {rules.n_examples:,} examples (p = {behind:.2g})."
         )
-        advice = "A longer search may find a design that beats it."
-        found = replace(found, kind="baseline", p_value=behind, statement=text)
-        return replace(found, settle=advice, extend=f"--trials {2 * rules.n_trials}")
+        return _baseline(found, text, behind, rules)
     is_cheaper = bool(_cheaper(full, rival, rules))
     text, advice, n_seeds = _tie(best, rival, others, rules, is_cheaper=is_cheaper)
     return replace(found, statement=text, settle=advice, extend=f"--seeds {n_seeds}" if n_seeds else "")
+
+
+def _baseline(found: Verdict, statement: str, p_value: float, rules: Rules) -> Verdict:
+    """The verdict for the best baseline."""
+    return replace(
+        found,
+        kind="baseline",
+        p_value=p_value,
+        statement=statement,
+        settle="A longer search may find a design that beats it.",
+        extend=f"--trials {2 * rules.n_trials}",
+    )
 
 
 def arms_left(candidates: Sequence[Confirmed], rules: Rules, close: float = _CLOSE) -> list[Confirmed]:
@@ -333,26 +267,13 @@ def _cheaper(full: Sequence[Confirmed], rival: Confirmed, rules: Rules) -> list[
     return sorted(near, key=lambda c: -c.mean)
 
 
-def savings(design: Confirmed, other: Confirmed) -> str:
-    """What a design costs in comparison to another, where it costs less; empty where it does not.
-
-    Fewer parameters count in any case, the other costs if they are at most `_CHEAPER` of the other's.
-    """
-    found = [f"{100 * design.size / other.size:.0f}% of its parameters"] if design.size < other.size else []
-    for name, own in design.costs.items():
-        if (theirs := other.costs.get(name)) and own <= _CHEAPER * theirs:
-            found.append(f"{100 * own / theirs:.0f}% of its {name}")
-    return " and ".join(found)
-
-
 def _smallest_equivalent(full: Sequence[Confirmed], rival: Confirmed, rules: Rules) -> Confirmed | None:
     """The cheapest design that is shown not to be inferior to the best baseline; None without one."""
     shown: list[Confirmed] = []
-    level = rules.level(2 * LEVEL) / 2
     for candidate in _cheaper(full, rival, rules):
         # A fixed order that the reported examples did not choose: testing stops at the first failure, so that the
         # level holds for all of them together.
-        if score_difference(candidate, rival, rules.n_examples).p_behind(rules.margin) >= level:
+        if score_difference(candidate, rival, rules.n_examples).p_behind(rules.margin) >= rules.one_sided:
             break
         shown.append(candidate)
     return min(shown, key=lambda c: c.size, default=None)
@@ -406,10 +327,10 @@ def _winner(best: Confirmed, rival: Confirmed, p_values: dict[str, float], rules
 def _equivalent(small: Confirmed, rival: Confirmed, best: Confirmed, rules: Rules) -> tuple[str, float]:
     """The statement, and the p-value of the claim in it."""
     difference = score_difference(small, rival, rules.n_examples)
-    margin, level = rules.margin, rules.level(2 * LEVEL) / 2
+    margin = rules.margin
     p_value = difference.p_outside(margin)
     how = f"within {_points(rules)}"
-    if p_value >= level:
+    if p_value >= rules.one_sided:
         p_value, how = difference.p_behind(margin), f"at most {_points(rules)} behind"
     text = (
         f"Equivalent: {small.name} is as good as the best baseline, {rival.name}, with "

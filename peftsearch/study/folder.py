@@ -28,7 +28,7 @@ from peftsearch.files import from_plain, read_yaml, to_plain, to_yaml, write_ato
 from peftsearch.study.claims import new_owner, release_dead
 from peftsearch.study.notes import keep_settings, settings_of
 from peftsearch.study.objectives import OBJECTIVES
-from peftsearch.study.settings import StudySettings, first_difference
+from peftsearch.study.settings import SETTINGS, StudySettings, first_difference
 from peftsearch.study.storage import (
     claim_lock,
     open_storage,
@@ -39,7 +39,6 @@ from peftsearch.study.storage import (
     study_prefix,
 )
 
-SETTINGS = "settings.yaml"
 Direction = Literal["maximize", "minimize"]
 _OWN_FILES = {".lock", ".claim", f".{SETTINGS}.part"}
 """Files that a killed process may leave in a folder that holds no study yet."""

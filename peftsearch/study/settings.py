@@ -70,6 +70,8 @@ class StudySettings:
         return self.storage == OWN_STORAGE
 
 
+SETTINGS = "settings.yaml"
+"""The file that holds the settings of a study, in its folder."""
 NOT_COMPARED = frozenset({"id", "options"})
 """Settings that may differ between studies of the same command."""
 

@@ -42,8 +42,7 @@ ARMS = [arm("lora", baseline=True), arm("trial 1", 120), arm("trial 2", 120)]
 def wanted(
     trainings: list[TrialRecord], looks: tuple[int, ...] = (2, 4, 8), cut: int = 0, **more: float
 ) -> list[tuple[str, int]]:
-    begun = {(t.name, t.facts.seed) for t in trainings}
-    found = open_confirmations(setup(looks, cut), ARMS, trainings, SEEDS, begun, **more)
+    found = open_confirmations(setup(looks, cut), ARMS, trainings, SEEDS, **more)
     return [(f.name, seed) for f, seed in found]
 
 
