@@ -107,7 +107,9 @@ class ByHand:
                 rng.shuffle(order)
             chosen, order = order[:BATCH], order[BATCH:]
             inputs, labels = self.batch("train", chosen)
-            torch.nn.functional.cross_entropy(model(**inputs).logits, labels).backward()
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                logits = model(**inputs).logits
+            torch.nn.functional.cross_entropy(logits.float(), labels).backward()
             torch.nn.utils.clip_grad_norm_(own, 1.0)
             optimizer.step()
             schedule.step()

@@ -17,6 +17,9 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
+from peftsearch.options import TaskOptions
+from peftsearch.tasks import resolve_task
+
 HERE = Path(__file__).parent
 ROWS = HERE / "rows.jsonl"
 
@@ -28,12 +31,29 @@ def steps_of(run: Path) -> int:
     return int((done["steps"] - done["first"].fillna(0)).sum())
 
 
+def folder_of(data: Path, task: str, runs: Path) -> Path:
+    """The files of a task; those of an embedded one are written."""
+    if (data / task).is_dir():
+        return data / task
+    made = resolve_task(TaskOptions(name=task))
+    own = runs / f"data-{task}"
+    own.mkdir(exist_ok=True)
+    for name, split in (("train", made.train), ("validation", made.validation), ("test", made.test)):
+        assert split is not None, "embedded tasks have three splits"
+        columns = [("text_a", split.texts), ("text_b", split.pairs)] if split.pairs else [("text", split.texts)]
+        rows = zip(*(values for _, values in columns), split.labels, strict=True)
+        keys = [*(key for key, _ in columns), "label"]
+        lines = [json.dumps(dict(zip(keys, [*row[:-1], f"class {row[-1]}"], strict=True))) + "\n" for row in rows]
+        (own / f"{name}.jsonl").write_text("".join(lines))
+    return own
+
+
 def search(data: Path, task: str, budget: str, strategy: str, options: list[str], runs: Path) -> dict[str, object]:
     """Run the command line, and read what came of it."""
     name = f"{task}-{budget.rstrip('%')}-{strategy}"
     files = [word for split in ("train", "validation", "test") for word in (f"--{split}", str(data / f"{split}.jsonl"))]
     words = [sys.executable, "-m", "peftsearch", "run", *files, "--budget", budget, "--name", name, "--runs", str(runs)]
-    words += ["--strategy", strategy] if strategy != "race" else []
+    words += ["--strategy", strategy] if strategy != "race" else ["--baselines", "full"]
     started = time.monotonic()
     with (runs / f"{name}.log").open("a") as log:
         subprocess.run([*words, *options], check=True, stdout=log, stderr=subprocess.STDOUT)
@@ -71,7 +91,7 @@ def main() -> None:
     arguments.runs.mkdir(exist_ok=True)
     made = [json.loads(line) for line in ROWS.read_text().splitlines()] if ROWS.exists() else []
     parts = {r["part"]: r for r in made if (r["task"], r["budget"]) == (arguments.task, arguments.budget)}
-    data = arguments.data / arguments.task
+    data = folder_of(arguments.data, arguments.task, arguments.runs)
     for part in arguments.only:
         if part in parts:
             continue
