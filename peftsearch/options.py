@@ -95,7 +95,8 @@ class TaskOptions(ColumnOptions):
     kind: Asked | None = None
     """Kind of task (default: guess between classification and regression)."""
     metric: str | None = None
-    """accuracy, f1, matthews; for regression pearson, spearman; for generation perplexity, bleu, rouge_l."""
+    """accuracy, f1, matthews; for regression pearson, spearman; for generation perplexity, bleu, rouge_l; or
+    module:function of your own, in the manner of compute_metrics."""
     max_train: int | None = None
     """Maximum number of training examples."""
 

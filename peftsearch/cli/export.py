@@ -1,27 +1,21 @@
-"""`peftsearch export`: write a found architecture in the format of another tool, whole or not at all."""
+"""`peftsearch export`: write a found architecture in the format of another tool."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated
 
 from cyclopts import Parameter
 
-from peftsearch.errors import CheckpointError
-from peftsearch.exporter.formats import FORMATS, require_format
-from peftsearch.exporter.options import ExportOptions, require_source
-from peftsearch.files import check_output, staged
-
-if TYPE_CHECKING:
-    from peftsearch.exporter.source import Exportable
+from peftsearch.exporter.options import ExportOptions
+from peftsearch.exporter.write import Format, write_export
 
 
 def export(
     what: Path,
     /,
     *,
-    format: Literal["peft", "adapters", "merged", "peftsearch"],
+    format: Format,
     output: Path,
     overwrite: bool = False,
     options: Annotated[ExportOptions | None, Parameter(name="*")] = None,
@@ -34,56 +28,7 @@ def export(
         output: Folder to create.
         overwrite: Replace the contents of the folder.
         options: Which parameters to export, and where the backbone is.
-
-    Raises:
-        PeftSearchError: The source, the format or the output cannot be used; nothing is written then.
     """
-    check_output(output, overwrite)
-    require_source(what)
-    from peftsearch.exporter.source import read_source
-
-    source = read_source(what, options or ExportOptions())
-    _require_other(output, what)
-    require_format(format, source.architecture)
-    exportable = source.open(weights=format != "adapters")
-    model: Any = exportable.injection.model
-    _require_other(output, Path(str(model.config.name_or_path or ".")))
-    with staged(output, overwrite) as stage:
-        lines = _writer(format)(exportable, stage)
-    for line in [*lines, f"Parameters of: {exportable.origin}", f"Folder: {output}"]:
+    for line in write_export(what, form=format, output=output, overwrite=overwrite, options=options):
         print(line)
     return 0
-
-
-def _require_other(output: Path, source: Path) -> None:
-    """Refuse to write over the source, even with --overwrite.
-
-    Raises:
-        CheckpointError: The output is the source.
-    """
-    if output.resolve() == source.resolve():
-        raise CheckpointError(f"{output}: is the source of the export; name another folder")
-
-
-def _writer(form: str) -> Callable[[Exportable, Path], list[str]]:
-    if form == "peft":
-        from peftsearch.exporter.hf_peft import write_peft
-
-        return write_peft
-    if form == "merged":
-        from peftsearch.exporter.plain import write_merged
-
-        return write_merged
-    if form == "adapters":
-        from peftsearch.exporter.adapterhub import write_adapters
-
-        return write_adapters
-    assert form in FORMATS, form
-    return _write_own
-
-
-def _write_own(source: Exportable, directory: Path) -> list[str]:
-    from peftsearch.injection.checkpoint import write_checkpoint
-
-    write_checkpoint(source.injection, directory, source.injection.injected.task)
-    return ["peftsearch: peftsearch.load(None, DIR) loads model and parameters, peftsearch.load(model, DIR) into yours"]

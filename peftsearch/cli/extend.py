@@ -38,11 +38,11 @@ def extend(
         chosen = replace(chosen, machine=replace(chosen.machine, device=device))
     read_choices(chosen)  # before anything heavy is imported
     from peftsearch.cli.run import print_result
-    from peftsearch.cli.terminal import reporter_of
+    from peftsearch.searcher.progress import choose_reporter
     from peftsearch.searcher.run import run_study
 
     before = _n_trials(run, storage)
-    reporter = reporter_of(json)
+    reporter = choose_reporter(machine=json)
     setup, result = run_study(chosen, reporter, resume=True, extends=True)
     print_result(setup, result, json=json)
     if _n_trials(run, storage) == before:

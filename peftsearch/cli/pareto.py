@@ -14,7 +14,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from peftsearch.cli.terminal import reporter_of, terminal
+from peftsearch.cli.terminal import terminal
 from peftsearch.errors import ConfigError, ReportError, StudyError, one_line
 from peftsearch.files import replacing
 from peftsearch.options import HYPHEN, OptionGroup, changed_options, command_words, group
@@ -26,6 +26,7 @@ from peftsearch.report.pareto.png import front_png
 from peftsearch.report.pareto.points import read_points
 from peftsearch.report.pareto.text import conclusions, front_csv, front_json, front_table
 from peftsearch.searcher.options import SweepOptions, read_choices, split_budgets
+from peftsearch.searcher.progress import choose_reporter
 from peftsearch.study.settings import SETTINGS
 from peftsearch.study.storage import storage_faults
 
@@ -102,7 +103,7 @@ def _sweep(budgets: str, out: Path | None, options: SweepOptions, json: bool) ->
     plan = plan_sweep(options, shares)
     out = out or plan.out
     _require_folder(out)
-    return run_sweep(plan, lambda: reporter_of(json)), out
+    return run_sweep(plan, lambda: choose_reporter(machine=json)), out
 
 
 def command_of(folders: Sequence[Path], front: FrontOptions, options: SweepOptions) -> str:

@@ -14,7 +14,7 @@ from peftsearch.options import changed_options
 from peftsearch.searcher.options import RunOptions, read_choices, read_options
 
 if TYPE_CHECKING:
-    from peftsearch.searcher.conclude import Result
+    from peftsearch.searcher.conclude import Conclusion
     from peftsearch.searcher.prepare import Setup
 
 
@@ -31,14 +31,14 @@ def run(
     options = options or RunOptions()
     options = options if options.budget else _stored_options(options, resume)
     read_choices(options)  # before anything heavy is imported
-    from peftsearch.cli.terminal import reporter_of
+    from peftsearch.searcher.progress import choose_reporter
     from peftsearch.searcher.run import run_study
 
-    print_result(*run_study(options, reporter_of(json), resume=resume), json=json)
+    print_result(*run_study(options, choose_reporter(machine=json), resume=resume), json=json)
     return 0
 
 
-def print_result(setup: Setup, result: Result, *, json: bool) -> None:
+def print_result(setup: Setup, result: Conclusion, *, json: bool) -> None:
     """Print the table, the pick and the verdict of a run.
 
     Args:
@@ -50,6 +50,7 @@ def print_result(setup: Setup, result: Result, *, json: bool) -> None:
     from peftsearch.cli.tables import comparison_table, design_lines
     from peftsearch.cli.terminal import terminal
     from peftsearch.study.best import BEST, best_content
+    from peftsearch.tasks.own_metric import short_name
 
     if json:
         print(json_text.dumps(best_content(result.best), ensure_ascii=False))
@@ -58,7 +59,9 @@ def print_result(setup: Setup, result: Result, *, json: bool) -> None:
     lengths = setup.lengths
     epochs = lengths.epochs * lengths.confirm / lengths.steps
     trainings = f"{lengths.confirm} steps ({epochs:.2g} epochs)"
-    console.print(comparison_table(result.rows, result.verdict.pick.name, setup.suite.metric, console, trainings))
+    console.print(
+        comparison_table(result.rows, result.verdict.pick.name, short_name(setup.suite.metric), console, trainings)
+    )
     for line in design_lines(result.rows):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     print_best(console, result.best, setup.path / BEST, stages=False)  # the stages were printed while it ran

@@ -1,4 +1,4 @@
-"""Consoles, reporters and tables of the terminal."""
+"""Consoles and tables of the terminal."""
 
 from __future__ import annotations
 
@@ -8,15 +8,6 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-
-from peftsearch.searcher.progress import LiveReporter, PlainReporter, Reporter
-
-
-def reporter_of(machine: bool) -> Reporter:
-    """Make a reporter: a live display in a terminal; plain lines elsewhere, on stderr if stdout is for a machine."""
-    if machine:
-        return PlainReporter(sys.stderr)
-    return LiveReporter(Console()) if sys.stdout.isatty() else PlainReporter(sys.stdout)
 
 
 def terminal() -> Console:

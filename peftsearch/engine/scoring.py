@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -13,6 +15,7 @@ from peftsearch.tasks.encoding.batches import eval_batches
 from peftsearch.tasks.encoding.encoded import EncodedSplit
 from peftsearch.tasks.encoding.pairs import EncodedPairs
 from peftsearch.tasks.metrics import score
+from peftsearch.tasks.own_metric import is_own
 from peftsearch.tasks.task import Task
 
 
@@ -92,8 +95,21 @@ class Scorer:
         else:
             each = nn.functional.cross_entropy(logits, labels, reduction="none")
         right = [p == t for p, t in zip(predictions, split.labels, strict=True)] if self._metric == "accuracy" else []
-        value = score(self._metric, predictions, split.labels, self._n_classes) if with_score else None
+        value = self.score(logits, split.labels) if with_score else None
         return Evaluation(losses=tuple(each.tolist()), score=value, right=right)
+
+    def score(self, logits: Tensor, labels: Sequence[int] | Sequence[float]) -> float:
+        """The metric of outputs `(n, num_labels)`.
+
+        Raises:
+            Diverged: An output is not a finite number.
+            TaskError: A metric of the user's own fails.
+        """
+        predictions = predictions_of(logits, regression=self.is_regression)
+        if not is_own(self._metric):
+            return score(self._metric, predictions, labels, self._n_classes)
+        outputs = logits.squeeze(-1).double() * self.scale + self.mean if self.is_regression else logits
+        return score(self._metric, predictions, labels, self._n_classes, outputs.tolist())
 
     def _standardised(self, targets: Tensor) -> Tensor:
         return ((targets - self.mean) / self.scale).float()  # in the targets' float64: large offsets cancel

@@ -53,19 +53,57 @@ def ready(
         head: The values that the head starts from; None draws them by the seed.
     """
     with _inside(loaded, what, seed):
-        if head is None:
-            reset_head(loaded.model, loaded.backbone, seed)
-        else:
-            put_head(loaded.model, head)
-        if choose and needs_priming(loaded.model):
-            prime(
-                loaded.model,
-                batches(data, batch_size, seed=seed, steps=N_BATCHES),
-                loss_of=loss_of,
-                device=device,
-                autocast=autocast,
-            )
+        begin(
+            loaded,
+            data,
+            seed=seed,
+            batch_size=batch_size,
+            loss_of=loss_of,
+            device=device,
+            autocast=autocast,
+            choose=choose,
+            head=head,
+        )
         yield loaded.model
+
+
+def begin(
+    loaded: LoadedBackbone,
+    data: EncodedSplit,
+    *,
+    seed: int,
+    batch_size: int,
+    loss_of: Callable[[Tensor, Tensor], Tensor],
+    device: torch.device,
+    autocast: torch.dtype | None,
+    choose: bool = True,
+    head: HeadStart | None = None,
+) -> None:
+    """Set the head of a model with its architecture in it, and let methods choose what they train.
+
+    Args:
+        loaded: The model.
+        data: Training examples, by which some methods choose what they train.
+        seed: Seed of the head and of these examples.
+        batch_size: Examples per batch.
+        loss_of: Loss of logits and labels.
+        device: Where the model is.
+        autocast: Reduced precision of the forward pass, or None.
+        choose: Whether methods choose what they train; a snapshot that is put in afterwards has their choice.
+        head: The values that the head starts from; None draws them by the seed.
+    """
+    if head is None:
+        reset_head(loaded.model, loaded.backbone, seed)
+    else:
+        put_head(loaded.model, head)
+    if choose and needs_priming(loaded.model):
+        prime(
+            loaded.model,
+            batches(data, batch_size, seed=seed, steps=N_BATCHES),
+            loss_of=loss_of,
+            device=device,
+            autocast=autocast,
+        )
 
 
 def groups_of(loaded: LoadedBackbone, what: Trains, settings: TrainingSettings) -> list[dict[str, Any]]:

@@ -71,6 +71,30 @@ class Injection:
         if getattr(self.model, NAME, None) is self.injected:
             remove(self.model)
 
+    @property
+    def n_params(self) -> int:
+        """Number of trainable parameters, excluding the task head."""
+        return self.architecture.n_params
+
+    def optimizer_groups(self, lr: float, head_lr: float | None = None) -> list[dict[str, Any]]:
+        """Parameter groups for AdamW, each method at its own multiple of the base rate; see `param_groups`.
+
+        Args:
+            lr: The base learning rate.
+            head_lr: Learning rate of the task head; None is the base rate.
+        """
+        return param_groups(self.model, lr, head_lr)
+
+    def print_trainable_parameters(self) -> None:
+        """Print the number of trainable parameters, in the words of HF peft."""
+        head = sum(value.numel() for value in self.injected.head.values())
+        n_all = self.backbone.n_params
+        share = f"{100 * self.n_params / n_all:.4f}"
+        print(
+            f"trainable params: {self.n_params:,} || all params: {n_all + self.n_params:,} || trainable%: {share}"
+            + (f" || head: {head:,}" if head else "")
+        )
+
     def __enter__(self) -> Injection:
         return self
 

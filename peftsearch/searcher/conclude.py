@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Result:
+class Conclusion:
     """The outcome of a study."""
 
     verdict: Verdict
@@ -39,7 +39,7 @@ class Result:
     best: Best
 
 
-def conclude(setup: Setup, folder: StudyFolder, finalists: list[Confirmed], engine: LocalEngine) -> Result:
+def conclude(setup: Setup, folder: StudyFolder, finalists: list[Confirmed], engine: LocalEngine) -> Conclusion:
     """Judge the confirmed designs and write the files.
 
     Args:
@@ -60,7 +60,7 @@ def conclude(setup: Setup, folder: StudyFolder, finalists: list[Confirmed], engi
     best = make_best(setup, folder, finalists, verdict, rows)
     write_atomically(folder.path / "trials.csv", trials_csv(folder))
     write_atomically(folder.path / BEST, to_yaml(best_content(best)))
-    return Result(verdict=verdict, rows=rows, best=best)
+    return Conclusion(verdict=verdict, rows=rows, best=best)
 
 
 def _frozen(setup: Setup, folder: StudyFolder, engine: LocalEngine) -> Confirmed | None:

@@ -15,6 +15,7 @@ from peftsearch.searcher.verdict import Rules, arms_left, judge
 from peftsearch.study.confirmed import Confirmed
 from peftsearch.study.hits import hits_of
 from peftsearch.study.trials import Kind, State, TrialRecord, not_interrupted
+from peftsearch.tasks.own_metric import short_name
 from peftsearch.units import Scores
 
 
@@ -27,7 +28,7 @@ def rules_of(setup: Setup, frozen: Confirmed | None = None) -> Rules:
     """
     suite, search = setup.suite, setup.options.search
     return Rules(
-        metric=suite.metric,
+        metric=short_name(suite.metric),
         margin=search.margin / 100,
         n_looks=len(setup.strategy.confirm.looks),
         prefer_small=search.prefer == "small",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 import time
 from dataclasses import dataclass
 from typing import Literal, Protocol, TextIO
@@ -147,6 +149,20 @@ class LiveReporter:
     def _draw(self) -> Group:
         left = Text(f"so far: {self._best.text}   time left: {format_seconds(self._clock.left_s)}", style="bold")
         return Group(self._progress, left, self._last)
+
+
+def choose_reporter(shown: bool = True, *, machine: bool = False) -> Reporter:
+    """A live display in a terminal, plain lines elsewhere.
+
+    Args:
+        shown: Whether to show anything.
+        machine: Whether stdout is for a machine, so that the lines go to stderr.
+    """
+    if not shown:
+        return PlainReporter(io.StringIO())
+    if machine:
+        return PlainReporter(sys.stderr)
+    return LiveReporter(Console()) if sys.stdout.isatty() else PlainReporter(sys.stdout)
 
 
 class _Best:

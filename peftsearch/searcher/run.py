@@ -17,7 +17,8 @@ from peftsearch.errors import ConfigError, StudyError, one_line
 from peftsearch.files import to_plain
 from peftsearch.samplers import plan_of
 from peftsearch.samplers.strategy import LEFT_AFTER_CUT
-from peftsearch.searcher.conclude import Result, conclude
+from peftsearch.searcher.callbacks import Callback, Calling
+from peftsearch.searcher.conclude import Conclusion, conclude
 from peftsearch.searcher.drivers import Driver, LocalDriver
 from peftsearch.searcher.finalists import n_of_front
 from peftsearch.searcher.heads import settle_heads
@@ -34,6 +35,7 @@ from peftsearch.study.confirmed import Confirmed
 from peftsearch.study.folder import StudyFolder, check_settings
 from peftsearch.study.storage import storage_faults
 from peftsearch.study.trials import facts_of
+from peftsearch.tasks.own_metric import short_name
 from peftsearch.tasks.suite import Suite
 from peftsearch.units import format_seconds, plural
 
@@ -45,7 +47,8 @@ def run_study(
     resume: bool = False,
     like: Setup | None = None,
     extends: bool = False,
-) -> tuple[Setup, Result]:
+    callbacks: Sequence[Callback] = (),
+) -> tuple[Setup, Conclusion]:
     """Prepare, search, confirm, judge, and write the result; resume the study if it exists.
 
     Args:
@@ -54,6 +57,7 @@ def run_study(
         resume: Whether to refuse to start a new study.
         like: A setup of the same model and task, to reuse its loaded backbone and encoded data.
         extends: Whether the options are those of a study on disk with larger numbers; see `extended`.
+        callbacks: Functions of a study and a trial, called for every trial that ends.
 
     Raises:
         PeftSearchError: The options, the data, the model, the budget or the storage are invalid.
@@ -72,6 +76,7 @@ def run_study(
             setup = prepare(options, like=setup, plan=plan_within(end, setup, engine, driver.width))
             engine = engine_of(setup, engine.fit_heads())
         with open_study(setup, resume=resume, extends=extends) as folder:
+            reporter = Calling(reporter, folder, callbacks) if callbacks else reporter
             for line in heading(setup):
                 reporter.note(line)
             settle_heads(engine, folder.path)
@@ -187,7 +192,7 @@ def heading(setup: Setup) -> list[str]:
         size += f" in {setup.options.quantize}"
     return [
         f"Model: {backbone.name}, {size}, on {hardware(setup.device)}",
-        f"Task: {suite.name}, {suite.kind}, {sizes}; {suite.metric}" + _chance(suite),
+        f"Task: {suite.name}, {suite.kind}, {sizes}; {short_name(suite.metric)}" + _chance(suite),
         f"Budget: {budget.text} = {budget.n_params:,} trainable parameters"
         + (", excluding the task head" if backbone.head and not setup.options.count_head else ""),
         f"Study: {setup.path} (rerun the same command to resume it)",
@@ -278,13 +283,14 @@ class Search:
         of_front = f"up to {n_of_front(setup)} designs of the front, " if n_of_front(setup) else ""
         rungs = ", ".join(map(str, lengths.rungs))
         is_cut = confirm.cuts and n_arms > LEFT_AFTER_CUT
+        ranked = "validation loss" if setup.select == "loss" else short_name(setup.suite.metric)
         seeds = f"{' or '.join(map(str, looks))} {'seed' if looks == (1,) else 'seeds'}"
         note = self._reporter.note
         note(
             f"Plan: trainings of {plural(lengths.steps, 'step')} ({lengths.epochs:.2g} epochs). "
             f"{plural(len(baselines), 'baseline')}, then {plural(n_search, 'trial')} up to step {rungs} "
             f"({strategy.name}, out of {setup.space.n_designs:,} designs of space {setup.space.name}), ranked by "
-            f"{'validation loss' if setup.select == 'loss' else setup.suite.metric}; then {of_front}the best {designs}"
+            f"{ranked}; then {of_front}the best {designs}"
             f"{', a cheap one' if confirm.cheap else ''} and the best {those} in whole trainings with {seeds}"
             + (f" (after {confirm.cut} seeds the best {LEFT_AFTER_CUT} go on)" if is_cut else "")
             + (f", and likewise {' and '.join(r.name for r in references)}." if references else ".")

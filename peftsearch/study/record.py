@@ -21,6 +21,7 @@ from peftsearch.study.notes import Notes
 from peftsearch.study.settings import OWN_STORAGE, StudySettings
 from peftsearch.study.storage import storage_faults, study_prefix
 from peftsearch.study.trials import Kind, TrialRecord, busy_seconds
+from peftsearch.tasks.own_metric import short_name
 from peftsearch.units import Scores
 
 
@@ -44,7 +45,7 @@ class Record:
     @property
     def metric(self) -> str:
         """Name of the score."""
-        return self.settings.metric
+        return short_name(self.settings.metric)
 
     @property
     def objectives(self) -> tuple[str, ...]:

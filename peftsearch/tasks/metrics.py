@@ -14,6 +14,7 @@ from typing import Any
 
 from peftsearch.errors import TaskError, unknown_name
 from peftsearch.tasks.kinds import Kind
+from peftsearch.tasks.own_metric import is_own, load_own, score_own
 from peftsearch.tasks.text_metrics import bleu, log_likelihood, require_extra, rouge_l
 
 Numbers = Sequence[int] | Sequence[float]
@@ -91,25 +92,33 @@ SAME_ORDER = {"perplexity": "log_likelihood"}
 """Further names that users may give, each with the metric of the table that ranks designs in the same order."""
 
 
-def score(metric: str, predictions: Numbers, labels: Numbers, n_classes: int = 2) -> float:
+def score(
+    metric: str, predictions: Numbers, labels: Numbers, n_classes: int = 2, outputs: Sequence[Any] | None = None
+) -> float:
     """Score predictions against labels: class indices for classification, numbers for regression.
 
     Args:
-        metric: A name of the table.
+        metric: A name of the table, or `module:function`; see `own_metric`.
         predictions: One prediction for each label.
         labels: The true labels.
         n_classes: Number of classes of the task; with more than two, `f1` is the macro mean.
+        outputs: Logits `(n, n_classes)` for a metric of one's own; None makes them of the predicted classes.
 
     Raises:
         TaskError: There is no such metric, there are no examples, or predictions and labels differ in length.
     """
-    if metric not in METRICS:
-        raise TaskError(unknown_name("metric", metric, METRICS))
+    check_metric(metric)
     if len(predictions) != len(labels) or not len(labels):
         raise TaskError(
             f"metric {metric!r}: {len(predictions)} predictions for {len(labels)} labels; there must be one for "
             "each, and at least one"
         )
+    if is_own(metric):
+        if outputs is None:  # for classes, logits that have them as their largest
+            outputs = (
+                predictions if n_classes == 0 else [[float(c == p) for c in range(n_classes)] for p in predictions]
+            )
+        return score_own(metric, outputs, labels)
     measure = macro_f1 if metric == "f1" and n_classes > 2 else METRICS[metric].measure
     return measure(predictions, labels)
 
@@ -120,8 +129,10 @@ def check_metric(name: str) -> None:
     Raises:
         TaskError: There is no such metric.
     """
-    if SAME_ORDER.get(name, name) not in METRICS:
-        raise TaskError(unknown_name("metric", name, METRICS))
+    if is_own(name):
+        load_own(name)
+    elif SAME_ORDER.get(name, name) not in METRICS:
+        raise TaskError(f"{unknown_name('metric', name, METRICS)}; or give a function of yours as module:function")
 
 
 def choose_metric(kind: Kind, asked: str | None = None) -> str:
@@ -133,6 +144,10 @@ def choose_metric(kind: Kind, asked: str | None = None) -> str:
     if asked is None:
         return DEFAULTS[kind]
     check_metric(asked)
+    if is_own(asked):
+        if kind == "generation":
+            raise TaskError(f"metric {asked!r}: a function is for classification and regression, not for generation")
+        return asked
     asked = SAME_ORDER.get(asked, asked)
     if METRICS[asked].kind != kind:
         fits = ", ".join(name for name, line in METRICS.items() if line.kind == kind)

@@ -36,10 +36,12 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
         return evaluate_texts(trained, options)
     where, split = _split(trained, options)
     try:
-        predictions = predictions_of(trained.logits(split), regression=trained.is_regression)
+        logits = trained.logits(split)
+        predictions = predictions_of(logits, regression=trained.is_regression)
     except Diverged as error:
         raise TaskError(f"{options.folder}: {error}") from error
-    value = score(metric, predictions, split.labels, len(trained.labels))
+    outputs = trained.targets_of(predictions) if trained.is_regression else logits.tolist()
+    value = score(metric, predictions, split.labels, len(trained.labels), outputs)
     return Evaluation(metric=metric, scores={metric: value}, data=where, n=len(split))
 
 

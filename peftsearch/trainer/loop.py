@@ -18,14 +18,14 @@ from torch import Tensor, nn
 
 from peftsearch.engine.generation import score_pairs
 from peftsearch.engine.loop import accumulate, adamw, rate_factor, seed_step
-from peftsearch.engine.scoring import logits_of, predictions_of
+from peftsearch.engine.scoring import logits_of
 from peftsearch.engine.snapshot import State, copied, trained
 from peftsearch.errors import Diverged
 from peftsearch.injection.modes import set_training
 from peftsearch.tasks.encoding.batches import index_batches
 from peftsearch.tasks.encoding.encoded import EncodedSplit
 from peftsearch.tasks.encoding.pairs import EncodedPairs
-from peftsearch.tasks.metrics import score
+from peftsearch.tasks.own_metric import short_name
 from peftsearch.trainer.plan import Plan
 from peftsearch.trainer.snapshot import Course, read_course, restore, write_snapshot
 
@@ -112,7 +112,7 @@ def _train(
             recent = course.losses[-plan.eval_every :]
             say(
                 f"seed {course.seed}: step {course.step:>5} of {plan.n_steps}  loss {sum(recent) / len(recent):.4f}  "
-                f"{plan.task.metric} {value:.4f}{mark}"
+                f"{short_name(plan.task.metric)} {value:.4f}{mark}"
             )
             if plan.processes.is_first:
                 write_snapshot(snapshot, course, model, optimizer, best)
@@ -165,8 +165,7 @@ def split_score(plan: Plan, split: EncodedSplit) -> float:
     logits: Tensor = processes.sum(
         logits_of(plan.loaded.model, split, part=(processes.index, processes.n), **evaluation_options(plan))
     )
-    predictions = predictions_of(logits, regression=plan.task.kind == "regression")
-    return score(plan.task.metric, predictions, split.labels, len(plan.task.labels))
+    return plan.objective.score(logits, split.labels)
 
 
 def evaluation_options(plan: Plan) -> dict[str, Any]:

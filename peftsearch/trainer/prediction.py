@@ -8,23 +8,26 @@ generation only `predicted_text`, written greedily. A folder has one column, `im
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from peftsearch.engine.scoring import predictions_of
 from peftsearch.errors import ConfigError, Diverged, TaskError
 from peftsearch.files import replacing
-from peftsearch.options import given
+from peftsearch.options import InputColumns, given
 from peftsearch.tasks.encoding.encode import require_inputs
 from peftsearch.tasks.reading.build import text_split
 from peftsearch.tasks.reading.columns import choose_texts
 from peftsearch.tasks.reading.images import IMAGE, read_images
-from peftsearch.tasks.reading.table import read_table
+from peftsearch.tasks.reading.table import Table, read_table
 from peftsearch.tasks.task import Split
 from peftsearch.trainer.options import PredictOptions, check_predict_options
 from peftsearch.trainer.texts import written_texts
 from peftsearch.trainer.trained import Trained, load_trained
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 LABEL, SCORE, TEXT = "predicted_label", "predicted_score", "predicted_text"
 
@@ -42,22 +45,58 @@ def predict(options: PredictOptions) -> int:
     if options.input.is_dir():
         return _predict_images(options)
     table = read_table(options.input)
+    require_free(table)
+    trained = load_trained(options)
+    _write(options.output, predicted(trained, table, options.columns))
+    return len(table)
+
+
+def table_of(frame: pd.DataFrame) -> Table:
+    """A DataFrame as the rows to predict.
+
+    Raises:
+        TaskError: It has no rows.
+    """
+    if not len(frame):
+        raise TaskError("predict: there are no rows")
+    columns = {str(name): frame[name].tolist() for name in frame.columns}
+    table = Table(where="rows", columns=columns, lines=list(range(1, len(frame) + 1)), unit="row")
+    require_free(table)
+    return table
+
+
+def require_free(table: Table) -> None:
+    """Refuse a table that has a column of the output already.
+
+    Raises:
+        TaskError: It has one.
+    """
     for name in (LABEL, SCORE, TEXT):
         if name in table.columns:
             raise TaskError(f"{table.where}: has a column {name!r} already, which the output writes; rename it")
-    trained = load_trained(options)
+
+
+def predicted(trained: Trained, table: Table, chosen: InputColumns) -> dict[str, list[Any]]:
+    """The columns of a table, and the predictions beside them.
+
+    Args:
+        trained: A finished training.
+        table: The rows to predict.
+        chosen: The columns that the model reads; None means those of the training.
+
+    Raises:
+        TaskError: The rows do not suit the training, or an output is not a finite number.
+    """
     if trained.has_images:
-        raise TaskError(f"{table.where}: is a table, {options.folder} was trained on images; give a folder of them")
-    trained.check_columns(options.columns)
+        raise TaskError(f"{table.where}: is a table, {trained.path} was trained on images; give a folder of them")
+    trained.check_columns(chosen)
     if trained.is_generation:
-        made = {TEXT: written_texts(trained, table, options.columns.prompt_column)}
-        _write(options.output, {**table.columns, **made})
-        return len(table)
-    text, pair = choose_texts(table, options.columns.text_column, options.columns.pair_column, trained.columns)
+        return {**table.columns, TEXT: written_texts(trained, table, chosen.prompt_column)}
+    text, pair = choose_texts(table, chosen.text_column, chosen.pair_column, trained.columns)
     if (pair is not None) != trained.record.task.pairs:
         wanted = "pairs of texts: name --pair-column" if pair is None else "single texts: leave --pair-column out"
-        raise TaskError(f"{table.where}: {options.folder} was trained on {wanted}")
-    return _finish(trained, text_split(table, text, pair), table.columns, options)
+        raise TaskError(f"{table.where}: {trained.path} was trained on {wanted}")
+    return {**table.columns, **_predictions(trained, text_split(table, text, pair), table.where)}
 
 
 def _predict_images(options: PredictOptions) -> int:
@@ -65,27 +104,20 @@ def _predict_images(options: PredictOptions) -> int:
         raise ConfigError("--text-column and --pair-column are not for images; leave them out")
     images = read_images(options.input)
     trained = load_trained(options)
-    return _finish(trained, images, {IMAGE: list(images.texts)}, options)
+    made = _predictions(trained, images, str(options.input))
+    _write(options.output, {IMAGE: list(images.texts), **made})
+    return len(images)
 
 
-def _finish(trained: Trained, split: Split, columns: dict[str, list[Any]], options: PredictOptions) -> int:
-    """Predict, and write what was read with the predictions beside it."""
-    require_inputs(str(options.input), split, trained.loaded.tokenizer)
+def _predictions(trained: Trained, split: Split, where: str) -> dict[str, list[Any]]:
+    require_inputs(where, split, trained.loaded.tokenizer)
+    logits = trained.logits(split)
     try:
-        made = _predictions(trained, split)
+        values = predictions_of(logits, regression=trained.is_regression)
     except Diverged as error:
         raise TaskError(f"{trained.path}: {error}") from error
-    _write(options.output, {**columns, **made})
-    return len(split)
-
-
-def _predictions(trained: Trained, split: Split) -> dict[str, list[Any]]:
-    logits = trained.logits(split)
-    values = predictions_of(logits, regression=trained.is_regression)
     if trained.is_regression:
-        target = trained.record.task.target
-        assert target is not None, "a regression has one"
-        return {SCORE: [target.mean + target.scale * value for value in values]}
+        return {SCORE: trained.targets_of(values)}
     probabilities = torch.softmax(logits, dim=-1).max(dim=-1).values
     return {LABEL: [trained.labels[int(i)] for i in values], SCORE: probabilities.tolist()}
 

@@ -7,7 +7,7 @@ DistributedDataParallel. Only the first writes and prints.
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -29,27 +29,20 @@ class Processes:
     """
 
     def __init__(self, device: str | None, unused: bool) -> None:
-        from accelerate import Accelerator
-        from accelerate.utils import DistributedDataParallelKwargs
-
         chosen = choose_device(device)
         several = int(os.environ.get("WORLD_SIZE", "1")) > 1
         if several and chosen.index is not None:
             raise ConfigError(
                 f"--device {device}: each process of `accelerate launch` has its own; leave the number out"
             )
-        # The forward pass has its own autocast, the same as in a search: accelerate's would wrap the model's forward.
-        self._accelerator: Any = Accelerator(
-            cpu=chosen.type == "cpu",
-            mixed_precision="no",
-            device_placement=False,
-            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=unused, broadcast_buffers=False)],
-        )
-        self.n: int = self._accelerator.num_processes
+        self._accelerator: Any = _accelerator(chosen, unused) if several else None
+        """None for a single process, which needs none: accelerate keeps one state for all its users in a process, and
+        refuses a second user with other settings, such as a Trainer in bf16."""
+        self.n: int = self._accelerator.num_processes if several else 1
         """Number of processes."""
-        self.index: int = self._accelerator.process_index
+        self.index: int = self._accelerator.process_index if several else 0
         """Index of this process, from 0."""
-        self.device: torch.device = self._accelerator.device if self.n > 1 else chosen
+        self.device: torch.device = self._accelerator.device if several else chosen
 
     @property
     def is_first(self) -> bool:
@@ -58,31 +51,51 @@ class Processes:
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """Wrap a model for training by several processes; a single process gets the model itself."""
-        if self.n == 1:
+        if self._accelerator is None:
             return model
         wrapped: nn.Module = self._accelerator.prepare(model)
         return wrapped
 
     def release(self) -> None:
         """Free the memory of wrapped models."""
-        self._accelerator.free_memory()
+        if self._accelerator is not None:
+            self._accelerator.free_memory()
 
     def apart(self, model: nn.Module) -> AbstractContextManager[None]:
         """Keep gradients in this process while the context is open, without averaging them."""
+        if self._accelerator is None:
+            return nullcontext()
         context: AbstractContextManager[None] = self._accelerator.no_sync(model)
         return context
 
     def backward(self, loss: Tensor) -> None:
         """Run the backward pass of a loss `()`."""
-        self._accelerator.backward(loss)
+        if self._accelerator is None:
+            loss.backward()  # type: ignore[no-untyped-call]  # torch ships it untyped
+        else:
+            self._accelerator.backward(loss)
 
     def sum(self, value: Tensor) -> Tensor:
         """Sum a value over all processes; the result is on the value's own device."""
-        if self.n == 1:
+        if self._accelerator is None:
             return value
         total: Tensor = self._accelerator.reduce(value.to(self.device), reduction="sum")
         return total.to(value.device)
 
     def wait(self) -> None:
         """Wait until all processes have reached this point."""
-        self._accelerator.wait_for_everyone()
+        if self._accelerator is not None:
+            self._accelerator.wait_for_everyone()
+
+
+def _accelerator(device: torch.device, unused: bool) -> Any:
+    from accelerate import Accelerator
+    from accelerate.utils import DistributedDataParallelKwargs
+
+    # The forward pass has its own autocast, the same as in a search: accelerate's would wrap the model's forward.
+    return Accelerator(
+        cpu=device.type == "cpu",
+        mixed_precision="no",
+        device_placement=False,
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=unused, broadcast_buffers=False)],
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -72,6 +72,12 @@ class Trained:
         """Outputs `(n, num_labels)` on the texts or images of a split."""
         encoded = encode_any(split, self.loaded.tokenizer, self.record.training.max_length)
         return logits_of(self.loaded.model, encoded, **self.evaluation_options)
+
+    def targets_of(self, values: Sequence[float]) -> list[float]:
+        """The targets of a regression in their own unit, from the standardised ones."""
+        target = self.record.task.target
+        assert target is not None, "a regression has one"
+        return [target.mean + target.scale * value for value in values]
 
     def encoded(self, split: Split) -> EncodedPairs:
         """Prompts and completions of a split, cut as those of the training."""

@@ -16,6 +16,7 @@ from peftsearch.report.pareto.arithmetic import hypervolume, knee, nondominated,
 from peftsearch.report.pareto.axis import AXES, Axis, axis_of
 from peftsearch.report.pareto.points import Point, StudyPoints
 from peftsearch.searcher.verdict import standard_error
+from peftsearch.tasks.own_metric import short_name
 from peftsearch.units import plural
 
 _DIRECTIONS = (True, False)
@@ -126,7 +127,7 @@ def analyse(studies: Sequence[StudyPoints], x: str = "params", reference: tuple[
     settings, objectives = studies[0].settings, studies[0].objectives
     return Front(
         axis=axis,
-        metric=settings.metric,
+        metric=short_name(settings.metric),
         model=settings.model,
         task=settings.task,
         points=points,

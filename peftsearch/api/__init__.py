@@ -1,0 +1,1 @@
+"""The Python interface: search, and use what a run found."""

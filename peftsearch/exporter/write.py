@@ -1,0 +1,84 @@
+"""Write a found architecture in the format of another tool, whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from peftsearch.errors import CheckpointError
+from peftsearch.exporter.formats import FORMATS, require_format
+from peftsearch.exporter.options import ExportOptions, require_source
+from peftsearch.files import check_output, staged
+
+if TYPE_CHECKING:
+    from peftsearch.exporter.source import Exportable
+
+Format = Literal["peft", "adapters", "merged", "peftsearch"]
+
+
+def write_export(
+    what: Path, *, form: Format, output: Path, overwrite: bool = False, options: ExportOptions | None = None
+) -> list[str]:
+    """Export a found architecture to other tools.
+
+    Args:
+        what: A run's folder, its best.yaml, or a folder made by peftsearch.save.
+        form: Format to write.
+        output: Folder to create.
+        overwrite: Whether to replace the contents of the folder.
+        options: Which parameters to export, and where the backbone is.
+
+    Returns:
+        Lines for the user.
+
+    Raises:
+        PeftSearchError: The source, the format or the output cannot be used; nothing is written then.
+    """
+    check_output(output, overwrite)
+    require_source(what)
+    from peftsearch.exporter.source import read_source
+
+    source = read_source(what, options or ExportOptions())
+    _require_other(output, what)
+    require_format(form, source.architecture)
+    exportable = source.open(weights=form != "adapters")
+    model: Any = exportable.injection.model
+    _require_other(output, Path(str(model.config.name_or_path or ".")))
+    with staged(output, overwrite) as stage:
+        lines = _writer(form)(exportable, stage)
+    return [*lines, f"Parameters of: {exportable.origin}", f"Folder: {output}"]
+
+
+def _require_other(output: Path, source: Path) -> None:
+    """Refuse to write over the source, even with --overwrite.
+
+    Raises:
+        CheckpointError: The output is the source.
+    """
+    if output.resolve() == source.resolve():
+        raise CheckpointError(f"{output}: is the source of the export; name another folder")
+
+
+def _writer(form: str) -> Callable[[Exportable, Path], list[str]]:
+    if form == "peft":
+        from peftsearch.exporter.hf_peft import write_peft
+
+        return write_peft
+    if form == "merged":
+        from peftsearch.exporter.plain import write_merged
+
+        return write_merged
+    if form == "adapters":
+        from peftsearch.exporter.adapterhub import write_adapters
+
+        return write_adapters
+    assert form in FORMATS, form
+    return _write_own
+
+
+def _write_own(source: Exportable, directory: Path) -> list[str]:
+    from peftsearch.injection.checkpoint import write_checkpoint
+
+    write_checkpoint(source.injection, directory, source.injection.injected.task)
+    return ["peftsearch: peftsearch.load(None, DIR) loads model and parameters, peftsearch.load(model, DIR) into yours"]

@@ -1,0 +1,60 @@
+"""Callbacks in the manner of Optuna: functions of a study and a trial that has just ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from optuna import Study
+from optuna.trial import FrozenTrial
+
+from peftsearch.searcher.progress import Reporter, TrialLine
+from peftsearch.study.folder import StudyFolder
+
+Callback = Callable[[Study, FrozenTrial], None]
+
+
+class Calling:
+    """A reporter that calls functions for every trial that ends, of this process or another, and then passes it on.
+
+    Args:
+        reporter: Receiver of all events.
+        folder: The study.
+        callbacks: Functions to call; an error in one ends the search, which can be resumed.
+    """
+
+    def __init__(self, reporter: Reporter, folder: StudyFolder, callbacks: Sequence[Callback]) -> None:
+        self._reporter = reporter
+        self._callbacks = callbacks
+        self._studies = (folder.search, folder.confirm)
+        self._told = {id(s): {t.number for t in self._ended(s)} for s in self._studies}
+
+    def note(self, text: str) -> None:
+        """Show a line that stays."""
+        self._reporter.note(text)
+
+    def start(self, n_steps: int, step_s: float) -> None:
+        """Start the work of `n_steps` optimizer steps, at an expected `step_s` seconds per step."""
+        self._reporter.start(n_steps, step_s)
+
+    def phase(self, name: str, n_trials: int) -> None:
+        """Start a phase."""
+        self._reporter.phase(name, n_trials)
+
+    def trial(self, line: TrialLine, n_steps: int) -> None:
+        """Show a finished trial, and call the functions for all that ended since the last call."""
+        self._reporter.trial(line, n_steps)
+        for study in self._studies:
+            told = self._told[id(study)]
+            for trial in self._ended(study):
+                if trial.number not in told:
+                    told.add(trial.number)
+                    for callback in self._callbacks:
+                        callback(study, trial)
+
+    def close(self) -> None:
+        """End the work."""
+        self._reporter.close()
+
+    @staticmethod
+    def _ended(study: Study) -> list[FrozenTrial]:
+        return [t for t in study.get_trials(deepcopy=False) if t.state.is_finished()]

@@ -1,0 +1,92 @@
+"""Metrics of the user's own, in the manner of `compute_metrics` of transformers' Trainer.
+
+Such a function takes a `transformers.EvalPrediction` (`predictions`: logits `(n, classes)`, or targets `(n,)` of a
+regression, in float32; `label_ids`: class indices or targets `(n,)`) and returns a number, or a mapping whose first
+value is the score. Larger is better. Its name is `module:function`, so that other processes can import it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from peftsearch.catalog import load_object
+from peftsearch.errors import ConfigError, TaskError, one_line
+
+Numbers = Sequence[int] | Sequence[float]
+_REGISTERED: dict[str, Callable[[Any], Any]] = {}
+"""Functions of this process that cannot be imported, such as those of a notebook, by name."""
+
+
+def is_own(name: str) -> bool:
+    """Whether a name is `module:function`."""
+    return ":" in name
+
+
+def short_name(metric: str) -> str:
+    """Name of a metric for readers: the function alone, without its module."""
+    return metric.rpartition(":")[2].rpartition(".")[2]
+
+
+def register(function: Callable[[Any], Any]) -> tuple[str, bool]:
+    """Name a function.
+
+    Args:
+        function: The metric.
+
+    Returns:
+        Its name, and whether other processes can import it.
+    """
+    module, qualified = function.__module__, function.__qualname__
+    name = f"{module}:{qualified}"
+    can_import = module != "__main__" and "<" not in qualified and "." not in qualified
+    if not can_import:
+        _REGISTERED[name] = function
+    return name, can_import
+
+
+def load_own(name: str) -> Callable[[Any], Any]:
+    """The function of a name.
+
+    Raises:
+        TaskError: It cannot be imported, or is not a function.
+    """
+    if name in _REGISTERED:
+        return _REGISTERED[name]
+    try:
+        found = load_object(name)
+    except ConfigError as error:
+        raise TaskError(f"metric {error}; give module:function of a module on the path, or the name of a metric") from (
+            error
+        )
+    if not callable(found):
+        raise TaskError(f"metric {name}: is a {type(found).__name__}, not a function")
+    return found  # type: ignore[no-any-return]  # a user's function
+
+
+def score_own(name: str, outputs: Any, labels: Numbers) -> float:
+    """Score a model's outputs by the user's function.
+
+    Args:
+        name: `module:function`.
+        outputs: Logits `(n, classes)` or targets `(n,)`.
+        labels: Class indices or targets `(n,)`.
+
+    Raises:
+        TaskError: The function fails, or does not return a finite number.
+    """
+    import numpy as np
+    from transformers import EvalPrediction
+
+    given = EvalPrediction(predictions=np.asarray(outputs, dtype=np.float32), label_ids=np.asarray(labels))
+    function = load_own(name)
+    try:
+        value = function(given)
+        value = next(iter(value.values())) if isinstance(value, Mapping) else value
+        number = float(value)
+    except Exception as error:  # a user's function may raise anything
+        raise TaskError(f"metric {name}: failed: {type(error).__name__}: {one_line(error)}") from error
+    if not math.isfinite(number):
+        raise TaskError(f"metric {name}: returned {number}; a finite number is needed")
+    return number

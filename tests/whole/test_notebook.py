@@ -1,0 +1,189 @@
+"""A notebook's path on a tiny model, from loaded objects to a trained, predicting and exported model."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+import peftsearch
+from peftsearch.errors import PeftSearchError
+from tests.runs import QUICK
+
+SMALL = {
+    "budget": "20%",
+    "space": "s4",
+    "strategy": QUICK,
+    "steps": 12,
+    "search_steps": 4,
+    "seeds": 2,
+    "progress": False,
+}
+
+
+def hit_rate(given):
+    return {"hit_rate": float((given.predictions.argmax(-1) == given.label_ids).mean())}
+
+
+def load(model):
+    return AutoModelForSequenceClassification.from_pretrained(model)
+
+
+@pytest.fixture(scope="module")
+def objects(place):
+    _, model, files = place
+    train, validation = map(pd.read_csv, files)
+    return load(model), AutoTokenizer.from_pretrained(model), train, validation
+
+
+@pytest.fixture(scope="module")
+def searched(place, objects):
+    """A search over objects, with a metric of this module and a callback."""
+    folder, _, _ = place
+    model, tokenizer, train, validation = objects
+    told = []
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    found = peftsearch.search(
+        model, train, validation, tokenizer=tokenizer, metric=hit_rate, device="cpu", runs=folder / "api",
+        callbacks=[lambda study, trial: told.append((study.study_name, trial.number))], **SMALL,
+    )  # fmt: skip
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    return found, told
+
+
+def test_a_search_takes_objects_a_metric_and_callbacks(searched):
+    found, told = searched
+    assert found.best.task.metric == "tests.whole.test_notebook:hit_rate"
+    assert found.verdict.statement in repr(found)
+    assert found.verdict.kind in found._repr_html_()
+    assert len(told) == len(set(told)) == len(found.trials)
+    assert found.comparison["name"].iloc[0] == found.best.comparison[0].name
+    assert found.comparison["n"].max() == 2
+    assert len(found.plot().axes[0].texts) == len(found.comparison)
+
+
+def test_the_same_call_gives_the_same_run_without_training(searched, place, objects):
+    found, _ = searched
+    model, tokenizer, train, validation = objects
+    told = []
+    again = peftsearch.search(
+        model, train.copy(), validation, tokenizer=tokenizer, metric=hit_rate, device="cpu",
+        runs=place[0] / "api", callbacks=[lambda study, trial: told.append(trial)], **SMALL,
+    )  # fmt: skip
+    assert (again.path, told) == (found.path, [])
+
+
+def test_a_search_goes_on(searched):
+    found, _ = searched
+    n = len(found.trials)
+    more = found.extend(steps=14, workers=1, progress=False)
+    assert (more.path, more.best.steps) == (found.path, 14)
+    assert len(more.trials) > n
+
+
+def test_the_trainer_reproduces_what_the_run_found(searched):
+    found, _ = searched
+    name = next(row["name"] for _, row in found.comparison.iterrows() if row["parameters"])
+    row = next(r for r in found.best.comparison if r.name == name)
+    seeds = found.trials[(found.trials["study"] == "confirm") & (found.trials["name"] == name)].set_index("seed")
+    seed = int(seeds.index[0])
+    trainer = found.trainer(design=name, seed=seed)
+    rates = [(group["name"], group["lr"]) for group in trainer.create_optimizer().param_groups]
+    assert rates[-1][0] == "head"
+    assert len({rate for _, rate in rates}) > 1
+    trainer.train()
+    measured = trainer.evaluate()
+    # The order of the batches differs, so that the score is one more draw of the same training.
+    spread = 3 * max(0.05, float(np.std(row.validation["values"])))
+    assert measured["eval_hit_rate"] == pytest.approx(row.validation["mean"], abs=spread)
+    assert measured["eval_loss"] == pytest.approx(float(seeds["loss"].iloc[0]), abs=0.1)
+
+
+def test_a_trainer_saves_and_loads_what_it_trains_alone(place, tmp_path):
+    model = load(place[1])
+    injection = peftsearch.inject(model, "lora+ia3", budget="20%")
+    arguments = {"output_dir": str(tmp_path), "use_cpu": True, "max_steps": 2, "save_steps": 1, "learning_rate": 0.01}
+    from transformers import TrainingArguments
+
+    rows = [{"input_ids": [1, 5 + i, 2], "attention_mask": [1, 1, 1], "labels": i % 2} for i in range(16)]
+    trainer = peftsearch.Trainer(model, TrainingArguments(**arguments), train_dataset=rows)
+    trainer.train()
+    kept = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+    assert not (tmp_path / "checkpoint-2" / "model.safetensors").exists()
+    assert (tmp_path / "checkpoint-2" / "peftsearch.safetensors").stat().st_size < 40_000
+    other = load(place[1])
+    assert peftsearch.load(other, tmp_path / "checkpoint-2").n_params == injection.n_params
+    assert all(torch.equal(p, kept[name]) for name, p in other.named_parameters() if name in kept)
+    longer = TrainingArguments(**{**arguments, "max_steps": 3})
+    fresh = load(place[1])
+    peftsearch.inject(fresh, "lora+ia3", budget="20%")
+    state = peftsearch.Trainer(fresh, longer, train_dataset=rows).train(str(tmp_path / "checkpoint-2"))
+    assert state.global_step == 3
+
+
+def test_train_evaluate_predict_and_export(searched, objects, tmp_path):
+    found, _ = searched
+    name = next(row["name"] for _, row in found.comparison.iterrows() if row["parameters"])
+    metrics = found.train(tmp_path / "trained", design=name, steps=4, progress=False)
+    assert peftsearch.evaluate(tmp_path / "trained").score == metrics["validation"]["values"][0]
+    frame = objects[3].head(3)
+    predicted = peftsearch.predict(tmp_path / "trained", frame)
+    assert list(predicted.columns) == ["text", "label", "predicted_label", "predicted_score"]
+    texts = peftsearch.predict(tmp_path / "trained", list(frame["text"]))
+    assert list(texts["predicted_score"]) == list(predicted["predicted_score"])
+    folder = found.export("peftsearch", tmp_path / "exported", design=name)
+    assert (folder / "peftsearch.safetensors").is_file()
+    assert peftsearch.open_run(found.path).verdict.statement
+    assert found.report(tmp_path / "page.html").stat().st_size > 100_000
+
+
+def test_classes_keep_their_names(place, objects):
+    import datasets
+
+    train, validation = objects[2:]
+    classes = datasets.ClassLabel(names=["negative", "positive"])
+    tables = [datasets.Dataset.from_pandas(frame).cast_column("label", classes) for frame in (train, validation)]
+    found = peftsearch.search(
+        str(place[1]), *tables, device="cpu", runs=place[0] / "classes", **{**SMALL, "steps": 2, "search_steps": 1}
+    )
+    assert found.best.task.labels == ("negative", "positive")
+
+
+class Refused:
+    """A model of HF peft, as far as it is looked at."""
+
+    peft_config = None
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"model": Refused()}, "unwrap it first"),
+        ({"train_dataset": None, "eval_dataset": [{"text": "a", "label": 0}]}, "without train_dataset"),
+        ({"train_dataset": []}, "has no examples"),
+        ({"train_dataset": 3}, "give a datasets.Dataset"),
+        ({"task": "sentiment"}, "both say what to train on"),
+        ({"tokenizer": object()}, "is for a loaded model"),
+        ({"budget": "many"}, "many"),
+        ({"metric": lambda given: 0.0, "workers": 2}, "cannot import it"),
+        ({"metric": "no.such:thing"}, "cannot be imported"),
+    ],
+)
+def test_faults_of_the_user_are_one_line(place, objects, tmp_path, given, told):
+    usual = {"model": str(place[1]), "train_dataset": objects[2], "budget": "20%", "progress": False}
+    with pytest.raises(PeftSearchError, match=told) as caught:
+        peftsearch.search(**{**usual, "runs": tmp_path, **given})
+    assert "\n" not in str(caught.value)
+
+
+def test_a_mix_needs_a_budget_and_a_found_design_none(place, searched):
+    model = load(place[1])
+    with pytest.raises(PeftSearchError, match="needs a budget"):
+        peftsearch.inject(model, "lora")
+    with pytest.raises(PeftSearchError, match="leave the budget out"):
+        peftsearch.inject(model, searched[0].path, budget="1%")
+
+
+def test_print_trainable_parameters(place, capsys):
+    peftsearch.inject(load(place[1]), "lora", budget="20%").print_trainable_parameters()
+    assert capsys.readouterr().out.startswith("trainable params: ")
