@@ -51,6 +51,7 @@ def search(
     prefer: Literal["best", "small"] = "best",
     confirm_baselines: int | None = None,
     baselines: str | None = None,
+    deploy: Literal["any", "peft", "merged"] = "any",
     objective: str = "score",
     max_memory: str | None = None,
     max_latency_overhead: str | None = None,
@@ -113,6 +114,7 @@ def search(
         prefer: Pick: the best mean, or the cheapest that is not inferior to the best baseline.
         confirm_baselines: Baselines to confirm.
         baselines: Reference trainings outside the budget: "full", "top-2".
+        deploy: Search only designs that an adapter of HF peft holds, or that merge into a plain checkpoint.
         objective: Comma-separated objectives.
         max_memory: Limit on the memory of a training step.
         max_latency_overhead: Limit on the latency overhead after merging.
@@ -196,6 +198,7 @@ def search(
             margin=margin,
             prefer=prefer,
             confirm_baselines=confirm_baselines,
+            deploy=deploy,
             objective=objective,
             max_memory=max_memory,
             max_latency_overhead=max_latency_overhead,
@@ -213,6 +216,10 @@ def search(
         study=StudyOptions(name=name, runs=folder, storage=storage),
     )
     read_choices(options)  # before anything heavy is imported
+    from peftsearch.searcher.finished import find_finished
+
+    if (known := find_finished(options)) is not None:
+        return Result(known[0])
     from peftsearch.searcher.run import run_study
 
     setup, _ = run_study(options, choose_reporter(progress), callbacks=callbacks)

@@ -40,11 +40,12 @@ def extend(
     from peftsearch.cli.run import print_result
     from peftsearch.searcher.progress import choose_reporter
     from peftsearch.searcher.run import run_study
+    from peftsearch.study.best import BEST
 
     before = _n_trials(run, storage)
     reporter = choose_reporter(machine=json)
     setup, result = run_study(chosen, reporter, resume=True, extends=True)
-    print_result(setup, result, json=json)
+    print_result(result.best, setup.path / BEST, json=json)
     if _n_trials(run, storage) == before:
         reporter.note("Nothing was left to train: the answer is clear without it.")
     return 0

@@ -14,8 +14,7 @@ from peftsearch.options import changed_options
 from peftsearch.searcher.options import RunOptions, read_choices, read_options
 
 if TYPE_CHECKING:
-    from peftsearch.searcher.conclude import Conclusion
-    from peftsearch.searcher.prepare import Setup
+    from peftsearch.study.best import Best
 
 
 def run(
@@ -31,40 +30,49 @@ def run(
     options = options or RunOptions()
     options = options if options.budget else _stored_options(options, resume)
     read_choices(options)  # before anything heavy is imported
+    from peftsearch.searcher.finished import find_finished
     from peftsearch.searcher.progress import choose_reporter
+    from peftsearch.study.best import BEST
+
+    reporter = choose_reporter(machine=json)
+    known = find_finished(options)
+    if known is not None:
+        reporter.note(f"Study: {known[0]} is finished; `peftsearch extend` lets it go on")
+        print_result(known[1], known[0] / BEST, json=json)
+        return 0
     from peftsearch.searcher.run import run_study
 
-    print_result(*run_study(options, choose_reporter(machine=json), resume=resume), json=json)
+    setup, found = run_study(options, reporter, resume=resume)
+    print_result(found.best, setup.path / BEST, json=json)
     return 0
 
 
-def print_result(setup: Setup, result: Conclusion, *, json: bool) -> None:
+def print_result(best: Best, path: Path, *, json: bool) -> None:
     """Print the table, the pick and the verdict of a run.
 
     Args:
-        setup: The settings of the study.
-        result: The result of the study.
+        best: The result of the run.
+        path: Its file.
         json: Whether to print best.yaml's content as JSON instead.
     """
     from peftsearch.cli.show import print_best
     from peftsearch.cli.tables import comparison_table, design_lines
     from peftsearch.cli.terminal import terminal
-    from peftsearch.study.best import BEST, best_content
+    from peftsearch.study.best import best_content
+    from peftsearch.study.confirmed import Confirmed
     from peftsearch.tasks.own_metric import short_name
 
     if json:
-        print(json_text.dumps(best_content(result.best), ensure_ascii=False))
+        print(json_text.dumps(best_content(best), ensure_ascii=False))
         return
     console = terminal()
-    lengths = setup.lengths
-    epochs = lengths.epochs * lengths.confirm / lengths.steps
-    trainings = f"{lengths.confirm} steps ({epochs:.2g} epochs)"
-    console.print(
-        comparison_table(result.rows, result.verdict.pick.name, short_name(setup.suite.metric), console, trainings)
-    )
-    for line in design_lines(result.rows):
+    epochs = best.steps * int(best.training["batch_size"]) / max(1, best.task.n_train)
+    trainings = f"{best.steps} steps ({epochs:.2g} epochs)"
+    rows = [Confirmed.of(row) for row in best.comparison]
+    console.print(comparison_table(rows, best.name, short_name(best.task.metric), console, trainings))
+    for line in design_lines(rows):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
-    print_best(console, result.best, setup.path / BEST, stages=False)  # the stages were printed while it ran
+    print_best(console, best, path, stages=False)  # the stages were printed while it ran
 
 
 def _stored_options(options: RunOptions, resume: bool) -> RunOptions:

@@ -34,9 +34,11 @@ def comparison_table(rows: Sequence[Confirmed], pick: str, metric: str, console:
 
 _LAYOUTS: tuple[tuple[bool, tuple[str, ...]], ...] = (
     (False, ()),
+    (False, ("changed",)),
     (True, ()),
-    (True, ("of budget",)),
-    (True, ("of budget", "in the search")),
+    (True, ("changed", "exports to")),
+    (True, ("changed", "of budget", "exports to")),
+    (True, ("changed", "of budget", "in the search", "exports to")),
 )
 """Layouts from wide to narrow: whether cells are short, and which columns are left out."""
 
@@ -60,6 +62,7 @@ def _table(
         "confirmed": lambda row: row.validation.short if short else str(row.validation),
         **{task: partial(_task_mean, task) for task in tasks},
         **({"test": lambda row: row.test.short if short else str(row.test)} if has_test else {}),
+        "exports to": _exports,
     }
     names = {"parameters": "trained", "of budget": "share", "in the search": "search"} if short else {}
     columns = {name: cell for name, cell in columns.items() if name not in left_out}
@@ -73,6 +76,11 @@ def _table(
         name = f"{'→' if picked else ' '} {row.title}"
         table.add_row(name, *(cell(row) for cell in columns.values()), style="bold" if picked else None)
     return table
+
+
+def _exports(row: Confirmed) -> str:
+    """Formats that hold the design whole, besides peftsearch's own."""
+    return "" if row.exports is None else ", ".join(row.exports) or "peftsearch"
 
 
 def _task_mean(task: str, row: Confirmed) -> str:

@@ -158,7 +158,10 @@ def thaw(snapshot: bytes, model: nn.Module, optimizer: torch.optim.Optimizer) ->
         log = TrainingLog(losses=list(course["losses"]), step_s=list(course["step_s"]))
         step = int(course["step"])
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise StudyError(f"a paused training is damaged ({one_line(error, 120)})") from error
+        raise StudyError(
+            f"a paused training is damaged ({one_line(error, 120)}); remove the folder paused in the study's folder, "
+            "and the same command trains it from its start"
+        ) from error
     put(model, part(tensors, "now"))
     put_moments(model, optimizer, tensors)
     return step, log

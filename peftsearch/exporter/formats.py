@@ -35,8 +35,8 @@ _REASONS = {
 def placements_in_the_way(form: str, architecture: Architecture) -> list[Placement]:
     """The placements that a format cannot hold; empty where it can hold the architecture.
 
-    `merged` refuses placements only if none of them merges: the unmerged part of a hybrid goes into a folder of its
-    own.
+    `merged` refuses placements only if none of them merges: with `--partial` the unmerged part of a hybrid goes into a
+    folder of its own.
     """
     placements = list(architecture.placements)
     if form == "merged":
@@ -51,6 +51,30 @@ def placements_in_the_way(form: str, architecture: Architecture) -> list[Placeme
     if form == "adapters":
         return [p for p in placements if p.method not in _ADAPTERS] + _second_bottlenecks(placements)
     return []
+
+
+def deploys(target: str, architecture: Architecture) -> bool:
+    """Whether an architecture can be used without peftsearch.
+
+    Args:
+        target: `peft` for an adapter of HF peft, `merged` for a plain checkpoint, or `any`.
+        architecture: The architecture; the head alone is part of a plain checkpoint, and no adapter.
+    """
+    if target == "merged":
+        return merges_wholly(architecture)
+    if target == "peft":
+        return bool(architecture.placements) and not placements_in_the_way("peft", architecture)
+    return True
+
+
+def merges_wholly(architecture: Architecture) -> bool:
+    """Whether nothing is left beside the weights of a plain checkpoint."""
+    return all(get_method(p.method).merges for p in architecture.placements)
+
+
+def exports_of(architecture: Architecture) -> tuple[str, ...]:
+    """Targets that an architecture can be exported to wholly: `peft`, `merged`; empty if only peftsearch reads it."""
+    return tuple(target for target in ("peft", "merged") if deploys(target, architecture))
 
 
 def peft_tuner(architecture: Architecture) -> str | None:
@@ -92,8 +116,13 @@ def _second_bottlenecks(placements: list[Placement]) -> list[Placement]:
     return second
 
 
-def require_format(form: str, architecture: Architecture) -> None:
+def require_format(form: str, architecture: Architecture, *, partial: bool = False) -> None:
     """Refuse a format that cannot hold an architecture.
+
+    Args:
+        form: The format.
+        architecture: The architecture to export.
+        partial: Whether a merged export may leave methods beside the model.
 
     Raises:
         CheckpointError: The format cannot; names the blocks and methods that prevent it, and the formats that can.
@@ -101,6 +130,14 @@ def require_format(form: str, architecture: Architecture) -> None:
     if form in ("peft", "adapters") and not architecture.placements:
         raise CheckpointError(f"{FORMATS[form]} cannot hold the head alone; formats that can: merged, peftsearch")
     left = placements_in_the_way(form, architecture)
+    if form == "merged" and not left and not partial and not merges_wholly(architecture):
+        rest = [p for p in architecture.placements if not get_method(p.method).merges]
+        methods = ", ".join(dict.fromkeys(p.method for p in rest))
+        raise CheckpointError(
+            f"{FORMATS[form]} cannot hold {methods} on {name_blocks(rest)}, which do not merge; --format peftsearch "
+            "keeps the design whole, --partial writes the merged part and the rest beside it, and a run with --deploy "
+            "merged searches designs that merge"
+        )
     if left:
         tuner = peft_tuner(architecture) if form == "peft" else None
         reasons = {
@@ -125,7 +162,10 @@ def refusal(form: str, architecture: Architecture, reasons: Mapping[Placement, s
         f"{method} on {name_blocks([p for p in reasons if (p.method, reasons[p]) == (method, reason)])} ({reason})"
         for method, reason in sorted(kinds, key=lambda kind: rank_of(kind[0]))
     )
-    others = [f for f in FORMATS if f != form and not placements_in_the_way(f, architecture)]
+    others = [f for f in FORMATS if f not in (form, "merged") and not placements_in_the_way(f, architecture)]
+    if form != "merged" and placements_in_the_way("merged", architecture) == []:
+        others.append("merged" if merges_wholly(architecture) else "merged --partial")
+    others.sort(key=lambda f: list(FORMATS).index(f.split()[0]))
     return CheckpointError(f"{FORMATS[form]} cannot hold {told}; formats that can: {', '.join(map(_note, others))}")
 
 
@@ -140,9 +180,7 @@ def _reason(form: str, method: str, tuner: str | None) -> str:
 
 
 def _note(form: str) -> str:
-    return {"adapters": "adapters (the configuration)", "merged": "merged (unmerged methods in a separate folder)"}.get(
-        form, form
-    )
+    return {"adapters": "adapters (the configuration)"}.get(form, form)
 
 
 def name_blocks(placements: Sequence[Placement]) -> str:

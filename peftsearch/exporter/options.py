@@ -18,6 +18,8 @@ class ExportOptions(OptionGroup):
     """A confirmed design of the run other than its pick: 'trial 14', lora."""
     seed: int | None = None
     """Seed of the run's confirmed training to export (default: the first)."""
+    partial: bool = False
+    """Let a merged export of a design that merges in part keep the rest in a folder beside the model."""
     task: str | None = None
     """Task to export, of a run with several."""
     model: Annotated[ModelOptions, group("Model (default: the one that was used)")] = field(

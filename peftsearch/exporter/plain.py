@@ -1,7 +1,7 @@
 """Export to a plain transformers model: mergeable methods are folded into the weights, others saved separately.
 
-A hybrid's folder holds the model, and in `adapter/` a folder of `peftsearch.save` whose backbone is that model:
-`peftsearch.load(None, DIR/adapter)` loads both.
+The folder of a design that merges in part holds the model in `backbone/`, where no one takes it for the whole, and in
+`adapter/` a folder of `peftsearch.save` whose backbone is that model: `peftsearch.load(None, DIR/adapter)` loads both.
 """
 
 from __future__ import annotations
@@ -27,8 +27,19 @@ from peftsearch.injection.states import set_state, state
 from peftsearch.methods import get_method
 from peftsearch.methods.abilities import Foldable
 
-BESIDE = "adapter"
-"""Subfolder for the methods that do not merge."""
+BESIDE, BACKBONE = "adapter", "backbone"
+"""Subfolders of a partial export: the methods that do not merge, and the model with those that do."""
+_README = """# A model in two parts
+
+`{backbone}/` holds {model} with the methods that merge folded into its weights. It is not the trained model: {rest} on
+{blocks} do not merge and are in `{beside}/`. Load both:
+
+```python
+import peftsearch
+
+model = peftsearch.load(None, "{beside}").model
+```
+"""
 
 
 def write_merged(source: Exportable, directory: Path) -> list[str]:
@@ -47,23 +58,26 @@ def write_merged(source: Exportable, directory: Path) -> list[str]:
     injection = source.injection
     model: Any = injection.model
     left = tuple(p for p in injection.architecture.placements if not get_method(p.method).merges)
+    place = directory / BACKBONE if left else directory
     unpacked = unpack(model)
     wanted = probe(model)
     with merged(model), quiet():
         if _has_foldable_hooks(model):
             raise CheckpointError("merged: the backbone's weights are quantised; name full-precision ones with --model")
         weights = {name: value for name, value in model.state_dict().items() if not name.startswith(f"{NAME}.")}
-        model.save_pretrained(directory, state_dict={name: value.contiguous() for name, value in weights.items()})
-    source.tokenizer.save_pretrained(directory)
+        model.save_pretrained(place, state_dict={name: value.contiguous() for name, value in weights.items()})
+    source.tokenizer.save_pretrained(place)
     if not left:
         told = f"transformers: {type(model).__name__}; same logits to {_compare(model, wanted, directory):.1g}"
         return [*unpacked, told]
     _save_rest(injection, left, directory)
-    rest = ", ".join(dict.fromkeys(p.method for p in left))
+    rest, blocks = ", ".join(dict.fromkeys(p.method for p in left)), name_blocks(left)
+    facts = {"backbone": BACKBONE, "beside": BESIDE, "model": type(model).__name__, "rest": rest, "blocks": blocks}
+    (directory / "README.md").write_text(_README.format(**facts), encoding="utf-8")
     return [
         *unpacked,
-        f"transformers: {type(model).__name__}, and unmerged methods in {BESIDE}/: {rest} on {name_blocks(left)}; "
-        f"together the same logits to {_compare(model, wanted, directory, directory / BESIDE):.1g}",
+        f"transformers: {type(model).__name__} in {BACKBONE}/, and unmerged methods in {BESIDE}/: {rest} on {blocks}; "
+        f"together the same logits to {_compare(model, wanted, place, directory / BESIDE):.1g}",
     ]
 
 
@@ -82,7 +96,7 @@ def _compare(model: Any, wanted: torch.Tensor, directory: Path, beside: Path | N
 
 
 def _save_rest(injection: Injection, left: tuple[Any, ...], directory: Path) -> None:
-    """Save the placements that do not merge, with the head, on the model in `directory`."""
+    """Save the placements that do not merge, with the head, on the model beside them."""
     model, task = injection.model, injection.injected.task
     keys = {f"{NAME}.{p.key}" for p in left}
     values: dict[str, torch.Tensor] = {
@@ -93,4 +107,4 @@ def _save_rest(injection: Injection, left: tuple[Any, ...], directory: Path) -> 
     injection.remove()
     with inject(model, Architecture(placements=left), injection.backbone):
         set_state(model, values)
-        save(model, directory / BESIDE, task=task, base="..")
+        save(model, directory / BESIDE, task=task, base=f"../{BACKBONE}")

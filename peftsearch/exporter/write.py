@@ -41,7 +41,7 @@ def write_export(
 
     source = read_source(what, options or ExportOptions())
     _require_other(output, what)
-    require_format(form, source.architecture)
+    require_format(form, source.architecture, partial=source.options.partial)
     exportable = source.open(weights=form != "adapters")
     model: Any = exportable.injection.model
     _require_other(output, Path(str(model.config.name_or_path or ".")))

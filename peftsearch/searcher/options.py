@@ -71,6 +71,8 @@ class SearchOptions(OptionGroup):
     """Pick: best (the best mean) or small (the cheapest that is not inferior to the best baseline)."""
     confirm_baselines: int | None = None
     """Baselines to confirm, best first (default: the strategy's)."""
+    deploy: Literal["any", "peft", "merged"] = "any"
+    """Search only designs that an adapter of HF peft holds (peft), or that merge into a plain checkpoint (merged)."""
     objective: str = "score"
     """Comma-separated objectives: score,params (`list objectives`)."""
     max_memory: str | None = None

@@ -12,6 +12,7 @@ from math import exp
 
 from peftsearch.design.shares import n_changed
 from peftsearch.design.text import labelled
+from peftsearch.exporter.formats import exports_of
 from peftsearch.files import plain
 from peftsearch.searcher.headroom import headroom_of
 from peftsearch.searcher.prepare import Setup
@@ -155,6 +156,8 @@ def _row(row: Confirmed) -> StoredRow:
         validation=row.validation.to_dict(),
         test=row.test.to_dict(),
         tasks={name: scores.to_dict() for name, scores in row.tasks.items()},
+        exports=None if row.architecture is None else exports_of(row.architecture),
+        n_collapsed=row.n_collapsed,
     )
 
 

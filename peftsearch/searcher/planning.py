@@ -6,7 +6,7 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from peftsearch.design.baselines import Baseline, baselines_of
+from peftsearch.design.baselines import Baseline
 from peftsearch.design.fitting import fit
 from peftsearch.engine.local import LocalEngine
 from peftsearch.errors import ConfigError
@@ -120,7 +120,7 @@ def steps_within(seconds: float, setup: Setup, strategy: Strategy, pace: Pace) -
 
 
 def _fitting(setup: Setup) -> list[Baseline]:
-    return [b for b in baselines_of(setup.space, setup.backbone) if setup.context.feasible(b.design)]
+    return [b for b in setup.baselines if setup.context.feasible(b.design)]
 
 
 def _works_with(setup: Setup, n_trials: int) -> bool:

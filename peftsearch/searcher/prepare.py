@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peftsearch.backbone.anatomy import Backbone
-from peftsearch.design.baselines import usable_methods
+from peftsearch.design.baselines import Baseline, baselines_of, usable_methods
 from peftsearch.design.budget import Budget, parse_budget
+from peftsearch.design.design import Design
 from peftsearch.design.feasibility import feasibility, require_a_fit
 from peftsearch.design.fitting import fit
 from peftsearch.design.memory import MemoryLimit
@@ -19,8 +21,10 @@ from peftsearch.design.text import space_notes
 from peftsearch.engine.inputs import load_model, within_positions
 from peftsearch.engine.job import Select
 from peftsearch.engine.settings import TrainingSettings
-from peftsearch.errors import BudgetError, ConfigError, StudyError
+from peftsearch.errors import BudgetError, ConfigError, MethodError, StudyError
+from peftsearch.exporter.formats import deploys
 from peftsearch.files import from_plain
+from peftsearch.methods import get_method
 from peftsearch.methods.support import require_methods
 from peftsearch.options import MachineOptions
 from peftsearch.samplers import SamplerContext, make_sampler
@@ -74,6 +78,8 @@ class Setup:
     """Limits on a trial's measures."""
     memory: MemoryLimit | None
     """Memory limit to check before a design is trained; None without a limit."""
+    baselines: tuple[Baseline, ...]
+    """What an expert would try, as far as it can be deployed as the user wants."""
     references: tuple[Reference, ...]
     """Trainings of the model's own weights, for comparison."""
     settings: StudySettings
@@ -115,7 +121,7 @@ def prepare(options: RunOptions, *, like: Setup | None = None, plan: Plan | None
     autocast = choose_dtype(device, options.machine.dtype)
     if like is None:
         _check_model(options, space, len(objectives))
-    suite = like.suite if like else _suite(options)
+    suite = like.suite if like else suite_of(options)
     loaded = like.loaded if like else _load(options, suite, device, autocast)
     backbone = loaded.backbone
     path = options.study.runs / (options.study.name or default_name(options, suite, backbone))
@@ -125,11 +131,12 @@ def prepare(options: RunOptions, *, like: Setup | None = None, plan: Plan | None
         plan = stored_plan(path, choices.strategy.name)
     # What the user gives holds against the plan, too, so that a change of it is seen.
     strategy = choices.strategy if plan is None else with_numbers(plan.strategy, options.search)
-    bound = _bound(space, backbone, len(objectives))
+    bound = _bound(space, backbone, len(objectives), options.search.deploy)
     budget = _budget(options, loaded)
     memory = _memory_limit(constraints, loaded)
     references = tuple(make_reference(name, loaded) for name in parse_references(options.baselines))
-    feasible = feasibility(backbone, budget, memory)
+    deploy = options.search.deploy
+    feasible = _deployable(feasibility(backbone, budget, memory), deploy, backbone, budget)
     require_a_fit(bound, backbone, budget, memory)
     training, cut = within_positions(training, options.training.max_length, loaded)
     encoded = like.encoded if like else _encoded(suite, loaded, training)
@@ -166,6 +173,7 @@ def prepare(options: RunOptions, *, like: Setup | None = None, plan: Plan | None
         objectives=objectives,
         constraints=constraints,
         memory=memory,
+        baselines=tuple(b for b in baselines_of(bound, backbone) if _may_deploy(b.design, deploy, backbone, budget)),
         references=references,
         settings=settings,
         notes=(
@@ -176,6 +184,28 @@ def prepare(options: RunOptions, *, like: Setup | None = None, plan: Plan | None
             *notes_on(references, limited=bool(constraints.to_dict())),
         ),
     )
+
+
+def _deployable(
+    fits: Callable[[Design], bool], deploy: str, backbone: Backbone, budget: Budget
+) -> Callable[[Design], bool]:
+    """A cached check that a design fits, and can be deployed as the user wants."""
+    if deploy == "any":
+        return fits
+
+    @lru_cache(maxsize=100_000)
+    def feasible(design: Design) -> bool:
+        return fits(design) and _may_deploy(design, deploy, backbone, budget)
+
+    return feasible
+
+
+def _may_deploy(design: Design, deploy: str, backbone: Backbone, budget: Budget) -> bool:
+    """Whether a design can be deployed as the user wants; one that does not fit is refused for that, elsewhere."""
+    try:
+        return deploy == "any" or deploys(deploy, fit(design, backbone, budget))
+    except (BudgetError, MethodError):
+        return True
 
 
 def _encoded(suite: Suite, loaded: LoadedBackbone, training: TrainingSettings) -> tuple[EncodedTask, ...]:
@@ -237,7 +267,7 @@ def stored_plan(path: Path, strategy: str | None = None) -> Plan | None:
     return Plan(strategy=known, steps=stored.steps) if strategy in (None, known.name) else None
 
 
-def _suite(options: RunOptions) -> Suite:
+def suite_of(options: RunOptions) -> Suite:
     """The tasks of a comma-separated list."""
     from peftsearch.tasks import names_of, resolve_task
     from peftsearch.tasks.reading.build import set_aside
@@ -334,17 +364,21 @@ def _check_model(options: RunOptions, space: DesignSpace, n_objectives: int) -> 
 
     backbone = preview(options.model)
     if backbone is not None:
-        _bound(space, backbone, n_objectives)
+        _bound(space, backbone, n_objectives, options.search.deploy)
         for name in parse_references(options.baselines):
             require_blocks(name, backbone)
 
 
-def _bound(space: DesignSpace, backbone: Backbone, n_objectives: int) -> DesignSpace:
+def _bound(space: DesignSpace, backbone: Backbone, n_objectives: int, deploy: str) -> DesignSpace:
     """Bind the space to the backbone, and add shares of the budget if there are several objectives."""
     named = getattr(space, "methods", ())
     usable = usable_methods(backbone, named)
     if not set(named) & set(usable):
         require_methods(named, backbone)
+    if deploy == "merged":
+        usable = tuple(name for name in usable if get_method(name).merges)
+        if named and not set(named) & set(usable):
+            raise ConfigError(f"--deploy merged: no method of space {space.name} merges; give another --space")
     bound = space.bound_to(len(backbone.blocks), usable)
     if n_objectives > 1 and isinstance(bound, SearchSpace):
         return bound.with_budget_shares(BUDGET_SHARES)

@@ -16,7 +16,7 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from peftsearch.design.baselines import Baseline, baselines_of
+from peftsearch.design.baselines import Baseline
 from peftsearch.design.references import FULL, Reference, make_reference
 from peftsearch.errors import AllTrialsFailed, one_line
 from peftsearch.samplers.stages import stage_line
@@ -83,7 +83,7 @@ class Schedule:
         self._reporter = reporter
         self._phase = ""
         self._n_stages = len(stages_of(folder.search))
-        self.baselines = baselines_of(setup.space, setup.backbone)
+        self.baselines = list(setup.baselines)
         self._limited: bool | None = None
         self._said_early = False
         # Under the lock, since another process may add references of its own at the same time.

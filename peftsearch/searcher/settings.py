@@ -74,6 +74,7 @@ def study_settings(
         autocast=str(autocast).removeprefix("torch.") if autocast is not None else "none",
         objectives=tuple(objective.name for objective in choices.objectives),
         constraints=choices.constraints.to_dict(),
+        deploy=options.search.deploy,
         seed=options.seed,
         storage=without_password(options.study.storage),
     )

@@ -149,6 +149,10 @@ class StoredRow:
     validation: dict[str, Any] | None = None
     test: dict[str, Any] | None = None
     tasks: dict[str, Any] = field(default_factory=dict)
+    exports: tuple[str, ...] | None = None
+    """Targets that need no peftsearch: peft, merged; None where the design is not known."""
+    n_collapsed: int = 0
+    """Trainings that collapsed and were tried again at a lower rate."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

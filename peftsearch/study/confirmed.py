@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from peftsearch.design.architecture import Architecture
 from peftsearch.design.design import Design
+from peftsearch.study.best import StoredRow
 from peftsearch.units import Scores
 
 
@@ -57,8 +58,29 @@ class Confirmed:
     """Mean loss on the reported examples over seeds."""
     costs: Mapping[str, float] = field(default_factory=dict)
     """What a training step and a forward pass cost, by names in words, in units that equal names share."""
+    exports: tuple[str, ...] | None = None
+    """Targets of an export that need no peftsearch: peft, merged; None where the design is not known."""
     n_collapsed: int = 0
     """Trainings that collapsed and were tried again at a lower rate."""
+
+    @classmethod
+    def of(cls, row: StoredRow) -> Confirmed:
+        """A row of `best.yaml`."""
+        return cls(
+            name=row.name,
+            baseline=row.baseline,
+            reference=row.reference,
+            detail=row.detail,
+            n_params=row.n_params,
+            n_changed=row.n_changed,
+            share=row.share,
+            search_score=row.search_score,
+            validation=Scores.from_dict(row.validation),
+            test=Scores.from_dict(row.test),
+            tasks={name: Scores.from_dict(scores) for name, scores in row.tasks.items()},
+            exports=row.exports,
+            n_collapsed=row.n_collapsed,
+        )
 
     @property
     def mean(self) -> float:

@@ -56,6 +56,8 @@ class StudySettings:
     """Names of the objectives, in the order of a trial's values."""
     constraints: dict[str, float] = field(default_factory=dict)
     """Limits in force."""
+    deploy: str = "any"
+    """What a design must export to: any, peft or merged."""
     seed: int = 0
     storage: str = OWN_STORAGE
     """Optuna storage URL without a password."""

@@ -35,7 +35,7 @@ def test_a_method_that_merges_becomes_a_plain_model(name, family, tmp_path):
 @pytest.mark.parametrize("name", STAYING)
 def test_what_does_not_merge_loads_from_beside_the_merged_model(name, merging, tmp_path):
     run = Run(tmp_path, seeds=(1000,), **{merging: (1, 1, 0, 1), name: sizes_of(name)})
-    run.export("merged", tmp_path / "out")
+    run.export("merged", tmp_path / "out", "--partial")
     rest = peftsearch.load(None, tmp_path / "out" / "adapter")
     close(logits(rest.model), run.logits[1000])
     assert {p.method for p in rest.architecture.placements} == {name}

@@ -130,8 +130,8 @@ def test_a_language_model_reads_and_writes_behind_its_prompt(family, method, tmp
     [
         ("bert", {"krona": (2, 1, 2, 3)}, "HF peft cannot hold krona on encoder blocks 1 (its LoKr has one "
          "decompose_factor for all maps, which does not give A of 4 x 8); krona on encoder blocks 3 (its LoKr has one "
-         "decompose_factor for all maps, which does not give A of 2 x 4); formats that can: merged (unmerged methods "
-         "in a separate folder), peftsearch"),
+         "decompose_factor for all maps, which does not give A of 2 x 4); formats that can: merged, "
+         "peftsearch"),
         ("gpt2", {"krona": (0, 2, 2, 0)}, "krona on decoder blocks 1-2 (its LoKr acts on whole nn.Linear maps, not on "
          "slices of fused ones); formats that can: merged"),
         ("deberta", {"krona": (0, 2, 2, 0)}, "krona on encoder blocks 1-2 (its LoKr acts on whole nn.Linear maps"),

@@ -43,19 +43,24 @@ def test_a_merged_model_that_reads_otherwise_from_its_files_is_refused(tmp_path,
 @pytest.mark.parametrize("family", ["bert", "gpt2"])
 def test_what_does_not_merge_stays_beside_the_merged_model(family, tmp_path, capsys):
     run = Run(tmp_path, family, **HYBRID)
-    run.export("merged", tmp_path / "out")
+    line = refused(capsys, "export", run.path, "--format", "merged", "--output", tmp_path / "whole")
+    assert "which do not merge; --format peftsearch keeps the design whole, --partial" in line
+    run.export("merged", tmp_path / "out", "--partial")
     assert "adapter, prefix on" in capsys.readouterr().out.replace("prefix, adapter", "adapter, prefix")
     rest = peftsearch.load(None, tmp_path / "out" / "adapter")
     close(logits(rest.model), run.logits[1000])
     assert {p.method for p in rest.architecture.placements} == {"adapter", "prefix"}
-    plain = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out")
+    with pytest.raises((OSError, ValueError), match="config"):
+        AutoModelForSequenceClassification.from_pretrained(tmp_path / "out")  # it is not the trained model
+    assert "do not merge and are in `adapter/`" in (tmp_path / "out" / "README.md").read_text()
+    plain = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out" / "backbone")
     assert (logits(plain) - run.logits[1000]).abs().max() > 1e-3
 
 
 def test_the_own_format_is_that_of_save_and_exports_again(run, tmp_path):
     run.export("peftsearch", tmp_path / "own")
     close(logits(peftsearch.load(None, tmp_path / "own").model), run.logits[1000])
-    assert call("export", tmp_path / "own", "--format", "merged", "--output", tmp_path / "merged") == 0
+    assert call("export", tmp_path / "own", "--format", "merged", "--partial", "--output", tmp_path / "merged") == 0
     close(logits(peftsearch.load(None, tmp_path / "merged" / "adapter").model), run.logits[1000])
 
 
@@ -127,11 +132,12 @@ def test_a_reduction_factor_gives_every_width_back():
             "peft", HYBRID,
             "HF peft cannot hold adapter on encoder blocks 1, 3 (it has no bottleneck adapter); prefix on encoder "
             "blocks 0, 3 (its prefix shifts the positions of the text, which changes the model); formats that can: "
-            "merged (unmerged methods in a separate folder), peftsearch",
+            "merged --partial, peftsearch",
         ),
         ("peft", {"bitfit": (1, 1, 1, 0)}, "bitfit on encoder blocks 0-2 (it trains biases only together with LoRA "
-         "or DoRA); formats that can: merged (unmerged methods in a separate folder), peftsearch"),
-        ("adapters", HYBRID, "cannot hold bitfit on encoder blocks 1-2 (it has no BitFit); formats that can: merged"),
+         "or DoRA); formats that can: merged, peftsearch"),
+        ("adapters", HYBRID, "cannot hold bitfit on encoder blocks 1-2 (it has no BitFit); formats that can: "
+         "merged --partial"),
         ("peft", {"said": (9, 0, 0, 0)}, "said on encoder blocks 0 (this export does not write it); formats that can: "
          "merged"),
         ("peft", {"lora": (1, 1, 0, 1), "ia3": (0, 0, 1, 0)}, "HF peft cannot hold ia3 on encoder blocks 2 (one "
@@ -197,7 +203,7 @@ def test_bad_input_is_one_line_and_writes_nothing(run, how, message, tmp_path, c
 
 
 def test_an_output_that_exists_and_sources_are_never_written_over(run, tmp_path, capsys):
-    argv = ["export", run.path, "--format", "merged", "--output"]
+    argv = ["export", run.path, "--partial", "--format", "merged", "--output"]
     out = tmp_path / "out"
     out.mkdir()
     (out / "model.safetensors.index.json").write_text("{}")
@@ -205,7 +211,7 @@ def test_an_output_that_exists_and_sources_are_never_written_over(run, tmp_path,
     assert [p.name for p in out.iterdir()] == ["model.safetensors.index.json"]
     assert call(*argv, out, "--overwrite") == 0
     assert not (out / "model.safetensors.index.json").exists(), "transformers would look for its shards"
-    assert AutoModelForSequenceClassification.from_pretrained(out).num_labels == 2
+    assert AutoModelForSequenceClassification.from_pretrained(out / "backbone").num_labels == 2
     for source in (run.path, run.model):
         assert "is the source of the export; name another folder" in refused(capsys, *argv, source, "--overwrite")
     assert "was not confirmed with seed 5 (it has [1000, 1001])" in refused(capsys, *argv, tmp_path / "x", "--seed", 5)
