@@ -11,6 +11,7 @@ from peftsearch.cli.terminal import print_rows
 from peftsearch.design.budget import Budget, check_budget, parse_budget
 from peftsearch.design.shares import shares
 from peftsearch.errors import MethodError
+from peftsearch.exporter.formats import exports_of_method
 from peftsearch.methods import METHODS
 from peftsearch.options import ModelOptions
 
@@ -56,7 +57,12 @@ def _backbone(model: ModelOptions) -> Backbone:
 def _row(name: str, backbone: Backbone, budget: Budget, as_json: bool) -> dict[str, Any]:
     method = METHODS[name]
     facts = {"name": name, "paper (arXiv)": method.paper, "acts": method.places}
-    more = {"changes": method.changes, "merges": "yes" if method.merges else "no"}
+    exports = exports_of_method(name)
+    more: dict[str, Any] = {"changes": method.changes}
+    if as_json:
+        more |= {"merges": "yes" if method.merges else "no", "exports": list(exports)}
+    else:
+        more |= {"exports to": ", ".join(exports) or "peftsearch"}
     return facts | (_numbers if as_json else _words)(name, backbone, budget) | more
 
 

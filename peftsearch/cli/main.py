@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError, Parameter
 
 from peftsearch import __version__
+from peftsearch.cli.config import with_config
 from peftsearch.errors import AllTrialsFailed, InternalError, PeftSearchError, internal_error, is_defect
 
 COMMANDS = {
@@ -21,6 +22,7 @@ COMMANDS = {
     "predict": ("predict:predict", "Predict a label or a text for every row."),
     "show": ("show:show", "Draw the architecture that a run found."),
     "runs": ("runs:runs", "List the runs of a folder."),
+    "compare": ("compare:compare", "Compare the picks of finished runs."),
     "report": ("report:report", "Write a run's report.html."),
     "pareto": ("pareto:pareto", "Show the front of score and cost."),
     "export": ("export:export", "Export a found architecture to other tools."),
@@ -37,13 +39,15 @@ def app() -> App:
     top = App(
         name="peftsearch",
         help="Find the best mix of fine-tuning methods for a model, a task and a budget of parameters.",
-        help_epilogue="Add --debug to any command to see the traceback of an error.",
+        help_epilogue="Any command takes --config FILE (YAML, or a run's settings.yaml), and --debug, which shows the "
+        "traceback of an error.",
         version=__version__,
         default_parameter=Parameter(negative=(), allow_repeating=True),
         suppress_keyboard_interrupt=False,
     )
     for name, (place, line) in COMMANDS.items():
         top.command(f"peftsearch.cli.{place}", name=name, help=line, sort_key=list(COMMANDS).index(name))
+    top.register_install_completion_command(help="Install completion for the shell that runs this.")
     return top
 
 
@@ -60,8 +64,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
     try:
+        words = [word for word in words if word != "--debug"]
         status = app()(
-            [word for word in words if word != "--debug"],
+            with_config(words),
             exit_on_error=False,
             print_error=False,
             result_action="return_value",

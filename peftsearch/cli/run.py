@@ -18,13 +18,18 @@ if TYPE_CHECKING:
 
 
 def run(
-    options: Annotated[RunOptions | None, Parameter(name="*")] = None, *, resume: bool = False, json: bool = False
+    options: Annotated[RunOptions | None, Parameter(name="*")] = None,
+    *,
+    resume: bool = False,
+    dry_run: bool = False,
+    json: bool = False,
 ) -> int:
     """Search for the best mix of methods, confirm it, and write runs/NAME/best.yaml.
 
     Args:
         options: The options of the run.
         resume: Continue a study, by --name or the latest.
+        dry_run: Show plan, time and memory, and train nothing.
         json: Print the result as JSON; progress goes to stderr.
     """
     options = options or RunOptions()
@@ -35,6 +40,11 @@ def run(
     from peftsearch.study.best import BEST
 
     reporter = choose_reporter(machine=json)
+    if dry_run:
+        from peftsearch.searcher.run import show_plan
+
+        show_plan(options, reporter)
+        return 0
     known = find_finished(options)
     if known is not None:
         reporter.note(f"Study: {known[0]} is finished; `peftsearch extend` lets it go on")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 
 from rich.console import Console
@@ -10,6 +9,7 @@ from rich.console import Console
 from peftsearch.cli.terminal import terminal
 from peftsearch.design.architecture import Architecture
 from peftsearch.design.text import picture
+from peftsearch.report.next_steps import next_steps
 from peftsearch.samplers.stages import stage_line
 from peftsearch.study.best import Best, read_best
 
@@ -39,7 +39,6 @@ def print_best(console: Console, best: Best, path: Path, stages: bool = True) ->
     console.print(best.verdict.statement, style="bold", highlight=False, markup=False, soft_wrap=True)
     if best.verdict.settle:
         console.print(best.verdict.settle, highlight=False, markup=False, soft_wrap=True)
-    if best.verdict.extend and best.picked is None:
-        command = f"peftsearch extend {shlex.quote(str(path.parent))} {best.verdict.extend}"
-        console.print(f"Next: {command}", highlight=False, markup=False, soft_wrap=True)
     console.print(f"File: {path}", highlight=False, markup=False, soft_wrap=True)
+    for number, command in enumerate(next_steps(best, str(path.parent)) if best.picked is None else ()):
+        console.print(f"{'     ' if number else 'Next:'} {command}", highlight=False, markup=False, soft_wrap=True)

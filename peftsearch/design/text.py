@@ -102,8 +102,14 @@ def _methods(architecture: Architecture) -> list[str]:
     return sorted(used, key=rank_of)
 
 
-def space_notes(space: DesignSpace, bound: DesignSpace) -> tuple[str, ...]:
-    """Notes on the choices of a space that a backbone rules out."""
+def space_notes(space: DesignSpace, bound: DesignSpace, wish: str = "") -> tuple[str, ...]:
+    """Notes on the choices of a space that are ruled out.
+
+    Args:
+        space: The space.
+        bound: The space without what the backbone and the user's wish rule out.
+        wish: An option that rules out methods, too; empty without one.
+    """
     before = {d.name: d.choices for d in space.dimensions}
     notes = []
     for dimension in bound.dimensions:
@@ -112,5 +118,6 @@ def space_notes(space: DesignSpace, bound: DesignSpace) -> tuple[str, ...]:
             notes.append(f"groupings that coincide at this depth are left out: {', '.join(map(str, dropped))}")
     left_out = set(getattr(space, "methods", ())) - set(getattr(bound, "methods", ()))
     if left_out:
-        notes.append(f"methods that cannot act on this backbone are left out: {', '.join(sorted(left_out))}")
+        why = "cannot act on this backbone" + (f" or are ruled out by {wish}" if wish else "")
+        notes.append(f"methods that {why} are left out: {', '.join(sorted(left_out))}")
     return tuple(notes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import mean
 
@@ -316,6 +316,10 @@ class LocalEngine:
         self.run(Job(architecture=architecture, learning_rate=0.0, steps=2, measure=False))
         outcome = self.run(Job(architecture=architecture, learning_rate=0.0, steps=steps, measure=False))
         return outcome.train_s / steps, outcome.wall_s - outcome.train_s
+
+    def measure(self, architecture: Architecture) -> Mapping[str, float]:
+        """What an architecture costs; see `Meter.measure`."""
+        return self.run(Job(architecture=architecture, learning_rate=0.0, steps=1, measure=True)).measures
 
     def frozen(self) -> tuple[Evaluation, ...]:
         """The untrained backbone on the test split of each task; for tasks without a head."""

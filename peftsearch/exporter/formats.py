@@ -88,12 +88,23 @@ def peft_tuner(architecture: Architecture) -> str | None:
     return max(counts, key=lambda name: (counts[name], -_TUNERS.index(name)), default=None)
 
 
+def exports_of_method(name: str) -> tuple[str, ...]:
+    """Targets that a method alone can be exported to wholly: `peft`, `merged`."""
+    targets = {"peft": _kept_method(name) in _TUNERS, "merged": get_method(name).merges}
+    return tuple(target for target, can in targets.items() if can)
+
+
 def _kept_name(placement: Placement) -> str:
-    """The method of the table that the placement's becomes in an export.
+    """The method of the table that the placement's becomes in an export."""
+    return _kept_method(placement.method)
+
+
+def _kept_method(name: str) -> str:
+    """The method of the table that another becomes in an export.
 
     `peftsearch.reduce` turns some methods into smaller ones; a shared A or B is written once for every block.
     """
-    method = get_method(placement.method)
+    method = get_method(name)
     name = base_name(method.becomes if isinstance(method, Reducible) else method.name)
     return "lora" if name in ("lora_shared_a", "lora_shared_b") else name
 

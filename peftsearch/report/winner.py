@@ -8,6 +8,7 @@ from math import sqrt
 
 from peftsearch.design.architecture import Architecture, Placement
 from peftsearch.design.text import BlockKey
+from peftsearch.report.next_steps import next_steps
 from peftsearch.report.page import PALETTE, Drawing, Item, Section, Text
 from peftsearch.study.best import Best
 from peftsearch.study.record import Record
@@ -57,8 +58,7 @@ def _concluded(record: Record, best: Best) -> list[Item]:
     items: list[Item] = [Text(text=best.verdict.statement, kind="lead")]
     if best.verdict.settle:
         items.append(Text(text=best.verdict.settle))
-    if best.verdict.extend:
-        items.append(Text(text=f"Next: peftsearch extend {record.path} {best.verdict.extend}"))
+    items.append(Text(text=f"Next: {'; '.join(next_steps(best, str(record.path)))}", kind="note"))
     if best.headroom:
         items.append(Text(text=best.headroom))
     architecture = Architecture.from_dict(best.architecture)

@@ -178,7 +178,7 @@ def prepare(options: RunOptions, *, like: Setup | None = None, plan: Plan | None
         settings=settings,
         notes=(
             *_data_notes(suite, cut, encoded),
-            *space_notes(space, bound),
+            *space_notes(space, bound, "" if deploy == "any" else f"--deploy {deploy}"),
             *_objective_notes(strategy, objectives),
             *_memory_notes(memory, budget),
             *notes_on(references, limited=bool(constraints.to_dict())),

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from optuna.trial import TrialState
 
@@ -37,7 +39,7 @@ from peftsearch.study.storage import storage_faults
 from peftsearch.study.trials import facts_of
 from peftsearch.tasks.own_metric import short_name
 from peftsearch.tasks.suite import Suite
-from peftsearch.units import format_seconds, plural
+from peftsearch.units import format_seconds, plural, show_bytes
 
 
 def run_study(
@@ -63,6 +65,44 @@ def run_study(
         PeftSearchError: The options, the data, the model, the budget or the storage are invalid.
         AllTrialsFailed: No trial has a score.
     """
+    with (
+        _ready(options, like=like, extends=extends) as (setup, engine, driver),
+        open_study(setup, resume=resume, extends=extends) as folder,
+    ):
+        reporter = Calling(reporter, folder, callbacks) if callbacks else reporter
+        for line in heading(setup):
+            reporter.note(line)
+        settle_heads(engine, folder.path)
+        finalists = Search(setup, folder, engine, driver, reporter).run()
+        return setup, conclude(setup, folder, finalists, engine)
+
+
+def show_plan(options: RunOptions, reporter: Reporter) -> None:
+    """Show what a run would train, how long it would take and how much memory; nothing is kept.
+
+    Args:
+        options: The options of the run.
+        reporter: Receiver of the lines.
+
+    Raises:
+        PeftSearchError: The options, the data, the model or the budget are invalid.
+    """
+    with _ready(options) as (setup, engine, driver), TemporaryDirectory() as place:
+        for line in heading(setup):
+            reporter.note(line)
+        # The schedule reads a study; this one is thrown away.
+        with open_study(replace(setup, path=Path(place) / setup.path.name)) as folder:
+            search = Search(setup, folder, engine, driver, reporter)
+            search.announce()
+            reporter.note(f"   {show_bytes(search.peak_memory())} at the peak of a training step, in each process")
+        reporter.note("Nothing was trained: leave --dry-run out to start.")
+
+
+@contextmanager
+def _ready(
+    options: RunOptions, *, like: Setup | None = None, extends: bool = False
+) -> Iterator[tuple[Setup, LocalEngine, Driver]]:
+    """Load everything, plan by `--time`, and make the driver."""
     started = time.monotonic()
     if options.engine.name == "ray":
         require_ray(options.engine.ray_address)
@@ -75,13 +115,7 @@ def run_study(
             driver.widen(end - started)
             setup = prepare(options, like=setup, plan=plan_within(end, setup, engine, driver.width))
             engine = engine_of(setup, engine.fit_heads())
-        with open_study(setup, resume=resume, extends=extends) as folder:
-            reporter = Calling(reporter, folder, callbacks) if callbacks else reporter
-            for line in heading(setup):
-                reporter.note(line)
-            settle_heads(engine, folder.path)
-            finalists = Search(setup, folder, engine, driver, reporter).run()
-            return setup, conclude(setup, folder, finalists, engine)
+        yield setup, engine, driver
 
 
 def require_ray(address: str | None) -> None:
@@ -244,14 +278,14 @@ class Search:
             StudyError: The storage cannot be used.
         """
         if not self._schedule.is_over():
-            self._announce()
+            self.announce()
         try:
             self._driver.drive(self._schedule, self._runner, self._engine)
         finally:
             self._reporter.close()
         return self._schedule.finalists()
 
-    def _announce(self) -> None:
+    def announce(self) -> None:
         """Measure a few steps, and print the plan and its expected time."""
         setup, strategy, baselines, lengths = (
             self._setup,
@@ -306,6 +340,13 @@ class Search:
             f"({1000 * step_s:.0f} ms per step, {score_s:.1f} s per validation)"
         )
         self._reporter.start(n_steps - done, left_s / max(1, n_steps - done))
+
+    def peak_memory(self) -> int:
+        """Bytes of a training step of the largest baseline that fits."""
+        fitting = [b.design for b in self._schedule.baselines if self._setup.context.feasible(b.design)]
+        architectures = [self._runner.fit(design) for design in fitting]
+        largest = max(architectures, key=lambda a: a.n_params)
+        return int(self._engine.measure(largest)["peak_memory_bytes"])
 
     def _calibrate(self, design: Design) -> tuple[float, float]:
         """Seconds per step and per validation; zeros if the measurement fails, because the trials will show why."""
