@@ -117,6 +117,10 @@ class TrainingOptions(OptionGroup):
     """Maximum number of tokens of a text; longer texts are cut (default: 128)."""
     dropout: bool | None = None
     """Keep the dropout of the frozen backbone in training (default: off, which costs less)."""
+    class_weights: Literal["none", "balanced"] | None = None
+    """Weights of the classes in the training loss: none, or balanced by their frequencies (default: none)."""
+    label_smoothing: float | None = None
+    """Share of the target that is spread over all classes in the training loss (default: 0)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -86,7 +86,7 @@ class LocalEngine:
         self._starts: dict[int, Evaluation] = {}
         modules = make_heads(loaded, [task.num_labels for task in suite.tasks])
         self._tracks = [
-            _Track(encoded=data, objective=Scorer(task), head=head)
+            _Track(encoded=data, objective=Scorer(task, settings), head=head)
             for task, data, head in zip(suite.tasks, encoded, modules, strict=True)
         ]
         self._settings = settings

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from peftsearch.engine.evaluation import Evaluation
 from peftsearch.engine.generation import log_likelihoods, score_pairs
 from peftsearch.engine.loop import forward
-from peftsearch.errors import Diverged
+from peftsearch.engine.settings import TrainingSettings
+from peftsearch.errors import ConfigError, Diverged
 from peftsearch.tasks.encoding.batches import eval_batches
 from peftsearch.tasks.encoding.encoded import EncodedSplit
 from peftsearch.tasks.encoding.pairs import EncodedPairs
@@ -27,10 +28,21 @@ class Scorer:
 
     Args:
         task: The task, for its kind, metric and training labels.
+        settings: Training settings, for what changes the training loss; None changes nothing.
+
+    Raises:
+        ConfigError: The settings weigh or smooth classes of a task that has none.
     """
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, settings: TrainingSettings | None = None) -> None:
         self._metric = task.metric
+        if settings is not None and settings.class_weights != "none" and task.kind != "classification":
+            raise ConfigError(f"--class-weights {settings.class_weights}: a {task.kind} has no classes; leave it out")
+        if settings is not None and settings.label_smoothing and task.kind == "regression":
+            raise ConfigError("--label-smoothing: a regression has no classes; leave it out")
+        self._smoothing = 0.0 if settings is None else settings.label_smoothing
+        weighted = settings is not None and settings.class_weights == "balanced" and task.kind == "classification"
+        self._weights = class_weights(task) if weighted else None
         self.is_regression = task.kind == "regression"
         """Whether the task has targets instead of classes."""
         self.n_outputs = task.num_labels
@@ -43,7 +55,7 @@ class Scorer:
         """Standard deviation of the training targets; 1e-12 at least."""
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Cross-entropy, or mean squared error of the standardised target.
+        """Loss to train: cross-entropy, weighted and smoothed as the settings say, or the standardised squared error.
 
         Args:
             logits: `(batch, num_labels)`, or `(batch, seq, vocabulary)` for generation.
@@ -51,7 +63,10 @@ class Scorer:
         """
         if self.is_regression:
             return nn.functional.mse_loss(logits.squeeze(-1), self._standardised(labels))
-        return nn.functional.cross_entropy(logits.flatten(0, -2), labels.flatten())
+        weights = None if self._weights is None else self._weights.to(logits)
+        return nn.functional.cross_entropy(
+            logits.flatten(0, -2), labels.flatten(), weight=weights, label_smoothing=self._smoothing
+        )
 
     def evaluate(
         self,
@@ -113,6 +128,16 @@ class Scorer:
 
     def _standardised(self, targets: Tensor) -> Tensor:
         return ((targets - self.mean) / self.scale).float()  # in the targets' float64: large offsets cancel
+
+
+def class_weights(task: Task) -> Tensor:
+    """Weights of the classes by their frequencies in train, n / (classes x examples of the class), as scikit-learn's.
+
+    Returns:
+        `(classes,)`; 1 for a class without examples.
+    """
+    counts = torch.bincount(torch.tensor(task.train.labels, dtype=torch.int64), minlength=len(task.labels))
+    return torch.where(counts > 0, counts.sum() / (len(task.labels) * counts.clamp(min=1)), 1.0).float()
 
 
 @torch.inference_mode()

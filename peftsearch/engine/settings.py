@@ -9,6 +9,7 @@ from typing import Any
 from peftsearch.fields import Fields, above, at_least, one_of
 
 HEADS = ("probe", "random")
+CLASS_WEIGHTS = ("none", "balanced")
 RANDOM_HEAD_RATE = 1e-2
 """Learning rate of a head that starts from random values, unless another is given."""
 
@@ -31,9 +32,12 @@ class TrainingSettings:
     """Global norm to which gradients are clipped."""
     max_length: int = 128
     """Most tokens of a text; longer texts are cut."""
-
     dropout: bool = False
     """Whether the dropout of the frozen backbone is on in training."""
+    class_weights: str = "none"
+    """Weights of the classes in the training loss: `none`, or `balanced`, n / (classes x examples of the class)."""
+    label_smoothing: float = 0.0
+    """Share of the target's probability that is spread over all classes in the training loss (arXiv 1512.00567)."""
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], where: str = "training settings") -> TrainingSettings:
@@ -53,7 +57,11 @@ class TrainingSettings:
             max_grad_norm=fields.take("max_grad_norm", float, d.max_grad_norm, above(0)),
             max_length=fields.take("max_length", int, d.max_length, at_least(4)),
             dropout=fields.take("dropout", bool, d.dropout),
+            class_weights=fields.take("class_weights", str, d.class_weights, one_of(CLASS_WEIGHTS)),
+            label_smoothing=fields.take("label_smoothing", float, d.label_smoothing, at_least(0)),
         )
+        if settings.label_smoothing >= 1:
+            fields.fault("'label_smoothing' must be below 1")
         if settings.warmup_share > 1:
             fields.fault("'warmup_share' must be at most 1")
         fields.finish()

@@ -20,6 +20,8 @@ class ExportOptions(OptionGroup):
     """Seed of the run's confirmed training to export (default: the first)."""
     partial: bool = False
     """Let a merged export of a design that merges in part keep the rest in a folder beside the model."""
+    push_to_hub: str | None = None
+    """Upload the folder to this repository of the hub: ORG/NAME."""
     task: str | None = None
     """Task to export, of a run with several."""
     model: Annotated[ModelOptions, group("Model (default: the one that was used)")] = field(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from peftsearch.errors import CheckpointError
 from peftsearch.exporter.formats import FORMATS, require_format
+from peftsearch.exporter.hub import check_repository, push
 from peftsearch.exporter.options import ExportOptions, require_source
 from peftsearch.files import check_output, staged
 
@@ -35,11 +36,13 @@ def write_export(
     Raises:
         PeftSearchError: The source, the format or the output cannot be used; nothing is written then.
     """
+    options = options or ExportOptions()
     check_output(output, overwrite)
+    check_repository(options.push_to_hub)
     require_source(what)
     from peftsearch.exporter.source import read_source
 
-    source = read_source(what, options or ExportOptions())
+    source = read_source(what, options)
     _require_other(output, what)
     require_format(form, source.architecture, partial=source.options.partial)
     exportable = source.open(weights=form != "adapters")
@@ -47,7 +50,8 @@ def write_export(
     _require_other(output, Path(str(model.config.name_or_path or ".")))
     with staged(output, overwrite) as stage:
         lines = _writer(form)(exportable, stage)
-    return [*lines, f"Parameters of: {exportable.origin}", f"Folder: {output}"]
+    lines = [*lines, f"Parameters of: {exportable.origin}", f"Folder: {output}"]
+    return lines if options.push_to_hub is None else [*lines, f"Hub: {push(output, options.push_to_hub)}"]
 
 
 def _require_other(output: Path, source: Path) -> None:

@@ -9,8 +9,29 @@ from optuna.trial import FrozenTrial
 
 from peftsearch.searcher.progress import Reporter, TrialLine
 from peftsearch.study.folder import StudyFolder
+from peftsearch.study.trials import facts_of
+from peftsearch.trainer.tracking import Log
 
 Callback = Callable[[Study, FrozenTrial], None]
+
+
+def tracker_callback(log: Log) -> Callback:
+    """A callback that logs a trial: score, loss, parameters and seconds, under the name of its study."""
+
+    def callback(study: Study, trial: FrozenTrial) -> None:
+        facts, part = facts_of(trial), study.study_name.rpartition("/")[2]
+        values = {
+            "score": facts.score,
+            "loss": facts.loss,
+            "test_score": facts.test_score,
+            "params": facts.n_params,
+            "train_s": facts.train_s,
+        }
+        known = {f"{part}/{name}": float(value) for name, value in values.items() if value is not None}
+        if known:
+            log(known, trial.number)
+
+    return callback
 
 
 class Calling:

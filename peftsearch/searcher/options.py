@@ -36,6 +36,7 @@ from peftsearch.samplers.strategy import Strategy, load_strategy
 from peftsearch.searcher.ray.address import check_address
 from peftsearch.study.objectives import Constraints, Objective, parse_constraints, parse_objectives
 from peftsearch.tasks import check_task, names_of
+from peftsearch.trainer.tracking import check_trackers
 
 ENGINES = ("local", "ray")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._%-]{0,99}")
@@ -109,6 +110,8 @@ class StudyOptions(OptionGroup):
     """Folder of all studies."""
     storage: str = ""
     """Optuna storage URL (default: SQLite in the study's folder)."""
+    track: str | None = None
+    """Log every trial: tensorboard, wandb, mlflow, or others of accelerate; separate several by commas."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -167,7 +170,7 @@ def with_numbers(strategy: Strategy, options: SearchOptions) -> Strategy:
 
 def training_of(options: TrainingOptions) -> TrainingSettings:
     """Make training settings, with the numbers that the options override."""
-    own = given(options, "learning_rate", "head", "head_learning_rate", "batch_size", "max_length", "dropout")
+    own = given(options, *(f.name for f in fields(TrainingOptions)))
     if own.get("head") == "random":
         own.setdefault("head_learning_rate", RANDOM_HEAD_RATE)
     return TrainingSettings.from_dict(own, "options")
@@ -220,6 +223,7 @@ def _check_inputs(options: RunOptions) -> None:
     for name in names_of(options.task):
         check_task(replace(options.task, name=name))
     check_model(options.model)
+    check_trackers(options.study.track)
     if options.study.storage:
         from peftsearch.study.storage import without_password  # imports Optuna
 

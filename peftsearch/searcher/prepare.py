@@ -349,7 +349,7 @@ def _sensitivity(
                 loaded,
                 usable_methods(loaded.backbone),
                 list(batches(data.train, training.batch_size, seed=options.seed, steps=N_BATCHES)),
-                loss_of=Scorer(task).loss,
+                loss_of=Scorer(task, training).loss,
                 seed=options.seed,
                 device=device,
                 autocast=autocast,

@@ -17,9 +17,10 @@ from peftsearch.engine.local import LocalEngine
 from peftsearch.engine.probe import HeadStart
 from peftsearch.errors import ConfigError, StudyError, one_line
 from peftsearch.files import to_plain
+from peftsearch.options import changed_options
 from peftsearch.samplers import plan_of
 from peftsearch.samplers.strategy import LEFT_AFTER_CUT
-from peftsearch.searcher.callbacks import Callback, Calling
+from peftsearch.searcher.callbacks import Callback, Calling, tracker_callback
 from peftsearch.searcher.conclude import Conclusion, conclude
 from peftsearch.searcher.drivers import Driver, LocalDriver
 from peftsearch.searcher.finalists import n_of_front
@@ -39,6 +40,7 @@ from peftsearch.study.storage import storage_faults
 from peftsearch.study.trials import facts_of
 from peftsearch.tasks.own_metric import short_name
 from peftsearch.tasks.suite import Suite
+from peftsearch.trainer.tracking import check_trackers, tracking
 from peftsearch.units import format_seconds, plural, show_bytes
 
 
@@ -65,11 +67,14 @@ def run_study(
         PeftSearchError: The options, the data, the model, the budget or the storage are invalid.
         AllTrialsFailed: No trial has a score.
     """
+    names = check_trackers(options.study.track)
     with (
         _ready(options, like=like, extends=extends) as (setup, engine, driver),
         open_study(setup, resume=resume, extends=extends) as folder,
+        tracking(names, setup.path.name, setup.path / "tracking", changed_options(options), reporter.note) as log,
     ):
-        reporter = Calling(reporter, folder, callbacks) if callbacks else reporter
+        called = (*callbacks, *([tracker_callback(log)] if names else []))
+        reporter = Calling(reporter, folder, called) if called else reporter
         for line in heading(setup):
             reporter.note(line)
         settle_heads(engine, folder.path)

@@ -8,6 +8,7 @@ comparable score.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -88,6 +89,8 @@ METRICS = {
     "rouge_l": Metric(measure=rouge_l, kind="generation"),
 }
 DEFAULTS: dict[Kind, str] = {"classification": "accuracy", "regression": "pearson", "generation": "log_likelihood"}
+IMBALANCED = 0.9
+"""Share of the largest class from which accuracy says little."""
 SAME_ORDER = {"perplexity": "log_likelihood"}
 """Further names that users may give, each with the metric of the table that ranks designs in the same order."""
 
@@ -121,6 +124,25 @@ def score(
         return score_own(metric, outputs, labels)
     measure = macro_f1 if metric == "f1" and n_classes > 2 else METRICS[metric].measure
     return measure(predictions, labels)
+
+
+def imbalance_note(metric: str, labels: Sequence[int], classes: Sequence[str]) -> str | None:
+    """A note on classes so unequal that accuracy says little; None where they are not, or another metric is used.
+
+    Args:
+        metric: Metric of the task.
+        labels: Class indices of the training examples.
+        classes: Names of the classes.
+    """
+    if metric != "accuracy":
+        return None
+    (most, n), *_ = Counter(labels).most_common(1)
+    if n < IMBALANCED * len(labels):
+        return None
+    return (
+        f"{n / len(labels):.0%} of the training examples are {classes[most]!r}: accuracy rewards answering it always; "
+        "--metric f1 or matthews says more, and --class-weights balanced trains the rare classes"
+    )
 
 
 def check_metric(name: str) -> None:

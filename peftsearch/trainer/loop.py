@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import torch
@@ -28,9 +29,10 @@ from peftsearch.tasks.encoding.pairs import EncodedPairs
 from peftsearch.tasks.own_metric import short_name
 from peftsearch.trainer.plan import Plan
 from peftsearch.trainer.snapshot import Course, read_course, restore, write_snapshot
+from peftsearch.trainer.tracking import Log
 
 
-def train_seed(plan: Plan, seed: int, snapshot: Path, say: Callable[[str], None]) -> Course:
+def train_seed(plan: Plan, seed: int, snapshot: Path, say: Callable[[str], None], log: Log) -> Course:
     """Train with one seed, from its snapshot where there is one, and leave a snapshot of the end.
 
     Args:
@@ -38,6 +40,7 @@ def train_seed(plan: Plan, seed: int, snapshot: Path, say: Callable[[str], None]
         seed: Of the initial values, the batches and dropout.
         snapshot: Where it is written.
         say: Takes a line for every evaluation.
+        log: Takes the values of every evaluation.
 
     Returns:
         The course; with a reason where the training diverged.
@@ -46,13 +49,15 @@ def train_seed(plan: Plan, seed: int, snapshot: Path, say: Callable[[str], None]
     if known is not None and known.is_done(plan.n_steps):
         return known
     try:
-        return _from_known(plan, seed, known, snapshot, say)
+        return _from_known(plan, seed, known, snapshot, say, log)
     except Diverged as error:  # before the first step, where methods choose what they train
         say(f"seed {seed}: diverged: {error}")
         return Course(seed=seed, reason=str(error))
 
 
-def _from_known(plan: Plan, seed: int, known: Course | None, snapshot: Path, say: Callable[[str], None]) -> Course:
+def _from_known(
+    plan: Plan, seed: int, known: Course | None, snapshot: Path, say: Callable[[str], None], log: Log
+) -> Course:
     """Train from the snapshot of a known course, or from the start.
 
     Raises:
@@ -67,7 +72,7 @@ def _from_known(plan: Plan, seed: int, known: Course | None, snapshot: Path, say
             say(f"seed {seed}: resumes after step {course.step} of {plan.n_steps}")
         wrapped = plan.processes.wrap(model)
         try:
-            _train(plan, wrapped, optimizer, rates, course, best, snapshot, say)
+            _train(plan, wrapped, optimizer, rates, course, best, snapshot, say, log)
         except Diverged as error:
             course.reason = str(error)
             say(f"seed {seed}: diverged: {error}")
@@ -87,6 +92,7 @@ def _train(
     best: State,
     snapshot: Path,
     say: Callable[[str], None],
+    log: Log,
 ) -> None:
     """Train to the end; `course` and `best` are kept up to date."""
     model, settings = plan.loaded.model, plan.training
@@ -108,14 +114,19 @@ def _train(
             if course.best is None or value > course.best:
                 course.best_step = course.step
                 best |= copied(model)
+            course.stopped = plan.options.early_stopping is not None and course.waits() >= plan.options.early_stopping
             mark = "  best so far" if course.best_step == course.step else ""
             recent = course.losses[-plan.eval_every :]
             say(
-                f"seed {course.seed}: step {course.step:>5} of {plan.n_steps}  loss {sum(recent) / len(recent):.4f}  "
+                f"seed {course.seed}: step {course.step:>5} of {plan.n_steps}  loss {mean(recent):.4f}  "
                 f"{short_name(plan.task.metric)} {value:.4f}{mark}"
             )
+            log({f"seed_{course.seed}/loss": mean(recent), f"seed_{course.seed}/score": value}, course.step)
             if plan.processes.is_first:
                 write_snapshot(snapshot, course, model, optimizer, best)
+            if course.stopped:
+                say(f"seed {course.seed}: stops early: no better score in {plan.options.early_stopping} validations")
+                return
 
 
 def _step(plan: Plan, wrapped: nn.Module, indices: list[int], seed: int, step: int) -> float:

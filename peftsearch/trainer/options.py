@@ -13,6 +13,7 @@ from peftsearch.backbone.named import check_machine, check_model
 from peftsearch.backbone.packing import PLAIN, check_quantisation
 from peftsearch.design.references import FULL, is_in_place
 from peftsearch.errors import ConfigError, unknown_name
+from peftsearch.exporter.hub import check_repository
 from peftsearch.methods import METHODS, base_name, get_method
 from peftsearch.options import (
     HYPHEN,
@@ -27,6 +28,7 @@ from peftsearch.options import (
     group,
 )
 from peftsearch.tasks import check_task
+from peftsearch.trainer.tracking import check_trackers
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 """Formats of predictions."""
@@ -62,12 +64,18 @@ class TrainOptions(OptionGroup):
     """Seed of the first training."""
     eval_every: int | None = None
     """Steps between validations (default: a tenth of all)."""
+    early_stopping: int | None = None
+    """Validations without a better score after which a training ends (default: none)."""
     accumulate: int = 1
     """Parts that each process cuts its share of a batch into, to save memory."""
     gradient_checkpointing: bool = False
     """Save memory, for a third more time."""
     quantize: str | None = None
     """Keep the frozen weights packed: nf4 (QLoRA), int8 or none (default: the run's)."""
+    track: str | None = None
+    """Log losses and scores: tensorboard, wandb, mlflow, or others of accelerate; separate several by commas."""
+    push_to_hub: str | None = None
+    """Upload the folder to this repository of the hub at the end: ORG/NAME."""
     model: Annotated[ModelOptions, group("Model (default: the run's)")] = field(default_factory=ModelOptions)
     task: Annotated[TaskOptions, group("Task (default: the run's)")] = field(default_factory=TaskOptions)
     training: Annotated[TrainingOptions, group("Training (default: the run's)")] = field(
@@ -164,7 +172,9 @@ def check_train_options(options: TrainOptions) -> None:
         raise ConfigError("--epochs and --steps both say how long to train; give one of them")
     if options.epochs is not None and not 0 < options.epochs < inf:
         raise ConfigError(f"--epochs must be above 0, got {options.epochs:g}")
-    for name in ("steps", "seeds", "eval_every", "accumulate"):
+    check_trackers(options.track)
+    check_repository(options.push_to_hub)
+    for name in ("steps", "seeds", "eval_every", "early_stopping", "accumulate"):
         value = getattr(options, name)
         if value is not None and value < 1:
             raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, got {value}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from math import ceil
 from typing import Any
 
@@ -32,7 +32,7 @@ from peftsearch.engine.trainable import groups_of, ready
 from peftsearch.errors import ConfigError
 from peftsearch.files import plain
 from peftsearch.methods.support import require_methods
-from peftsearch.options import ModelOptions, given
+from peftsearch.options import ModelOptions, TrainingOptions, given
 from peftsearch.study.best import require_same_backbone
 from peftsearch.study.refitting import carry_over
 from peftsearch.tasks import Task
@@ -136,7 +136,7 @@ def prepare(options: TrainOptions, run: Run | None) -> Plan:
     encoded = encode(task, loaded.tokenizer, training.max_length, decoder_start(loaded))
     n_steps = options.steps or ceil((options.epochs or EPOCHS) * ceil(len(task.train) / training.batch_size))
     eval_every = min(n_steps, options.eval_every or ceil(n_steps / EVALUATIONS))
-    objective = Scorer(task)
+    objective = Scorer(task, training)
     record = TrainingRecord(
         method=options.method or (run.found.name if run is not None else ""),
         model=TrainedModel.of(loaded.backbone, quantize, n_head=n_head_params(loaded)),
@@ -152,6 +152,7 @@ def prepare(options: TrainOptions, run: Run | None) -> Plan:
             eval_every=eval_every,
             accumulate=options.accumulate,
             gradient_checkpointing=options.gradient_checkpointing,
+            early_stopping=options.early_stopping,
             dtype="fp32" if autocast is None else str(autocast).removeprefix("torch."),
             processes=processes.n,
         ),
@@ -221,7 +222,7 @@ def _training(options: TrainOptions, run: Run | None) -> TrainingSettings:
     settings = {} if run is None else {key: value for key, value in run.training.items() if key in known}
     if is_in_place(options.method):
         settings["learning_rate"] = FULL_LEARNING_RATE
-    own = given(options.training, "learning_rate", "head", "head_learning_rate", "batch_size", "max_length", "dropout")
+    own = given(options.training, *(f.name for f in fields(TrainingOptions)))
     if own.get("head") == "random":
         own.setdefault("head_learning_rate", RANDOM_HEAD_RATE)
     return TrainingSettings.from_dict(settings | own, "training settings")

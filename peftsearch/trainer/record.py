@@ -76,6 +76,8 @@ class TrainedWith(TrainingSettings):
     """Optimizer steps."""
     eval_every: int
     """Steps between validations."""
+    early_stopping: int | None = None
+    """Validations without a better score after which a training ends."""
     accumulate: int = 1
     """Parts of a batch per process."""
     gradient_checkpointing: bool = False

@@ -25,21 +25,23 @@ from peftsearch.trainer.folder import finish, snapshot_path
 from peftsearch.trainer.loop import evaluation_options, split_score, train_seed
 from peftsearch.trainer.plan import Plan
 from peftsearch.trainer.snapshot import Course, read_best
+from peftsearch.trainer.tracking import Log
 from peftsearch.units import Scores
 
 
-def train_all(plan: Plan, folder: Path, say: Callable[[str], None]) -> dict[str, Any]:
+def train_all(plan: Plan, folder: Path, say: Callable[[str], None], log: Log) -> dict[str, Any]:
     """Train every seed, read the test split once, and write the folder's files.
 
     Args:
         plan: What to train.
         folder: Where; only the first process writes.
         say: Takes lines of progress.
+        log: Takes the values of every evaluation.
 
     Returns:
         What `metrics.json` holds. Seeds that diverged are in it with their reason and without scores.
     """
-    courses = [train_seed(plan, seed, snapshot_path(folder, seed), say) for seed in plan.seeds]
+    courses = [train_seed(plan, seed, snapshot_path(folder, seed), say, log) for seed in plan.seeds]
     plan.processes.wait()  # until the first process has written the last snapshot
     done = [course for course in courses if not course.reason]
     if plan.task.kind == "generation":

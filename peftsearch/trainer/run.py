@@ -6,9 +6,12 @@ from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
+from peftsearch.exporter.hub import push
+from peftsearch.options import changed_options
 from peftsearch.trainer.folder import check_output, claimed, is_finished, read_metrics
 from peftsearch.trainer.options import TrainOptions, check_train_options
 from peftsearch.trainer.source import read_run
+from peftsearch.trainer.tracking import check_trackers, tracking
 from peftsearch.units import plural
 
 if TYPE_CHECKING:
@@ -41,9 +44,18 @@ def run_training(options: TrainOptions, say: Callable[[str], None], *, is_first:
     for line in _heading(plan):
         say(line)
     claim = claimed(options.output, plan.record, overwrite=options.overwrite, resume=options.resume)
+    names = check_trackers(options.track) if is_first else ()
     with claim if is_first else nullcontext():
         plan.processes.wait()  # until the folder exists
-        return read_metrics(options.output) if is_finished(options.output) else train_all(plan, options.output, say)
+        if is_finished(options.output):
+            metrics = read_metrics(options.output)
+        else:
+            where, config = options.output / "tracking", changed_options(options)
+            with tracking(names, options.output.name, where, config, say) as log:
+                metrics = train_all(plan, options.output, say, log)
+    if is_first and options.push_to_hub is not None and metrics["seed"] is not None:
+        say(f"Hub: {push(options.output, options.push_to_hub)}")
+    return metrics
 
 
 def _heading(plan: Plan) -> Iterator[str]:

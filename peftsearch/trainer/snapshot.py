@@ -38,6 +38,8 @@ class Course:
     """Step with the highest validation score, the first of equal ones; 0 before the first evaluation."""
     train_s: float = 0.0
     """Time of all steps in seconds, excluding evaluations."""
+    stopped: bool = False
+    """Whether it ended before its last step, as its score did not get better."""
     reason: str = ""
     """Reason why the training diverged; empty if it did not."""
 
@@ -48,7 +50,11 @@ class Course:
 
     def is_done(self, n_steps: int) -> bool:
         """Whether nothing is left to train."""
-        return bool(self.reason) or n_steps in self.scores
+        return bool(self.reason) or self.stopped or n_steps in self.scores
+
+    def waits(self) -> int:
+        """Number of validations since the best score."""
+        return sum(step > self.best_step for step in self.scores)
 
 
 def write_snapshot(path: Path, course: Course, model: nn.Module, optimizer: torch.optim.Optimizer, best: State) -> None:

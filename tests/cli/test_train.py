@@ -174,3 +174,13 @@ def test_data_that_cannot_be_found_again(finished, tmp_path, capsys):
     told = refused(capsys, "train", tmp_path / "best.yaml", "--output", tmp_path / "o")
     assert "--train FILE --validation FILE" in told
     assert not (tmp_path / "o").exists()
+
+
+def test_a_training_stops_early_and_is_finished_then(train, tmp_path, capsys):
+    argv = ["--steps", "60", "--eval-every", "1", "--early-stopping", "2", "--class-weights", "balanced"]
+    output = tmp_path / "early"
+    assert train(output, *argv) == 0
+    (seed,) = metrics(output)["seeds"]
+    assert seed["steps"] == seed["best_step"] + 2 < 60
+    assert "stops early" in capsys.readouterr().out
+    assert yaml.safe_load((output / "training.yaml").read_text())["training"]["class_weights"] == "balanced"

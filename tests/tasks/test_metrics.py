@@ -7,7 +7,7 @@ import math
 import pytest
 
 from peftsearch.errors import TaskError
-from peftsearch.tasks.metrics import METRICS, choose_metric, score
+from peftsearch.tasks.metrics import METRICS, choose_metric, imbalance_note, score
 from peftsearch.tasks.task import Split, Task
 
 LABELS = [1, 1, 1, 0, 0, 0, 0, 1]
@@ -95,3 +95,10 @@ def test_fingerprint_is_of_the_content() -> None:
     assert task.fingerprint == make_task([1, 0], [0, 1], "f1").fingerprint
     assert task.fingerprint != make_task([0, 1], [0, 1], "accuracy").fingerprint
     assert len(task.fingerprint) == 16
+
+
+def test_unequal_classes_are_told_where_accuracy_judges():
+    labels = [0] * 97 + [1] * 3
+    assert "97% of the training examples are 'no'" in str(imbalance_note("accuracy", labels, ("no", "yes")))
+    assert imbalance_note("f1", labels, ("no", "yes")) is None
+    assert imbalance_note("accuracy", [0] * 80 + [1] * 20, ("no", "yes")) is None

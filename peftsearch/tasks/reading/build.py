@@ -12,7 +12,7 @@ from random import Random
 
 from peftsearch.errors import TaskError, one_line
 from peftsearch.tasks.kinds import Kind
-from peftsearch.tasks.metrics import choose_metric
+from peftsearch.tasks.metrics import choose_metric, imbalance_note
 from peftsearch.tasks.reading.columns import Columns
 from peftsearch.tasks.reading.table import Table
 from peftsearch.tasks.task import ImageSplit, Split, Task
@@ -96,6 +96,8 @@ def build_task(
             f"no validation given: {len(validation)} of {len(train) + len(validation)} examples of train were split off"
         )
     told.extend(_overlaps(train, {"validation": validation, "test": splits["test"]}))
+    if kind == "classification" and (note := imbalance_note(metric, [int(i) for i in train.labels], classes)):
+        told.append(note)
     return Task(
         name=name,
         kind=kind,
