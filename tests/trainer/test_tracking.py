@@ -56,19 +56,8 @@ def test_a_run_logs_every_trial_and_a_training_every_validation(place, tmp_path,
     assert {"search/score", "search/loss", "confirm/score", "confirm/test_score"} <= names
     rows = yaml.safe_load((tmp_path / "r" / "best.yaml").read_text())["comparison"]
     name = next(row["name"] for row in rows if row["validation"] and row["n_params"])
-    words = [
-        "train",
-        tmp_path / "r",
-        "--design",
-        name,
-        "--output",
-        tmp_path / "out",
-        "--steps",
-        "4",
-        "--eval-every",
-        "2",
-    ]
-    assert call(*words, "--track", "tensorboard") == 0
+    words = ["train", tmp_path / "r", "--design", name, "--output", tmp_path / "out", "--steps", "4"]
+    assert call(*words, "--eval-every", "2", "--track", "tensorboard") == 0
     assert [step for step, _ in kept[-1].logged] == [2, 4]
     assert set(kept[-1].logged[0][1]) == {"seed_0/loss", "seed_0/score"}
 
