@@ -68,6 +68,31 @@ class ImageSplit(Split):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class TokenSplit(Split):
+    """The tokens of one split of examples that are tokenised already; `texts` are their places in messages."""
+
+    input_ids: list[list[int]]
+    """Token ids of each example, special tokens included, not padded."""
+    token_type_ids: list[list[int]] | None
+    """The segment of each token; None without segments."""
+
+    def rows(self) -> list[tuple[str, str | None]]:
+        """The tokens of every example, so that equal examples are equal rows."""
+        return [(" ".join(map(str, ids)), None) for ids in self.input_ids]
+
+    def take(self, indices: list[int]) -> TokenSplit:
+        """The examples at `indices`, in that order."""
+        segments = self.token_type_ids
+        return TokenSplit(
+            texts=[self.texts[i] for i in indices],
+            pairs=None,
+            labels=[self.labels[i] for i in indices],
+            input_ids=[self.input_ids[i] for i in indices],
+            token_type_ids=None if segments is None else [segments[i] for i in indices],
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Task:
     """A supervised task on texts or images."""
 

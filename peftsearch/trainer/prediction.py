@@ -17,9 +17,9 @@ from peftsearch.errors import ConfigError, Diverged, TaskError
 from peftsearch.files import replacing
 from peftsearch.options import InputColumns, given
 from peftsearch.tasks.encoding.encode import require_inputs
-from peftsearch.tasks.reading.build import text_split
 from peftsearch.tasks.reading.columns import choose_texts
 from peftsearch.tasks.reading.images import IMAGE, read_images
+from peftsearch.tasks.reading.inputs import input_split
 from peftsearch.tasks.reading.table import Table, read_table
 from peftsearch.tasks.task import Split
 from peftsearch.trainer.options import PredictOptions, check_predict_options
@@ -96,7 +96,7 @@ def predicted(trained: Trained, table: Table, chosen: InputColumns) -> dict[str,
     if (pair is not None) != trained.record.task.pairs:
         wanted = "pairs of texts: name --pair-column" if pair is None else "single texts: leave --pair-column out"
         raise TaskError(f"{table.where}: {trained.path} was trained on {wanted}")
-    return {**table.columns, **_predictions(trained, text_split(table, text, pair), table.where)}
+    return {**table.columns, **_predictions(trained, input_split(table, text, pair), table.where)}
 
 
 def _predict_images(options: PredictOptions) -> int:

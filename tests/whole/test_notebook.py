@@ -149,6 +149,32 @@ def test_classes_keep_their_names(place, objects):
     assert found.best.task.labels == ("negative", "positive")
 
 
+class Tokenised(torch.utils.data.Dataset):
+    """A torch data set of examples that are tokenised and padded."""
+
+    def __init__(self, tokenizer, frame):
+        encoded = tokenizer(list(frame["text"]), padding="max_length", max_length=16, return_tensors="pt")
+        labels = torch.tensor([int(label == "positive") for label in frame["label"]])
+        self.columns = {**encoded, "labels": labels}
+
+    def __len__(self):
+        return len(self.columns["labels"])
+
+    def __getitem__(self, i):
+        return {name: values[i] for name, values in self.columns.items()}
+
+
+def test_tokenised_examples_give_the_scores_of_their_texts(place, objects):
+    _, tokenizer, train, validation = objects
+    options = {**SMALL, "steps": 4, "search_steps": 2, "device": "cpu"}
+    tokens = [Tokenised(tokenizer, frame) for frame in (train, validation)]
+    texts = peftsearch.search(str(place[1]), train, validation, runs=place[0] / "texts", **options)
+    found = peftsearch.search(str(place[1]), *tokens, runs=place[0] / "tokens", **options)
+    columns = ["study", "name", "seed", "score", "loss"]
+    assert found.trials[columns].equals(texts.trials[columns])
+    assert found.best.task.labels == ("0", "1")
+
+
 class Refused:
     """A model of HF peft, as far as it is looked at."""
 

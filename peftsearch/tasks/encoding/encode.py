@@ -11,7 +11,7 @@ from peftsearch.errors import TaskError
 from peftsearch.tasks.encoding.encoded import CHUNK, EncodedSplit, EncodedTask, EncodedTexts
 from peftsearch.tasks.encoding.images import encode_image_split, encode_images
 from peftsearch.tasks.encoding.pairs import encode_pairs
-from peftsearch.tasks.task import ImageSplit, Split, Task
+from peftsearch.tasks.task import ImageSplit, Split, Task, TokenSplit
 
 
 def encode(task: Task, tokenizer: Any, max_length: int = 128, start_id: int | None = None) -> EncodedTask:
@@ -80,6 +80,8 @@ def encode_split(split: Split, tokenizer: Any, max_length: int) -> EncodedTexts:
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     if pad_id is None:
         raise TaskError("tokenizer: it has neither a pad token nor an end token; set tokenizer.pad_token first")
+    if isinstance(split, TokenSplit):
+        return _tokens(split, len(tokenizer), pad_id, max_length)
     ids: list[list[int]] = []
     segments: list[list[int]] = []
     n_truncated = 0
@@ -100,6 +102,21 @@ def encode_split(split: Split, tokenizer: Any, max_length: int) -> EncodedTexts:
         labels=split.labels,
         pad_id=pad_id,
         n_truncated=n_truncated,
+    )
+
+
+def _tokens(split: TokenSplit, n_tokens: int, pad_id: int, max_length: int) -> EncodedTexts:
+    """Examples that are tokenised already, cut at their end."""
+    for where, ids in zip(split.texts, split.input_ids, strict=True):
+        if max(ids) >= n_tokens:
+            raise TaskError(f"{where}: token {max(ids)} is not one of the model's {n_tokens}; use its own tokenizer")
+    segments = split.token_type_ids
+    return EncodedTexts(
+        input_ids=[ids[:max_length] for ids in split.input_ids],
+        token_type_ids=None if segments is None else [kinds[:max_length] for kinds in segments],
+        labels=split.labels,
+        pad_id=pad_id,
+        n_truncated=sum(len(ids) > max_length for ids in split.input_ids),
     )
 
 

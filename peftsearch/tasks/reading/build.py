@@ -7,13 +7,13 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from random import Random
 
 from peftsearch.errors import TaskError, one_line
 from peftsearch.tasks.kinds import Kind
 from peftsearch.tasks.metrics import choose_metric, imbalance_note
 from peftsearch.tasks.reading.columns import Columns
+from peftsearch.tasks.reading.inputs import image_split, input_split, is_null
 from peftsearch.tasks.reading.table import Table
 from peftsearch.tasks.task import ImageSplit, Split, Task
 
@@ -122,16 +122,6 @@ def labelled_split(table: Table, columns: Columns, classes: tuple[str, ...], ima
     return _split(table, columns, classes, images)
 
 
-def text_split(table: Table, text: str, pair: str | None) -> Split:
-    """The texts of a table without labels, which are set to 0.
-
-    Raises:
-        TaskError: A text is missing.
-    """
-    pairs = None if pair is None else read_texts(table, pair)
-    return Split(texts=read_texts(table, text), pairs=pairs, labels=[0] * len(table))
-
-
 def _check(table: Table, columns: Columns) -> None:
     columns.check(table)
     _check_labels_are_plain(table, columns.label)
@@ -154,7 +144,7 @@ def natural_key(name: str) -> tuple[object, ...]:
 
 
 def _check_labels_there(table: Table, column: str) -> None:
-    missing = [i for i, value in enumerate(table.columns[column]) if _is_null(value)]
+    missing = [i for i, value in enumerate(table.columns[column]) if is_null(value)]
     if missing:
         raise TaskError(
             f"{table.at(missing[0])}: no label in column {column!r} ({len(missing)} of {len(table)} rows); label these "
@@ -169,10 +159,6 @@ def _check_labels_are_plain(table: Table, column: str) -> None:
                 f"{table.at(i)}: column {column!r} holds a {type(value).__name__}, a single label is needed; name "
                 "another label column"
             )
-
-
-def _is_null(value: object) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value)) or str(value).strip() == ""
 
 
 def _number(value: object) -> float | None:
@@ -223,36 +209,7 @@ def _split(table: Table, columns: Columns, classes: tuple[str, ...], images: boo
     labels = _class_indices(table, columns.label, classes) if classes else _targets(table, columns.label)
     if images:
         return image_split(table, columns.text, labels)
-    pairs = None if columns.pair is None else read_texts(table, columns.pair)
-    return Split(texts=read_texts(table, columns.text), pairs=pairs, labels=labels)
-
-
-def read_texts(table: Table, column: str) -> list[str]:
-    """The texts of a column.
-
-    Raises:
-        TaskError: A text is missing, is not a text, or cannot be written as UTF-8.
-    """
-    values = table.columns[column]
-    empty = [i for i, value in enumerate(values) if _is_null(value)]
-    if empty:
-        raise TaskError(
-            f"{table.at(empty[0])}: empty text in column {column!r} ({len(empty)} of {len(table)} rows); fill these "
-            "rows or leave them out"
-        )
-    for i, value in enumerate(values):
-        if not isinstance(value, str | int | float):
-            raise TaskError(
-                f"{table.at(i)}: column {column!r} holds a {type(value).__name__}, a text is needed; name another"
-            )
-        if isinstance(value, str) and _has_surrogate(value):
-            raise TaskError(f"{table.at(i)}: column {column!r} holds half a surrogate pair (\\ud8..); correct the text")
-    return [str(value) for value in values]
-
-
-def _has_surrogate(text: str) -> bool:
-    """Whether a text has half a surrogate pair: it is not valid UTF-8, and tokenizers fail on it."""
-    return any("\ud800" <= letter <= "\udfff" for letter in text)
+    return input_split(table, columns.text, columns.pair, labels)
 
 
 def _class_indices(table: Table, column: str, classes: tuple[str, ...]) -> list[int]:
@@ -380,31 +337,3 @@ def limit_train(task: Task, max_train: int | None, seed: int) -> Task:
     if task.kind == "classification" and len(Counter(kept.labels)) < 2:
         raise TaskError(f"task {task.name!r}: max_train {max_train} leaves one class only; raise it")
     return limited
-
-
-def image_split(table: Table, column: str, labels: list[int] | list[float]) -> ImageSplit:
-    """Read the images of a column: mappings with `bytes` or else a `path`, like undecoded images of `datasets`.
-
-    Raises:
-        TaskError: An image is missing or cannot be read.
-    """
-    names, images = [], []
-    for i, value in enumerate(table.columns[column]):
-        content, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (None, None)
-        if content is None and not path:
-            raise TaskError(f"{table.at(i)}: no image in column {column!r}; fill the row or leave it out")
-        images.append(read_image(Path(str(path))) if content is None else bytes(content))
-        names.append(str(path) if content is None else table.at(i))
-    return ImageSplit(texts=names, pairs=None, labels=labels, images=images)
-
-
-def read_image(file: Path) -> bytes:
-    """Read the bytes of an image file.
-
-    Raises:
-        TaskError: The file cannot be read.
-    """
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise TaskError(f"{file}: cannot be read: {error.strerror or error}") from error

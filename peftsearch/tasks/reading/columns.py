@@ -146,6 +146,8 @@ def _label_of_two(table: Table, first: str, second: str) -> str | None:
 
 def _guess_text(table: Table, label: str, pair: str | None) -> tuple[str, str | None]:
     free = {name.lower(): name for name in table.columns if name not in (label, pair)}
+    if "input_ids" in free and pair is None:  # tokenised already
+        return free["input_ids"], None
     if pair is None:
         for first, second in PAIRS:
             if first in free and second in free:

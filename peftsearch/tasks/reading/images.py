@@ -19,9 +19,9 @@ from peftsearch.tasks.reading.build import (
     build_task,
     class_name,
     natural_key,
-    read_image,
 )
 from peftsearch.tasks.reading.columns import LABELS, Columns, missing_column
+from peftsearch.tasks.reading.inputs import read_image
 from peftsearch.tasks.reading.table import Table
 from peftsearch.tasks.task import ImageSplit, Task
 

@@ -13,8 +13,9 @@ from random import Random
 from peftsearch.errors import TaskError, one_line
 from peftsearch.options import TaskOptions
 from peftsearch.tasks.metrics import choose_metric
-from peftsearch.tasks.reading.build import VALIDATION_SHARE, read_texts
+from peftsearch.tasks.reading.build import VALIDATION_SHARE
 from peftsearch.tasks.reading.columns import Columns, missing_column
+from peftsearch.tasks.reading.inputs import read_texts
 from peftsearch.tasks.reading.table import Table, read_table
 from peftsearch.tasks.task import Split, Task
 
