@@ -85,8 +85,8 @@ def search(
     Args:
         model: Hub id, folder, or a loaded transformers model, which is saved once under `runs`; None for the embedded
             MiniLM-L6.
-        train_dataset: `datasets.Dataset`, DataFrame, list of dicts, torch `Dataset` of dicts, or a file. Examples may be
-            tokenised (`input_ids`, `labels`); batches are padded with the tokenizer's token.
+        train_dataset: `datasets.Dataset`, DataFrame, list of dicts, torch `Dataset` of dicts, or a file. Examples may
+            be tokenised (`input_ids`, `labels`); batches are padded with the tokenizer's token.
         eval_dataset: Examples that rank designs; None splits some off.
         test_dataset: Examples that the verdict is about; None sets half of the validation aside.
         budget: Trainable parameters, excluding the task head: "0.1%", "22.7k", 22_700.
