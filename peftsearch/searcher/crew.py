@@ -1,8 +1,8 @@
 """Further processes on this machine that train trials of a study beside this one.
 
 On a CPU a training of a small model leaves most cores idle, however many threads it has: several trainings with few
-threads each get through a search sooner. Every further process is a `peftsearch worker` on the same folder; it ends
-with the process that started it, whatever ends that.
+threads each get through a search sooner; and each GPU gets a process. Every further process is a `peftsearch worker` on
+the same folder; it ends with the process that started it, whatever ends that.
 """
 
 from __future__ import annotations
@@ -34,27 +34,37 @@ def choose_width(asked: int | None, device: torch.device, seconds: float) -> int
     """How many processes train side by side, this one included.
 
     Args:
-        asked: Number that the user wants; None chooses as many as there are threads and room for, where it pays.
+        asked: Number that the user wants; None chooses, where it pays, as many as there are GPUs, or on a CPU threads
+            and room.
         device: Where the model is.
         seconds: Expected time of the work in one process.
     """
     if asked is not None:
         return asked
-    if device.type != "cpu" or seconds < _WORTH_S:
+    if seconds < _WORTH_S:
         return 1
+    if device.type == "cuda":
+        return 1 if device.index is not None else max(1, torch.cuda.device_count())
     own = psutil.Process().memory_info().rss
     room = int(_ROOM * psutil.virtual_memory().available / (1.5 * own))
     return max(1, min(MOST, torch.get_num_threads(), 1 + room))
 
 
+def devices_of(device: torch.device, n: int) -> list[str]:
+    """Devices of n further processes: the GPUs in turn, after the first, which is this process's; or all the same."""
+    if device.type != "cuda" or device.index is not None:
+        return [str(device)] * n
+    n_gpus = max(1, torch.cuda.device_count())
+    return [f"cuda:{(i + 1) % n_gpus}" for i in range(n)]
+
+
 @contextmanager
-def crew(folder: Path, n: int, device: str | None, storage: str) -> Iterator[Callable[[], list[str]]]:
-    """Run n further processes on a study while the context lasts.
+def crew(folder: Path, devices: Sequence[str], storage: str) -> Iterator[Callable[[], list[str]]]:
+    """Run further processes on a study while the context lasts.
 
     Args:
         folder: The study's folder, where each writes what it does into `worker-N.log`.
-        n: Number of processes.
-        device: Device of each.
+        devices: Device of each process.
         storage: The study's storage URL; empty for SQLite in the folder.
 
     Yields:
@@ -62,16 +72,15 @@ def crew(folder: Path, n: int, device: str | None, storage: str) -> Iterator[Cal
     """
     words = [sys.executable, "-m", "peftsearch", "worker", str(folder), "--attached"]
     words += ["--storage", storage] if storage else []
-    words += ["--device", device] if device else []
     threads = {"OMP_NUM_THREADS": str(torch.get_num_threads()), "MKL_NUM_THREADS": str(torch.get_num_threads())}
     running: list[subprocess.Popen[bytes]] = []
     said: set[int] = set()
     try:
-        for i in range(n):
+        for i, device in enumerate(devices):
             with (folder / f"worker-{i + 1}.log").open("ab") as log:
                 running.append(
                     subprocess.Popen(  # a session of its own, so that Ctrl-C reaches only this process
-                        words,
+                        [*words, "--device", device],
                         stdin=subprocess.PIPE,
                         stdout=log,
                         stderr=log,

@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 
 from peftsearch.engine.local import LocalEngine
-from peftsearch.searcher.crew import choose_width, crew
+from peftsearch.searcher.crew import choose_width, crew, devices_of
 from peftsearch.searcher.options import RunOptions
 from peftsearch.searcher.runner import TrialRunner
 from peftsearch.searcher.schedule import Pause, Schedule
@@ -65,7 +65,7 @@ class LocalDriver:
     def drive(self, schedule: Schedule, runner: TrialRunner, engine: LocalEngine) -> None:
         """Claim, train and record trials until none is left; wait while trials of other processes must finish first."""
         folder, storage = runner.folder.path, self._options.study.storage
-        with crew(folder, self.width - 1, self._options.machine.device, storage) as failed:
+        with crew(folder, devices_of(self._device, self.width - 1), storage) as failed:
             while (work := schedule.next()) is not None:
                 runner.others.show()
                 for line in failed():

@@ -89,7 +89,7 @@ class EngineOptions(OptionGroup):
     name: Annotated[str, Parameter(name="--engine")] = "local"
     """local, or ray for many GPUs."""
     workers: int | None = None
-    """Processes that train side by side, without Ray (default: on CPUs as many as cores and memory allow)."""
+    """Processes that train side by side, without Ray (default: one a GPU, or as many as cores and memory allow)."""
     ray_address: str | None = None
     """Ray cluster: auto or HOST:PORT (default: start Ray here)."""
     cpus_per_trial: float = 1.0

@@ -22,7 +22,9 @@ from tests.runs import arguments, kill_after, start, study
         (None, "cpu", 600, 64, 1000, 8),
         (None, "cpu", 600, 1, 100, 1),
         (None, "cpu", 30, 16, 100, 1),
-        (None, "cuda", 600, 16, 100, 1),
+        (None, "cuda", 600, 16, 100, 4),
+        (None, "cuda", 30, 16, 100, 1),
+        (None, "cuda:1", 600, 16, 100, 1),
         (None, "cpu", 600, 16, 6, 3),
         (None, "cpu", 600, 16, 1, 1),
         (5, "cuda", 30, 1, 1, 5),
@@ -36,7 +38,15 @@ def test_as_many_processes_as_threads_and_memory_allow_where_they_pay(
     monkeypatch.setattr(crew.psutil, "Process", lambda: own)
     monkeypatch.setattr(crew.psutil, "virtual_memory", lambda: SimpleNamespace(available=10 * room))
     monkeypatch.setattr(crew.torch, "get_num_threads", lambda: threads)
+    monkeypatch.setattr(crew.torch.cuda, "device_count", lambda: 4)
     assert crew.choose_width(asked, torch.device(device), seconds) == width
+
+
+def test_each_gpu_gets_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crew.torch.cuda, "device_count", lambda: 3)
+    assert crew.devices_of(torch.device("cuda"), 5) == ["cuda:1", "cuda:2", "cuda:0", "cuda:1", "cuda:2"]
+    assert crew.devices_of(torch.device("cuda:2"), 2) == ["cuda:2", "cuda:2"]
+    assert crew.devices_of(torch.device("cpu"), 2) == ["cpu", "cpu"]
 
 
 def _attached(folder: str) -> list[psutil.Process]:
