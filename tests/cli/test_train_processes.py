@@ -31,7 +31,9 @@ def test_two_processes_train_as_one(calm, train, tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     assert "2 processes on cpu" in done.stdout
     assert done.stdout.count("step     8 of 8") == 1, "only the first process prints"
-    one, two = (list(csv.DictReader((tmp_path / name / "curve.csv").open())) for name in ("one", "two"))
+    one, two = (
+        list(csv.DictReader((tmp_path / name / "curve.csv").read_text().splitlines())) for name in ("one", "two")
+    )
     losses = [[float(row["loss"]) for row in rows if row.get("loss")] for rows in (one, two)]
     assert losses[1] == pytest.approx(losses[0], abs=1e-4)
     scores = [json.loads((tmp_path / name / "metrics.json").read_text())["test"]["mean"] for name in ("one", "two")]
