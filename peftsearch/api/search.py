@@ -42,6 +42,7 @@ def search(
     strategy: str = "race",
     time: str | None = None,
     trials: int | None = None,
+    patience: int | None = None,
     epochs: float | None = None,
     steps: int | None = None,
     search_steps: int | None = None,
@@ -106,6 +107,7 @@ def search(
         strategy: Strategy: a name or a YAML file.
         time: Time for the whole run, such as "30m" or "2h".
         trials: Designs to train, excluding baselines and confirmation.
+        patience: Trials without a better one after which the search ends.
         epochs: Length of a training in passes over the data.
         steps: Length of a training in optimizer steps.
         search_steps: Step at which a trial pauses and is ranked.
@@ -191,6 +193,7 @@ def search(
             strategy=strategy,
             time=time,
             trials=trials,
+            patience=patience,
             epochs=epochs,
             steps=steps,
             search_steps=search_steps,

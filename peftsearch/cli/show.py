@@ -39,6 +39,8 @@ def print_best(console: Console, best: Best, path: Path, stages: bool = True) ->
     console.print(best.verdict.statement, style="bold", highlight=False, markup=False, soft_wrap=True)
     if best.verdict.settle:
         console.print(best.verdict.settle, highlight=False, markup=False, soft_wrap=True)
+    if best.ended_early and best.picked is None:
+        console.print(best.ended_early, highlight=False, markup=False, soft_wrap=True)
     console.print(f"File: {path}", highlight=False, markup=False, soft_wrap=True)
     for number, command in enumerate(next_steps(best, str(path.parent)) if best.picked is None else ()):
         console.print(f"{'     ' if number else 'Next:'} {command}", highlight=False, markup=False, soft_wrap=True)

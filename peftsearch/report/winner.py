@@ -59,6 +59,8 @@ def _concluded(record: Record, best: Best) -> list[Item]:
     if best.verdict.settle:
         items.append(Text(text=best.verdict.settle))
     items.append(Text(text=f"Next: {'; '.join(next_steps(best, str(record.path)))}", kind="note"))
+    if best.ended_early:
+        items.append(Text(text=best.ended_early))
     if best.headroom:
         items.append(Text(text=best.headroom))
     architecture = Architecture.from_dict(best.architecture)

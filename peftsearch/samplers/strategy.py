@@ -92,6 +92,8 @@ class Strategy:
     """Whether to find out how much the budget limits the score, with full fine-tuning where it is affordable."""
     trials: int = 16
     """Number of designs that the search trains, excluding baselines and confirmation."""
+    patience: int | None = None
+    """Trials without a better one after which the search ends; None trains all of them."""
     search: SearchFidelity = SearchFidelity()
     confirm: ConfirmFidelity = ConfirmFidelity()
 
@@ -105,6 +107,7 @@ class Strategy:
         fields = Fields(f"strategy {name}", data)
         description = fields.take("description", str, "")
         trials = fields.take("trials", int, 16, at_least(1))
+        patience = fields.take("patience", int, None, at_least(1))
         looks_for_headroom = fields.take("headroom", bool, False)
         sampler = dict(fields.take("sampler", dict) or {})
         pruner = dict(fields.take("pruner", dict, {"name": "none"}))
@@ -124,6 +127,7 @@ class Strategy:
             pruner_settings=pruner,
             headroom=looks_for_headroom,
             trials=trials,
+            patience=patience,
             search=search,
             confirm=confirm,
         )

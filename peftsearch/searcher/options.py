@@ -52,6 +52,8 @@ class SearchOptions(OptionGroup):
     """Strategy: a name (`list strategies`) or a YAML file."""
     trials: int | None = None
     """Designs to train, excluding baselines and confirmation (default: the strategy's)."""
+    patience: int | None = None
+    """Trials without a better one after which the search ends (default: the strategy's, or none)."""
     epochs: float | None = None
     """Length of a training in passes over the data (default: 3, but 150 to 600 steps)."""
     steps: int | None = None
@@ -165,7 +167,8 @@ def with_numbers(strategy: Strategy, options: SearchOptions) -> Strategy:
     if options.confirm_baselines is not None:
         confirm = replace(confirm, baselines=_at_least_one("--confirm-baselines", options.confirm_baselines))
     trials = strategy.trials if options.trials is None else _at_least_one("--trials", options.trials)
-    return replace(strategy, trials=trials, confirm=confirm)
+    patience = strategy.patience if options.patience is None else _at_least_one("--patience", options.patience)
+    return replace(strategy, trials=trials, patience=patience, confirm=confirm)
 
 
 def training_of(options: TrainingOptions) -> TrainingSettings:

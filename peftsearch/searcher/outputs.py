@@ -15,6 +15,7 @@ from peftsearch.design.text import labelled
 from peftsearch.exporter.formats import exports_of
 from peftsearch.files import plain
 from peftsearch.searcher.headroom import headroom_of
+from peftsearch.searcher.patience import ended_early
 from peftsearch.searcher.prepare import Setup
 from peftsearch.searcher.verdict import Verdict
 from peftsearch.study.best import (
@@ -95,6 +96,7 @@ def make_best(
         ),
         comparison=tuple(map(_row, rows)),
         confirmed={f.name: _stored_design(setup, f) for f in finalists if f is not pick and f.name in trained},
+        ended_early=ended_early(folder.search.get_trials(deepcopy=False), setup),
         headroom="" if (found := headroom_of(folder, setup)) is None else found.text,
         stages=tuple(stages_of(folder.search)),
         seed=setup.options.seed,

@@ -24,6 +24,7 @@ from peftsearch.searcher.confirmation import current, open_confirmations
 from peftsearch.searcher.finalists import also_confirmed, choose_finalists
 from peftsearch.searcher.headroom import affords_full, headroom_of
 from peftsearch.searcher.options import parse_time
+from peftsearch.searcher.patience import ended_early
 from peftsearch.searcher.planning import LOADING_S, planned_steps
 from peftsearch.searcher.prepare import Setup
 from peftsearch.searcher.progress import Reporter
@@ -208,13 +209,20 @@ class Schedule:
             return True
         if _spent(trials) >= self._setup.strategy.trials:
             return True
+        if early := ended_early(trials, self._setup):
+            self._say_early(early)
+            return True
         # Infeasible proposals are not spent, so a space in which hardly anything fits would never end the search.
         if len(counted(trials)) >= _TRIES_PER_TRIAL * self._setup.strategy.trials:
-            if not self._said_early:
-                self._said_early = True
-                self._reporter.note("The search ends early: too few of the proposed designs fit the budget.")
+            self._say_early("The search ends early: too few of the proposed designs fit the budget.")
             return True
         return False
+
+    def _say_early(self, why: str) -> None:
+        """Say once why the search ends early."""
+        if not self._said_early:
+            self._said_early = True
+            self._reporter.note(why)
 
     def _next_further(self) -> Work | None:
         """Train a chosen design up to the next rung, or at another learning rate."""

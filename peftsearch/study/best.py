@@ -189,6 +189,8 @@ class Best:
     """The other confirmed designs by name."""
     headroom: str = ""
     """Whether the budget limits the score, in a sentence; empty for strategies that do not look."""
+    ended_early: str = ""
+    """Why the search ended before its last trial, in a sentence; empty if it did not."""
     stages: tuple[dict[str, Any], ...] = ()
     """Closed stages of a staged search."""
     seed: int = 0
