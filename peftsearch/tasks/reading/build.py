@@ -81,7 +81,8 @@ def build_task(
     given = {"train": tables.train, "validation": tables.validation, "test": tables.test}
     for table in filter(None, given.values()):
         _check(table, columns)
-    told = [*filter(None, [columns.note]), *notes]
+    unused = columns.unused_texts(tables.train) if columns.note is not None and not images else None
+    told = [*filter(None, [columns.note, unused]), *notes]
     kind = wishes.kind or _guess_kind(tables.train, columns.label, told)
     metric = choose_metric(kind, wishes.metric)
     classes = _classes(tables.train, columns.label, class_names) if kind == "classification" else ()

@@ -42,11 +42,24 @@ class Columns:
     text: str
     """Column of the text, of the first text of each pair, or of the prompt for generation."""
     pair: str | None = None
-    """Column of the second text of each pair."""
+    """Column of the second text of each pair, or of what follows the prompt, for generation."""
     label: str
     """Column of the class, the target, or the completion of each prompt."""
     note: str | None = None
     """Note on guessed columns, one sentence."""
+
+    def unused_texts(self, table: Table) -> str | None:
+        """A note on columns of texts that are not used; None without one."""
+        own = (self.text, self.pair, self.label)
+        others = {name: values for name, values in table.columns.items() if name not in own and is_prose(values)}
+        # Names, codes and categories are one word each.
+        unused = [
+            name for name, values in others.items() if 2 * sum(" " in str(v).strip() for v in values) > len(table)
+        ]
+        if not unused:
+            return None
+        told = ", ".join(map(repr, unused))
+        return f"{table.where}: NOT USED, though texts: {told}; name the columns to use another"
 
     def check(self, table: Table) -> None:
         """Check that a table has the columns.

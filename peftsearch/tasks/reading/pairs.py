@@ -6,7 +6,7 @@ texts use all of them. In training each row is a separate example.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
@@ -15,11 +15,13 @@ from peftsearch.options import TaskOptions
 from peftsearch.tasks.metrics import choose_metric
 from peftsearch.tasks.reading.build import VALIDATION_SHARE
 from peftsearch.tasks.reading.columns import Columns, missing_column
-from peftsearch.tasks.reading.inputs import read_texts
+from peftsearch.tasks.reading.inputs import is_null, read_texts
 from peftsearch.tasks.reading.table import Table, read_table
 from peftsearch.tasks.task import Split, Task
 
 DEFAULT_TEMPLATE = "{prompt}\n{completion}"
+ALPACA = ("instruction", "input", "output")
+"""Columns of Alpaca's data: the prompt is the instruction and, where there is one, the input."""
 COLUMNS = (
     ("prompt", "completion"),
     ("meaning_representation", "reference"),
@@ -101,7 +103,7 @@ def load_pairs(options: TaskOptions, seed: int = 0) -> Task:
         test=splits.get("test"),
         metric=metric,
         source="files " + ", ".join(f"{name}={Path(path).name}" for name, path in paths.items() if path is not None),
-        columns=Columns(text=columns[0], label=columns[1]),
+        columns=columns,
         notes=tuple(notes),
     )
 
@@ -122,7 +124,7 @@ def pairs_of(table: Table, prompt: str | None, completion: str | None, known: Co
     named = (prompt, known.text), (completion, known.label)
     own, other = (given or (name if name in table.columns else None) for given, name in named)
     columns, _ = _choose(table, own, other)
-    return _split(table, columns, _form(template))
+    return _split(table, replace(columns, pair=known.pair if prompt is None else None), _form(template))
 
 
 def prompts_of(table: Table, prompt: str | None, known: Columns, template: str | None) -> Split:
@@ -135,7 +137,8 @@ def prompts_of(table: Table, prompt: str | None, known: Columns, template: str |
     if name not in table.columns:
         raise TaskError(f"{missing_column(table, name)}; name it with --prompt-column")
     form = _form(template)
-    texts = [f"{form.before}{text}{form.between}" for text in read_texts(table, name)]
+    prompts = _prompts(table, name, known.pair if prompt is None else None)
+    texts = [f"{form.before}{text}{form.between}" for text in prompts]
     return Split(texts=texts, pairs=[""] * len(texts), labels=[0] * len(texts))
 
 
@@ -143,12 +146,16 @@ def _form(template: str | None) -> Template:
     return Template.parse(DEFAULT_TEMPLATE if template is None else template)
 
 
-def _choose(table: Table, prompt: str | None, completion: str | None) -> tuple[tuple[str, str], list[str]]:
-    """Choose the two columns; adds a note if they were guessed."""
+def _choose(table: Table, prompt: str | None, completion: str | None) -> tuple[Columns, list[str]]:
+    """Choose the columns; adds a note if they were guessed, and one on texts that are left out."""
     for name in filter(None, (prompt, completion)):
         if name not in table.columns:
             raise TaskError(missing_column(table, name))
     free = {name.lower(): name for name in table.columns if name not in (prompt, completion)}
+    if prompt is None and {*ALPACA} <= {*free, *([str(completion).lower()] if completion else [])}:
+        task, context, answer = (free.get(name, str(completion)) for name in ALPACA)
+        told = f"{table.where}: read as Alpaca: prompt {task!r} and {context!r}, completion {completion or answer!r}"
+        return _with_unused(table, Columns(text=task, pair=context, label=completion or answer), [told])
     for first, second in COLUMNS:
         found = (prompt or free.get(first), completion or free.get(second))
         if found[0] and found[1]:
@@ -161,20 +168,36 @@ def _choose(table: Table, prompt: str | None, completion: str | None) -> tuple[t
         )
     if found[0] == found[1]:
         raise TaskError(f"{table.where}: prompt and completion must be different columns, got {found[0]} for both")
+    columns = Columns(text=found[0], label=found[1])
+    if prompt and completion:
+        return columns, []
     guessed = f"{table.where}: columns guessed: prompt {found[0]!r}, completion {found[1]!r}"
-    return (found[0], found[1]), [] if prompt and completion else [guessed]
+    return _with_unused(table, columns, [guessed])
 
 
-def _split(table: Table, columns: tuple[str, str], form: Template) -> Split:
-    for name in columns:
-        if name not in table.columns:
-            raise TaskError(missing_column(table, name))
-    prompts, completions = (read_texts(table, name) for name in columns)
+def _with_unused(table: Table, columns: Columns, notes: list[str]) -> tuple[Columns, list[str]]:
+    """The columns, and a note on further columns that hold texts."""
+    unused = columns.unused_texts(table)
+    return columns, [*notes, *([unused] if unused else [])]
+
+
+def _split(table: Table, columns: Columns, form: Template) -> Split:
+    columns.check(table)
+    prompts, completions = _prompts(table, columns.text, columns.pair), read_texts(table, columns.label)
     return Split(
         texts=[f"{form.before}{prompt}{form.between}" for prompt in prompts],
         pairs=[f"{form.lead}{completion.strip()}" for completion in completions],
         labels=[0] * len(table),
     )
+
+
+def _prompts(table: Table, column: str, context: str | None) -> list[str]:
+    """The prompts: the texts of a column, each followed by its context where there is one, as in Alpaca."""
+    prompts = read_texts(table, column)
+    if context is None or context not in table.columns:
+        return prompts
+    contexts = ["" if is_null(value) else str(value).strip() for value in table.columns[context]]
+    return [f"{prompt}\n\n{more}" if more else prompt for prompt, more in zip(prompts, contexts, strict=True)]
 
 
 def _split_off(train: Split, share: float, seed: int) -> tuple[Split, Split]:
