@@ -92,6 +92,32 @@ class TokenSplit(Split):
         )
 
 
+Message = dict[str, str]
+"""One turn of a chat: `role` (system, user or assistant) and `content`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ChatSplit(Split):
+    """The chats of one split; `texts` are what comes before the last answers, as JSON, and `pairs` those answers."""
+
+    chats: list[list[Message]]
+    """The turns of each chat, the last of which is the assistant's."""
+
+    @classmethod
+    def of(cls, chats: list[list[Message]]) -> ChatSplit:
+        """Make a split of chats that end with an answer."""
+        return cls(
+            texts=[json.dumps(chat[:-1], ensure_ascii=False) for chat in chats],
+            pairs=[chat[-1]["content"] for chat in chats],
+            labels=[0] * len(chats),
+            chats=chats,
+        )
+
+    def take(self, indices: list[int]) -> ChatSplit:
+        """The chats at `indices`, in that order."""
+        return ChatSplit.of([self.chats[i] for i in indices])
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Task:
     """A supervised task on texts or images."""

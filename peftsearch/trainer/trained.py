@@ -19,11 +19,12 @@ from peftsearch.errors import BackboneError, CheckpointError, ConfigError, TaskE
 from peftsearch.injection import checkpoint
 from peftsearch.injection.checkpoint import put
 from peftsearch.options import InputColumns, ModelOptions
+from peftsearch.tasks.encoding.chats import encode_chat_split
 from peftsearch.tasks.encoding.encode import encode_any
 from peftsearch.tasks.encoding.pairs import EncodedPairs, encode_pair_split
 from peftsearch.tasks.kinds import Kind
 from peftsearch.tasks.reading.columns import Columns
-from peftsearch.tasks.task import Split, Task
+from peftsearch.tasks.task import ChatSplit, Split, Task
 from peftsearch.trainer.folder import read_training
 from peftsearch.trainer.options import TrainedOptions
 from peftsearch.trainer.record import Data, TrainingRecord
@@ -82,6 +83,9 @@ class Trained:
     def encoded(self, split: Split) -> EncodedPairs:
         """Prompts and completions of a split, cut as those of the training."""
         assert self.record.task.max_new is not None, "a generation has one"
+        if isinstance(split, ChatSplit):
+            length = self.record.training.max_length
+            return encode_chat_split(split, self.loaded.tokenizer, length, self.record.task.max_new)
         return encode_pair_split(
             split,
             self.loaded.tokenizer,

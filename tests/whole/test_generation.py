@@ -173,3 +173,39 @@ def test_gguf_gives_the_model_that_was_written(tmp_path):
     again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "plain")
     with torch.no_grad():
         assert torch.allclose(again(ids).logits, model(ids).logits, atol=1e-5)
+
+
+def test_chats_are_searched_trained_scored_and_answered(tmp_path, capsys):
+    """The tiny model of the other tests, with a chat template."""
+    import json
+
+    from transformers import AutoTokenizer
+
+    from tests.tasks.encoding.test_chats import CHATML
+
+    model = save_generator(tmp_path / "llama", "llama")
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer.chat_template = CHATML
+    tokenizer.save_pretrained(model)
+    for name in ("train", "validation"):
+        chats = [
+            [{"role": "user", "content": f"name {i} red"}, {"role": "assistant", "content": "the red one"}]
+            for i in range(12)
+        ]
+        lines = [json.dumps({"messages": chat}) for chat in chats]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines))
+    files = [tmp_path / "train.jsonl", tmp_path / "validation.jsonl"]
+    more = ["--trials", "1", "--seeds", "1", "--steps", "2", "--confirm-baselines", "1"]
+    words = [w for w in generate_arguments(model, files, tmp_path, *more) if w not in ("--kind", "generation")]
+    assert call(*words) == 0
+    best = yaml.safe_load((tmp_path / "r" / "best.yaml").read_text())
+    assert best["task"]["kind"] == "generation"
+    name = next(row["name"] for row in best["comparison"] if row["n_params"] and row["validation"])
+    out = tmp_path / "trained"
+    assert call("train", tmp_path / "r", "--design", name, "--output", out, "--steps", "2") == 0
+    assert call("evaluate", out, "--metric", "perplexity", "--json") == 0
+    assert json.loads(capsys.readouterr().out.strip().splitlines()[-1])["score"] < 0
+    assert call("predict", out, "--input", files[1], "--output", tmp_path / "answers.jsonl") == 0
+    rows = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
+    assert len(rows) == 12
+    assert all("predicted_text" in row for row in rows)

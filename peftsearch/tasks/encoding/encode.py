@@ -8,10 +8,11 @@ from __future__ import annotations
 from typing import Any
 
 from peftsearch.errors import TaskError
+from peftsearch.tasks.encoding.chats import encode_chats
 from peftsearch.tasks.encoding.encoded import CHUNK, EncodedSplit, EncodedTask, EncodedTexts
 from peftsearch.tasks.encoding.images import encode_image_split, encode_images
 from peftsearch.tasks.encoding.pairs import encode_pairs
-from peftsearch.tasks.task import ImageSplit, Split, Task, TokenSplit
+from peftsearch.tasks.task import ChatSplit, ImageSplit, Split, Task, TokenSplit
 
 
 def encode(task: Task, tokenizer: Any, max_length: int = 128, start_id: int | None = None) -> EncodedTask:
@@ -29,6 +30,8 @@ def encode(task: Task, tokenizer: Any, max_length: int = 128, start_id: int | No
     """
     if require_inputs(f"task {task.name!r}", task.train, tokenizer):
         return encode_images(task, tokenizer)
+    if isinstance(task.train, ChatSplit):
+        return encode_chats(task, tokenizer, max_length, start_id)
     if task.kind == "generation":
         return encode_pairs(task, tokenizer, max_length, start_id)
     least = tokenizer.num_special_tokens_to_add(pair=task.train.pairs is not None) + 1

@@ -48,6 +48,11 @@ class Columns:
     note: str | None = None
     """Note on guessed columns, one sentence."""
 
+    @property
+    def holds_chats(self) -> bool:
+        """Whether one column holds chats, prompts and completions in one."""
+        return self.text == self.label
+
     def unused_texts(self, table: Table) -> str | None:
         """A note on columns of texts that are not used; None without one."""
         own = (self.text, self.pair, self.label)

@@ -6,7 +6,9 @@ from pathlib import Path
 
 from peftsearch.options import TaskOptions
 from peftsearch.tasks.reading.build import Tables, Wishes, build_task
+from peftsearch.tasks.reading.chats import chat_column
 from peftsearch.tasks.reading.columns import choose_columns
+from peftsearch.tasks.reading.pairs import load_pairs
 from peftsearch.tasks.reading.table import read_table
 from peftsearch.tasks.task import Task
 
@@ -23,9 +25,12 @@ def load_files(options: TaskOptions, seed: int = 0) -> Task:
     """
     train, validation, test = options.train, options.validation, options.test
     assert train is not None, "a task of files has a training file"
+    first = read_table(train)
+    if options.kind is None and options.label_column is None and chat_column(first) is not None:
+        return load_pairs(options, seed)
     wishes = Wishes(kind=options.kind, metric=options.metric, seed=seed)  # type: ignore[arg-type]  # checked there
     tables = Tables(
-        train=read_table(train),
+        train=first,
         validation=None if validation is None else read_table(validation),
         test=None if test is None else read_table(test),
     )

@@ -14,6 +14,7 @@ from peftsearch.errors import TaskError, one_line
 from peftsearch.options import TaskOptions
 from peftsearch.tasks.metrics import choose_metric
 from peftsearch.tasks.reading.build import VALIDATION_SHARE
+from peftsearch.tasks.reading.chats import chat_column, chats_of, prompts_of_chats
 from peftsearch.tasks.reading.columns import Columns, missing_column
 from peftsearch.tasks.reading.inputs import is_null, read_texts
 from peftsearch.tasks.reading.table import Table, read_table
@@ -81,8 +82,15 @@ def load_pairs(options: TaskOptions, seed: int = 0) -> Task:
     metric = choose_metric("generation", options.metric)
     paths = {"train": options.train, "validation": options.validation, "test": options.test}
     tables = {name: read_table(path) for name, path in paths.items() if path is not None}
-    columns, notes = _choose(tables["train"], options.prompt_column, options.completion_column)
-    splits = {name: _split(table, columns, form) for name, table in tables.items()}
+    chats = None if options.prompt_column or options.completion_column else chat_column(tables["train"])
+    if chats is not None:
+        columns, notes = Columns(text=chats, label=chats), [f"{tables['train'].where}: chats in column {chats!r}"]
+        if options.template is not None:
+            raise TaskError("template: chats are rendered by the model's own chat template; leave it out")
+        splits: dict[str, Split] = {name: chats_of(table, chats) for name, table in tables.items()}
+    else:
+        columns, notes = _choose(tables["train"], options.prompt_column, options.completion_column)
+        splits = {name: _split(table, columns, form) for name, table in tables.items()}
     if "validation" not in splits:
         splits["train"], splits["validation"] = _split_off(splits["train"], VALIDATION_SHARE, seed)
         n_prompts = len(set(splits["validation"].texts))
@@ -121,6 +129,8 @@ def pairs_of(table: Table, prompt: str | None, completion: str | None, known: Co
     Raises:
         TaskError: A column is missing or cannot be guessed, or a text is missing.
     """
+    if known.holds_chats:
+        return chats_of(table, prompt or known.text)
     named = (prompt, known.text), (completion, known.label)
     own, other = (given or (name if name in table.columns else None) for given, name in named)
     columns, _ = _choose(table, own, other)
@@ -134,6 +144,8 @@ def prompts_of(table: Table, prompt: str | None, known: Columns, template: str |
         TaskError: The column or a prompt is missing.
     """
     name = prompt or known.text
+    if known.holds_chats:
+        return prompts_of_chats(table, name)
     if name not in table.columns:
         raise TaskError(f"{missing_column(table, name)}; name it with --prompt-column")
     form = _form(template)
