@@ -16,6 +16,7 @@ from cyclopts import Group, Parameter
 Asked = Literal["classification", "regression", "generation", "image"]
 """Kinds of task that a user may choose; `image` is classification of images."""
 MAX_SEED = 2**31 - 1
+AUTO = "auto"
 HYPHEN = Parameter(allow_leading_hyphen=True)
 """Parameter for values such as `-1%`, which are then refused with a reason instead of being parsed as an option."""
 
@@ -113,8 +114,8 @@ class TrainingOptions(OptionGroup):
     """Learning rate of the task head (default: 0.001; 0.01 for a random head)."""
     batch_size: int | None = None
     """Examples per optimizer step, over all processes (default: 16)."""
-    max_length: int | None = None
-    """Maximum number of tokens of a text; longer texts are cut (default: 128)."""
+    max_length: int | Literal["auto"] | None = None
+    """Maximum number of tokens; longer texts are cut (default: auto, which 99% of the training texts fit into)."""
     dropout: bool | None = None
     """Keep the dropout of the frozen backbone in training (default: off, which costs less)."""
     class_weights: Literal["none", "balanced"] | None = None

@@ -62,7 +62,7 @@ def search(
     head: Literal["probe", "random"] | None = None,
     head_learning_rate: float | None = None,
     batch_size: int | None = None,
-    max_length: int | None = None,
+    max_length: int | Literal["auto"] | None = None,
     dropout: bool | None = None,
     revision: str | None = None,
     trust_remote_code: bool = False,

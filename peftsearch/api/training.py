@@ -45,7 +45,7 @@ def train(
     test_file: PathLike | None = None,
     learning_rate: float | None = None,
     batch_size: int | None = None,
-    max_length: int | None = None,
+    max_length: int | Literal["auto"] | None = None,
     device: str | None = None,
     dtype: str | None = None,
     progress: bool = True,

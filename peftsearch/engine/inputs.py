@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from peftsearch.engine.settings import TrainingSettings
 from peftsearch.errors import ConfigError
-from peftsearch.options import ModelOptions
+from peftsearch.options import AUTO, ModelOptions
 
 if TYPE_CHECKING:
     from peftsearch.backbone.load import LoadedBackbone
+    from peftsearch.tasks.task import Task
 
 
 def load_model(
@@ -51,31 +53,43 @@ def load_model(
     )
 
 
-def within_positions(
-    training: TrainingSettings, max_length: int | None, loaded: LoadedBackbone
+def settle_length(
+    training: TrainingSettings,
+    max_length: int | str | None,
+    loaded: LoadedBackbone,
+    tasks: Sequence[Task],
 ) -> tuple[TrainingSettings, tuple[str, ...]]:
-    """Limit the length of texts to the positions that the model has.
+    """Choose the length that texts are cut at, within the positions that the model has.
 
     Args:
         training: Settings with a length.
-        max_length: The user's length; None where the length is a default, which may be reduced.
+        max_length: The user's length; `auto` follows from the data; None keeps the length of the settings.
         loaded: The model.
+        tasks: The tasks, for `auto`.
 
     Returns:
         The settings, and notes for the user.
 
     Raises:
-        ConfigError: The user's length exceeds the positions of the model.
+        ConfigError: The user's length exceeds the positions of the model, or the model reads images.
+        TaskError: The chats cannot be rendered.
     """
     from peftsearch.backbone.load import max_positions
+    from peftsearch.tasks.encoding.lengths import QUANTILE, length_for
 
     if loaded.reads_images:
-        if max_length is not None:
+        if max_length not in (None, AUTO):
             raise ConfigError(
                 f"--max-length {max_length}: {loaded.backbone.name} reads images, not texts; leave it out"
             )
         return training, ()
     limit = max_positions(loaded)
+    if max_length == AUTO:
+        length = length_for(tasks, loaded.tokenizer, limit)
+        return replace(training, max_length=length), (
+            f"texts are cut at {length} tokens (--max-length auto: {QUANTILE:.0%} of train fit, within the model's "
+            "positions)",
+        )
     if limit is None or training.max_length <= limit:
         return training, ()
     if max_length is not None:

@@ -21,6 +21,7 @@ from peftsearch.errors import BudgetError, ConfigError, StudyError, one_line, un
 from peftsearch.files import from_plain
 from peftsearch.methods import get_method
 from peftsearch.options import (
+    AUTO,
     HYPHEN,
     MAX_SEED,
     MachineOptions,
@@ -174,6 +175,8 @@ def with_numbers(strategy: Strategy, options: SearchOptions) -> Strategy:
 def training_of(options: TrainingOptions) -> TrainingSettings:
     """Make training settings, with the numbers that the options override."""
     own = given(options, *(f.name for f in fields(TrainingOptions)))
+    if own.get("max_length") == AUTO:
+        del own["max_length"]  # follows from the data
     if own.get("head") == "random":
         own.setdefault("head_learning_rate", RANDOM_HEAD_RATE)
     return TrainingSettings.from_dict(own, "options")

@@ -18,7 +18,7 @@ from peftsearch.design.memory import MemoryLimit
 from peftsearch.design.references import Reference, make_reference, notes_on, parse_references, require_blocks
 from peftsearch.design.space import DesignSpace, SearchSpace
 from peftsearch.design.text import space_notes
-from peftsearch.engine.inputs import load_model, within_positions
+from peftsearch.engine.inputs import load_model, settle_length
 from peftsearch.engine.job import Select
 from peftsearch.engine.settings import TrainingSettings
 from peftsearch.errors import BudgetError, ConfigError, MethodError, StudyError
@@ -26,7 +26,7 @@ from peftsearch.exporter.formats import deploys
 from peftsearch.files import from_plain
 from peftsearch.methods import get_method
 from peftsearch.methods.support import require_methods
-from peftsearch.options import MachineOptions
+from peftsearch.options import AUTO, MachineOptions
 from peftsearch.samplers import SamplerContext, make_sampler
 from peftsearch.samplers.pruners import make_pruner
 from peftsearch.samplers.strategy import Strategy
@@ -138,7 +138,7 @@ def prepare(options: RunOptions, *, like: Setup | None = None, plan: Plan | None
     deploy = options.search.deploy
     feasible = _deployable(feasibility(backbone, budget, memory), deploy, backbone, budget)
     require_a_fit(bound, backbone, budget, memory)
-    training, cut = within_positions(training, options.training.max_length, loaded)
+    training, cut = settle_length(training, options.training.max_length or AUTO, loaded, suite.tasks)
     encoded = like.encoded if like else _encoded(suite, loaded, training)
     context = SamplerContext(
         space=bound,

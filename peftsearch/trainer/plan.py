@@ -23,7 +23,7 @@ from peftsearch.design.fitting import fit
 from peftsearch.design.references import FULL_LEARNING_RATE, Reference, is_in_place, make_reference
 from peftsearch.design.shares import n_changed
 from peftsearch.design.text import labelled
-from peftsearch.engine.inputs import load_model, within_positions
+from peftsearch.engine.inputs import load_model, settle_length
 from peftsearch.engine.local import EVALUATION_BATCH
 from peftsearch.engine.probe import HeadStart, fit_head
 from peftsearch.engine.scoring import Scorer
@@ -32,7 +32,7 @@ from peftsearch.engine.trainable import groups_of, ready
 from peftsearch.errors import ConfigError
 from peftsearch.files import plain
 from peftsearch.methods.support import require_methods
-from peftsearch.options import ModelOptions, TrainingOptions, given
+from peftsearch.options import AUTO, ModelOptions, TrainingOptions, given
 from peftsearch.study.best import require_same_backbone
 from peftsearch.study.refitting import carry_over
 from peftsearch.tasks import Task
@@ -127,7 +127,8 @@ def prepare(options: TrainOptions, run: Run | None) -> Plan:
         compute_dtype=autocast,
     )
     suit_attention(loaded.model, processes.device, autocast)
-    training, cut = within_positions(training, options.training.max_length, loaded)
+    given_length = options.training.max_length or (AUTO if run is None else None)
+    training, cut = settle_length(training, given_length, loaded, [task])
     design, architecture, budget, fitted = _architecture(options, run, loaded)
     if options.gradient_checkpointing and not getattr(loaded.model, "supports_gradient_checkpointing", False):
         raise ConfigError(
@@ -223,6 +224,8 @@ def _training(options: TrainOptions, run: Run | None) -> TrainingSettings:
     if is_in_place(options.method):
         settings["learning_rate"] = FULL_LEARNING_RATE
     own = given(options.training, *(f.name for f in fields(TrainingOptions)))
+    if own.get("max_length") == AUTO:
+        del own["max_length"]
     if own.get("head") == "random":
         own.setdefault("head_learning_rate", RANDOM_HEAD_RATE)
     return TrainingSettings.from_dict(settings | own, "training settings")
