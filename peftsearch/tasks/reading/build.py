@@ -78,11 +78,15 @@ def build_task(
     Raises:
         TaskError: The data cannot be used; the message says where.
     """
-    given = {"train": tables.train, "validation": tables.validation, "test": tables.test}
-    for table in filter(None, given.values()):
-        _check(table, columns)
     unused = columns.unused_texts(tables.train) if columns.note is not None and not images else None
     told = [*filter(None, [columns.note, unused]), *notes]
+    given: dict[str, Table | None] = {"train": tables.train}
+    if tables.validation is not None:
+        columns.check(tables.validation)  # without labels it is a mistake, and a test split often has none on purpose
+    for split, other in (("validation", tables.validation), ("test", tables.test)):
+        given[split] = None if other is None else labelled_rows(other, columns.label, told)
+    for table in filter(None, given.values()):
+        _check(table, columns)
     kind = wishes.kind or _guess_kind(tables.train, columns.label, told)
     metric = choose_metric(kind, wishes.metric)
     classes = _classes(tables.train, columns.label, class_names) if kind == "classification" else ()
@@ -121,6 +125,18 @@ def labelled_split(table: Table, columns: Columns, classes: tuple[str, ...], ima
     """
     _check(table, columns)
     return _split(table, columns, classes, images)
+
+
+def labelled_rows(table: Table, column: str, told: list[str]) -> Table | None:
+    """The rows of a split to score on that have a label; None without one. Rows that are left out are told."""
+    labels = table.columns.get(column)
+    if labels is None:
+        told.append(f"{table.where}: has no column {column!r} of labels, and is left out")
+        return None
+    kept = [i for i, value in enumerate(labels) if not is_null(value)]
+    if len(kept) < len(labels):
+        told.append(f"{table.where}: {len(labels) - len(kept)} of {len(labels)} rows have no label and were left out")
+    return table.take(kept) if kept else None
 
 
 def _check(table: Table, columns: Columns) -> None:

@@ -93,8 +93,10 @@ def load_hub(name: str, options: TaskOptions, seed: int = 0) -> Task:
     labelled = {
         split: _drop_unlabelled(table, columns.label, classes is not None, notes) for split, table in tables.items()
     }
-    if classes is not None:
-        labelled = {split: table and _name_classes(table, columns.label, classes) for split, table in labelled.items()}
+    for split, table in labelled.items() if classes else ():
+        own = data[splits[split]].features.get(columns.label)  # a split may number its classes in an order of its own
+        names: list[str] = getattr(own, "names", None) or list(classes or ())
+        labelled[split] = table and _name_classes(table, columns.label, names)
     train = labelled["train"]
     if train is None:
         raise TaskError(f"task {name!r}: no row of train has a label in column {columns.label!r}; name another column")

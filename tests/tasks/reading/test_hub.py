@@ -8,6 +8,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 
 os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
@@ -15,7 +16,7 @@ os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
 from peftsearch.errors import TaskError
 from peftsearch.tasks.reading import hub
 from peftsearch.tasks.reading.hub import Address, parse_address
-from tests.tasks import load_hub
+from tests.tasks import load_hub, resolve_task
 
 CARD = """---
 configs:
@@ -186,3 +187,43 @@ def test_folders_that_hold_no_dataset(tmp_path: Path) -> None:
     DatasetDict({"extra": class_splits()["train"]}).save_to_disk(tmp_path / "odd")
     with pytest.raises(TaskError, match=r"no split 'train' \(splits: extra\)"):
         load_hub(str(tmp_path / "odd"))
+
+
+def test_a_split_may_number_its_classes_in_its_own_order(tmp_path):
+    names = ["negative", "positive"]
+    texts = [f"text {i}" for i in range(8)]
+
+    def split(order):
+        rows = {"text": texts, "label": [order.index(names[i % 2]) for i in range(8)]}
+        return datasets.Dataset.from_dict(rows).cast_column("label", datasets.ClassLabel(names=order))
+
+    turned = split(names[::-1])
+    datasets.DatasetDict(train=split(names), validation=turned, test=turned).save_to_disk(tmp_path / "data")
+    task = resolve_task(name=str(tmp_path / "data"))
+    assert task.labels == tuple(names)
+    assert task.train.labels == task.validation.labels == task.test.labels == [i % 2 for i in range(8)]
+
+
+def test_a_class_that_train_lacks_is_refused_by_its_name(tmp_path):
+    def split(*labels):
+        rows = {"text": [f"{i} {label}" for i, label in enumerate(labels)], "label": list(labels)}
+        return datasets.Dataset.from_dict(rows).class_encode_column("label")
+
+    apart = datasets.DatasetDict(train=split("a", "b", "a", "b"), validation=split("b", "c", "b", "c"))
+    apart.save_to_disk(tmp_path / "data")
+    with pytest.raises(TaskError, match="label 'c' does not occur in training"):
+        resolve_task(name=str(tmp_path / "data"))
+
+
+@pytest.mark.parametrize("labels", [None, [None] * 4, [None, 1, 0, None]])
+def test_rows_without_labels_are_left_out_of_other_splits_and_told(tmp_path, labels):
+    rows = {"text": [f"text {i}" for i in range(4)], "label": [0, 1, 0, 1]}
+    bare = {"text": rows["text"]} | ({} if labels is None else {"label": labels})
+    data = {
+        name: datasets.Dataset.from_dict(columns)
+        for name, columns in (("train", rows), ("validation", rows), ("test", bare))
+    }
+    datasets.DatasetDict(data).save_to_disk(tmp_path / "data")
+    task = resolve_task(name=str(tmp_path / "data"))
+    assert (0 if task.test is None else len(task.test)) == sum(label is not None for label in labels or [])
+    assert any("left out" in note for note in task.notes)
