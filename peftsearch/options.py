@@ -163,6 +163,8 @@ def command_words(options: object, but: Container[str] = ()) -> list[str]:
     """Return the options that differ from their defaults, as words of a command line."""
     words: list[str] = []
     for flag, value in changed_options(options, but).items():
+        if value is False:  # the default of a choice whose other default is None
+            continue
         text = str(value)
         words += [flag] if value is True else [f"{flag}={text}"] if text.startswith("-") else [flag, text]
     return words

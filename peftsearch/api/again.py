@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from peftsearch.design.architecture import Architecture
 from peftsearch.engine.trainable import begin
 from peftsearch.errors import ConfigError
 from peftsearch.injection.inject import inject
+from peftsearch.searcher.options import read_options
 from peftsearch.tasks.encoding.encoded import EncodedSplit
 from peftsearch.tasks.own_metric import short_name
 from peftsearch.trainer.options import TrainOptions
@@ -67,7 +69,9 @@ def trainer_of(
     run = read_run(path, design)
     if run.task.kind == "generation":
         raise ConfigError(f"{path}: is a run of a generation; its design is trained by `peftsearch train`")
-    options = TrainOptions(best=path, output=path, design=design, seed=seed, steps=int(run.training["steps"]))
+    model = replace(read_options(path).model, name=None, revision=None)  # code and anatomy that the user allowed
+    steps = int(run.training["steps"])
+    options = TrainOptions(best=path, output=path, design=design, seed=seed, steps=steps, model=model)
     plan = prepare(options, run)
     rate = plan.training.learning_rate
     if args is None:
@@ -86,6 +90,11 @@ def trainer_of(
     args.learning_rate = rate
     args.remove_unused_columns = False  # the collator makes the columns
     _put_in(plan, seed)
+    # Examples of the caller's own are batched by transformers' collator, unless they bring one.
+    own = "train_dataset" in kwargs or "eval_dataset" in kwargs
+    collator = kwargs.pop("data_collator", None if own else collate)
+    if own and collator is None:
+        kwargs.setdefault("processing_class", plan.loaded.tokenizer)
     return Trainer(
         plan.loaded.model,
         args,
@@ -93,7 +102,8 @@ def trainer_of(
         dropout=plan.training.dropout,
         train_dataset=kwargs.pop("train_dataset", Examples(plan.data.train)),
         eval_dataset=kwargs.pop("eval_dataset", Examples(plan.data.validation)),
-        data_collator=kwargs.pop("data_collator", collate),
+        data_collator=collator,
+        preprocess_logits_for_metrics=kwargs.pop("preprocess_logits_for_metrics", _logits_alone),
         compute_metrics=kwargs.pop("compute_metrics", _metrics_of(plan)),
         compute_loss_func=kwargs.pop("compute_loss_func", _loss_of(plan)),
         **kwargs,
@@ -106,6 +116,8 @@ def _put_in(plan: Plan, seed: int) -> None:
     assert isinstance(architecture, Architecture), "a design of a run is no reference"
     done = inject(plan.loaded.model, architecture, plan.loaded.backbone, seed)
     done.injected.task = {"name": plan.task.name, "kind": plan.task.kind, "labels": list(plan.task.labels)}
+    if plan.objective.is_regression:  # the outputs are standardised
+        done.injected.task |= {"mean": plan.objective.mean, "scale": plan.objective.scale}
     begin(
         plan.loaded,
         plan.data.train,
@@ -116,6 +128,11 @@ def _put_in(plan: Plan, seed: int) -> None:
         autocast=plan.autocast,
         head=plan.head,
     )
+
+
+def _logits_alone(logits: Any, labels: Tensor) -> Tensor:
+    """The logits of a model that gives more, such as the encoder's states."""
+    return logits[0] if isinstance(logits, tuple) else logits  # type: ignore[no-any-return]  # the first is one
 
 
 def _metrics_of(plan: Plan) -> Any:

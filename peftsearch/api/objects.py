@@ -111,6 +111,11 @@ def keep_model(model: Model | None, tokenizer: Any, runs: Path) -> str | None:
 
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    with tempfile.TemporaryDirectory() as place:
+        tokenizer.save_pretrained(place)
+        for path in sorted(Path(place).rglob("*")):
+            if path.is_file():
+                digest.update(path.name.encode() + path.read_bytes())
     folder = runs.resolve() / INPUTS / f"model-{digest.hexdigest()[:12]}"
 
     def write(stage: Path) -> None:
@@ -151,7 +156,7 @@ def _dataset(split: str, data: Any) -> datasets.Dataset:
     if isinstance(data, datasets.Dataset):
         return data
     if isinstance(data, pd.DataFrame):
-        return datasets.Dataset.from_pandas(data, preserve_index=False)
+        return _table(split, lambda: datasets.Dataset.from_pandas(data, preserve_index=False))
     try:
         rows = [dict(data[i]) for i in range(len(data))]
     except (TypeError, ValueError, KeyError, AttributeError) as error:
@@ -161,13 +166,31 @@ def _dataset(split: str, data: Any) -> datasets.Dataset:
         ) from error
     if not rows:
         raise TaskError(f"{split}: has no examples")
-    plain = [{key: value.tolist() if hasattr(value, "tolist") else value for key, value in row.items()} for row in rows]
-    return datasets.Dataset.from_list(plain)
+    names = list(dict.fromkeys(key for row in rows for key in row))
+    columns = {name: [_plain(row.get(name)) for row in rows] for name in names}
+    return _table(split, lambda: datasets.Dataset.from_dict(columns))
+
+
+def _plain(value: Any) -> Any:
+    """A value without its array."""
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def _table(split: str, make: Callable[[], datasets.Dataset]) -> datasets.Dataset:
+    """Make a table; a column of mixed types is a fault of the user."""
+    import pyarrow as pa  # type: ignore[import-untyped]  # it ships no types
+
+    try:
+        return make()
+    except (pa.ArrowException, ValueError, TypeError) as error:
+        raise TaskError(
+            f"{split}: cannot be read as a table: {one_line(error, 160)}; make each column of one type"
+        ) from (error)
 
 
 def _digest(table: datasets.Dataset, digest: Any) -> None:
     """Add the content of a table to a hash."""
-    import pyarrow as pa  # type: ignore[import-untyped]  # it ships no types
+    import pyarrow as pa
 
     class Sink:
         """A file whose content goes into the hash."""

@@ -12,6 +12,7 @@ from peftsearch.design.architecture import Architecture
 from peftsearch.design.design import Design
 from peftsearch.errors import ConfigError, ReportError
 from peftsearch.study.best import Best, StoredRow, StoredVerdict, read_best
+from peftsearch.tasks.own_metric import short_name
 from peftsearch.units import Scores
 
 if TYPE_CHECKING:
@@ -169,6 +170,8 @@ class Result:
 
         asked = ExtendOptions(trials=trials, seeds=seeds, steps=steps, confirm_baselines=confirm_baselines, time=time)
         options = extended(self.path, asked, storage=self._storage)
+        if "#" in str(options.task.metric):  # a function of this session
+            workers = 1
         options = replace(options, engine=EngineOptions(workers=workers))
         run_study(options, choose_reporter(progress), resume=True, extends=True)
         return Result(self.path, storage=self._storage)
@@ -210,7 +213,7 @@ class Result:
             )
         axes.set_xscale("symlog", linthresh=100)
         axes.set_xlabel("trainable parameters")
-        axes.set_ylabel(f"{self.best.task.metric}, mean ± standard deviation")
+        axes.set_ylabel(f"{short_name(self.best.task.metric)}, mean ± standard deviation")
         axes.set_title(f"{self.best.task.name} at {self.best.budget.text}")
         axes.legend(frameon=False)
         return figure

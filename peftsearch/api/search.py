@@ -64,6 +64,8 @@ def search(
     batch_size: int | None = None,
     max_length: int | Literal["auto"] | None = None,
     dropout: bool | None = None,
+    class_weights: Literal["none", "balanced"] | None = None,
+    label_smoothing: float | None = None,
     revision: str | None = None,
     trust_remote_code: bool = False,
     anatomy: str | os.PathLike[str] | None = None,
@@ -75,6 +77,7 @@ def search(
     name: str | None = None,
     runs: str | os.PathLike[str] = "runs",
     storage: str = "",
+    track: str | None = None,
     callbacks: Sequence[Callback] = (),
     progress: bool = True,
 ) -> Result:
@@ -129,6 +132,8 @@ def search(
         batch_size: Examples per optimizer step.
         max_length: Maximum number of tokens of a text.
         dropout: Whether the frozen backbone drops out.
+        class_weights: Weights of the classes in the training loss.
+        label_smoothing: Share of the target that is spread over all classes in the training loss.
         revision: Commit, tag or branch of a hub model.
         trust_remote_code: Whether code that comes with a hub model may run.
         anatomy: YAML file that describes the blocks of an unsupported model.
@@ -140,7 +145,9 @@ def search(
         name: Folder of the study under `runs`; None derives it from the settings.
         runs: Folder of all studies.
         storage: Optuna storage URL; empty for SQLite in the study's folder.
-        callbacks: Functions of an Optuna study and a trial, called for every trial that ends.
+        track: Trackers to log to, such as "tensorboard"; separate several by commas.
+        callbacks: Functions of an Optuna study and a trial, called for every trial that ends; an error in one ends the
+            search, which the same call resumes.
         progress: Whether to show the progress.
 
     Returns:
@@ -214,10 +221,12 @@ def search(
             batch_size=batch_size,
             max_length=max_length,
             dropout=dropout,
+            class_weights=class_weights,
+            label_smoothing=label_smoothing,
         ),
         machine=MachineOptions(device=device, dtype=dtype),
         engine=EngineOptions(name=engine, workers=workers),
-        study=StudyOptions(name=name, runs=folder, storage=storage),
+        study=StudyOptions(name=name, runs=folder, storage=storage, track=track),
     )
     read_choices(options)  # before anything heavy is imported
     from peftsearch.searcher.finished import find_finished

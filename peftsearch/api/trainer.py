@@ -46,6 +46,8 @@ class Trainer(transformers.Trainer):  # type: ignore[misc]  # transformers loads
         if not hasattr(model, NAME):
             raise ConfigError(f"model {type(model).__name__}: carries no architecture; peftsearch.inject it first")
         self._head_rate, self._dropout = head_learning_rate, dropout
+        if args is not None and args.n_gpu > 1:
+            args._n_gpu = 1  # DataParallel's copies would keep using the first device's parameters
         super().__init__(model=model, args=args, **kwargs)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
@@ -69,7 +71,12 @@ class Trainer(transformers.Trainer):  # type: ignore[misc]  # transformers loads
         if training:
             logits = outputs["logits"] if isinstance(outputs, dict) else outputs[1]
             added = extra_loss(self.accelerator.unwrap_model(model), logits, lambda: _logits(model, features))
-            loss = loss if added is None else loss + added
+            if added is not None:
+                # A loss that is a mean over all parts of a batch already is not divided by their number later.
+                whole = num_items_in_batch is not None and (
+                    self.compute_loss_func is not None or self.model_accepts_loss_kwargs
+                )
+                loss = loss + added / (self.current_gradient_accumulation_steps if whole else 1)
         return (loss, outputs) if return_outputs else loss
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:

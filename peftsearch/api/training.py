@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from peftsearch.errors import ConfigError
 from peftsearch.exporter.options import ExportOptions
-from peftsearch.options import ColumnOptions, InputColumns, MachineOptions, ModelOptions, TaskOptions, TrainingOptions
+from peftsearch.options import (
+    Asked,
+    ColumnOptions,
+    InputColumns,
+    MachineOptions,
+    ModelOptions,
+    TaskOptions,
+    TrainingOptions,
+)
 from peftsearch.trainer.options import EvaluateOptions, PredictOptions, TrainedOptions, TrainOptions
 
 if TYPE_CHECKING:
@@ -35,6 +44,7 @@ def train(
     seeds: int = 1,
     seed: int = 0,
     eval_every: int | None = None,
+    early_stopping: int | None = None,
     accumulate: int = 1,
     gradient_checkpointing: bool = False,
     quantize: str | None = None,
@@ -43,11 +53,22 @@ def train(
     train_file: PathLike | None = None,
     validation_file: PathLike | None = None,
     test_file: PathLike | None = None,
+    kind: Asked | None = None,
+    metric: str | None = None,
+    text_column: str | None = None,
+    pair_column: str | None = None,
+    label_column: str | None = None,
     learning_rate: float | None = None,
+    class_weights: Literal["none", "balanced"] | None = None,
+    label_smoothing: float | None = None,
     batch_size: int | None = None,
     max_length: int | Literal["auto"] | None = None,
     device: str | None = None,
     dtype: str | None = None,
+    trust_remote_code: bool = False,
+    revision: str | None = None,
+    track: str | None = None,
+    push_to_hub: str | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Train the architecture that a run found, or a reference method, in full; as `peftsearch train`.
@@ -65,6 +86,7 @@ def train(
         seeds: Number of trainings.
         seed: Seed of the first training.
         eval_every: Steps between validations.
+        early_stopping: Validations without a better score after which a training ends.
         accumulate: Parts that a batch is cut into, to save memory.
         gradient_checkpointing: Whether to save memory for a third more time.
         quantize: nf4, int8 or none; None is the run's.
@@ -73,11 +95,22 @@ def train(
         train_file: Training examples; None are the run's.
         validation_file: Validation examples.
         test_file: Test examples.
+        kind: Kind of task; None is the run's.
+        metric: Metric; None is the run's.
+        text_column: Column of the text.
+        pair_column: Column of the second text of a pair.
+        label_column: Column of the label.
         learning_rate: Base learning rate; None is the run's.
+        class_weights: Weights of the classes in the training loss; None is the run's.
+        label_smoothing: Share of the target that is spread over all classes; None is the run's.
         batch_size: Examples per optimizer step; None is the run's.
         max_length: Maximum number of tokens of a text; None is the run's.
         device: cpu, cuda or cuda:1.
         dtype: auto, fp32 or bf16.
+        trust_remote_code: Whether code that comes with a hub model may run.
+        revision: Commit, tag or branch of a hub model.
+        track: Trackers to log to, such as "tensorboard".
+        push_to_hub: Repository of the hub to upload the folder to, ORG/NAME.
         progress: Whether to print the progress.
 
     Returns:
@@ -101,12 +134,31 @@ def train(
         seeds=seeds,
         seed=seed,
         eval_every=eval_every,
+        early_stopping=early_stopping,
         accumulate=accumulate,
         gradient_checkpointing=gradient_checkpointing,
         quantize=quantize,
-        model=_model(model),
-        task=TaskOptions(name=task, train=_path(train_file), validation=_path(validation_file), test=_path(test_file)),
-        training=TrainingOptions(learning_rate=learning_rate, batch_size=batch_size, max_length=max_length),
+        track=track,
+        push_to_hub=push_to_hub,
+        model=replace(_model(model), trust_remote_code=trust_remote_code, revision=revision),
+        task=TaskOptions(
+            name=task,
+            train=_path(train_file),
+            validation=_path(validation_file),
+            test=_path(test_file),
+            kind=kind,
+            metric=metric,
+            text_column=text_column,
+            pair_column=pair_column,
+            label_column=label_column,
+        ),
+        training=TrainingOptions(
+            learning_rate=learning_rate,
+            batch_size=batch_size,
+            max_length=max_length,
+            class_weights=class_weights,
+            label_smoothing=label_smoothing,
+        ),
         machine=MachineOptions(device=device, dtype=dtype),
     )
     return run_training(options, _print if progress else _nothing)
@@ -235,6 +287,8 @@ def export(
     design: str | None = None,
     seed: int | None = None,
     task: str | None = None,
+    partial: bool = False,
+    push_to_hub: str | None = None,
     model: PathLike | None = None,
 ) -> Path:
     """Write a found architecture in the format of another tool; as `peftsearch export`.
@@ -247,6 +301,8 @@ def export(
         design: A confirmed design of the run other than its pick.
         seed: Seed of the run's confirmed training; None is the first.
         task: Task, of a run with several.
+        partial: Whether a merged export may keep what does not merge beside the model.
+        push_to_hub: Repository of the hub to upload the folder to, ORG/NAME.
         model: Where the backbone is; None is where it was.
 
     Returns:
@@ -257,7 +313,9 @@ def export(
     """
     from peftsearch.exporter.write import write_export
 
-    options = ExportOptions(design=design, seed=seed, task=task, model=_model(model))
+    options = ExportOptions(
+        design=design, seed=seed, task=task, partial=partial, push_to_hub=push_to_hub, model=_model(model)
+    )
     write_export(Path(what), form=format, output=Path(output), overwrite=overwrite, options=options)
     return Path(output)
 

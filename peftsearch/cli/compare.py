@@ -30,9 +30,10 @@ def compare(*runs: Path, json: bool = False) -> int:
     if json:
         import json as json_text
 
-        print(json_text.dumps({"runs": rows, "differences": differences}, ensure_ascii=False))
+        plain = [row | {"score": row["score"].to_dict()} for row in rows]
+        print(json_text.dumps({"runs": plain, "differences": differences}, ensure_ascii=False))
         return 0
-    print_rows(rows, as_json=False)
+    print_rows([row | {"score": str(row["score"])} for row in rows], as_json=False)
     for difference in differences:
         terminal().print(_words(difference), highlight=False, markup=False, soft_wrap=True)
     return 0
@@ -52,7 +53,7 @@ def _row(run: Path, best: Best) -> dict[str, Any]:
         "pick": best.name,
         "parameters": best.budget.used,
         "metric": short_name(best.task.metric),
-        "score": str(_scores(best)),
+        "score": _scores(best),
         "steps": best.steps,
         "seed": best.seed,
     }

@@ -63,10 +63,15 @@ class Scorer:
         """
         if self.is_regression:
             return nn.functional.mse_loss(logits.squeeze(-1), self._standardised(labels))
-        weights = None if self._weights is None else self._weights.to(logits)
+        flat, targets = logits.flatten(0, -2), labels.flatten()
+        if self._weights is None:
+            return nn.functional.cross_entropy(flat, targets, label_smoothing=self._smoothing)
+        # The plain mean of weighted losses: torch divides by the weights of the part, and parts of a batch would
+        # count otherwise than the whole.
+        weights = self._weights.to(logits)
         return nn.functional.cross_entropy(
-            logits.flatten(0, -2), labels.flatten(), weight=weights, label_smoothing=self._smoothing
-        )
+            flat, targets, weight=weights, label_smoothing=self._smoothing, reduction="none"
+        ).mean()
 
     def evaluate(
         self,

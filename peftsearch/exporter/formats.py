@@ -67,6 +67,14 @@ def deploys(target: str, architecture: Architecture) -> bool:
     return True
 
 
+def takes_part(target: str, name: str) -> bool:
+    """Whether a method can be part of an architecture that deploys to a target, alone or beside others."""
+    if target == "merged":
+        return get_method(name).merges
+    kept = _kept_method(name)
+    return target == "any" or kept in _TUNERS or kept in _BESIDE
+
+
 def merges_wholly(architecture: Architecture) -> bool:
     """Whether nothing is left beside the weights of a plain checkpoint."""
     return all(get_method(p.method).merges for p in architecture.placements)

@@ -15,6 +15,10 @@ from peftsearch.trainer.tracking import Log
 Callback = Callable[[Study, FrozenTrial], None]
 
 
+class CallbackFailed(BaseException):
+    """An error of a callback, which is its cause; not an `Exception`, so that no trial takes it for its own."""
+
+
 def tracker_callback(log: Log) -> Callback:
     """A callback that logs a trial: score, loss, parameters and seconds, under the name of its study."""
 
@@ -69,8 +73,11 @@ class Calling:
             for trial in self._ended(study):
                 if trial.number not in told:
                     told.add(trial.number)
-                    for callback in self._callbacks:
-                        callback(study, trial)
+                    try:
+                        for callback in self._callbacks:
+                            callback(study, trial)
+                    except Exception as error:  # a user's function may raise anything
+                        raise CallbackFailed from error
 
     def close(self) -> None:
         """End the work."""

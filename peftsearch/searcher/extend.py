@@ -16,6 +16,7 @@ from peftsearch.errors import ConfigError
 from peftsearch.options import OptionGroup, given
 from peftsearch.searcher.options import RunOptions, parse_time, read_options
 from peftsearch.searcher.prepare import stored_plan
+from peftsearch.study.best import BEST
 
 _SEARCH_SHARE = 0.5
 """Share of a further time that goes to trials of the search; the rest is for the confirmation."""
@@ -63,10 +64,11 @@ def extended(folder: Path, asked: ExtendOptions, *, storage: str = "") -> RunOpt
     }
     if asked.time is None and all(new is None for new, _ in has.values()):
         raise ConfigError("extend needs what to extend: --trials, --seeds, --steps, --confirm-baselines or --time")
+    is_finished = (folder / BEST).is_file()
     for flag, (new, old) in has.items():
-        if new is not None and new <= old:
+        if new is not None and (new < old or (new == old and is_finished)):  # an interrupted extension may go on
             raise ConfigError(f"{folder}: {flag} {new}: the study has {old} already; give a larger number")
-    own: dict[str, Any] = given(asked, "trials", "seeds", "confirm_baselines")
+    own: dict[str, Any] = given(asked, "trials", "seeds", "confirm_baselines") | {"untimed": asked.time is None}
     if asked.steps is not None:
         own["confirm_steps"] = asked.steps
     if asked.time is not None:
@@ -78,5 +80,7 @@ def extended(folder: Path, asked: ExtendOptions, *, storage: str = "") -> RunOpt
             taken = [t.facts.wall_s for t in record.scored if t.facts.wall_s]
             more = round(_SEARCH_SHARE * seconds / mean(taken)) if taken else 1
             own["trials"] = strategy.trials + max(1, more)
+    if own.get("trials") and strategy.patience is not None:
+        own["patience"] = own["trials"]  # the trials before would end the search at once
     search = replace(options.search, **own)
     return replace(options, search=search)

@@ -61,6 +61,8 @@ class SearchOptions(OptionGroup):
     """Length of a training in optimizer steps, instead of --epochs."""
     time: str | None = None
     """Time for the whole run, such as 30m or 2h: sets the length of a training, and ends the confirmation in time."""
+    untimed: Annotated[bool, Parameter(show=False)] = False
+    """Whether `--time` no longer ends the confirmation: an extension without a time of its own."""
     search_steps: int | None = None
     """Step at which a trial pauses and is ranked (default: the strategy's share of the length)."""
     confirm_steps: Annotated[int | None, Parameter(show=False)] = None

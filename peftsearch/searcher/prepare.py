@@ -22,9 +22,8 @@ from peftsearch.engine.inputs import load_model, settle_length
 from peftsearch.engine.job import Select
 from peftsearch.engine.settings import TrainingSettings
 from peftsearch.errors import BudgetError, ConfigError, MethodError, StudyError
-from peftsearch.exporter.formats import deploys
+from peftsearch.exporter.formats import deploys, takes_part
 from peftsearch.files import from_plain
-from peftsearch.methods import get_method
 from peftsearch.methods.support import require_methods
 from peftsearch.options import AUTO, MachineOptions
 from peftsearch.samplers import SamplerContext, make_sampler
@@ -375,10 +374,10 @@ def _bound(space: DesignSpace, backbone: Backbone, n_objectives: int, deploy: st
     usable = usable_methods(backbone, named)
     if not set(named) & set(usable):
         require_methods(named, backbone)
-    if deploy == "merged":
-        usable = tuple(name for name in usable if get_method(name).merges)
+    if deploy != "any":
+        usable = tuple(name for name in usable if takes_part(deploy, name))
         if named and not set(named) & set(usable):
-            raise ConfigError(f"--deploy merged: no method of space {space.name} merges; give another --space")
+            raise ConfigError(f"--deploy {deploy}: no method of space {space.name} can be; give another --space")
     bound = space.bound_to(len(backbone.blocks), usable)
     if n_objectives > 1 and isinstance(bound, SearchSpace):
         return bound.with_budget_shares(BUDGET_SHARES)

@@ -20,7 +20,7 @@ from peftsearch.files import to_plain
 from peftsearch.options import changed_options
 from peftsearch.samplers import plan_of
 from peftsearch.samplers.strategy import LEFT_AFTER_CUT
-from peftsearch.searcher.callbacks import Callback, Calling, tracker_callback
+from peftsearch.searcher.callbacks import Callback, CallbackFailed, Calling, tracker_callback
 from peftsearch.searcher.conclude import Conclusion, conclude
 from peftsearch.searcher.drivers import Driver, LocalDriver
 from peftsearch.searcher.finalists import n_of_front
@@ -42,6 +42,9 @@ from peftsearch.tasks.own_metric import short_name
 from peftsearch.tasks.suite import Suite
 from peftsearch.trainer.tracking import check_trackers, tracking
 from peftsearch.units import format_seconds, plural, show_bytes
+
+BEFORE = "best-before.yaml"
+"""The result of a study whose extension is not finished."""
 
 
 def run_study(
@@ -73,13 +76,21 @@ def run_study(
         open_study(setup, resume=resume, extends=extends) as folder,
         tracking(names, setup.path.name, setup.path / "tracking", changed_options(options), reporter.note) as log,
     ):
+        before = folder.path / BEFORE
+        if extends and (folder.path / BEST).is_file():
+            (folder.path / BEST).replace(before)  # what it says no longer holds for the settings
         called = (*callbacks, *([tracker_callback(log)] if names else []))
         reporter = Calling(reporter, folder, called) if called else reporter
         for line in heading(setup):
             reporter.note(line)
         settle_heads(engine, folder.path)
-        finalists = Search(setup, folder, engine, driver, reporter).run()
-        return setup, conclude(setup, folder, finalists, engine)
+        try:
+            finalists = Search(setup, folder, engine, driver, reporter).run()
+        except CallbackFailed as failed:
+            raise failed.__cause__ or failed from None
+        found = conclude(setup, folder, finalists, engine)
+        before.unlink(missing_ok=True)
+        return setup, found
 
 
 def show_plan(options: RunOptions, reporter: Reporter) -> None:
@@ -96,9 +107,14 @@ def show_plan(options: RunOptions, reporter: Reporter) -> None:
         for line in heading(setup):
             reporter.note(line)
         # The schedule reads a study; this one is thrown away.
-        with open_study(replace(setup, path=Path(place) / setup.path.name)) as folder:
-            search = Search(setup, folder, engine, driver, reporter)
-            search.announce()
+        study = replace(setup.options.study, storage="")
+        here = replace(setup, path=Path(place) / setup.path.name, options=replace(setup.options, study=study))
+        with open_study(here) as folder:
+            search = Search(here, folder, engine, driver, reporter)
+            try:
+                search.announce()
+            finally:
+                reporter.close()
             reporter.note(f"   {show_bytes(search.peak_memory())} at the peak of a training step, in each process")
         reporter.note("Nothing was trained: leave --dry-run out to start.")
 

@@ -21,6 +21,7 @@ from peftsearch.design.text import design_line
 from peftsearch.engine.job import Job, Outcome
 from peftsearch.engine.local import LocalEngine
 from peftsearch.errors import BudgetError, MethodError, StudyError, internal_error, is_defect, one_line
+from peftsearch.exporter.formats import deploys
 from peftsearch.files import write_state
 from peftsearch.searcher.others import Others
 from peftsearch.searcher.prepare import Setup
@@ -120,6 +121,9 @@ class TrialRunner:
             architecture = self.fit(design)
             if phase == Phase.SEARCH and not architecture.placements:
                 raise BudgetError("the design tunes no group")
+            deploy = setup.options.search.deploy
+            if not deploys(deploy, architecture):
+                raise BudgetError(f"the design cannot be deployed as --deploy {deploy} wants")
             if setup.memory is not None and (obstacle := setup.memory.obstacle(architecture.n_params)):
                 raise BudgetError(obstacle)
         except (BudgetError, MethodError) as error:  # for example, a size fixed by the space is wider than a block

@@ -295,7 +295,7 @@ class Schedule:
 
     def _seconds_left(self) -> float:
         """What `--time` leaves of the run, in seconds of one process; as many are counted as trained side by side."""
-        if self._setup.options.search.time is None:
+        if self._setup.options.search.time is None or self._setup.options.search.untimed:
             return inf
         trials = [t for s in (self._folder.search, self._folder.confirm) for t in s.get_trials(deepcopy=False)]
         busy = busy_seconds(trials)

@@ -95,7 +95,9 @@ class StudyFolder:
             # Options outside the settings may change from run to run; workers go by those of the last one.
             changed = not shared and bool(options) and (extends or stored.options != options)
             if changed:
-                stored = replace(settings if extends else stored, id=stored.id, options=dict(options or {}))
+                began = (stored.began or stored.options) if extends else stored.began
+                new = settings if extends else stored
+                stored = replace(new, id=stored.id, options=dict(options or {}), began=began)
                 write_atomically(path / SETTINGS, to_yaml(to_plain(stored)))
             prefix = study_prefix(path.name, stored.id) if storage else ""
             self.search = self._open(f"{prefix}search", directions_of(settings))

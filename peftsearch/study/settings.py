@@ -65,6 +65,8 @@ class StudySettings:
     """Random id of the folder, which distinguishes studies of the same name in a shared storage."""
     options: dict[str, Any] = field(default_factory=dict)
     """The user's options; see `searcher.options`."""
+    began: dict[str, Any] = field(default_factory=dict)
+    """The options of the first command, where the study was extended since."""
 
     @property
     def in_folder(self) -> bool:
@@ -74,7 +76,7 @@ class StudySettings:
 
 SETTINGS = "settings.yaml"
 """The file that holds the settings of a study, in its folder."""
-NOT_COMPARED = frozenset({"id", "options"})
+NOT_COMPARED = frozenset({"id", "options", "began"})
 """Settings that may differ between studies of the same command."""
 
 

@@ -7,6 +7,7 @@ value is the score. Larger is better. Its name is `module:function`, so that oth
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -15,6 +16,8 @@ from peftsearch.catalog import load_object
 from peftsearch.errors import ConfigError, TaskError, one_line
 
 Numbers = Sequence[int] | Sequence[float]
+_DIGEST = "#"
+"""Sign before the digest in the name of a function that cannot be imported."""
 _REGISTERED: dict[str, Callable[[Any], Any]] = {}
 """Functions of this process that cannot be imported, such as those of a notebook, by name."""
 
@@ -26,24 +29,37 @@ def is_own(name: str) -> bool:
 
 def short_name(metric: str) -> str:
     """Name of a metric for readers: the function alone, without its module."""
-    return metric.rpartition(":")[2].rpartition(".")[2]
+    return metric.rpartition(":")[2].partition(_DIGEST)[0].rpartition(".")[2]
 
 
 def register(function: Callable[[Any], Any]) -> tuple[str, bool]:
-    """Name a function.
+    """Name a function; one that cannot be imported has a digest of its code in its name.
 
     Args:
         function: The metric.
 
     Returns:
         Its name, and whether other processes can import it.
+
+    Raises:
+        TaskError: It is a callable without a name, such as a partial.
     """
-    module, qualified = function.__module__, function.__qualname__
-    name = f"{module}:{qualified}"
-    can_import = module != "__main__" and "<" not in qualified and "." not in qualified
-    if not can_import:
-        _REGISTERED[name] = function
-    return name, can_import
+    module, qualified = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
+    if not isinstance(qualified, str) or not hasattr(function, "__code__"):
+        raise TaskError(f"metric {one_line(function, 60)}: give a function, `def` or lambda; it has no name of its own")
+    if module != "__main__" and "<" not in qualified and "." not in qualified:
+        return f"{module}:{qualified}", True
+    name = f"{module}:{qualified}{_DIGEST}{_digest(function)}"
+    _REGISTERED[name] = function
+    return name, False
+
+
+def _digest(function: Any) -> str:
+    """Digest of a function's code and of what it closes over, as far as that prints the same."""
+    code = function.__code__
+    cells = [cell.cell_contents for cell in function.__closure__ or ()]
+    parts = (code.co_code.hex(), code.co_names, [repr(c) for c in code.co_consts if not hasattr(c, "co_code")], cells)
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:8]
 
 
 def load_own(name: str) -> Callable[[Any], Any]:
@@ -54,6 +70,11 @@ def load_own(name: str) -> Callable[[Any], Any]:
     """
     if name in _REGISTERED:
         return _REGISTERED[name]
+    if _DIGEST in name:
+        raise TaskError(
+            f"metric {short_name(name)}: was a function of another session; put it into a module, or call "
+            "peftsearch.search with it again"
+        )
     try:
         found = load_object(name)
     except ConfigError as error:

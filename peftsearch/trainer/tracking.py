@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -62,10 +63,14 @@ def tracking(
     """
     open_trackers = {each: _open(each, name, folder, config) for each in names}
 
+    counter = count(1)
+
     def log(values: Mapping[str, float], step: int) -> None:
+        # Some trackers drop steps below the last one, and seeds and studies count anew: theirs is a value.
+        now = next(counter)
         for each in list(open_trackers):
             try:
-                open_trackers[each].log(dict(values), step=step)
+                open_trackers[each].log({**values, "step": step}, step=now)
             except Exception as error:  # a tracker may raise anything, and the work must not end with it
                 say(f"--track {each}: {type(error).__name__}: {one_line(error, 160)}; it is left out from here on")
                 del open_trackers[each]

@@ -30,8 +30,11 @@ def test_weights_are_those_of_scikit_learn():
 def test_the_loss_is_weighted_and_smoothed():
     task, logits, labels = task_of(LABELS), torch.randn(8, 3, generator=torch.manual_seed(0)), torch.tensor(LABELS)
     settings = TrainingSettings(class_weights="balanced", label_smoothing=0.1)
-    wanted = torch.nn.CrossEntropyLoss(weight=class_weights(task), label_smoothing=0.1)(logits, labels)
-    assert Scorer(task, settings).loss(logits, labels) == pytest.approx(wanted.item())
+    each = torch.nn.CrossEntropyLoss(weight=class_weights(task), label_smoothing=0.1, reduction="none")(logits, labels)
+    loss = Scorer(task, settings).loss
+    assert loss(logits, labels) == pytest.approx(each.mean().item())
+    halves = (loss(logits[:4], labels[:4]) + loss(logits[4:], labels[4:])) / 2
+    assert halves == pytest.approx(each.mean().item()), "parts of a batch count as the whole"
     plain = torch.nn.CrossEntropyLoss()(logits, labels)
     assert Scorer(task, TrainingSettings()).loss(logits, labels) == pytest.approx(plain.item())
 

@@ -35,9 +35,11 @@ def shown(width, rows=ROWS):
     ("width", "there", "left_out"),
     [
         (160, ["1,769,472", "0.9200 ± 0.0141 (n=2)", "of budget", "in the search"], []),
-        (110, ["1.8M", "22.7k", "22.7M", "over 2 seeds", "share", "search", "98.0%"], ["n=2"]),
-        (97, ["1.8M", "search", "0.9012"], ["share"]),
-        (82, ["1.8M", "0.9200 ± 0.0141"], ["share", "search"]),
+        (130, ["22,694", "0.9200 ± 0.0141 (n=2)", "of budget", "in the search", "exports to"], ["1,769,472"]),
+        (115, ["1.8M", "22.7k", "22.7M", "over 2 seeds", "share", "search", "98.0%", "exports to"], ["n=2"]),
+        (95, ["22.7k", "share", "search", "98.0%", "0.9012"], ["1.8M", "exports to"]),
+        (82, ["22.7k", "search", "0.9012"], ["share", "1.8M"]),
+        (74, ["22.7k", "0.9200 ± 0.0141"], ["share", "search"]),
     ],
 )
 def test_it_fits(width, there, left_out):

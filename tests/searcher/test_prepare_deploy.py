@@ -38,5 +38,5 @@ def test_a_space_that_never_deploys_is_refused(place, tmp_path):
         "groups: 1\ngroupings: [uniform]\nallocations: [uniform]\ntunable_groups: all\nmethods: [adapter, prefix]\n"
     )
     words = arguments(model, files, tmp_path, "--space", str(space), "--strategy", "random", "--deploy", "merged")
-    with pytest.raises(PeftSearchError, match="no method of space own merges"):
+    with pytest.raises(PeftSearchError, match="no method of space own can be"):
         prepare(options_of(words))

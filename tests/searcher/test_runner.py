@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy
 from optuna.trial import TrialState
 
-from peftsearch.design.baselines import uniform
+from peftsearch.design.baselines import baselines_of, uniform
 from peftsearch.engine.job import Outcome
 from peftsearch.engine.settings import TrainingSettings
 from peftsearch.errors import InternalError, StudyError
@@ -63,7 +63,7 @@ def parts(tmp_path):
         options=SimpleNamespace(seed=0, search=SearchOptions()),
         training=TrainingSettings(learning_rate=1e-3), objectives=parse_objectives("score"),
         suite=SimpleNamespace(tasks=(None,), n_test=10, metric="accuracy", kind="classification", majority_score=0.0),
-        memory=None, loaded=None, references=(), select="metric",
+        memory=None, loaded=None, references=(), select="metric", baselines=tuple(baselines_of(SPACE, BACKBONE)),
         lengths=choose_lengths(strategy.search, n_train=[10], batch_size=1, steps=10),
     )  # fmt: skip
     folder, shown = StudyFolder(tmp_path / "r", StudySettings()), Shown()

@@ -58,8 +58,8 @@ def test_a_run_logs_every_trial_and_a_training_every_validation(place, tmp_path,
     name = next(row["name"] for row in rows if row["validation"] and row["n_params"])
     words = ["train", tmp_path / "r", "--design", name, "--output", tmp_path / "out", "--steps", "4"]
     assert call(*words, "--eval-every", "2", "--track", "tensorboard") == 0
-    assert [step for step, _ in kept[-1].logged] == [2, 4]
-    assert set(kept[-1].logged[0][1]) == {"seed_0/loss", "seed_0/score"}
+    assert [(step, values["step"]) for step, values in kept[-1].logged] == [(1, 2), (2, 4)]
+    assert set(kept[-1].logged[0][1]) == {"seed_0/loss", "seed_0/score", "step"}
 
 
 def test_a_tracker_that_fails_is_told_once_and_left_out(tmp_path, kept, monkeypatch):

@@ -109,3 +109,58 @@ def test_what_is_no_extension_is_refused_and_changes_nothing(copied, capsys, wor
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path, capsys):
     assert "holds no study" in refused(capsys, "extend", str(tmp_path / "nope"), "--trials", "9")
+
+
+def test_an_interrupted_extension_goes_on_and_the_first_command_shows_what_it_came_to(
+    copied, place, capsys, monkeypatch
+):
+    _, model, files = place
+    command = [
+        *arguments(model, files, copied.parent, "--strategy", QUICK),
+        "--trials",
+        "3",
+        "--confirm-baselines",
+        "1",
+    ]
+    monkeypatch.setattr(
+        "peftsearch.searcher.finished._may_have_changed", lambda options: False
+    )  # its strategy is a file
+    from peftsearch.searcher import run
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "conclude", interrupt)
+        assert call("extend", str(copied), "--trials", "4") == 130
+    assert not (copied / "best.yaml").exists(), "what it says does not hold for the settings"
+    assert (copied / "best-before.yaml").exists()
+    capsys.readouterr()
+    assert call("extend", str(copied), "--trials", "4") == 0
+    assert not (copied / "best-before.yaml").exists()
+    statement = yaml.safe_load((copied / "best.yaml").read_text())["verdict"]["statement"]
+    capsys.readouterr()
+    before = trainings(copied)
+    assert call(*command) == 0
+    assert statement in capsys.readouterr().out
+    assert trainings(copied) == before
+    assert "has 4 already" in refused(capsys, "extend", str(copied), "--trials", "4")
+
+
+def interrupt(*args):
+    raise KeyboardInterrupt
+
+
+def test_a_run_whose_time_is_up_goes_on_without_one(place, tmp_path):
+    """Its own time, which is over, does not end the confirmation of an extension."""
+    _, model, files = place
+    argv = arguments(model, files, tmp_path, "--space", "hybrid", "--strategy", "race", "--time", "20s")
+    drop = {"--steps", "--search-steps", "--trials", "--seeds"}
+    words = [w for i, w in enumerate(argv) if w not in drop and (i == 0 or argv[i - 1] not in drop)]
+    assert call(*words, "--workers", "1") == 0
+    settings = tmp_path / "r" / "settings.yaml"
+    text = settings.read_text()
+    assert "time: 20s" in text
+    settings.write_text(text.replace("time: 20s", "time: 5s"))  # as if it had been slower than planned
+    best = yaml.safe_load((tmp_path / "r" / "best.yaml").read_text())
+    n = max(len(row["validation"]["values"]) for row in best["comparison"] if row["validation"])
+    if best["verdict"]["kind"] == "tie":
+        new = extended(tmp_path / "r", "--seeds", str(n + 20))
+        assert new

@@ -202,6 +202,42 @@ def test_faults_of_the_user_are_one_line(place, objects, tmp_path, given, told):
     assert "\n" not in str(caught.value)
 
 
+def test_an_error_of_a_callback_ends_the_search_and_the_same_call_resumes_it(place, objects):
+    options = {**SMALL, "steps": 2, "search_steps": 1, "device": "cpu", "runs": place[0] / "callbacks"}
+    told = []
+
+    def third(study, trial):
+        told.append(trial.number)
+        if len(told) == 3:
+            raise ConnectionError("no route")
+
+    with pytest.raises(ConnectionError, match="no route"):
+        peftsearch.search(str(place[1]), objects[2], objects[3], callbacks=[third], **options)
+    found = peftsearch.search(str(place[1]), objects[2], objects[3], callbacks=[third], **options)
+    assert len(told) == len(found.trials)
+    assert not (found.trials["state"] == "fail").any()
+
+
+def test_functions_of_a_session_and_tokenizers_are_told_apart(place, objects, tmp_path):
+    from peftsearch.api.objects import keep_model
+    from peftsearch.tasks.own_metric import register
+
+    made = [register(lambda given, n=n: n) for n in (1.0, 2.0)]
+    other = [register(lambda given: 1.0), register(lambda given: 2.0)]
+    assert len({name for name, _ in other}) == 2
+    assert all("#" in name for name, _ in (*made, *other))
+    model, tokenizer = objects[:2]
+    first = keep_model(model, tokenizer, tmp_path)
+    tokenizer.model_max_length = 17
+    assert keep_model(model, tokenizer, tmp_path) != first
+
+
+def test_columns_of_mixed_types_are_told(place, tmp_path):
+    rows = [{"text": "a", "label": 0}, {"text": 3.5, "label": "x"}]
+    with pytest.raises(PeftSearchError, match="make each column of one type"):
+        peftsearch.search(str(place[1]), rows, budget="20%", runs=tmp_path)
+
+
 def test_a_mix_needs_a_budget_and_a_found_design_none(place, searched):
     model = load(place[1])
     with pytest.raises(PeftSearchError, match="needs a budget"):
