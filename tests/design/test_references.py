@@ -212,6 +212,7 @@ def best_of(folder):
     return yaml.safe_load((folder / "best.yaml").read_text())
 
 
+@pytest.mark.slow
 class TestRun:
     @pytest.fixture(scope="class")
     @classmethod

@@ -51,6 +51,7 @@ def test_times(text: str, seconds: float) -> None:
     assert parse_time(text) == seconds
 
 
+@pytest.mark.slow
 def test_a_resumed_run_keeps_the_length_that_its_time_gave(place, tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     _, model, files = place
     base = [w for w in arguments(model, files, tmp_path, "--strategy", QUICK) if w not in {"--steps", "6"}]

@@ -109,6 +109,7 @@ def test_refused(finished, tmp_path, capsys, argv, message):
 def test_a_design_without_a_score_is_none(finished, best, other, tmp_path):
     """Both trainings of a confirmed design failed: it stands in the table, and is not to be had."""
     shutil.copytree(finished, tmp_path / "r")
+    (tmp_path / "r" / "best.yaml").unlink()  # a finished run would show it
     with sqlite3.connect(tmp_path / "r" / "study.db") as database:
         database.execute(
             "UPDATE trials SET state = 'FAIL' WHERE trial_id IN "

@@ -148,6 +148,7 @@ def interrupt(*args):
     raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_a_run_whose_time_is_up_goes_on_without_one(place, tmp_path):
     """Its own time, which is over, does not end the confirmation of an extension."""
     _, model, files = place

@@ -2,6 +2,8 @@
 
 import re
 
+import pytest
+
 from peftsearch.backbone.load import load_backbone, n_head_params
 from peftsearch.design.budget import parse_budget
 from peftsearch.design.design import Design
@@ -16,6 +18,7 @@ def limit_of(loaded, n_params):
     return memory.certain(n_params)
 
 
+@pytest.mark.slow
 def test_designs_that_cannot_fit_are_not_trained(place, args, tmp_path, capsys):
     """Designs may spend shares of the budget; the limit leaves room for those of at most half of it."""
     loaded = load_backbone(str(place[1]), num_labels=2)

@@ -51,6 +51,7 @@ def test_a_generation(space, llama, pairs, tmp_path):
     assert len(searched(tmp_path / "runs" / "r")) == 3
 
 
+@pytest.mark.slow
 def test_two_tasks_choose_each_by_its_own_data(place, space, tmp_path):
     _, model, _ = place
     argv = [

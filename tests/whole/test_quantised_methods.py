@@ -137,6 +137,7 @@ class TestMeasures:
         assert torch.equal(evaluate(copy.deepcopy(model)), before)
 
 
+@pytest.mark.slow
 class TestRun:
     def test_from_the_command_line(self, place, tmp_path, capsys):
         files = place[2]

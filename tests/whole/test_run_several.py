@@ -31,6 +31,7 @@ def best_of(folder):
     return yaml.safe_load((folder / "best.yaml").read_text())
 
 
+@pytest.mark.slow
 class TestObjectives:
     @pytest.fixture(scope="class")
     @classmethod
@@ -212,6 +213,7 @@ class TestTasks:
         outcome = engine.run(replace(job, test=True))
         assert tuple(test.score for test in outcome.tests) == outcome.task_scores, "test is validation here"
 
+    @pytest.mark.slow
     def test_a_run_on_two_tasks(self, place, tmp_path, capsys):
         _, model, _ = place
         argv = ["run", "--budget", "20%", "--model", model, "--task", "sentiment,entailment", "--strategy", QUICK,
