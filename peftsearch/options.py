@@ -96,8 +96,10 @@ class TaskOptions(ColumnOptions):
     kind: Asked | None = None
     """Kind of task (default: guess between classification and regression)."""
     metric: str | None = None
-    """accuracy, f1, matthews; for regression pearson, spearman; for generation perplexity, bleu, rouge_l; or
-    module:function of your own, in the manner of compute_metrics."""
+    """accuracy, f1, matthews; for regression pearson, spearman; for generation perplexity, bleu, rouge_l, exact_match,
+    normalised_match, number_match; or module:function of your own, in the manner of compute_metrics."""
+    positive: str | None = None
+    """Class that f1 is of, with two classes (default: the rarer one in train, or the second of a data set's own)."""
     max_train: int | None = None
     """Maximum number of training examples."""
 
@@ -122,6 +124,22 @@ class TrainingOptions(OptionGroup):
     """Weights of the classes in the training loss: none, or balanced by their frequencies (default: none)."""
     label_smoothing: float | None = None
     """Share of the target that is spread over all classes in the training loss (default: 0)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DecodingOptions(OptionGroup):
+    """How texts are written, for generation."""
+
+    max_new_tokens: int | None = None
+    """Most tokens to write (default: the longest completion of the training)."""
+    temperature: float | None = None
+    """Sample at this temperature instead of writing greedily."""
+    beams: int = 1
+    """Beams of a beam search."""
+    stop: str | None = None
+    r"""Text that ends a written text, such as '\n'."""
+    generation_seed: int = 0
+    """Seed of sampling."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

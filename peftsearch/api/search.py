@@ -37,6 +37,7 @@ def search(
     prompt_column: str | None = None,
     completion_column: str | None = None,
     template: str | None = None,
+    positive: str | None = None,
     max_train: int | None = None,
     space: str = "hybrid",
     strategy: str = "race",
@@ -105,6 +106,7 @@ def search(
         prompt_column: Column of the prompt, for generation.
         completion_column: Column of the completion, for generation.
         template: Template that joins prompt and completion.
+        positive: Class that f1 is of.
         max_train: Maximum number of training examples.
         space: Search space: a name or a YAML file.
         strategy: Strategy: a name or a YAML file.
@@ -193,6 +195,7 @@ def search(
             prompt_column=prompt_column,
             completion_column=completion_column,
             template=template,
+            positive=positive,
             max_train=max_train,
         ),
         search=SearchOptions(

@@ -5,6 +5,7 @@ A command is imported only when it runs: `peftsearch --help` imports neither tor
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Sequence
 
@@ -61,6 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 on success, 1 if every trial failed or for a defect of peftsearch, 2 for an error of the user, 130 if
         interrupted.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # signs that the stream cannot take must not end a run
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
     try:

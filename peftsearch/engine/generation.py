@@ -16,11 +16,15 @@ from torch import nn
 
 from peftsearch.engine.loop import forward
 from peftsearch.errors import Diverged
+from peftsearch.options import DecodingOptions
 from peftsearch.tasks.encoding.batches import eval_batches
 from peftsearch.tasks.encoding.encoded import EncodedSplit
 from peftsearch.tasks.encoding.pairs import IGNORED, EncodedPairs
 from peftsearch.tasks.metrics import METRICS
-from peftsearch.tasks.text_metrics import PACKAGES, is_installed, rouge_l_each
+from peftsearch.tasks.own_metric import call_own, is_own
+from peftsearch.tasks.text_metrics import EACH, PACKAGES, is_installed
+
+GREEDY = DecodingOptions()
 
 
 def score_pairs(
@@ -32,6 +36,7 @@ def score_pairs(
     device: torch.device,
     autocast: torch.dtype | None,
     sums: Sequence[float] | None = None,
+    decoding: DecodingOptions = GREEDY,
 ) -> tuple[float, list[float]]:
     """Score a split by one metric; the model is left in evaluation mode.
 
@@ -43,10 +48,11 @@ def score_pairs(
         device: Where the model is.
         autocast: Reduced precision of the forward pass, or None.
         sums: The log-likelihood of each row, where it is known.
+        decoding: How texts are written.
 
     Returns:
         The score, and the numbers whose mean it is: one per row for the log-likelihood, weighted by the row's tokens;
-        one per prompt for ROUGE-L; none for BLEU, which is not a mean over examples.
+        one per prompt for ROUGE-L and matches; none for BLEU and functions, which need not be means over examples.
 
     Raises:
         Diverged: An output is not a finite number.
@@ -57,30 +63,46 @@ def score_pairs(
         n_tokens = [len(row) for row in split.completions]
         weight = len(sums) / sum(n_tokens)
         return METRICS[metric].measure(sums, n_tokens), [weight * value for value in sums]
-    texts = generate(model, split, batch_size=batch_size, device=device, autocast=autocast)
+    texts = generate(model, split, batch_size=batch_size, device=device, autocast=autocast, decoding=decoding)
     references = [[split.references[i] for i in rows] for rows in split.groups]
-    if metric == "rouge_l":
-        each = rouge_l_each(texts, references)
+    if metric in EACH:
+        each = EACH[metric](texts, references)
         return sum(each) / len(each), each
-    return METRICS[metric].measure(texts, references), []
+    return score_of(metric, texts, references), []
 
 
 def score_texts(
-    model: Any, split: EncodedPairs, *, batch_size: int, device: torch.device, autocast: torch.dtype | None
+    model: Any,
+    split: EncodedPairs,
+    metric: str,
+    *,
+    batch_size: int,
+    device: torch.device,
+    autocast: torch.dtype | None,
+    decoding: DecodingOptions = GREEDY,
 ) -> dict[str, float]:
-    """Score a split by all installed metrics of generation tasks, generating the texts only once.
+    """Score a split by a metric and all installed ones that need a package, generating the texts only once.
 
     Raises:
         Diverged: An output is not a finite number.
     """
     options: dict[str, Any] = {"batch_size": batch_size, "device": device, "autocast": autocast}
     found = {"log_likelihood": score_pairs(model, split, "log_likelihood", **options)[0]}
-    wanted = [metric for metric in PACKAGES if is_installed(metric)]
+    wanted = [name for name in dict.fromkeys((metric, *PACKAGES)) if is_installed(name) and name not in found]
     if wanted:
-        texts = generate(model, split, **options)
+        texts = generate(model, split, **options, decoding=decoding)
         references = [[split.references[i] for i in rows] for rows in split.groups]
-        found |= {metric: METRICS[metric].measure(texts, references) for metric in wanted}
+        found |= {name: score_of(name, texts, references) for name in wanted}
     return found
+
+
+def score_of(metric: str, texts: Sequence[str], references: Sequence[Sequence[str]]) -> float:
+    """Score texts against their references.
+
+    Raises:
+        TaskError: A metric of the user's own fails.
+    """
+    return call_own(metric, texts, references) if is_own(metric) else METRICS[metric].measure(texts, references)
 
 
 @torch.inference_mode()
@@ -109,9 +131,15 @@ def log_likelihoods(
 
 @torch.inference_mode()
 def generate(
-    model: Any, split: EncodedPairs, *, batch_size: int, device: torch.device, autocast: torch.dtype | None
+    model: Any,
+    split: EncodedPairs,
+    *,
+    batch_size: int,
+    device: torch.device,
+    autocast: torch.dtype | None,
+    decoding: DecodingOptions = GREEDY,
 ) -> list[str]:
-    """Continue each distinct prompt greedily, with a key-value cache; texts are stripped of white space.
+    """Continue each distinct prompt, with a key-value cache; texts are stripped of white space.
 
     Args:
         model: A causal or seq2seq language model, which is left in evaluation mode.
@@ -119,34 +147,41 @@ def generate(
         batch_size: Prompts per batch; prompts of similar length are batched together.
         device: Where the model is.
         autocast: Reduced precision of the forward pass, or None.
+        decoding: How texts are written; greedily by default. `max_new_tokens` is that of the split.
 
     Returns:
         One text for each of the split's groups.
     """
     model.eval()
+    stop = None if decoding.stop is None else decoding.stop.replace("\\n", "\n").replace("\\t", "\t")
+    more: dict[str, Any] = {} if stop is None else {"stop_strings": [stop], "tokenizer": split.tokenizer}
     texts = [""] * len(split.groups)
     first = [rows[0] for rows in split.groups]
     order = sorted(range(len(first)), key=lambda i: len(split.prompts[first[i]]))
-    with _greedily(model, split), torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
+    seeded = torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
+    precision = torch.autocast(device.type, dtype=autocast, enabled=autocast is not None)
+    with _decoding(model, split, decoding), precision, seeded:
+        torch.manual_seed(decoding.generation_seed)
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
             batch = {k: v.to(device) for k, v in split.collate_prompts([first[i] for i in chosen]).items()}
-            made = model.generate(**batch)  # (batch, prompt + n) of a causal model, else (batch, 1 + n)
+            made = model.generate(**batch, **more)  # (batch, prompt + n) of a causal model, else (batch, 1 + n)
             made = made[:, batch["input_ids"].shape[1] if split.start_id is None else 1 :]
             for i, row in zip(chosen, made.tolist(), strict=True):
-                texts[i] = _text(row, split)
+                texts[i] = _text(row, split, stop)
     return texts
 
 
 @contextmanager
-def _greedily(model: Any, split: EncodedPairs) -> Iterator[None]:
-    """Replace the checkpoint's generation settings with plain greedy search while the `with` block lasts."""
+def _decoding(model: Any, split: EncodedPairs, decoding: DecodingOptions) -> Iterator[None]:
+    """Replace the checkpoint's generation settings while the `with` block lasts."""
     from transformers import GenerationConfig
 
     own = model.generation_config
     model.generation_config = GenerationConfig(
-        do_sample=False,
-        num_beams=1,
+        do_sample=decoding.temperature is not None,
+        temperature=decoding.temperature,
+        num_beams=decoding.beams,
         use_cache=True,
         max_new_tokens=split.max_new,
         eos_token_id=split.end_id,
@@ -160,10 +195,10 @@ def _greedily(model: Any, split: EncodedPairs) -> Iterator[None]:
         model.generation_config = own
 
 
-def _text(row: Sequence[int], split: EncodedPairs) -> str:
-    """The text before the end token."""
+def _text(row: Sequence[int], split: EncodedPairs, stop: str | None) -> str:
+    """The text before the end token and the text that ends it."""
     tokens = list(row)
     if split.end_id in tokens:
         tokens = tokens[: tokens.index(split.end_id)]
     text: str = split.tokenizer.decode(tokens, skip_special_tokens=True)
-    return text.strip()
+    return (text if stop is None else text.partition(stop)[0]).strip()

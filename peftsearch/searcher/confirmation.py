@@ -83,6 +83,23 @@ def _with_scores(finalist: Confirmed, own: Sequence[TrialRecord]) -> Confirmed:
     )
 
 
+def _in_time(
+    left: list[tuple[Confirmed, int]], begun: Container[tuple[str, int | None]], seed_s: float, left_s: float
+) -> list[tuple[Confirmed, int]]:
+    """The trainings of seeds that some design began, which would otherwise be for nothing, and of those in time.
+
+    Args:
+        left: Trainings that are not begun, seed by seed.
+        begun: Names and seeds that are.
+        seed_s: Seconds that a seed takes for all designs.
+        left_s: Seconds that the run may still take.
+    """
+    names = {f.name for f, _ in left}
+    fresh = [s for s in dict.fromkeys(seed for _, seed in left) if not any((name, s) in begun for name in names)]
+    late = set(fresh[max(0, int(left_s / seed_s)) :]) if 0 < seed_s < inf and left_s < inf else set()
+    return [(f, seed) for f, seed in left if seed not in late]
+
+
 def open_confirmations(
     setup: Setup,
     finalists: Sequence[Confirmed],
@@ -101,18 +118,15 @@ def open_confirmations(
         finalists: The designs to confirm.
         confirmations: Trainings of the confirmation, without interrupted ones.
         seeds: Seeds of the confirmation, as many as the last look has.
-        left_s: Seconds that the run may still take; a look that would take longer is left out.
+        left_s: Seconds that the run may still take; after the first look, seeds that would take longer are left out,
+            so that the last look is at as many as the time allows.
     """
     arms, earlier, confirm = list(finalists), 0, setup.strategy.confirm
     begun = {(t.name, t.facts.seed) for t in confirmations}
     for look in (confirm.cut, *confirm.looks) if confirm.cuts else confirm.looks:
-        # Once it began, a look goes on: its trainings would otherwise be for nothing.
-        is_new = not any((f.name, seed) in begun for seed in seeds[earlier:look] for f in arms)
-        if earlier and is_new and time_for(look, earlier, len(arms), confirmations) > left_s:
-            return []
         wanted = [(f, seed) for seed in seeds[:look] for f in arms]
         if left := [(f, seed) for f, seed in wanted if (f.name, seed) not in begun]:
-            return left
+            return left if not earlier else _in_time(left, begun, time_for(1, 0, len(arms), confirmations), left_s)
         names = {f.name for f in arms}
         own = seeds[:look]  # trainings of a later look may have begun
         if any(t.state == State.RUNNING for t in confirmations if t.name in names and t.facts.seed in own):

@@ -40,6 +40,7 @@ from peftsearch.study.storage import storage_faults
 from peftsearch.study.trials import facts_of
 from peftsearch.tasks.own_metric import short_name
 from peftsearch.tasks.suite import Suite
+from peftsearch.tasks.task import class_counts
 from peftsearch.trainer.tracking import check_trackers, tracking
 from peftsearch.units import format_seconds, plural, show_bytes
 
@@ -248,6 +249,7 @@ def heading(setup: Setup) -> list[str]:
     return [
         f"Model: {backbone.name}, {size}, on {hardware(setup.device)}",
         f"Task: {suite.name}, {suite.kind}, {sizes}; {short_name(suite.metric)}" + _chance(suite),
+        *(f"Classes: {classes}" for task in suite.tasks if (classes := class_counts(task))),
         f"Budget: {budget.text} = {budget.n_params:,} trainable parameters"
         + (", excluding the task head" if backbone.head and not setup.options.count_head else ""),
         f"Study: {setup.path} (rerun the same command to resume it)",

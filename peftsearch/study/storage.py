@@ -90,7 +90,9 @@ def without_password(url: str) -> str:
     try:
         return make_url(url).render_as_string(hide_password=True)
     except sqlalchemy.exc.ArgumentError as error:
-        raise ConfigError(f"--storage {url!r} is not a storage URL such as sqlite:///x.db or postgresql://…") from error
+        raise ConfigError(
+            f"--storage {_masked(url)!r} is not a storage URL such as sqlite:///x.db or postgresql://…"
+        ) from error
 
 
 def _shown(url: object) -> str:
@@ -98,7 +100,12 @@ def _shown(url: object) -> str:
     try:
         return make_url(str(url)).render_as_string(hide_password=True)
     except sqlalchemy.exc.ArgumentError:
-        return str(url)
+        return _masked(str(url))
+
+
+def _masked(text: str) -> str:
+    """A text that is no URL without what stands before an @, which may be a password."""
+    return f"***{text[text.rfind('@') :]}" if "@" in text else text
 
 
 def require_database(url: str) -> None:
@@ -110,7 +117,9 @@ def require_database(url: str) -> None:
     try:
         made = make_url(url)
     except sqlalchemy.exc.ArgumentError as error:
-        raise StudyError(f"--storage {url!r} is not a storage URL such as sqlite:///x.db or postgresql://…") from error
+        raise StudyError(
+            f"--storage {_masked(url)!r} is not a storage URL such as sqlite:///x.db or postgresql://…"
+        ) from error
     file = made.database if made.get_backend_name() == "sqlite" else None
     if file and not file.startswith((":", "file:")) and not Path(file).exists():
         raise StudyError(f"--storage {url!r}: there is no file {file}; give the URL that the run was started with")

@@ -110,7 +110,7 @@ def _find(options: TaskOptions, seed: int) -> Task:
 
 def _check_name(name: str, options: TaskOptions) -> None:
     if name in EMBEDDED:
-        if refused := given(options, *OF_TEXTS, "kind"):
+        if refused := given(options, *OF_TEXTS, "kind", "positive"):
             raise TaskError(
                 f"task {name!r}: is generated and takes no {', '.join(refused)}; these are for files and datasets"
             )
@@ -129,7 +129,7 @@ def _check_generation(options: TaskOptions) -> None:
         raise TaskError(f"task: {named} is for kind generation, but the kind is {options.kind}; leave one out")
     if options.train is None:
         raise TaskError("task: a generation task is read from files; give --train FILE with prompts and completions")
-    if named := ", ".join(given(options, *OF_TEXTS)):
+    if named := ", ".join(given(options, *OF_TEXTS, "positive")):
         raise TaskError(
             f"task: {named} is not for generation; name the columns with --prompt-column and --completion-column"
         )

@@ -16,7 +16,7 @@ from typing import Any
 from peftsearch.errors import TaskError, unknown_name
 from peftsearch.tasks.kinds import Kind
 from peftsearch.tasks.own_metric import is_own, load_own, score_own
-from peftsearch.tasks.text_metrics import bleu, log_likelihood, require_extra, rouge_l
+from peftsearch.tasks.text_metrics import EACH, bleu, log_likelihood, mean_of, require_extra
 
 Numbers = Sequence[int] | Sequence[float]
 
@@ -86,12 +86,12 @@ METRICS = {
     "spearman": Metric(measure=spearman, kind="regression"),
     "log_likelihood": Metric(measure=log_likelihood, kind="generation"),
     "bleu": Metric(measure=bleu, kind="generation"),
-    "rouge_l": Metric(measure=rouge_l, kind="generation"),
+    **{name: Metric(measure=mean_of(name), kind="generation") for name in EACH},
 }
 DEFAULTS: dict[Kind, str] = {"classification": "accuracy", "regression": "pearson", "generation": "log_likelihood"}
 IMBALANCED = 0.9
 """Share of the largest class from which accuracy says little."""
-SAME_ORDER = {"perplexity": "log_likelihood"}
+SAME_ORDER = {"perplexity": "log_likelihood", "normalized_match": "normalised_match"}
 """Further names that users may give, each with the metric of the table that ranks designs in the same order."""
 
 
@@ -167,8 +167,6 @@ def choose_metric(kind: Kind, asked: str | None = None) -> str:
         return DEFAULTS[kind]
     check_metric(asked)
     if is_own(asked):
-        if kind == "generation":
-            raise TaskError(f"metric {asked!r}: a function is for classification and regression, not for generation")
         return asked
     asked = SAME_ORDER.get(asked, asked)
     if METRICS[asked].kind != kind:

@@ -1,7 +1,8 @@
 """Metrics of the user's own, in the manner of `compute_metrics` of transformers' Trainer.
 
 Such a function takes a `transformers.EvalPrediction` (`predictions`: logits `(n, classes)`, or targets `(n,)` of a
-regression, in float32; `label_ids`: class indices or targets `(n,)`) and returns a number, or a mapping whose first
+regression, in float32; `label_ids`: class indices or targets `(n,)`; for a generation the texts, and the references of
+each) and returns a number, or a mapping whose first
 value is the score. Larger is better. Its name is `module:function`, so that other processes can import it.
 """
 
@@ -98,9 +99,24 @@ def score_own(name: str, outputs: Any, labels: Numbers) -> float:
         TaskError: The function fails, or does not return a finite number.
     """
     import numpy as np
+
+    return call_own(name, np.asarray(outputs, dtype=np.float32), np.asarray(labels))
+
+
+def call_own(name: str, predictions: Any, references: Any) -> float:
+    """Call the user's function.
+
+    Args:
+        name: `module:function`.
+        predictions: Outputs of the model, or its texts.
+        references: Labels, or the references of each text.
+
+    Raises:
+        TaskError: The function fails, or does not return a finite number.
+    """
     from transformers import EvalPrediction
 
-    given = EvalPrediction(predictions=np.asarray(outputs, dtype=np.float32), label_ids=np.asarray(labels))
+    given = EvalPrediction(predictions=predictions, label_ids=references)
     function = load_own(name)
     try:
         value = function(given)

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from peftsearch.errors import one_line
 from peftsearch.tasks.kinds import Kind
 from peftsearch.tasks.reading.columns import Columns
 
@@ -182,3 +183,13 @@ class Task:
         splits = [None if s is None else [s.rows(), s.labels] for s in (self.train, self.validation, self.test)]
         content = json.dumps([self.kind, self.labels, splits], separators=(",", ":"))
         return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def class_counts(task: Task, most: int = 6) -> str:
+    """The classes of a task with their numbers of training examples, the most frequent first; empty without classes."""
+    if task.kind != "classification":
+        return ""
+    counts = Counter(task.train.labels).most_common()
+    told = ", ".join(f"{one_line(task.labels[int(label)], 30)} {n:,}" for label, n in counts[:most])
+    left = len(task.labels) - min(most, len(counts))
+    return told + (f" and {left} more" if left else "")

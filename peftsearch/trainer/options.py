@@ -19,6 +19,7 @@ from peftsearch.options import (
     HYPHEN,
     MAX_SEED,
     ColumnOptions,
+    DecodingOptions,
     InputColumns,
     MachineOptions,
     ModelOptions,
@@ -98,6 +99,7 @@ class TrainedOptions(OptionGroup):
     columns: Annotated[InputColumns, group("Columns (default: those of the training)")] = field(
         default_factory=InputColumns
     )
+    decoding: Annotated[DecodingOptions, group("Decoding, for generation")] = field(default_factory=DecodingOptions)
     machine: Annotated[MachineOptions, group("Machine")] = field(default_factory=MachineOptions)
 
 

@@ -79,7 +79,7 @@ def _written(plan: Plan, folder: Path, course: Course, say: Callable[[str], None
     assert isinstance(split, EncodedPairs), "the task is a generation"
     say(f"seed {course.seed}: writes {len(split.groups)} texts")
     with _trained(plan, folder, course.seed) as model:
-        return score_texts(model, split, **evaluation_options(plan))
+        return score_texts(model, split, plan.task.metric, **evaluation_options(plan))
 
 
 def with_texts(plan: Plan, metrics: dict[str, Any], written: dict[int, dict[str, float]]) -> dict[str, Any]:

@@ -26,10 +26,11 @@ def evaluate_texts(trained: Trained, options: EvaluateOptions) -> Evaluation:
     where, split = _split(trained, options)
     encoded = trained.encoded(split)
     try:
+        how = {**trained.evaluation_options, "decoding": trained.decoding}
         if options.metric is None:
-            scores = score_texts(trained.loaded.model, encoded, **trained.evaluation_options)
+            scores = score_texts(trained.loaded.model, encoded, metric, **how)
         else:
-            scores = {metric: score_pairs(trained.loaded.model, encoded, metric, **trained.evaluation_options)[0]}
+            scores = {metric: score_pairs(trained.loaded.model, encoded, metric, **how)[0]}
     except Diverged as error:
         raise TaskError(f"{options.folder}: {error}") from error
     return Evaluation(metric=metric, scores=scores, data=where, n=len(split), n_prompts=len(encoded.groups))
@@ -60,7 +61,7 @@ def written_texts(trained: Trained, table: Table, prompt: str | None) -> list[st
     """
     template = trained.data.options.template
     encoded = trained.encoded(prompts_of(table, prompt, _columns(trained), template))
-    made = generate(trained.loaded.model, encoded, **trained.evaluation_options)
+    made = generate(trained.loaded.model, encoded, **trained.evaluation_options, decoding=trained.decoding)
     texts = [""] * len(encoded)
     for rows, text in zip(encoded.groups, made, strict=True):
         for row in rows:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,14 @@ import torch
 from torch import Tensor
 
 from peftsearch.backbone.device import choose_device, choose_dtype
-from peftsearch.backbone.load import LoadedBackbone, decoder_start
+from peftsearch.backbone.load import LoadedBackbone, decoder_start, max_positions
 from peftsearch.design.references import is_in_place
 from peftsearch.engine.inputs import load_model
 from peftsearch.engine.scoring import logits_of
 from peftsearch.errors import BackboneError, CheckpointError, ConfigError, TaskError
 from peftsearch.injection import checkpoint
 from peftsearch.injection.checkpoint import put
-from peftsearch.options import InputColumns, ModelOptions
+from peftsearch.options import DecodingOptions, InputColumns, ModelOptions, changed_options
 from peftsearch.tasks.encoding.chats import encode_chat_split
 from peftsearch.tasks.encoding.encode import encode_any
 from peftsearch.tasks.encoding.pairs import EncodedPairs, encode_pair_split
@@ -43,6 +44,8 @@ class Trained:
     device: torch.device
     autocast: torch.dtype | None
     batch_size: int
+    decoding: DecodingOptions
+    """How texts are written, of a generation."""
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -82,16 +85,22 @@ class Trained:
 
     def encoded(self, split: Split) -> EncodedPairs:
         """Prompts and completions of a split, cut as those of the training."""
-        assert self.record.task.max_new is not None, "a generation has one"
+        own = self.record.task.max_new
+        assert own is not None, "a generation has one"
+        room = self.decoding.max_new_tokens or own
+        length = self.record.training.max_length + max(0, room - own)  # prompts keep their room
+        limit = max_positions(self.loaded)
+        if limit is not None and room >= limit:
+            raise ConfigError(f"--max-new-tokens {room}: the model has positions for {limit} tokens; give fewer")
+        length = length if limit is None else min(length, limit)
         if isinstance(split, ChatSplit):
-            length = self.record.training.max_length
-            return encode_chat_split(split, self.loaded.tokenizer, length, self.record.task.max_new)
+            return encode_chat_split(split, self.loaded.tokenizer, length, room)
         return encode_pair_split(
             split,
             self.loaded.tokenizer,
-            self.record.training.max_length,
+            length,
             decoder_start(self.loaded),
-            self.record.task.max_new,
+            room,
         )
 
     @property
@@ -177,6 +186,7 @@ def load_trained(options: TrainedOptions) -> Trained:
     autocast = choose_dtype(device, options.machine.dtype)
     if options.batch_size is not None and options.batch_size < 1:
         raise ConfigError(f"--batch-size must be at least 1, got {options.batch_size}")
+    _check_decoding(options.decoding, record.task.kind)
     n_labels, kind = max(1, len(record.task.labels)), record.task.kind
     batch_size = options.batch_size or 2 * record.training.batch_size
     quantize = record.model.quantize
@@ -187,7 +197,39 @@ def load_trained(options: TrainedOptions) -> Trained:
         values = checkpoint.read_tensors(saved)
         loaded = _backbone(saved, options.model, kind, n_labels, device, quantize, autocast)
         put(loaded.model, loaded.backbone, saved, values)
-    return Trained(path=path, record=record, loaded=loaded, device=device, autocast=autocast, batch_size=batch_size)
+    return Trained(
+        path=path,
+        record=record,
+        loaded=loaded,
+        device=device,
+        autocast=autocast,
+        batch_size=batch_size,
+        decoding=options.decoding,
+    )
+
+
+def _check_decoding(decoding: DecodingOptions, kind: Kind) -> None:
+    """Check the ranges of the options of decoding.
+
+    Raises:
+        ConfigError: One is out of its range, or the task is not a generation.
+    """
+    changed = next(iter(changed_options(decoding)), None)
+    if changed is not None and kind != "generation":
+        raise ConfigError(f"{changed}: is for generation, and the training is a {kind}; leave it out")
+    for flag, value, least in (
+        ("--max-new-tokens", decoding.max_new_tokens, 1),
+        ("--beams", decoding.beams, 1),
+        ("--generation-seed", decoding.generation_seed, 0),
+    ):
+        if value is not None and value < least:
+            raise ConfigError(f"{flag} must be at least {least}, got {value}")
+    if decoding.temperature is not None and not 0 < decoding.temperature < inf:
+        raise ConfigError(
+            f"--temperature must be above 0, got {decoding.temperature:g}; leave it out to write greedily"
+        )
+    if decoding.stop == "":
+        raise ConfigError("--stop: is empty; give a text such as '\\n', or leave it out")
 
 
 def _backbone(

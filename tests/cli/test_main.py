@@ -1,6 +1,7 @@
 """The command line as a whole: what it imports, what it says of slips, and its exit codes."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -117,3 +118,17 @@ def test_debug_shows_the_traceback():
 
     with pytest.raises(BudgetError):
         main(["run", "--budget", "none", "--debug"])
+
+
+def test_a_password_in_a_mistyped_url_is_not_repeated(capsys):
+    line = refused(capsys, "run", "--budget", "1%", "--storage", "postgresql//bob:s3cret@host/db")
+    assert "s3cret" not in line
+    assert "@host/db' is not a storage URL" in line
+
+
+def test_signs_that_a_stream_cannot_take_do_not_end_a_command(finished):
+    environment = {**os.environ, "PYTHONIOENCODING": "cp1252"}
+    command = [sys.executable, "-m", "peftsearch", "show", str(finished)]
+    done = subprocess.run(command, capture_output=True, env=environment)
+    assert done.returncode == 0
+    assert b"best.yaml" in done.stdout

@@ -8,6 +8,7 @@ from peftsearch.design.architecture import Architecture, Placement
 from peftsearch.engine.generation import generate, log_likelihoods
 from peftsearch.injection.inject import inject
 from peftsearch.methods import METHODS
+from peftsearch.options import DecodingOptions
 from peftsearch.tasks.encoding.pairs import encode_pairs
 from peftsearch.tasks.task import Split, Task
 from tests.generators import CONFIGS, END, build, word_tokenizer
@@ -133,3 +134,21 @@ def test_log_likelihoods_equal_the_loss_of_transformers(prepared):
         with torch.no_grad():
             losses.append(float(model(**{k: torch.tensor(v) for k, v in inputs.items()}).loss))
     assert -sum(found) == pytest.approx(sum(x * n for x, n in zip(losses, tokens, strict=True)), rel=1e-4)
+
+
+@pytest.mark.parametrize("prepared", ["llama", "bart"], indirect=True)
+def test_decoding_samples_by_its_seed_searches_by_beams_and_stops(prepared):
+    model, _, split = prepared
+
+    def written(**how):
+        return generate(model, split, batch_size=4, device=CPU, autocast=None, decoding=DecodingOptions(**how))
+
+    greedy = written()
+    state = torch.random.get_rng_state()
+    assert written(temperature=1.0, generation_seed=1) == written(temperature=1.0, generation_seed=1)
+    assert torch.equal(torch.random.get_rng_state(), state), "the caller's generator is as it was"
+    assert written(temperature=1.0, generation_seed=1) != written(temperature=1.0, generation_seed=2)
+    assert written(temperature=1e-4) == greedy
+    assert written(beams=3) == written(beams=3)
+    word = next(text for text in greedy if len(text.split()) > 1).split()[1]
+    assert written(stop=word) == [text.partition(word)[0].strip() for text in greedy]

@@ -94,12 +94,21 @@ def test_failed_trainings_are_not_asked_for_again() -> None:
     assert {name for name, _ in wanted([*trainings, failed])} == {"lora", "trial 1"}
 
 
-def test_a_look_that_would_take_too_long_is_left_out_but_one_that_began_is_ended() -> None:
+def test_the_last_look_has_as_many_seeds_as_the_time_allows() -> None:
     trainings = scored(2, lora=0.80, one=0.801, two=0.80)
-    needed = 10.0 * len(wanted(trainings))
-    assert wanted(trainings, left_s=needed + 1)
-    assert wanted(trainings, left_s=needed - 1) == []
-    assert wanted([*trainings, training("lora", 1002, 0.8)], left_s=1.0)
+    each = [[(name, seed) for name in ("lora", "trial 1")] for seed in SEEDS[2:4]]  # those that are close
+    assert wanted(trainings, left_s=41) == [*each[0], *each[1]]  # 10 s a training
+    assert wanted(trainings, left_s=39) == each[0]
+    assert wanted(trainings, left_s=19) == []
+    assert wanted(trainings, left_s=-500) == []
+    assert wanted([], left_s=1.0) == [(a.name, seed) for seed in SEEDS[:2] for a in ARMS], "the first look is made"
+
+
+def test_a_seed_that_began_is_ended() -> None:
+    trainings = scored(2, lora=0.80, one=0.801, two=0.80)
+    assert wanted([*trainings, training("lora", 1002, 0.8)], left_s=1.0) == [("trial 1", 1002)]
+    whole = [*trainings, *(training(a.name, 1002, 0.8) for a in ARMS)]
+    assert wanted(whole, left_s=1.0) == []
 
 
 def test_scores_are_paired_by_seed_whatever_the_order_of_the_trials() -> None:

@@ -8,7 +8,7 @@ from sacrebleu import sentence_bleu
 
 from peftsearch.errors import TaskError
 from peftsearch.tasks.metrics import choose_metric
-from peftsearch.tasks.text_metrics import bleu, log_likelihood, rouge_l, rouge_l_each
+from peftsearch.tasks.text_metrics import EACH, bleu, last_number, log_likelihood, mean_of, normalised, rouge_l_each
 
 CAT = "the cat sat on the mat today"
 
@@ -44,7 +44,7 @@ def test_rouge_l_by_hand():
 
 
 def test_rouge_l_takes_the_nearest_reference_and_the_mean_over_texts():
-    assert rouge_l([CAT, "no"], [["far away", CAT], ["yes"]]) == pytest.approx(0.5)
+    assert mean_of("rouge_l")([CAT, "no"], [["far away", CAT], ["yes"]]) == pytest.approx(0.5)
 
 
 def test_perplexity_may_be_asked_for():
@@ -56,3 +56,26 @@ def test_a_missing_extra_is_one_line(monkeypatch):
     assert importlib.util.find_spec("sacrebleu") is not None
     with pytest.raises(TaskError, match=r"metric 'bleu' needs sacrebleu: pip install 'peftsearch\[generation\]'"):
         choose_metric("generation", "bleu")
+
+
+@pytest.mark.parametrize(
+    ("metric", "texts", "references", "wanted"),
+    [
+        ("exact_match", [" yes ", "Yes", "no"], [["yes"], ["yes"], ["maybe", "no"]], [1, 0, 1]),
+        ("normalised_match", ["The  Eiffel Tower!", "a tower"], [["eiffel tower"], ["the towers"]], [1, 0]),
+        (
+            "number_match",
+            ["so 3 + 4 = 7.", "about 1,200", "none", "-2"],
+            [["7"], ["1200.0"], ["none"], ["2"]],
+            [1, 1, 0, 0],
+        ),
+    ],
+)
+def test_matches_are_ones_and_zeros(metric, texts, references, wanted):
+    assert EACH[metric](texts, references) == wanted
+    assert mean_of(metric)(texts, references) == pytest.approx(sum(wanted) / len(wanted))
+
+
+def test_what_is_compared():
+    assert normalised("An apple, a day; THE doctor.") == "apple day doctor"
+    assert [last_number(text) for text in ("1,234.5 and .5", "x-7", "no", "3 4")] == [0.5, -7.0, None, 4.0]

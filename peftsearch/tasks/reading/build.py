@@ -44,6 +44,8 @@ class Wishes:
     """Classification or regression; None guesses from the labels."""
     metric: str | None = None
     """A name of the table of metrics; None takes the kind's default."""
+    positive: str | None = None
+    """Class that f1 is of; None takes the rarer one."""
     seed: int = 0
     """Seed of the choice of validation examples."""
 
@@ -90,6 +92,12 @@ def build_task(
     kind = wishes.kind or _guess_kind(tables.train, columns.label, told)
     metric = choose_metric(kind, wishes.metric)
     classes = _classes(tables.train, columns.label, class_names) if kind == "classification" else ()
+    told.extend(_odd_names(tables.train.where, classes))
+    if metric == "f1" and len(classes) == 2:
+        named = wishes.positive if class_names is None else wishes.positive or classes[1]
+        classes = _positive_last(tables.train, columns.label, classes, named, told)
+    elif wishes.positive is not None:
+        raise TaskError(f"--positive {one_line(wishes.positive, 60)}: is for --metric f1 and two classes; leave it out")
     splits = {
         split: None if table is None else _split(table, columns, classes, images) for split, table in given.items()
     }
@@ -220,6 +228,34 @@ def _classes(train: Table, column: str, given: Sequence[str] | None) -> tuple[st
             "column, or ask for the kind regression"
         )
     return tuple(sorted(found, key=natural_key))
+
+
+def _odd_names(where: str, classes: Sequence[str]) -> list[str]:
+    """Notes on names of classes that are seldom meant: missing values, and names that differ by case alone."""
+    odd = [repr(name) for name in classes if name.lower() in ("nan", "none", "null", "n/a", "na", "unknown")]
+    notes = [f"{where}: {', '.join(odd)} counts as a class; leave these rows out if it means none"] if odd else []
+    first: dict[str, str] = {}
+    for name in classes:
+        if (other := first.setdefault(name.lower(), name)) != name:
+            notes.append(f"{where}: {other!r} and {name!r} are two classes")
+    return notes
+
+
+def _positive_last(
+    train: Table, column: str, classes: tuple[str, ...], positive: str | None, told: list[str]
+) -> tuple[str, ...]:
+    """Two classes with the one that f1 is of at the end.
+
+    Raises:
+        TaskError: There is no such class.
+    """
+    counts = Counter(class_name(value) for value in train.columns[column])
+    positive = min(classes, key=lambda name: counts[name]) if positive is None else class_name(positive)
+    if positive not in classes:
+        raise TaskError(f"--positive {one_line(positive, 60)!r}: is no class (known: {', '.join(classes)})")
+    share = counts[positive] / max(1, sum(counts.values()))
+    told.append(f"f1 is of the class {positive!r}, {share:.0%} of train; --positive names another")
+    return (*(name for name in classes if name != positive), positive)
 
 
 def _split(table: Table, columns: Columns, classes: tuple[str, ...], images: bool = False) -> Split:

@@ -28,7 +28,7 @@ def load_files(options: TaskOptions, seed: int = 0) -> Task:
     first = read_table(train)
     if options.kind is None and options.label_column is None and chat_column(first) is not None:
         return load_pairs(options, seed)
-    wishes = Wishes(kind=options.kind, metric=options.metric, seed=seed)  # type: ignore[arg-type]  # checked there
+    wishes = Wishes(kind=options.kind, metric=options.metric, positive=options.positive, seed=seed)  # type: ignore[arg-type]  # checked there
     tables = Tables(
         train=first,
         validation=None if validation is None else read_table(validation),

@@ -72,7 +72,7 @@ def load_hub(name: str, options: TaskOptions, seed: int = 0) -> Task:
     kind, metric = options.kind, options.metric
     text_column, pair_column, label_column = options.text_column, options.pair_column, options.label_column
     wished: Kind | None = "classification" if kind == "image" else kind
-    wishes = Wishes(kind=wished, metric=metric, seed=seed)
+    wishes = Wishes(kind=wished, metric=metric, positive=options.positive, seed=seed)
     address = parse_address(name)
     data = _load(name, address)
     splits = {split: found for split in ("train", "validation", "test") if (found := _find(data, split)) is not None}

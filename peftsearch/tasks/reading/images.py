@@ -54,7 +54,7 @@ def load_image_folders(options: TaskOptions, seed: int = 0) -> Task:
     require_pillow()
     train, validation, test = options.train, options.validation, options.test
     assert train is not None, "a task of folders has a training folder"
-    wishes = Wishes(kind="classification", metric=options.metric, seed=seed)
+    wishes = Wishes(kind="classification", metric=options.metric, positive=options.positive, seed=seed)
     named = {"train": train, "validation": validation, "test": test}
     notes: list[str] = []
     tables = {split: read_class_folders(path, notes) for split, path in named.items() if path is not None}

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from peftsearch.errors import TaskError
 from peftsearch.tasks.reading.build import class_name, natural_key, split_off
-from peftsearch.tasks.task import Split
+from peftsearch.tasks.task import Split, class_counts
 from tests.tasks import load_files
 
 Write = Callable[[str, str | bytes], Path]
@@ -312,3 +312,38 @@ def test_names_that_the_system_refuses(tmp_path: Path) -> None:
 def test_constant_targets(write: Write) -> None:
     with pytest.raises(TaskError, match="one value only"):
         load_files(write("a.csv", "text,score\na,1\nb,1\nc,1\nd,1\n"), kind="regression")
+
+
+@pytest.mark.parametrize(
+    ("rows", "more", "classes"),
+    [
+        ("a,fraud\nb,legit\nc,legit\nd,legit\n", {}, ("legit", "fraud")),
+        ("a,fraud\nb,fraud\nc,legit\nd,fraud\n", {}, ("fraud", "legit")),
+        ("a,fraud\nb,legit\nc,legit\nd,legit\n", {"positive": "legit"}, ("fraud", "legit")),
+    ],
+)
+def test_f1_is_of_the_rarer_class_or_the_named_one_and_says_so(
+    write: Write, rows: str, more: dict[str, str], classes: tuple[str, ...]
+) -> None:
+    path = write("t.csv", "text,label\n" + rows)
+    task = load_files(path, path, metric="f1", **more)
+    assert task.labels == classes
+    assert any(f"f1 is of the class {classes[1]!r}" in note for note in task.notes)
+    # Always answering the largest class scores nothing, unless that is the one that counts.
+    assert (task.majority_score > 0) is bool(more)
+
+
+def test_a_positive_class_that_is_none_is_refused(write: Write) -> None:
+    path = write("t.csv", FOUR)
+    with pytest.raises(TaskError, match="'maybe': is no class"):
+        load_files(path, path, metric="f1", positive="maybe")
+    with pytest.raises(TaskError, match="is for --metric f1 and two classes"):
+        load_files(path, path, positive="pos")
+
+
+def test_names_of_classes_that_are_seldom_meant_are_told(write: Write) -> None:
+    path = write("t.csv", "text,label\na,positive\nb,Positive\nc,none\nd,positive\ne,none\nf,Positive\n")
+    notes = load_files(path, path).notes
+    assert any("'none' counts as a class" in note for note in notes)
+    assert any("'Positive' and 'positive' are two classes" in note for note in notes)
+    assert class_counts(load_files(path, path)) == "positive 2, Positive 2, none 2"
