@@ -7,13 +7,17 @@ generation only `predicted_text`, written greedily. A folder has one column, `im
 
 from __future__ import annotations
 
+import csv
+import json
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from peftsearch.engine.scoring import predictions_of
-from peftsearch.errors import ConfigError, Diverged, TaskError
+from peftsearch.errors import ConfigError, Diverged, TaskError, one_line
 from peftsearch.files import replacing
 from peftsearch.options import InputColumns, given
 from peftsearch.tasks.encoding.encode import require_inputs
@@ -46,6 +50,7 @@ def predict(options: PredictOptions) -> int:
         return _predict_images(options)
     table = read_table(options.input)
     require_free(table)
+    require_writable(options.output, table.columns)
     trained = load_trained(options)
     _write(options.output, predicted(trained, table, options.columns))
     return len(table)
@@ -123,22 +128,65 @@ def _predictions(trained: Trained, split: Split, where: str) -> dict[str, list[A
 
 
 def _write(path: Path, columns: dict[str, list[Any]]) -> None:
-    """Write a table, whole or not at all.
+    """Write a table, whole or not at all; values stay what they were.
 
     Raises:
         ConfigError: The disk is full, read-only or forbidden.
     """
-    import pandas as pd
-
-    frame = pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in columns.items()})
     suffix = path.suffix.lower()
     try:
         with replacing(path) as part:
             if suffix == ".parquet":
-                frame.infer_objects().to_parquet(part, index=False)
-            elif suffix == ".jsonl":
-                frame.to_json(part, orient="records", lines=True, force_ascii=False, double_precision=15)
-            else:
-                frame.to_csv(part, index=False, sep="\t" if suffix == ".tsv" else ",")
+                from pyarrow import parquet  # type: ignore[import-untyped]  # it ships no types
+
+                parquet.write_table(_arrow(path, columns), part)
+                return
+            with part.open("w", encoding="utf-8", newline="") as file:
+                rows = zip(*columns.values(), strict=True)
+                if suffix == ".jsonl":
+                    for row in rows:
+                        values = {name: _bare(value) for name, value in zip(columns, row, strict=True)}
+                        file.write(json.dumps(values, ensure_ascii=False, default=str) + "\n")
+                else:
+                    writer = csv.writer(file, delimiter="\t" if suffix == ".tsv" else ",", lineterminator="\n")
+                    writer.writerow(columns)
+                    writer.writerows([_cell(value) for value in row] for row in rows)
     except OSError as error:
         raise ConfigError(f"--output {path}: cannot be written: {error.strerror or error}") from error
+
+
+def require_writable(path: Path, columns: Mapping[str, list[Any]]) -> None:
+    """Check before the model runs that a format can hold the input's columns.
+
+    Raises:
+        ConfigError: Parquet cannot, as a column mixes types.
+    """
+    if path.suffix.lower() == ".parquet":
+        _arrow(path, columns)
+
+
+def _arrow(path: Path, columns: Mapping[str, list[Any]]) -> Any:
+    import pyarrow as pa
+
+    arrays = {}
+    for name, values in columns.items():
+        try:
+            arrays[name] = pa.array(values)
+        except (pa.ArrowException, OverflowError) as error:
+            raise ConfigError(
+                f"--output {path}: Parquet cannot hold column {one_line(name, 60)!r} ({one_line(error, 100)}); give a "
+                "file ending in .jsonl or .csv"
+            ) from error
+    return pa.table(arrays)
+
+
+def _bare(value: Any) -> Any:
+    """A value for JSON, which has no NaN."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _cell(value: Any) -> Any:
+    """A value for CSV: nothing for None, JSON for lists and mappings."""
+    if isinstance(value, list | dict):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    return value

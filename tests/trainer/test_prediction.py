@@ -1,8 +1,12 @@
 """`peftsearch evaluate` and `peftsearch predict`: formats, regressions, and what they refuse."""
 
+import csv
+import datetime
 import json
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tests.runs import call, refused
@@ -50,6 +54,45 @@ def test_a_regression_predicts_in_the_unit_of_its_targets(calm, tmp_path):
     assert call("predict", output, "--input", data, "--output", made) == 0
     assert "predicted_label" not in read(made)
     assert read(made)["predicted_score"].between(995, 1010).all()
+
+
+VALUES = {
+    "big": [9007199254740993, None, 3],
+    "day": [datetime.date(2024, 1, 1), datetime.date(3024, 1, 1), None],
+    "at": [datetime.datetime(2024, 1, 1, 12, 30, 45, 123456)] * 3,
+}
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "jsonl", "csv"])
+def test_every_column_of_the_input_stays_what_it_was(trained, tmp_path, suffix):
+    pq.write_table(pa.table({"text": TEXTS, **VALUES}), tmp_path / "in.parquet")
+    out = tmp_path / f"out.{suffix}"
+    assert call("predict", trained, "--input", tmp_path / "in.parquet", "--output", out) == 0
+    if suffix == "parquet":
+        assert {name: pq.read_table(out).column(name).to_pylist() for name in VALUES} == VALUES
+        return
+    if suffix == "jsonl":
+        rows = [json.loads(line) for line in out.read_text().splitlines()]
+        nothing = None
+    else:
+        rows, nothing = list(csv.DictReader(out.read_text().splitlines())), ""
+    for name, values in VALUES.items():
+        wanted = [nothing if value is None else str(value) for value in values]
+        assert [row[name] if row[name] in (None, "") else str(row[name]) for row in rows] == wanted
+
+
+def test_a_format_that_cannot_hold_the_input_is_refused_before_the_model_runs(trained, tmp_path, capsys, monkeypatch):
+    rows = [{"text": text, "id": value} for text, value in zip(TEXTS, (1, "two", [3]), strict=True)]
+    (tmp_path / "in.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    monkeypatch.setattr("peftsearch.trainer.prediction.load_trained", None)  # not reached
+    line = refused(capsys, "predict", trained, "--input", tmp_path / "in.jsonl", "--output", tmp_path / "out.parquet")
+    assert "Parquet cannot hold column 'id'" in line
+    monkeypatch.undo()
+    for suffix in ("jsonl", "csv"):
+        argv = ["predict", trained, "--input", tmp_path / "in.jsonl", "--output", tmp_path / f"out.{suffix}"]
+        assert call(*argv) == 0
+    kept = [json.loads(line)["id"] for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert kept == [1, "two", [3]]
 
 
 class TestRefused:
