@@ -13,6 +13,8 @@ from pathlib import Path
 from peftsearch.errors import BackboneError, one_line
 
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+ADAPTER = "adapter_config.json"
+"""File beside a model that makes transformers load an adapter of HF peft with it."""
 CONVERT = (
     "only safetensors are read, since a pickle can run code: load it once where you trust it and write it with "
     "save_pretrained"
@@ -114,6 +116,11 @@ def check_folder(name: str, folder: Path) -> None:
     """Refuse a folder that lacks files, before transformers reads it."""
     if not (folder / "config.json").is_file():
         raise BackboneError(f"model {name!r}: the folder has no config.json; give a folder made by save_pretrained")
+    if (folder / ADAPTER).is_file():
+        raise BackboneError(
+            f"model {name!r}: the folder has {ADAPTER}, by which transformers loads an adapter of HF peft into it; "
+            "merge it (merge_and_unload, then save_pretrained), or move the file away to use the model without it"
+        )
     if not weight_files(folder):
         pickles = sorted(p.name for p in folder.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".ckpt"))
         if pickles:

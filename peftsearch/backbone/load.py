@@ -36,7 +36,7 @@ from peftsearch.backbone.folder import (
 from peftsearch.backbone.images import ImageReader, check_reading
 from peftsearch.backbone.maps import count_params
 from peftsearch.backbone.packing import check_quantisation
-from peftsearch.backbone.private_transformers import initialise
+from peftsearch.backbone.private_transformers import has_adapter, initialise
 from peftsearch.backbone.quantised import forget_quantiser, quantised_settings, settle
 from peftsearch.errors import BackboneError, PeftSearchError, one_line
 
@@ -108,6 +108,8 @@ def load_backbone(
     labels = {"num_labels": num_labels, "problem_type": problem_type or "single_label_classification"}
     packing = partial(quantised_settings, quantize, device=device, compute_dtype=compute_dtype) if quantize else None
     model, tokenizer, info = _load(name, source, options, {**labels, "dtype": dtype}, packing)
+    if has_adapter(model):  # of the hub, whose files are not looked at before
+        raise BackboneError(f"model {name!r}: comes with an adapter of HF peft; merge it first (merge_and_unload)")
     settle(model)
     if "gguf_file" in options:
         forget_quantiser(model)  # its weights are plain floats now, which transformers would otherwise refuse to save

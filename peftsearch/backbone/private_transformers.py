@@ -89,3 +89,8 @@ def attention_function_of(module: nn.Module, implementation: str) -> Any:
     if implementation == "eager":
         return scope["eager_attention_forward"]
     return scope["ALL_ATTENTION_FUNCTIONS"][implementation]
+
+
+def has_adapter(model: Any) -> bool:
+    """Whether loading put an adapter of HF peft into a model, as it does where adapter_config.json is beside it."""
+    return bool(getattr(model, "_hf_peft_config_loaded", False))

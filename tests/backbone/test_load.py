@@ -161,6 +161,7 @@ REMOTE = '{"model_type": "own", "auto_map": {"AutoConfig": "c.C", "AutoModelForS
         (lambda path: (path / "model.safetensors").unlink(), "has no model.safetensors"),
         (only_pickle, r"only pickled weights \(pytorch_model.bin\); only safetensors are read.*save_pretrained"),
         (cut_weights, "cannot be loaded: SafetensorError.*check that the files are whole"),
+        (lambda path: (path / "adapter_config.json").write_text("{}"), "has adapter_config.json.*merge it"),
         (spoil_config("{"), "cannot be loaded: .*config"),
         (spoil_config('{"model_type": "qqq"}'), "cannot be loaded: .*qqq"),
         (spoil_config('{"model_type": "wav2vec2"}'), "no classification of texts or images for this architecture"),

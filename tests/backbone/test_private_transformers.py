@@ -85,3 +85,17 @@ def test_the_exported_mappings_tell_what_a_family_is_trained_for(family: str) ->
     told = f"transformers {transformers.__version__}: MODEL_FOR_..._LM_MAPPING of {family}; used by backbone/auto.py"
     assert fills_masks(family) == (family in MASKED), told
     assert continues_texts(family) == (family in CAUSAL), told
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # peft's own
+def test_a_model_that_an_adapter_was_loaded_into_says_so(tmp_path) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    bert().save_pretrained(tmp_path / "plain")
+    get_peft_model(bert(), LoraConfig(target_modules=["query"], r=2)).save_pretrained(tmp_path / "adapter")
+    kind = transformers.AutoModelForSequenceClassification
+    assert not private.has_adapter(kind.from_pretrained(tmp_path / "plain"))
+    for file in (tmp_path / "adapter").glob("adapter_*"):
+        file.rename(tmp_path / "plain" / file.name)
+    told = broken("`_hf_peft_config_loaded`", "backbone/load.py")
+    assert private.has_adapter(kind.from_pretrained(tmp_path / "plain")), told
