@@ -13,6 +13,11 @@ from pathlib import Path
 from peftsearch.errors import BackboneError, one_line
 
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+VOCABULARIES = (
+    "tokenizer.json", "vocab.txt", "vocab.json", "merges.txt", "tokenizer.model", "spiece.model",
+    "sentencepiece.bpe.model", "preprocessor_config.json",
+)  # fmt: skip
+"""Files that decide what a text or an image becomes: with other ones the same weights give other scores."""
 ADAPTER = "adapter_config.json"
 """File beside a model that makes transformers load an adapter of HF peft with it."""
 CONVERT = (
@@ -22,10 +27,11 @@ CONVERT = (
 
 
 def fingerprint_folder(folder: Path) -> str:
-    """Fingerprint the weights in a folder: `sha256:` and 16 hex digits, over the bytes of the weight files."""
+    """Fingerprint a model's folder: `sha256:` and 16 hex digits, over the bytes of its weights and its vocabulary."""
     digest = hashlib.sha256()
     gguf = find_gguf(folder)
-    for file in [gguf] if gguf else weight_files(folder):
+    vocabulary = [] if gguf else [folder / name for name in VOCABULARIES if (folder / name).is_file()]
+    for file in [gguf] if gguf else [*weight_files(folder), *vocabulary]:
         with file.open("rb") as stream:
             while chunk := stream.read(1 << 20):
                 digest.update(chunk)

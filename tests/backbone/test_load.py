@@ -44,12 +44,19 @@ def copied(saved: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(saved, tmp_path / "model"))
 
 
+def test_another_vocabulary_is_another_model(copied: Path) -> None:
+    first = load_backbone(copied, num_labels=2).backbone.revision
+    file = copied / "tokenizer.json"
+    file.write_text(file.read_text().replace('"w90"', '"w00"'))
+    assert load_backbone(copied, num_labels=2).backbone.revision != first
+
+
 def test_folder(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
     loaded = load_backbone(saved, num_labels=2)
     expected = FAMILIES["bert"]().state_dict()
     assert all(torch.equal(value, expected[key]) for key, value in loaded.model.state_dict().items())
-    digest = hashlib.sha256((saved / "model.safetensors").read_bytes()).hexdigest()
-    assert loaded.backbone.revision == f"sha256:{digest[:16]}"
+    content = (saved / "model.safetensors").read_bytes() + (saved / "tokenizer.json").read_bytes()
+    assert loaded.backbone.revision == f"sha256:{hashlib.sha256(content).hexdigest()[:16]}"
     assert loaded.backbone.name == str(saved)
     assert not loaded.model.training
     assert n_head_params(loaded) == 32 * 2 + 2
