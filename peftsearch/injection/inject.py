@@ -284,7 +284,21 @@ def _freeze(model: nn.Module, architecture: Architecture, backbone: Backbone, he
     for name, parameter in parameters.items():
         parameter.requires_grad_(name in copies)
     model.add_module(NAME, injected)
+    injected.undo.append(model.register_forward_pre_hook(_refuse_replica).remove)
     return injected
+
+
+def _refuse_replica(model: nn.Module, inputs: object) -> None:
+    """Refuse to run in a copy that `nn.DataParallel` made: its hooks would use the first device's parameters.
+
+    Raises:
+        MethodError: It is such a copy.
+    """
+    if getattr(model, "_is_replica", False):
+        raise MethodError(
+            "nn.DataParallel cannot train an injected model; start one process a GPU with `accelerate launch`, or use "
+            "peftsearch.Trainer, which takes one GPU of a process"
+        )
 
 
 def _attach(model: nn.Module, injected: Injected, placement: Placement, block: Block) -> None:

@@ -293,3 +293,14 @@ def test_a_failure_in_the_middle_is_undone(monkeypatch: pytest.MonkeyPatch) -> N
     assert leftovers(model) == []
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
     assert all(p.requires_grad for p in model.parameters())
+
+
+def test_a_copy_of_data_parallel_is_refused():
+    """The copies are what `torch.nn.parallel.replicate` makes of a module on every GPU."""
+    model = FAMILIES["bert"]()
+    batch = tiny_input(model)
+    with inject(model, place(detect(model), lora=2)):
+        model(**batch)
+        with pytest.raises(MethodError, match="accelerate launch"):
+            model._replicate_for_data_parallel()(**batch)
+    assert not model._forward_pre_hooks
