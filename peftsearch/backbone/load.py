@@ -317,6 +317,9 @@ def _set_padding(name: str, model: Any, tokenizer: Any) -> None:
         raise BackboneError(
             f"model {name!r}: its tokenizer has no vocabulary; add tokenizer.json or the vocabulary files"
         )
+    kinds = getattr(model.config.get_text_config(), "type_vocab_size", None)
+    if isinstance(kinds, int) and kinds <= 1:  # a tokenizer may number segments that the model has no embeddings for
+        tokenizer.model_input_names = [name for name in tokenizer.model_input_names if name != "token_type_ids"]
     # A decoder's head finds the last token by this id, so it must be the id that batches are padded with.
     model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
     model.config.pad_token_id = tokenizer.pad_token_id

@@ -17,6 +17,7 @@ from peftsearch.backbone import folder as folder_module
 from peftsearch.backbone import load as module
 from peftsearch.backbone.load import load_backbone, max_positions, n_head_params, reset_head
 from peftsearch.errors import BackboneError
+from tests.runs import save_tokenizer
 from tests.tiny import FAMILIES
 
 
@@ -94,8 +95,8 @@ def test_shards(tmp_path: Path) -> None:
     loaded = load_backbone(tmp_path, num_labels=2)
     expected = FAMILIES["bert"]().state_dict()
     assert all(torch.equal(value, expected[key]) for key, value in loaded.model.state_dict().items())
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in shards)).hexdigest()
-    assert loaded.backbone.revision == f"sha256:{digest[:16]}"
+    content = b"".join(path.read_bytes() for path in (*shards, tmp_path / "tokenizer.json"))
+    assert loaded.backbone.revision == f"sha256:{hashlib.sha256(content).hexdigest()[:16]}"
     shards[1].unlink()
     with pytest.raises(BackboneError, match=f"1 of {len(shards)} shards are missing .*00002.*download"):
         load_backbone(tmp_path, num_labels=2)
@@ -251,7 +252,7 @@ def test_minilm() -> None:
     backbone = loaded.backbone
     assert (backbone.name, backbone.n_params, len(backbone.blocks)) == ("minilm", 22_713_216, 6)
     assert {(block.hidden_size, block.ffn.d_ff) for block in backbone.blocks} == {(384, 1536)}
-    assert backbone.revision == "sha256:53aa51172d142c89"
+    assert backbone.revision == "sha256:244c5d50eb3e3ad1"
     assert loaded.tokenizer("hello world")["input_ids"] == [101, 7592, 2088, 102]
 
 
@@ -268,3 +269,25 @@ def test_max_positions_are_those_that_run(tmp_path: Path, family: str) -> None:
         if family in ("bert", "roberta", "gpt2"):
             with pytest.raises((IndexError, RuntimeError)):
                 loaded.model(ids, attention_mask=torch.ones_like(ids))
+
+
+def test_segments_that_the_model_does_not_have_are_left_out(tmp_path: Path) -> None:
+    """RoBERTa's configuration has one kind of segment; this tokenizer numbers two."""
+    from tokenizers import processors
+
+    config = transformers.RobertaConfig(
+        vocab_size=99, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
+        max_position_embeddings=66, type_vocab_size=1,
+    )  # fmt: skip
+    transformers.RobertaForSequenceClassification(config).save_pretrained(tmp_path)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(save_tokenizer(tmp_path))
+    ids = [("[CLS]", tokenizer.cls_token_id), ("[SEP]", tokenizer.sep_token_id)]
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=ids
+    )
+    tokenizer.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]
+    tokenizer.save_pretrained(tmp_path)
+    loaded = load_backbone(tmp_path, num_labels=2)
+    batch = loaded.tokenizer(["good film"], ["bad film"], return_tensors="pt")
+    assert "token_type_ids" not in batch
+    assert loaded.model(**batch).logits.shape == (1, 2)
