@@ -7,7 +7,7 @@ are compared by what they learnt. The methods act in every forward pass, includi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -154,7 +154,6 @@ def generate(
     """
     model.eval()
     stop = None if decoding.stop is None else decoding.stop.replace("\\n", "\n").replace("\\t", "\t")
-    more: dict[str, Any] = {} if stop is None else {"stop_strings": [stop], "tokenizer": split.tokenizer}
     texts = [""] * len(split.groups)
     first = [rows[0] for rows in split.groups]
     order = sorted(range(len(first)), key=lambda i: len(split.prompts[first[i]]))
@@ -165,11 +164,25 @@ def generate(
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
             batch = {k: v.to(device) for k, v in split.collate_prompts([first[i] for i in chosen]).items()}
-            made = model.generate(**batch, **more)  # (batch, prompt + n) of a causal model, else (batch, 1 + n)
-            made = made[:, batch["input_ids"].shape[1] if split.start_id is None else 1 :]
+            n_before = batch["input_ids"].shape[1] if split.start_id is None else 1
+            more = {} if stop is None else {"stopping_criteria": [_until(stop, n_before, split.tokenizer)]}
+            made = model.generate(**batch, **more)[:, n_before:]  # (batch, n)
             for i, row in zip(chosen, made.tolist(), strict=True):
                 texts[i] = _text(row, split, stop)
     return texts
+
+
+def _until(stop: str, n_before: int, tokenizer: Any) -> Callable[..., torch.Tensor]:
+    """A stopping criterion: which rows hold a text behind their first tokens.
+
+    transformers' own needs a tokenizer of subwords.
+    """
+
+    def stops(input_ids: torch.Tensor, scores: object, **kwargs: object) -> torch.Tensor:
+        texts = tokenizer.batch_decode(input_ids[:, n_before:], skip_special_tokens=True)
+        return torch.tensor([stop in text for text in texts], device=input_ids.device)
+
+    return stops
 
 
 @contextmanager

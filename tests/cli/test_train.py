@@ -147,6 +147,7 @@ class TestRefused:
         assert not (tmp_path / "o").exists()
 
 
+@pytest.mark.slow
 def test_from_a_run_to_predictions_in_another_process(finished, place, tmp_path, capsys):
     _, _, files = place
     output, texts, made = tmp_path / "trained", tmp_path / "texts.csv", tmp_path / "made.csv"

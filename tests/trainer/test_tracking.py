@@ -45,6 +45,7 @@ def kept(monkeypatch):
     return Kept.made
 
 
+@pytest.mark.slow
 def test_a_run_logs_every_trial_and_a_training_every_validation(place, tmp_path, kept):
     _, model, files = place
     words = arguments(model, files, tmp_path, "--track", "tensorboard", "--strategy", QUICK, "--seeds", "1")

@@ -137,6 +137,7 @@ def test_train_evaluate_predict_and_export(searched, objects, tmp_path):
     assert found.report(tmp_path / "page.html").stat().st_size > 100_000
 
 
+@pytest.mark.slow
 def test_classes_keep_their_names(place, objects):
     import datasets
 
@@ -164,6 +165,7 @@ class Tokenised(torch.utils.data.Dataset):
         return {name: values[i] for name, values in self.columns.items()}
 
 
+@pytest.mark.slow
 def test_tokenised_examples_give_the_scores_of_their_texts(place, objects):
     _, tokenizer, train, validation = objects
     options = {**SMALL, "steps": 4, "search_steps": 2, "device": "cpu"}

@@ -207,6 +207,7 @@ def slow(name):
 
 
 class TestStrategies:
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "strategy",
         ["random", *map(slow, ("tpe", "hyperband", "sensitivity"))],
@@ -219,6 +220,7 @@ class TestStrategies:
             assert [t.params for t in trials[:6]] == kept.user_attrs["sensitivity"]["designs"]
         assert sum(not t.user_attrs.get("infeasible", False) for t in trials) == 6
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "space",
         ["uniform", "s4-plus", "autopeft", *map(slow, ("lora", "s4-lr"))],
