@@ -45,7 +45,7 @@ from peftsearch.trainer.tracking import check_trackers, tracking
 from peftsearch.units import format_seconds, plural, show_bytes
 
 BEFORE = "best-before.yaml"
-"""The result of a study whose extension is not finished."""
+"""The result that a study had before it went on, until it has a new one."""
 
 
 def run_study(
@@ -77,16 +77,16 @@ def run_study(
         open_study(setup, resume=resume, extends=extends) as folder,
         tracking(names, setup.path.name, setup.path / "tracking", changed_options(options), reporter.note) as log,
     ):
-        before = folder.path / BEFORE
-        if extends and (folder.path / BEST).is_file():
-            (folder.path / BEST).replace(before)  # what it says no longer holds for the settings
         called = (*callbacks, *([tracker_callback(log)] if names else []))
         reporter = Calling(reporter, folder, called) if called else reporter
         for line in heading(setup):
             reporter.note(line)
         settle_heads(engine, folder.path)
+        search, before = Search(setup, folder, engine, driver, reporter), folder.path / BEFORE
+        if not search.is_over() and (folder.path / BEST).is_file():
+            (folder.path / BEST).replace(before)  # a run that goes on is not finished until it has its new result
         try:
-            finalists = Search(setup, folder, engine, driver, reporter).run()
+            finalists = search.run()
         except CallbackFailed as failed:
             raise failed.__cause__ or failed from None
         found = conclude(setup, folder, finalists, engine)
@@ -289,6 +289,10 @@ class Search:
         self._reporter = reporter
         self._runner = TrialRunner(setup, folder, reporter)
         self._schedule = Schedule(setup, folder, self._runner, reporter)
+
+    def is_over(self) -> bool:
+        """Whether nothing is left to train."""
+        return self._schedule.is_over()
 
     def run(self) -> list[Confirmed]:
         """Run the rest of the study.

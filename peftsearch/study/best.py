@@ -285,6 +285,10 @@ def read_best(source: Source, design: str | None = None) -> tuple[str, Best]:
         path = Path(source)
         if path.is_dir():
             path = path / BEST
+            if not path.is_file() and any(path.parent.glob(f"*/{BEST}")):
+                raise ConfigError(
+                    f"{path.parent}: is a folder of runs; `peftsearch runs {path.parent}` lists them, give one of them"
+                )
             if not path.is_file():
                 raise ConfigError(f"{path.parent}: no {BEST}; the run is not finished, `peftsearch run` resumes it")
         where, data = str(path), read_yaml(path, MAX_OUTPUT_BYTES)

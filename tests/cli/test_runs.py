@@ -27,3 +27,10 @@ def test_runs_of_every_state_are_listed_newest_last(finished, tmp_path, capsys):
 
 def test_a_folder_without_runs_is_refused(tmp_path, capsys):
     assert "holds no runs" in refused(capsys, "runs", str(tmp_path))
+
+
+def test_a_folder_of_runs_is_no_run(finished, tmp_path, capsys):
+    shutil.copytree(finished, tmp_path / "one")
+    for command in ("show", "export"):
+        more = ("--format", "peftsearch", "--output", tmp_path / "x") if command == "export" else ()
+        assert "is a folder of runs; `peftsearch runs" in refused(capsys, command, tmp_path, *more)
