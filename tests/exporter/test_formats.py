@@ -13,6 +13,8 @@ from peftsearch.methods.support import find_obstacle
 from tests.exports import Run, close, logits
 from tests.tiny import outline
 
+pytestmark = pytest.mark.slow
+
 MERGING = [name for name, method in METHODS.items() if method.merges]
 STAYING = [name for name in METHODS if name not in MERGING]
 PAIRS = [(name, f) for name in MERGING for f in ("bert", "gpt2", "llama") if find_obstacle(name, outline(f)) is None]

@@ -251,8 +251,9 @@ def test_a_find_on_another_model_is_refused_and_refit_named(tmp_path):
         peftsearch.inject(make(), tmp_path / "best.yaml")
     with pytest.raises(ConfigError, match=r"is not the best\.yaml of a run"):
         peftsearch.inject(make(), {"placements": []})
+    (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match=r"no best\.yaml; the run is not finished"):
-        peftsearch.inject(make(), tmp_path / "..")
+        peftsearch.inject(make(), tmp_path / "empty")
 
 
 def test_refit_sizes_the_design_anew_on_another_depth_and_budget():

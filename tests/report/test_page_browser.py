@@ -6,7 +6,7 @@ from peftsearch.report.write_up import write_up
 from peftsearch.study.record import read_record
 from tests.browser import needs_chromium, open_page
 
-pytestmark = needs_chromium
+pytestmark = [needs_chromium, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

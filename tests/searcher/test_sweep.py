@@ -7,6 +7,8 @@ from peftsearch.errors import AllTrialsFailed
 from tests.fronts import save_study
 from tests.runs import QUICK, call, refused, story
 
+pytestmark = pytest.mark.slow
+
 
 def sweep_arguments(place, runs, budgets, *more):
     _, model, (train, validation) = place

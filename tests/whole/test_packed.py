@@ -18,6 +18,8 @@ from tests.methods import disturb
 from tests.quantised import evaluate, save
 from tests.runs import call, refused, save_task
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory):

@@ -10,6 +10,8 @@ from safetensors.torch import load_file
 from tests.generators import generate_arguments
 from tests.runs import QUICK, arguments, call, study
 
+pytestmark = pytest.mark.slow
+
 CHOOSING = ("fishmask", "far", "adapter_sparse")
 SHORT = ("--strategy", QUICK, "--trials", "3", "--steps", "2", "--search-steps", "1", "--seeds", "1")
 

@@ -20,6 +20,8 @@ from tests.methods import available, disturb, place, settle
 from tests.quantised import CONFIGS, evaluate, load, save, step
 from tests.runs import arguments, call, refused
 
+pytestmark = pytest.mark.slow
+
 PAIRS = [(family, how) for family in CONFIGS for how in ("nf4", "int8")]
 
 

@@ -23,6 +23,8 @@ from peftsearch.tasks.suite import Suite
 from peftsearch.tasks.task import Split, Task
 from tests.runs import BRIEF, QUICK, arguments, call, refused, story, study
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 SHORT = ("--trials", "5", "--seeds", "1", "--steps", "2", "--search-steps", "1")
 

@@ -12,6 +12,8 @@ from transformers import AutoModelForImageClassification, ViTImageProcessorPil
 
 from tests.runs import call, refused
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_result_is_that_of_a_classification(run):
     best = yaml.safe_load((run / "best.yaml").read_text())
