@@ -15,9 +15,9 @@ from typing import Any
 import torch
 
 from peftsearch.errors import TaskError, one_line
-from peftsearch.tasks.encoding.encoded import EncodedTask
-from peftsearch.tasks.encoding.pairs import IGNORED, EncodedPairs, _padded, _right
-from peftsearch.tasks.task import ChatSplit, Message, Task
+from peftsearch.tasks.encoding.encoded import EncodedTask, encode_splits, pad_right, padded
+from peftsearch.tasks.encoding.pairs import IGNORED, EncodedPairs, rows_by_prompt
+from peftsearch.tasks.task import ChatSplit, Message, Split, Task
 
 _MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
 Span = tuple[int, int]
@@ -39,12 +39,12 @@ class EncodedChats(EncodedPairs):
         Returns:
             `input_ids`, `attention_mask` and `labels`, the next token where it is learned, `(batch, seq)`.
         """
-        batch = _padded([self.input_ids[i] for i in indices], self.pad_id)
+        batch = padded([self.input_ids[i] for i in indices], self.pad_id)
         labels = [
             [token if learned else IGNORED for token, learned in zip(self.chats[i], self.learned[i], strict=True)][1:]
             for i in indices
         ]
-        return batch | {"labels": _right(labels, IGNORED)}
+        return batch | {"labels": pad_right(labels, IGNORED)}
 
 
 def encode_chats(task: Task, tokenizer: Any, max_length: int, start_id: int | None) -> EncodedTask:
@@ -67,23 +67,12 @@ def encode_chats(task: Task, tokenizer: Any, max_length: int, start_id: int | No
     assert isinstance(train, ChatSplit), "a task on chats"
     lengths = [len(_ids(tokenizer, text)) for text in train.pairs or []]
     room = min(max(lengths) + 2, max(1, max_length // 2))
-    splits = {
-        name: encode_chat_split(split, tokenizer, max_length, room)
-        for name, split in (("train", task.train), ("validation", task.validation), ("test", task.test))
-        if isinstance(split, ChatSplit)
-    }
-    notes = [
-        f"{split.n_truncated} of {len(split)} chats of {name} are longer than {max_length} tokens and were cut"
-        for name, split in splits.items()
-        if split.n_truncated
-    ]
-    return EncodedTask(
-        task=task,
-        train=splits["train"],
-        validation=splits["validation"],
-        test=splits.get("test"),
-        notes=tuple(notes),
-    )
+
+    def own(split: Split) -> EncodedChats:
+        assert isinstance(split, ChatSplit), "all splits of a task on chats hold chats"
+        return encode_chat_split(split, tokenizer, max_length, room)
+
+    return encode_splits(task, own, "chats", max_length)
 
 
 def encode_chat_split(split: ChatSplit, tokenizer: Any, max_length: int, room: int) -> EncodedChats:
@@ -108,9 +97,6 @@ def encode_chat_split(split: ChatSplit, tokenizer: Any, max_length: int, room: i
         learned.append(marks[-max_length:])
         before = _render(tokenizer, chat[:-1], f"chat {i + 1}", opens=True)
         prompts.append(_ids(tokenizer, before)[-(max_length - room) :])
-    groups: dict[str, list[int]] = {}
-    for i, text in enumerate(split.texts):
-        groups.setdefault(text, []).append(i)
     return EncodedChats(
         input_ids=[ids[:-1] for ids in chats],  # the last token is predicted, and not read
         token_type_ids=None,
@@ -122,7 +108,7 @@ def encode_chat_split(split: ChatSplit, tokenizer: Any, max_length: int, room: i
             [token for token, mark in zip(ids[1:], marks[1:], strict=True) if mark]
             for ids, marks in zip(chats, learned, strict=True)
         ],
-        groups=list(groups.values()),
+        groups=rows_by_prompt(split),
         references=[text.strip() for text in split.pairs or []],
         start_id=None,
         end_id=end_id,

@@ -5,11 +5,12 @@ Texts become lists of token ids, without padding.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from peftsearch.errors import TaskError
 from peftsearch.tasks.encoding.chats import encode_chats
-from peftsearch.tasks.encoding.encoded import CHUNK, EncodedSplit, EncodedTask, EncodedTexts
+from peftsearch.tasks.encoding.encoded import CHUNK, EncodedSplit, EncodedTask, EncodedTexts, encode_splits
 from peftsearch.tasks.encoding.images import encode_image_split, encode_images
 from peftsearch.tasks.encoding.pairs import encode_pairs
 from peftsearch.tasks.task import ChatSplit, ImageSplit, Split, Task, TokenSplit
@@ -37,16 +38,8 @@ def encode(task: Task, tokenizer: Any, max_length: int = 128, start_id: int | No
     least = tokenizer.num_special_tokens_to_add(pair=task.train.pairs is not None) + 1
     if max_length < least:
         raise TaskError(f"task {task.name!r}: max_length is {max_length}; this tokenizer needs at least {least}")
-    train = encode_split(task.train, tokenizer, max_length)
-    validation = encode_split(task.validation, tokenizer, max_length)
-    test = None if task.test is None else encode_split(task.test, tokenizer, max_length)
-    splits = {"train": train, "validation": validation, "test": test}
-    notes = [
-        f"{split.n_truncated} of {len(split)} texts of {name} are longer than {max_length} tokens and were cut"
-        for name, split in splits.items()
-        if split is not None and split.n_truncated
-    ]
-    return EncodedTask(task=task, train=train, validation=validation, test=test, notes=tuple(notes))
+    own = partial(encode_split, tokenizer=tokenizer, max_length=max_length)
+    return encode_splits(task, own, "texts", max_length)
 
 
 def require_inputs(where: str, split: Split, tokenizer: Any) -> bool:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 
-from peftsearch.tasks.task import Task
+from peftsearch.tasks.task import Split, Task
+
+CHUNK = 1000
+"""Texts per call of the tokenizer."""
 
 
 class EncodedSplit(Protocol):
@@ -57,16 +61,25 @@ class EncodedTexts:
             `input_ids`, `attention_mask` and, if available, `token_type_ids`, `(batch, seq)` of int64; and `labels`,
             `(batch,)` of int64 for classes or float64 for targets.
         """
-        rows = [self.input_ids[i] for i in indices]
-        width = max(map(len, rows))
-        batch = {
-            "input_ids": torch.tensor([row + [self.pad_id] * (width - len(row)) for row in rows]),
-            "attention_mask": torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows]),
-        }
+        batch = padded([self.input_ids[i] for i in indices], self.pad_id)
         if self.token_type_ids is not None:
-            segments = [self.token_type_ids[i] for i in indices]
-            batch["token_type_ids"] = torch.tensor([row + [0] * (width - len(row)) for row in segments])
+            batch["token_type_ids"] = pad_right([self.token_type_ids[i] for i in indices], 0)
         return batch | {"labels": collate_labels(self.labels, indices)}
+
+
+def padded(rows: list[list[int]], pad_id: int, left: bool = False) -> dict[str, torch.Tensor]:
+    """Pad rows of tokens on one side: `input_ids` and `attention_mask`, `(batch, longest)` of int64."""
+    mask = [[1] * len(row) for row in rows]
+    if not left:
+        return {"input_ids": pad_right(rows, pad_id), "attention_mask": pad_right(mask, 0)}
+    turned = [row[::-1] for row in rows]
+    return {"input_ids": pad_right(turned, pad_id).flip(1), "attention_mask": pad_right(mask, 0).flip(1)}
+
+
+def pad_right(rows: list[list[int]], fill: int) -> torch.Tensor:
+    """Pad rows on the right to `(batch, longest)` of int64."""
+    width = max(map(len, rows))
+    return torch.tensor([row + [fill] * (width - len(row)) for row in rows])
 
 
 def collate_labels(labels: list[int] | list[float], indices: list[int]) -> torch.Tensor:
@@ -91,5 +104,26 @@ class EncodedTask:
     """Notes for the user, one sentence each."""
 
 
-CHUNK = 1000
-"""Texts per call of the tokenizer."""
+def encode_splits(task: Task, encode: Callable[[Split], EncodedTexts], rows: str, max_length: int) -> EncodedTask:
+    """Tokenise every split of a task in the same way.
+
+    Args:
+        task: The task.
+        encode: Tokenises one split.
+        rows: What the examples are called in notes, in the plural.
+        max_length: The length in notes that longer examples were cut to.
+    """
+    given = {"train": task.train, "validation": task.validation, "test": task.test}
+    splits = {name: encode(split) for name, split in given.items() if split is not None}
+    notes = [
+        f"{split.n_truncated} of {len(split)} {rows} of {name} are longer than {max_length} tokens and were cut"
+        for name, split in splits.items()
+        if split.n_truncated
+    ]
+    return EncodedTask(
+        task=task,
+        train=splits["train"],
+        validation=splits["validation"],
+        test=splits.get("test"),
+        notes=tuple(notes),
+    )

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from peftsearch.errors import TaskError
-from peftsearch.tasks.encoding.encoded import CHUNK, EncodedTask, EncodedTexts
+from peftsearch.tasks.encoding.encoded import CHUNK, EncodedTask, EncodedTexts, encode_splits, pad_right, padded
 from peftsearch.tasks.task import Split, Task
 
 IGNORED = -100
@@ -50,14 +50,14 @@ class EncodedPairs(EncodedTexts):
             `input_ids`, `attention_mask` `(batch, seq)`; for a seq2seq model `decoder_input_ids` `(batch, n)`; and
             `labels`, the token to predict at each output, `(batch, seq)` or `(batch, n)`, `IGNORED` elsewhere.
         """
-        batch = _padded([self.input_ids[i] for i in indices], self.pad_id)
+        batch = padded([self.input_ids[i] for i in indices], self.pad_id)
         learnt = [self.completions[i] for i in indices]
         if self.start_id is None:
             labels = [[IGNORED] * (len(self.prompts[i]) - 1) + self.completions[i] for i in indices]
         else:
             labels = learnt
-            batch["decoder_input_ids"] = _right([[self.start_id, *row[:-1]] for row in learnt], self.pad_id)
-        return batch | {"labels": _right(labels, IGNORED)}
+            batch["decoder_input_ids"] = pad_right([[self.start_id, *row[:-1]] for row in learnt], self.pad_id)
+        return batch | {"labels": pad_right(labels, IGNORED)}
 
     def collate_prompts(self, indices: Sequence[int]) -> dict[str, torch.Tensor]:
         """Pad the prompts at `indices` into one batch to generate from.
@@ -65,7 +65,7 @@ class EncodedPairs(EncodedTexts):
         Returns:
             `input_ids` and `attention_mask`, `(batch, seq)`.
         """
-        return _padded([self.prompts[i] for i in indices], self.pad_id, left=self.start_id is None)
+        return padded([self.prompts[i] for i in indices], self.pad_id, left=self.start_id is None)
 
 
 def encode_pairs(task: Task, tokenizer: Any, max_length: int, start_id: int | None) -> EncodedTask:
@@ -88,23 +88,8 @@ def encode_pairs(task: Task, tokenizer: Any, max_length: int, start_id: int | No
     room = min(longest, max_length)
     if start_id is None:
         room = min(longest, max(max_length // 2, max_length - max(map(len, tokens(task.train.texts, ends=False)))))
-    splits = {
-        name: encode_pair_split(split, tokenizer, max_length, start_id, room)
-        for name, split in (("train", task.train), ("validation", task.validation), ("test", task.test))
-        if split is not None
-    }
-    notes = [
-        f"{split.n_truncated} of {len(split)} rows of {name} are longer than {max_length} tokens and were cut"
-        for name, split in splits.items()
-        if split.n_truncated
-    ]
-    return EncodedTask(
-        task=task,
-        train=splits["train"],
-        validation=splits["validation"],
-        test=splits.get("test"),
-        notes=tuple(notes),
-    )
+    own = partial(encode_pair_split, tokenizer=tokenizer, max_length=max_length, start_id=start_id, room=room)
+    return encode_splits(task, own, "rows", max_length)
 
 
 def encode_pair_split(split: Split, tokenizer: Any, max_length: int, start_id: int | None, room: int) -> EncodedPairs:
@@ -125,6 +110,14 @@ def encode_pair_split(split: Split, tokenizer: Any, max_length: int, start_id: i
     prompts, completions = tokens(split.texts, ends=False), tokens(split.pairs or [], ends=True)
     lengths = (max_length - room if start_id is None else max_length, max_length)
     return _fit(split, prompts, completions, lengths, room, start_id, end_id, tokenizer)
+
+
+def rows_by_prompt(split: Split) -> list[list[int]]:
+    """The rows of each distinct prompt, in order of appearance."""
+    rows: dict[str, list[int]] = {}
+    for i, text in enumerate(split.texts):
+        rows.setdefault(text, []).append(i)
+    return list(rows.values())
 
 
 def _end_token(tokenizer: Any) -> int:
@@ -149,9 +142,6 @@ def _fit(
     causal = start_id is None
     short = [(row[-limit:] if causal else row[:limit]) for row in prompts]
     ends = [c[: whole - len(p) if causal else whole] for p, c in zip(short, completions, strict=True)]
-    groups: dict[str, list[int]] = {}
-    for i, text in enumerate(split.texts):
-        groups.setdefault(text, []).append(i)
     pairs = list(zip(short, ends, strict=True))
     originals = zip(prompts, completions, strict=True)
     return EncodedPairs(
@@ -163,7 +153,7 @@ def _fit(
         n_truncated=sum((p, c) != pair for (p, c), pair in zip(originals, pairs, strict=True)),
         prompts=short,
         completions=ends,
-        groups=list(groups.values()),
+        groups=rows_by_prompt(split),
         references=[text.strip() for text in split.pairs or []],
         start_id=start_id,
         end_id=end_id,
@@ -190,17 +180,3 @@ def _tokens(texts: list[str], *, ends: bool, tokenizer: Any, end_id: int, seq2se
     closing = {tokenizer.eos_token_id, tokenizer.sep_token_id}
     bare = [row[:-1] if not seq2seq and row[-1:] and row[-1] in closing else row for row in rows]
     return [row or [end_id] for row in bare]  # a causal model needs at least one token to continue
-
-
-def _padded(rows: list[list[int]], pad_id: int, left: bool = False) -> dict[str, torch.Tensor]:
-    mask = [[1] * len(row) for row in rows]
-    if not left:
-        return {"input_ids": _right(rows, pad_id), "attention_mask": _right(mask, 0)}
-    turned = [row[::-1] for row in rows]
-    return {"input_ids": _right(turned, pad_id).flip(1), "attention_mask": _right(mask, 0).flip(1)}
-
-
-def _right(rows: list[list[int]], fill: int) -> torch.Tensor:
-    """Pad rows on the right to `(batch, longest)` of int64."""
-    width = max(map(len, rows))
-    return torch.tensor([row + [fill] * (width - len(row)) for row in rows])
