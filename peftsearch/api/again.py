@@ -118,16 +118,7 @@ def _put_in(plan: Plan, seed: int) -> None:
     done.injected.task = {"name": plan.task.name, "kind": plan.task.kind, "labels": list(plan.task.labels)}
     if plan.objective.is_regression:  # the outputs are standardised
         done.injected.task |= {"mean": plan.objective.mean, "scale": plan.objective.scale}
-    begin(
-        plan.loaded,
-        plan.data.train,
-        seed=seed,
-        batch_size=plan.training.batch_size,
-        loss_of=plan.objective.loss,
-        device=plan.processes.device,
-        autocast=plan.autocast,
-        head=plan.head,
-    )
+    begin(plan.start(seed))
 
 
 def _logits_alone(logits: Any, labels: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from peftsearch.engine.probe import HeadStart, fit_head
 from peftsearch.engine.scoring import Scorer
 from peftsearch.engine.settings import TrainingSettings
 from peftsearch.engine.snapshot import Average, average_from, pause, thaw
-from peftsearch.engine.trainable import groups_of, ready
+from peftsearch.engine.trainable import Start, groups_of, ready
 from peftsearch.errors import Diverged
 from peftsearch.injection.states import packed_state
 from peftsearch.tasks.encoding.batches import batches
@@ -244,10 +244,9 @@ class LocalEngine:
     ) -> Generator[tuple[int, Evaluation], None, _Part]:
         """Train on one task; yields step and evaluation of each validation before the last."""
         model = self._loaded.model
-        started = ready(
-            self._loaded,
-            job.architecture,
-            track.encoded.train,
+        start = Start(
+            loaded=self._loaded,
+            data=track.encoded.train,
             seed=job.seed,
             batch_size=self._settings.batch_size,
             loss_of=track.objective.loss,
@@ -259,7 +258,7 @@ class LocalEngine:
         validation = track.encoded.validation
         if job.n_validation is not None:
             validation = at_most(validation, job.n_validation)
-        with wearing(model, track.head), started:
+        with wearing(model, track.head), ready(job.architecture, start):
             groups = groups_of(self._loaded, job.architecture, replace(self._settings, learning_rate=job.learning_rate))
             # Without anything to train (a frozen model), the loop only watches the loss.
             optimizer = adamw(groups, self._device) if groups else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,85 +25,57 @@ Trains = Architecture | Reference
 """An architecture that is put into the model, or weights of the model itself."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Start:
+    """How a seed begins with a model."""
+
+    loaded: LoadedBackbone
+    """The model."""
+    data: EncodedSplit
+    """Training examples, by which some methods choose what they train."""
+    seed: int
+    """Seed of the initial values, of the head and of these examples."""
+    batch_size: int
+    """Examples per batch."""
+    loss_of: Callable[[Tensor, Tensor], Tensor]
+    """Loss of logits and labels."""
+    device: torch.device
+    """Where the model is."""
+    autocast: torch.dtype | None
+    """Reduced precision of the forward pass, or None."""
+    choose: bool = True
+    """Whether methods choose what they train; a snapshot that is put in afterwards has their choice."""
+    head: HeadStart | None = None
+    """The values that the head starts from; None draws them by the seed."""
+
+
 @contextmanager
-def ready(
-    loaded: LoadedBackbone,
-    what: Trains,
-    data: EncodedSplit,
-    *,
-    seed: int,
-    batch_size: int,
-    loss_of: Callable[[Tensor, Tensor], Tensor],
-    device: torch.device,
-    autocast: torch.dtype | None,
-    choose: bool = True,
-    head: HeadStart | None = None,
-) -> Iterator[nn.Module]:
+def ready(what: Trains, start: Start) -> Iterator[nn.Module]:
     """Prepare the model as a seed begins with it; afterwards it is as it was before, bit for bit.
 
     Args:
-        loaded: The model.
         what: What is trained.
-        data: Training examples, by which some methods choose what they train.
-        seed: Seed of the initial values, of the head and of these examples.
-        batch_size: Examples per batch.
-        loss_of: Loss of logits and labels.
-        device: Where the model is.
-        autocast: Reduced precision of the forward pass, or None.
-        choose: Whether methods choose what they train; a snapshot that is put in afterwards has their choice.
-        head: The values that the head starts from; None draws them by the seed.
+        start: How the seed begins.
     """
-    with _inside(loaded, what, seed):
-        begin(
-            loaded,
-            data,
-            seed=seed,
-            batch_size=batch_size,
-            loss_of=loss_of,
-            device=device,
-            autocast=autocast,
-            choose=choose,
-            head=head,
-        )
-        yield loaded.model
+    with _inside(start.loaded, what, start.seed):
+        begin(start)
+        yield start.loaded.model
 
 
-def begin(
-    loaded: LoadedBackbone,
-    data: EncodedSplit,
-    *,
-    seed: int,
-    batch_size: int,
-    loss_of: Callable[[Tensor, Tensor], Tensor],
-    device: torch.device,
-    autocast: torch.dtype | None,
-    choose: bool = True,
-    head: HeadStart | None = None,
-) -> None:
-    """Set the head of a model with its architecture in it, and let methods choose what they train.
-
-    Args:
-        loaded: The model.
-        data: Training examples, by which some methods choose what they train.
-        seed: Seed of the head and of these examples.
-        batch_size: Examples per batch.
-        loss_of: Loss of logits and labels.
-        device: Where the model is.
-        autocast: Reduced precision of the forward pass, or None.
-        choose: Whether methods choose what they train; a snapshot that is put in afterwards has their choice.
-        head: The values that the head starts from; None draws them by the seed.
-    """
-    if head is None:
-        reset_head(loaded.model, loaded.backbone, seed)
+def begin(start: Start) -> None:
+    """Set the head of a model with its architecture in it, and let methods choose what they train."""
+    model = start.loaded.model
+    if start.head is None:
+        reset_head(model, start.loaded.backbone, start.seed)
     else:
-        put_head(loaded.model, head)
-    if choose and needs_priming(loaded.model):
+        put_head(model, start.head)
+    if start.choose and needs_priming(model):
         prime(
-            loaded.model,
-            batches(data, batch_size, seed=seed, steps=N_BATCHES),
-            loss_of=loss_of,
-            device=device,
-            autocast=autocast,
+            model,
+            batches(start.data, start.batch_size, seed=start.seed, steps=N_BATCHES),
+            loss_of=start.loss_of,
+            device=start.device,
+            autocast=start.autocast,
         )
 
 

@@ -28,7 +28,7 @@ from peftsearch.engine.local import EVALUATION_BATCH
 from peftsearch.engine.probe import HeadStart, fit_head
 from peftsearch.engine.scoring import Scorer
 from peftsearch.engine.settings import RANDOM_HEAD_RATE, TrainingSettings
-from peftsearch.engine.trainable import groups_of, ready
+from peftsearch.engine.trainable import Start, groups_of, ready
 from peftsearch.errors import ConfigError
 from peftsearch.files import plain
 from peftsearch.methods.support import require_methods
@@ -80,10 +80,13 @@ class Plan:
 
     def ready(self, seed: int, choose: bool = True) -> AbstractContextManager[nn.Module]:
         """Prepare the model as a seed begins with it; see `engine.trainable.ready`."""
-        return ready(
-            self.loaded,
-            self.architecture,
-            self.data.train,
+        return ready(self.architecture, self.start(seed, choose))
+
+    def start(self, seed: int, choose: bool = True) -> Start:
+        """How a seed begins with the model."""
+        return Start(
+            loaded=self.loaded,
+            data=self.data.train,
             seed=seed,
             batch_size=self.training.batch_size,
             loss_of=self.objective.loss,
