@@ -125,14 +125,40 @@ class Scorer:
             Diverged: An output is not a finite number.
             TaskError: A metric of the user's own fails.
         """
-        predictions = predictions_of(logits, regression=self.is_regression)
-        if not is_own(self._metric):
-            return score(self._metric, predictions, labels, self._n_classes)
-        outputs = logits.squeeze(-1).double() * self.scale + self.mean if self.is_regression else logits
-        return score(self._metric, predictions, labels, self._n_classes, outputs.tolist())
+        target = (self.mean, self.scale) if self.is_regression else None
+        return score_logits(self._metric, logits, labels, self._n_classes, target)
 
     def _standardised(self, targets: Tensor) -> Tensor:
         return ((targets - self.mean) / self.scale).float()  # in the targets' float64: large offsets cancel
+
+
+def score_logits(
+    metric: str,
+    logits: Tensor,
+    labels: Sequence[int] | Sequence[float],
+    n_classes: int,
+    target: tuple[float, float] | None,
+) -> float:
+    """A metric of a model's outputs.
+
+    Args:
+        metric: A name of the table, or `module:function`.
+        logits: Outputs, `(n, num_labels)`.
+        labels: Class indices or targets.
+        n_classes: Number of classes; 0 for a regression.
+        target: Mean and scale by which a regression's targets are standardised; None for classes.
+
+    Raises:
+        Diverged: An output is not a finite number.
+        TaskError: A metric of the user's own fails.
+    """
+    predictions = predictions_of(logits, regression=target is not None)
+    if not is_own(metric):
+        return score(metric, predictions, labels, n_classes)
+    if target is not None:
+        mean, scale = target
+        logits = logits.squeeze(-1).double() * scale + mean
+    return score(metric, predictions, labels, n_classes, logits.tolist())
 
 
 def class_weights(task: Task) -> Tensor:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from peftsearch.engine.scoring import predictions_of
+from peftsearch.engine.scoring import score_logits
 from peftsearch.errors import ConfigError, Diverged, PeftSearchError, TaskError, one_line
 from peftsearch.options import TaskOptions, given
 from peftsearch.tasks import resolve_task
 from peftsearch.tasks.encoding.encode import require_inputs
-from peftsearch.tasks.metrics import choose_metric, score
+from peftsearch.tasks.metrics import choose_metric
 from peftsearch.tasks.reading.build import labelled_split
 from peftsearch.tasks.reading.columns import choose_columns
 from peftsearch.tasks.reading.images import IN_FOLDERS, read_class_folders, require_known, require_pillow
@@ -36,12 +36,9 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
         return evaluate_texts(trained, options)
     where, split = _split(trained, options)
     try:
-        logits = trained.logits(split)
-        predictions = predictions_of(logits, regression=trained.is_regression)
+        value = score_logits(metric, trained.logits(split), split.labels, len(trained.labels), trained.target)
     except Diverged as error:
         raise TaskError(f"{options.folder}: {error}") from error
-    outputs = trained.targets_of(predictions) if trained.is_regression else logits.tolist()
-    value = score(metric, predictions, split.labels, len(trained.labels), outputs)
     return Evaluation(metric=metric, scores={metric: value}, data=where, n=len(split))
 
 

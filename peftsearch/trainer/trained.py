@@ -77,11 +77,17 @@ class Trained:
         encoded = encode_any(split, self.loaded.tokenizer, self.record.training.max_length)
         return logits_of(self.loaded.model, encoded, **self.evaluation_options)
 
+    @property
+    def target(self) -> tuple[float, float] | None:
+        """Mean and scale by which a regression's targets are standardised; None for other kinds."""
+        target = self.record.task.target
+        return None if target is None else (target.mean, target.scale)
+
     def targets_of(self, values: Sequence[float]) -> list[float]:
         """The targets of a regression in their own unit, from the standardised ones."""
-        target = self.record.task.target
-        assert target is not None, "a regression has one"
-        return [target.mean + target.scale * value for value in values]
+        assert self.target is not None, "a regression has one"
+        mean, scale = self.target
+        return [mean + scale * value for value in values]
 
     def encoded(self, split: Split) -> EncodedPairs:
         """Prompts and completions of a split, cut as those of the training."""
