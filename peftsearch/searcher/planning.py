@@ -6,7 +6,6 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from peftsearch.design.baselines import Baseline
 from peftsearch.design.fitting import fit
 from peftsearch.engine.local import LocalEngine
 from peftsearch.errors import ConfigError
@@ -68,7 +67,7 @@ def plan_within(end: float, setup: Setup, engine: LocalEngine, width: int) -> Pl
         engine: Engine that measures the time of a step.
         width: Number of processes.
     """
-    design = next((b.design for b in _fitting(setup) if b.design.tunable), None)
+    design = next((b.design for b in setup.fitting if b.design.tunable), None)
     if design is None:
         return Plan(strategy=setup.strategy, steps=setup.lengths.steps)
     step_s, score_s = engine.calibrate(fit(design, setup.backbone, setup.budget))
@@ -98,7 +97,7 @@ def steps_within(seconds: float, setup: Setup, strategy: Strategy, pace: Pace) -
         strategy: The strategy.
         pace: How fast the model trains.
     """
-    n_baselines, confirm, whole = len(_fitting(setup)), strategy.confirm, 1000
+    n_baselines, confirm, whole = len(setup.fitting), strategy.confirm, 1000
     lengths = choose_lengths(
         strategy.search,
         n_train=[len(task.train) for task in setup.suite.tasks],
@@ -117,10 +116,6 @@ def steps_within(seconds: float, setup: Setup, strategy: Strategy, pace: Pace) -
     scoring_s = pace.score_s * (n_short * share + 2 * n_whole)
     available = (seconds - CONCLUDING_S) * pace.width * (_IDLE if pace.width > 1 else 1.0) / _OVERHEAD
     return int((available - scoring_s) / (pace.step_s * n_steps / whole)) if pace.step_s else BOUNDS[1]
-
-
-def _fitting(setup: Setup) -> list[Baseline]:
-    return [b for b in setup.baselines if setup.context.feasible(b.design)]
 
 
 def _works_with(setup: Setup, n_trials: int) -> bool:

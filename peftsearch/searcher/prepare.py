@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peftsearch.backbone.anatomy import Backbone
-from peftsearch.design.baselines import Baseline, baselines_of, usable_methods
+from peftsearch.design.baselines import Baseline, usable_methods
 from peftsearch.design.budget import Budget, parse_budget
-from peftsearch.design.design import Design
-from peftsearch.design.feasibility import feasibility, require_a_fit
+from peftsearch.design.feasibility import require_a_fit
 from peftsearch.design.fitting import fit
 from peftsearch.design.memory import MemoryLimit
-from peftsearch.design.references import Reference, make_reference, notes_on, parse_references, require_blocks
-from peftsearch.design.space import DesignSpace, SearchSpace
+from peftsearch.design.references import Reference, make_reference, notes_on, parse_references
+from peftsearch.design.space import DesignSpace
 from peftsearch.design.text import space_notes
 from peftsearch.engine.inputs import load_model, settle_length
 from peftsearch.engine.job import Select
 from peftsearch.engine.settings import TrainingSettings
-from peftsearch.errors import BudgetError, ConfigError, MethodError, StudyError
-from peftsearch.exporter.formats import deploys, takes_part
+from peftsearch.errors import BudgetError, ConfigError, StudyError
 from peftsearch.files import from_plain
-from peftsearch.methods.support import require_methods
 from peftsearch.options import AUTO, MachineOptions
 from peftsearch.samplers import SamplerContext, make_sampler
 from peftsearch.samplers.pruners import make_pruner
 from peftsearch.samplers.strategy import Strategy
+from peftsearch.searcher.binding import BUDGET_SHARES, bound_space, check_model, deployable_baselines, feasible_designs
 from peftsearch.searcher.lengths import Lengths, choose_lengths
 from peftsearch.searcher.options import RunOptions, SearchOptions, read_choices, with_numbers
 from peftsearch.searcher.settings import study_settings
@@ -42,9 +39,6 @@ if TYPE_CHECKING:
     from peftsearch.backbone.load import LoadedBackbone
     from peftsearch.tasks.encoding.encoded import EncodedTask
     from peftsearch.tasks.suite import Suite
-
-BUDGET_SHARES = (0.125, 0.25, 0.5, 1.0)
-"""Shares of the budget that designs may spend in a search for several objectives: a front needs cheaper designs."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,6 +81,11 @@ class Setup:
     """Notes for the user before the search starts."""
 
     @property
+    def fitting(self) -> tuple[Baseline, ...]:
+        """The baselines that fit the budget."""
+        return tuple(b for b in self.baselines if self.context.feasible(b.design))
+
+    @property
     def backbone(self) -> Backbone:
         """The backbone's anatomy."""
         return self.loaded.backbone
@@ -119,7 +118,7 @@ def prepare(options: RunOptions, *, like: Setup | None = None, plan: Plan | None
     device = choose_device(options.machine.device)
     autocast = choose_dtype(device, options.machine.dtype)
     if like is None:
-        _check_model(options, space, len(objectives))
+        check_model(options, space, len(objectives))
     suite = like.suite if like else suite_of(options)
     loaded = like.loaded if like else _load(options, suite, device, autocast)
     backbone = loaded.backbone
@@ -130,12 +129,11 @@ def prepare(options: RunOptions, *, like: Setup | None = None, plan: Plan | None
         plan = stored_plan(path, choices.strategy.name)
     # What the user gives holds against the plan, too, so that a change of it is seen.
     strategy = choices.strategy if plan is None else with_numbers(plan.strategy, options.search)
-    bound = _bound(space, backbone, len(objectives), options.search.deploy)
+    deploy = options.search.deploy
+    bound = bound_space(space, backbone, len(objectives), deploy)
     budget = _budget(options, loaded)
     memory = _memory_limit(constraints, loaded)
     references = tuple(make_reference(name, loaded) for name in parse_references(options.baselines))
-    deploy = options.search.deploy
-    feasible = _deployable(feasibility(backbone, budget, memory), deploy, backbone, budget)
     require_a_fit(bound, backbone, budget, memory)
     training, cut = settle_length(training, options.training.max_length or AUTO, loaded, suite.tasks)
     encoded = like.encoded if like else _encoded(suite, loaded, training)
@@ -143,7 +141,7 @@ def prepare(options: RunOptions, *, like: Setup | None = None, plan: Plan | None
         space=bound,
         n_trials=strategy.trials,
         seed=options.seed,
-        feasible=feasible,
+        feasible=feasible_designs(backbone, budget, memory, deploy),
         identity=lambda design: (fit(design, backbone, budget), design.learning_rate),
         backbone=backbone,
         budget=budget,
@@ -172,7 +170,7 @@ def prepare(options: RunOptions, *, like: Setup | None = None, plan: Plan | None
         objectives=objectives,
         constraints=constraints,
         memory=memory,
-        baselines=tuple(b for b in baselines_of(bound, backbone) if _may_deploy(b.design, deploy, backbone, budget)),
+        baselines=deployable_baselines(bound, backbone, budget, deploy),
         references=references,
         settings=settings,
         notes=(
@@ -183,28 +181,6 @@ def prepare(options: RunOptions, *, like: Setup | None = None, plan: Plan | None
             *notes_on(references, limited=bool(constraints.to_dict())),
         ),
     )
-
-
-def _deployable(
-    fits: Callable[[Design], bool], deploy: str, backbone: Backbone, budget: Budget
-) -> Callable[[Design], bool]:
-    """A cached check that a design fits, and can be deployed as the user wants."""
-    if deploy == "any":
-        return fits
-
-    @lru_cache(maxsize=100_000)
-    def feasible(design: Design) -> bool:
-        return fits(design) and _may_deploy(design, deploy, backbone, budget)
-
-    return feasible
-
-
-def _may_deploy(design: Design, deploy: str, backbone: Backbone, budget: Budget) -> bool:
-    """Whether a design can be deployed as the user wants; one that does not fit is refused for that, elsewhere."""
-    try:
-        return deploy == "any" or deploys(deploy, fit(design, backbone, budget))
-    except (BudgetError, MethodError):
-        return True
 
 
 def _encoded(suite: Suite, loaded: LoadedBackbone, training: TrainingSettings) -> tuple[EncodedTask, ...]:
@@ -355,33 +331,6 @@ def _sensitivity(
             )
         total = {place: total.get(place, 0.0) + score / len(suite.tasks) for place, score in scores.items()}
     return total
-
-
-def _check_model(options: RunOptions, space: DesignSpace, n_objectives: int) -> None:
-    """Refuse a space or reference that the backbone does not support, before data and weights are loaded."""
-    from peftsearch.backbone.outline import preview
-
-    backbone = preview(options.model)
-    if backbone is not None:
-        _bound(space, backbone, n_objectives, options.search.deploy)
-        for name in parse_references(options.baselines):
-            require_blocks(name, backbone)
-
-
-def _bound(space: DesignSpace, backbone: Backbone, n_objectives: int, deploy: str) -> DesignSpace:
-    """Bind the space to the backbone, and add shares of the budget if there are several objectives."""
-    named = getattr(space, "methods", ())
-    usable = usable_methods(backbone, named)
-    if not set(named) & set(usable):
-        require_methods(named, backbone)
-    if deploy != "any":
-        usable = tuple(name for name in usable if takes_part(deploy, name))
-        if named and not set(named) & set(usable):
-            raise ConfigError(f"--deploy {deploy}: no method of space {space.name} can be; give another --space")
-    bound = space.bound_to(len(backbone.blocks), usable)
-    if n_objectives > 1 and isinstance(bound, SearchSpace):
-        return bound.with_budget_shares(BUDGET_SHARES)
-    return bound
 
 
 def _data_notes(suite: Suite, cut: Sequence[str], encoded: Sequence[EncodedTask]) -> tuple[str, ...]:

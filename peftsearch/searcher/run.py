@@ -83,8 +83,10 @@ def run_study(
             reporter.note(line)
         settle_heads(engine, folder.path)
         search, before = Search(setup, folder, engine, driver, reporter), folder.path / BEFORE
-        if not search.is_over() and (folder.path / BEST).is_file():
-            (folder.path / BEST).replace(before)  # a run that goes on is not finished until it has its new result
+        if not search.is_over():
+            if (folder.path / BEST).is_file():
+                (folder.path / BEST).replace(before)  # a run that goes on is not finished until it has its new result
+            search.announce()
         try:
             finalists = search.run()
         except CallbackFailed as failed:
@@ -304,8 +306,6 @@ class Search:
             AllTrialsFailed: No trial has a score.
             StudyError: The storage cannot be used.
         """
-        if not self._schedule.is_over():
-            self.announce()
         try:
             self._driver.drive(self._schedule, self._runner, self._engine)
         finally:
@@ -330,9 +330,8 @@ class Search:
         n_arms = confirm.best + n_baselines + confirm.cheap + n_of_front(setup)
         n_whole = confirm.n_trainings(n_arms) + len(references) * looks[0]
         n_steps = planned_steps(setup, len(baselines), n_search, n_whole)
-        fitting = [b.design for b in baselines if setup.context.feasible(b.design)]
         # A design that tunes nothing needs no backward pass through the backbone, so its time would be too short.
-        design = next((d for d in fitting if d.tunable), baselines[0].design)
+        design = next((b.design for b in setup.fitting if b.design.tunable), baselines[0].design)
         step_s, score_s = self._calibrate(design)
         n_scores = (len(baselines) + n_search) * strategy.search.evaluations + n_whole
         done = self._steps_done()
@@ -370,8 +369,7 @@ class Search:
 
     def peak_memory(self) -> int:
         """Bytes of a training step of the largest baseline that fits."""
-        fitting = [b.design for b in self._schedule.baselines if self._setup.context.feasible(b.design)]
-        architectures = [self._runner.fit(design) for design in fitting]
+        architectures = [self._runner.fit(b.design) for b in self._setup.fitting]
         largest = max(architectures, key=lambda a: a.n_params)
         return int(self._engine.measure(largest)["peak_memory_bytes"])
 

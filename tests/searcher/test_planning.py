@@ -88,11 +88,11 @@ def plan(monkeypatch: pytest.MonkeyPatch, work: float, *, staged: bool = False, 
         return int(work * (12 + 19 + 8) / parts)
 
     monkeypatch.setattr(planning, "steps_within", steps)
-    monkeypatch.setattr(planning, "_fitting", lambda _: [SimpleNamespace(design=SimpleNamespace(tunable=True))])
     monkeypatch.setattr(planning, "fit", lambda *_: None)
     monkeypatch.setattr(planning, "_works_with", lambda *_: not staged)
     setup: Any = SimpleNamespace(
         strategy=OWN,
+        fitting=[SimpleNamespace(design=SimpleNamespace(tunable=True))],
         lengths=SimpleNamespace(steps=500),
         options=SimpleNamespace(search=SearchOptions(**chosen)),
         backbone=None,
