@@ -10,6 +10,7 @@ from optuna.trial import FrozenTrial
 from peftsearch.searcher.progress import Reporter, TrialLine
 from peftsearch.study.folder import StudyFolder
 from peftsearch.study.trials import facts_of
+from peftsearch.study.unseen import Unseen
 from peftsearch.trainer.tracking import Log
 
 Callback = Callable[[Study, FrozenTrial], None]
@@ -50,8 +51,7 @@ class Calling:
     def __init__(self, reporter: Reporter, folder: StudyFolder, callbacks: Sequence[Callback]) -> None:
         self._reporter = reporter
         self._callbacks = callbacks
-        self._studies = (folder.search, folder.confirm)
-        self._told = {id(s): {t.number for t in self._ended(s)} for s in self._studies}
+        self._ended = Unseen(folder)
 
     def note(self, text: str) -> None:
         """Show a line that stays."""
@@ -68,21 +68,13 @@ class Calling:
     def trial(self, line: TrialLine, n_steps: int) -> None:
         """Show a finished trial, and call the functions for all that ended since the last call."""
         self._reporter.trial(line, n_steps)
-        for study in self._studies:
-            told = self._told[id(study)]
-            for trial in self._ended(study):
-                if trial.number not in told:
-                    told.add(trial.number)
-                    try:
-                        for callback in self._callbacks:
-                            callback(study, trial)
-                    except Exception as error:  # a user's function may raise anything
-                        raise CallbackFailed from error
+        for study, trial in self._ended.take():
+            try:
+                for callback in self._callbacks:
+                    callback(study, trial)
+            except Exception as error:  # a user's function may raise anything
+                raise CallbackFailed from error
 
     def close(self) -> None:
         """End the work."""
         self._reporter.close()
-
-    @staticmethod
-    def _ended(study: Study) -> list[FrozenTrial]:
-        return [t for t in study.get_trials(deepcopy=False) if t.state.is_finished()]

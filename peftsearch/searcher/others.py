@@ -9,6 +9,7 @@ from peftsearch.design.text import design_line
 from peftsearch.searcher.progress import Ending, Reporter, TrialLine
 from peftsearch.study.folder import StudyFolder
 from peftsearch.study.trials import facts_of, is_interrupted, phase_of, stage_of
+from peftsearch.study.unseen import Unseen
 
 _ENDINGS: dict[TrialState, Ending] = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned"}
 
@@ -24,18 +25,13 @@ class Others:
     def __init__(self, folder: StudyFolder, reporter: Reporter) -> None:
         self._folder = folder
         self._reporter = reporter
-        both = (folder.search, folder.confirm)
-        self._shown = {id(s): {t.number for t in s.get_trials(deepcopy=False) if t.state.is_finished()} for s in both}
+        self._ended = Unseen(folder)
 
     def show(self) -> None:
         """Show what was finished since the last call."""
-        for study in (self._folder.search, self._folder.confirm):
-            shown = self._shown[id(study)]
-            for t in study.get_trials(deepcopy=False):
-                if t.state.is_finished() and t.number not in shown:
-                    shown.add(t.number)
-                    if facts_of(t).owner not in (None, self._folder.owner) and not is_interrupted(t):
-                        self._show(t, is_confirmed=study is self._folder.confirm)
+        for study, trial in self._ended.take():
+            if facts_of(trial).owner not in (None, self._folder.owner) and not is_interrupted(trial):
+                self._show(trial, is_confirmed=study is self._folder.confirm)
 
     def _show(self, trial: FrozenTrial, *, is_confirmed: bool) -> None:
         facts = facts_of(trial)
