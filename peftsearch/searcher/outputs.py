@@ -146,21 +146,7 @@ def _task(suite: Suite) -> StoredTask:
 
 
 def _row(row: Confirmed) -> StoredRow:
-    return StoredRow(
-        name=row.name,
-        baseline=row.baseline,
-        reference=row.reference,
-        detail=row.detail,
-        n_params=row.n_params,
-        n_changed=row.n_changed,
-        share=row.share,
-        search_score=row.search_score,
-        validation=row.validation.to_dict(),
-        test=row.test.to_dict(),
-        tasks={name: scores.to_dict() for name, scores in row.tasks.items()},
-        exports=None if row.architecture is None else exports_of(row.architecture),
-        n_collapsed=row.n_collapsed,
-    )
+    return row.row(None if row.architecture is None else exports_of(row.architecture))
 
 
 def _version(package: str) -> str:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from peftsearch.design.architecture import Architecture
 from peftsearch.design.design import Design
 from peftsearch.study.best import StoredRow
 from peftsearch.units import Scores
+
+_SAME = tuple(f.name for f in fields(StoredRow) if f.name not in ("validation", "test", "tasks"))
+"""Fields of a row of `best.yaml` that a confirmed design has in the same form."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,19 +71,24 @@ class Confirmed:
     def of(cls, row: StoredRow) -> Confirmed:
         """A row of `best.yaml`."""
         return cls(
-            name=row.name,
-            baseline=row.baseline,
-            reference=row.reference,
-            detail=row.detail,
-            n_params=row.n_params,
-            n_changed=row.n_changed,
-            share=row.share,
-            search_score=row.search_score,
+            **{name: getattr(row, name) for name in _SAME},
             validation=Scores.from_dict(row.validation),
             test=Scores.from_dict(row.test),
             tasks={name: Scores.from_dict(scores) for name, scores in row.tasks.items()},
-            exports=row.exports,
-            n_collapsed=row.n_collapsed,
+        )
+
+    def row(self, exports: tuple[str, ...] | None) -> StoredRow:
+        """The design as a row of `best.yaml`.
+
+        Args:
+            exports: Targets of an export that need no peftsearch; None where the design is not known.
+        """
+        same: dict[str, Any] = {name: getattr(self, name) for name in _SAME} | {"exports": exports}
+        return StoredRow(
+            **same,
+            validation=self.validation.to_dict(),
+            test=self.test.to_dict(),
+            tasks={name: scores.to_dict() for name, scores in self.tasks.items()},
         )
 
     @property
