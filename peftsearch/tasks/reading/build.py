@@ -142,9 +142,7 @@ def labelled_rows(table: Table, column: str, told: list[str]) -> Table | None:
         told.append(f"{table.where}: has no column {column!r} of labels, and is left out")
         return None
     kept = [i for i, value in enumerate(labels) if not is_null(value)]
-    if len(kept) < len(labels):
-        told.append(f"{table.where}: {len(labels) - len(kept)} of {len(labels)} rows have no label and were left out")
-    return table.take(kept) if kept else None
+    return table.keep(kept, "have no label", told)
 
 
 def _check(table: Table, columns: Columns) -> None:

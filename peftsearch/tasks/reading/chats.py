@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from peftsearch.errors import TaskError, one_line
 from peftsearch.tasks.reading.table import Table
@@ -35,18 +35,13 @@ def chats_of(table: Table, column: str) -> ChatSplit:
     Raises:
         TaskError: The column is missing, or a row is not a chat with an answer.
     """
-    if column not in table.columns:
-        raise TaskError(f"{table.where}: no column {column!r} of chats (columns: {', '.join(table.columns)})")
     chats = []
-    for i, value in enumerate(table.columns[column]):
-        messages = _messages(table.at(i), column, value)
+    for where, messages in _chats(table, column):
         last = max((at for at, message in enumerate(messages) if message["role"] == "assistant"), default=None)
         if last is None:
-            raise TaskError(f"{table.at(i)}: column {column!r} has no turn of the assistant; leave the row out")
+            raise TaskError(f"{where}: column {column!r} has no turn of the assistant; leave the row out")
         if last == 0:
-            raise TaskError(
-                f"{table.at(i)}: column {column!r} has nothing before the assistant's turn; correct the row"
-            )
+            raise TaskError(f"{where}: column {column!r} has nothing before the assistant's turn; correct the row")
         chats.append(messages[: last + 1])
     return ChatSplit.of(chats)
 
@@ -57,16 +52,21 @@ def prompts_of_chats(table: Table, column: str) -> ChatSplit:
     Raises:
         TaskError: The column is missing, or a row is not a chat.
     """
-    if column not in table.columns:
-        raise TaskError(f"{table.where}: no column {column!r} of chats (columns: {', '.join(table.columns)})")
     chats = []
-    for i, value in enumerate(table.columns[column]):
-        messages = _messages(table.at(i), column, value)
+    for where, messages in _chats(table, column):
         asked = messages[:-1] if messages[-1]["role"] == "assistant" else messages
         if not asked:
-            raise TaskError(f"{table.at(i)}: column {column!r} has nothing to answer; correct the row")
+            raise TaskError(f"{where}: column {column!r} has nothing to answer; correct the row")
         chats.append([*asked, {"role": "assistant", "content": ""}])
     return ChatSplit.of(chats)
+
+
+def _chats(table: Table, column: str) -> Iterator[tuple[str, list[Message]]]:
+    """The messages of every row, each with its place."""
+    if column not in table.columns:
+        raise TaskError(f"{table.where}: no column {column!r} of chats (columns: {', '.join(table.columns)})")
+    for i, value in enumerate(table.columns[column]):
+        yield table.at(i), _messages(table.at(i), column, value)
 
 
 def _messages(where: str, column: str, value: object) -> list[Message]:

@@ -27,7 +27,7 @@ def load_files(options: TaskOptions, seed: int = 0) -> Task:
     assert train is not None, "a task of files has a training file"
     first = read_table(train)
     if options.kind is None and options.label_column is None and chat_column(first) is not None:
-        return load_pairs(options, seed)
+        return load_pairs(options, seed, first)
     wishes = Wishes(kind=options.kind, metric=options.metric, positive=options.positive, seed=seed)  # type: ignore[arg-type]  # checked there
     tables = Tables(
         train=first,

@@ -207,10 +207,7 @@ def _drop_unlabelled(table: Table, column: str, has_classes: bool, notes: list[s
     if labels is None or not (has_classes or all(label == -1 for label in labels)):
         return table
     kept = [i for i, label in enumerate(labels) if label != -1]
-    if len(kept) < len(labels):
-        n_out = len(labels) - len(kept)
-        notes.append(f"{table.where}: {n_out} of {len(labels)} rows have no label (-1) and were left out")
-    return table.take(kept) if kept else None
+    return table.keep(kept, "have no label (-1)", notes)
 
 
 def _name_classes(table: Table, column: str, classes: list[str]) -> Table:

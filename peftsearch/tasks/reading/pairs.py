@@ -67,12 +67,13 @@ class Template:
         return cls(before=before, between=bare, lead=between[len(bare) :])
 
 
-def load_pairs(options: TaskOptions, seed: int = 0) -> Task:
+def load_pairs(options: TaskOptions, seed: int = 0, train: Table | None = None) -> Task:
     """Read a generation task from CSV, TSV, JSON lines or Parquet files.
 
     Args:
         options: Files, columns, template and metric; None means guess.
         seed: Seed of the choice of validation prompts, if no validation file is given.
+        train: The training file's table, where it is read already.
 
     Raises:
         TaskError: A file or its content cannot be used.
@@ -81,7 +82,11 @@ def load_pairs(options: TaskOptions, seed: int = 0) -> Task:
     form = _form(options.template)
     metric = choose_metric("generation", options.metric)
     paths = {"train": options.train, "validation": options.validation, "test": options.test}
-    tables = {name: read_table(path) for name, path in paths.items() if path is not None}
+    tables = {
+        name: train if name == "train" and train is not None else read_table(path)
+        for name, path in paths.items()
+        if path is not None
+    }
     chats = None if options.prompt_column or options.completion_column else chat_column(tables["train"])
     if chats is not None:
         columns, notes = Columns(text=chats, label=chats), [f"{tables['train'].where}: chats in column {chats!r}"]

@@ -50,6 +50,19 @@ class Table:
         columns = {name: [values[i] for i in indices] for name, values in self.columns.items()}
         return Table(where=self.where, columns=columns, lines=[self.lines[i] for i in indices], unit=self.unit)
 
+    def keep(self, indices: list[int], why: str, told: list[str]) -> Table | None:
+        """The rows at `indices`; None where there are none. The number of the others is told.
+
+        Args:
+            indices: Rows to keep.
+            why: Why the others are left out, as the end of a sentence about them.
+            told: Receives a note if rows are left out.
+        """
+        n_out = len(self) - len(indices)
+        if n_out:
+            told.append(f"{self.where}: {n_out} of {len(self)} rows {why} and were left out")
+        return self.take(indices) if indices else None
+
 
 def read_table(path: str | Path) -> Table:
     """Read one file by its suffix.
