@@ -40,7 +40,7 @@ def placements_in_the_way(form: str, architecture: Architecture) -> list[Placeme
     """
     placements = list(architecture.placements)
     if form == "merged":
-        return [] if any(get_method(p.method).merges for p in placements) else placements
+        return [] if len(unmerged(architecture)) < len(placements) else placements
     if form == "peft":
         tuner = peft_tuner(architecture)
         return [
@@ -77,7 +77,12 @@ def takes_part(target: str, name: str) -> bool:
 
 def merges_wholly(architecture: Architecture) -> bool:
     """Whether nothing is left beside the weights of a plain checkpoint."""
-    return all(get_method(p.method).merges for p in architecture.placements)
+    return not unmerged(architecture)
+
+
+def unmerged(architecture: Architecture) -> list[Placement]:
+    """The placements that stay beside the weights of a plain checkpoint."""
+    return [p for p in architecture.placements if not get_method(p.method).merges]
 
 
 def exports_of(architecture: Architecture) -> tuple[str, ...]:
@@ -149,13 +154,11 @@ def require_format(form: str, architecture: Architecture, *, partial: bool = Fal
     if form in ("peft", "adapters") and not architecture.placements:
         raise CheckpointError(f"{FORMATS[form]} cannot hold the head alone; formats that can: merged, peftsearch")
     left = placements_in_the_way(form, architecture)
-    if form == "merged" and not left and not partial and not merges_wholly(architecture):
-        rest = [p for p in architecture.placements if not get_method(p.method).merges]
-        methods = ", ".join(dict.fromkeys(p.method for p in rest))
+    if form == "merged" and not left and not partial and (rest := unmerged(architecture)):
         raise CheckpointError(
-            f"{FORMATS[form]} cannot hold {methods} on {name_blocks(rest)}, which do not merge; --format peftsearch "
-            "keeps the design whole, --partial writes the merged part and the rest beside it, and a run with --deploy "
-            "merged searches designs that merge"
+            f"{FORMATS[form]} cannot hold {name_methods(rest)} on {name_blocks(rest)}, which do not merge; --format "
+            "peftsearch keeps the design whole, --partial writes the merged part and the rest beside it, and a run "
+            "with --deploy merged searches designs that merge"
         )
     if left:
         tuner = peft_tuner(architecture) if form == "peft" else None
@@ -200,6 +203,11 @@ def _reason(form: str, method: str, tuner: str | None) -> str:
 
 def _note(form: str) -> str:
     return {"adapters": "adapters (the configuration)"}.get(form, form)
+
+
+def name_methods(placements: Sequence[Placement]) -> str:
+    """The methods of placements, each once."""
+    return ", ".join(dict.fromkeys(p.method for p in placements))
 
 
 def name_blocks(placements: Sequence[Placement]) -> str:

@@ -6,6 +6,7 @@ The folder of a design that merges in part holds the model in `backbone/`, where
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,16 @@ from torch import nn
 
 from peftsearch.backbone.load import quiet
 from peftsearch.backbone.private_torch import hook_owners
-from peftsearch.design.architecture import Architecture
+from peftsearch.design.architecture import Architecture, Placement
 from peftsearch.errors import CheckpointError
 from peftsearch.exporter.check import probe, require_equal
-from peftsearch.exporter.formats import name_blocks
+from peftsearch.exporter.formats import name_blocks, name_methods, unmerged
 from peftsearch.exporter.packed import unpack
 from peftsearch.exporter.source import Exportable
 from peftsearch.injection.checkpoint import load, save
 from peftsearch.injection.inject import NAME, Injection, inject
 from peftsearch.injection.merging import merged
 from peftsearch.injection.states import set_state, state
-from peftsearch.methods import get_method
 from peftsearch.methods.abilities import Foldable
 
 BESIDE, BACKBONE = "adapter", "backbone"
@@ -57,7 +57,7 @@ def write_merged(source: Exportable, directory: Path) -> list[str]:
     """
     injection = source.injection
     model: Any = injection.model
-    left = tuple(p for p in injection.architecture.placements if not get_method(p.method).merges)
+    left = unmerged(injection.architecture)
     place = directory / BACKBONE if left else directory
     unpacked = unpack(model)
     wanted = probe(model)
@@ -71,7 +71,7 @@ def write_merged(source: Exportable, directory: Path) -> list[str]:
         told = f"transformers: {type(model).__name__}; same logits to {_compare(model, wanted, directory):.1g}"
         return [*unpacked, told]
     _save_rest(injection, left, directory)
-    rest, blocks = ", ".join(dict.fromkeys(p.method for p in left)), name_blocks(left)
+    rest, blocks = name_methods(left), name_blocks(left)
     facts = {"backbone": BACKBONE, "beside": BESIDE, "model": type(model).__name__, "rest": rest, "blocks": blocks}
     (directory / "README.md").write_text(_README.format(**facts), encoding="utf-8")
     return [
@@ -95,7 +95,7 @@ def _compare(model: Any, wanted: torch.Tensor, directory: Path, beside: Path | N
     return require_equal("merged", wanted, probe(read))
 
 
-def _save_rest(injection: Injection, left: tuple[Any, ...], directory: Path) -> None:
+def _save_rest(injection: Injection, left: Sequence[Placement], directory: Path) -> None:
     """Save the placements that do not merge, with the head, on the model beside them."""
     model, task = injection.model, injection.injected.task
     keys = {f"{NAME}.{p.key}" for p in left}
@@ -105,6 +105,6 @@ def _save_rest(injection: Injection, left: tuple[Any, ...], directory: Path) -> 
         if not name.startswith(f"{NAME}.") or ".".join(name.split(".")[:2]) in keys
     }
     injection.remove()
-    with inject(model, Architecture(placements=left), injection.backbone):
+    with inject(model, Architecture(placements=tuple(left)), injection.backbone):
         set_state(model, values)
         save(model, directory / BESIDE, task=task, base=f"../{BACKBONE}")
