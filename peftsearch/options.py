@@ -181,8 +181,13 @@ def command_words(options: object, but: Container[str] = ()) -> list[str]:
     """Return the options that differ from their defaults, as words of a command line."""
     words: list[str] = []
     for flag, value in changed_options(options, but).items():
-        if value is False:  # the default of a choice whose other default is None
-            continue
-        text = str(value)
-        words += [flag] if value is True else [f"{flag}={text}"] if text.startswith("-") else [flag, text]
+        words += option_words(flag, value)
     return words
+
+
+def option_words(flag: str, value: object) -> list[str]:
+    """The words of one option; none for False, the default of a choice whose other default is None."""
+    if value is False:
+        return []
+    text = str(value)
+    return [flag] if value is True else [f"{flag}={text}"] if text.startswith("-") else [flag, text]

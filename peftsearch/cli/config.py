@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from peftsearch.errors import ConfigError, one_line
+from peftsearch.options import command_words, option_words
 
 FLAG = "--config"
 _STUDY = "peftsearch-study/"
@@ -45,7 +46,6 @@ def _words(path: Path) -> list[str]:
     content = read_yaml(path, MAX_OUTPUT_BYTES)
     if str(content.get("format", "")).startswith(_STUDY):
         from peftsearch.files import from_plain
-        from peftsearch.options import command_words
         from peftsearch.searcher.options import RunOptions
 
         return command_words(from_plain(RunOptions, content.get("options") or {}, f"{path}: options"))
@@ -72,13 +72,10 @@ def _option(path: Path, name: str, value: Any) -> list[str]:
     flag = f"--{name.replace('_', '-').removeprefix('--')}"
     if flag == FLAG:
         raise ConfigError(f"{path}: {name!r}: a file cannot name another one")
-    if value is None or value is False:
+    if value is None:
         return []
-    if value is True:
-        return [flag]
     if isinstance(value, list):
         value = ",".join(map(str, value))
     if not isinstance(value, str | int | float):
         raise ConfigError(f"{path}: {one_line(name, 60)!r} is a {type(value).__name__}; give a text or a number")
-    text = str(value)
-    return [f"{flag}={text}"] if text.startswith("-") else [flag, text]
+    return option_words(flag, value)
