@@ -6,7 +6,6 @@ Data and models are written once, under the SHA-256 of their content.
 from __future__ import annotations
 
 import hashlib
-import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from peftsearch.errors import ConfigError, TaskError, one_line
+from peftsearch.files import staged
 
 if TYPE_CHECKING:
     import datasets
@@ -105,10 +105,10 @@ def keep_model(model: Model | None, tokenizer: Any, runs: Path) -> str | None:
     refuse_wrapped(model)
     if tokenizer is None:
         raise ConfigError(f"model {type(model).__name__}: give its tokenizer (or image processor) too")
+    import torch
+
     digest = hashlib.sha256(str(model.config.to_json_string()).encode())
     for name, tensor in sorted(model.state_dict().items()):
-        import torch
-
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     with tempfile.TemporaryDirectory() as place:
@@ -185,7 +185,7 @@ def _table(split: str, make: Callable[[], datasets.Dataset]) -> datasets.Dataset
     except (pa.ArrowException, ValueError, TypeError) as error:
         raise TaskError(
             f"{split}: cannot be read as a table: {one_line(error, 160)}; make each column of one type"
-        ) from (error)
+        ) from error
 
 
 def _digest(table: datasets.Dataset, digest: Any) -> None:
@@ -212,18 +212,7 @@ def _digest(table: datasets.Dataset, digest: Any) -> None:
 
 def _once(folder: Path, write: Callable[[Path], None]) -> None:
     """Write a folder unless it exists; a folder appears whole or not at all."""
-    if folder.exists():
-        return
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        stage = Path(tempfile.mkdtemp(prefix=f"{folder.name}.part", dir=folder.parent))
-    except OSError as error:
-        raise ConfigError(f"{folder.parent}: cannot be written: {error.strerror or error}") from error
-    try:
-        write(stage)
-        if not folder.exists():
-            stage.rename(folder)
-    except OSError as error:
-        raise ConfigError(f"{folder}: cannot be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
+    if not folder.exists():
+        # Another process that writes the same at the same time writes equal files, which may replace these.
+        with staged(folder, overwrite=True) as stage:
+            write(stage)

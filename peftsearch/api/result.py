@@ -167,10 +167,11 @@ class Result:
         from peftsearch.searcher.options import EngineOptions
         from peftsearch.searcher.progress import choose_reporter
         from peftsearch.searcher.run import run_study
+        from peftsearch.tasks.own_metric import is_of_session
 
         asked = ExtendOptions(trials=trials, seeds=seeds, steps=steps, confirm_baselines=confirm_baselines, time=time)
         options = extended(self.path, asked, storage=self._storage)
-        if "#" in str(options.task.metric):  # a function of this session
+        if is_of_session(options.task.metric or ""):
             workers = 1
         options = replace(options, engine=EngineOptions(workers=workers))
         run_study(options, choose_reporter(progress), resume=True, extends=True)

@@ -2,8 +2,8 @@
 
 Such a function takes a `transformers.EvalPrediction` (`predictions`: logits `(n, classes)`, or targets `(n,)` of a
 regression, in float32; `label_ids`: class indices or targets `(n,)`; for a generation the texts, and the references of
-each) and returns a number, or a mapping whose first
-value is the score. Larger is better. Its name is `module:function`, so that other processes can import it.
+each) and returns a number, or a mapping whose first value is the score. Larger is better. Its name is
+`module:function`, so that other processes can import it.
 """
 
 from __future__ import annotations
@@ -26,6 +26,11 @@ _REGISTERED: dict[str, Callable[[Any], Any]] = {}
 def is_own(name: str) -> bool:
     """Whether a name is `module:function`."""
     return ":" in name
+
+
+def is_of_session(name: str) -> bool:
+    """Whether a name is that of a function which other processes cannot import."""
+    return _DIGEST in name
 
 
 def short_name(metric: str) -> str:
@@ -71,7 +76,7 @@ def load_own(name: str) -> Callable[[Any], Any]:
     """
     if name in _REGISTERED:
         return _REGISTERED[name]
-    if _DIGEST in name:
+    if is_of_session(name):
         raise TaskError(
             f"metric {short_name(name)}: was a function of another session; put it into a module, or call "
             "peftsearch.search with it again"
@@ -79,9 +84,8 @@ def load_own(name: str) -> Callable[[Any], Any]:
     try:
         found = load_object(name)
     except ConfigError as error:
-        raise TaskError(f"metric {error}; give module:function of a module on the path, or the name of a metric") from (
-            error
-        )
+        hint = "give module:function of a module on the path, or the name of a metric"
+        raise TaskError(f"metric {error}; {hint}") from error
     if not callable(found):
         raise TaskError(f"metric {name}: is a {type(found).__name__}, not a function")
     return found  # type: ignore[no-any-return]  # a user's function
