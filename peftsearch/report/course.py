@@ -8,7 +8,8 @@ from typing import Any
 
 from peftsearch.report.page import Chart, Grid, Item, Section, Text, label
 from peftsearch.study.record import Record
-from peftsearch.study.trials import State, TrialRecord
+from peftsearch.study.trial_record import TrialRecord
+from peftsearch.study.trials import State
 from peftsearch.units import mean_and_spread, plural
 
 

@@ -10,7 +10,7 @@ from peftsearch.report.page import Chart, Choice, Item, Section, Text, label
 from peftsearch.report.pareto.arithmetic import nondominated
 from peftsearch.study.objectives import OBJECTIVES
 from peftsearch.study.record import Record
-from peftsearch.study.trials import TrialRecord
+from peftsearch.study.trial_record import TrialRecord
 from peftsearch.units import plural
 
 TITLES = {o.measure: f"{o.label} ({o.unit})" if o.unit else o.label for o in OBJECTIVES.values()}

@@ -20,7 +20,8 @@ from optuna.trial import FrozenTrial, create_trial
 
 from peftsearch.report.page import Chart, Item, Section, Text, label
 from peftsearch.study.record import Record
-from peftsearch.study.trials import Kind, State, TrialRecord
+from peftsearch.study.trial_record import TrialRecord
+from peftsearch.study.trials import Kind, State
 from peftsearch.units import plural
 
 MIN_TRIALS = 20

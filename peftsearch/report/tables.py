@@ -9,7 +9,8 @@ from typing import Any
 
 from peftsearch.report.page import PALETTE, Cell, Chart, Item, Section, Table, Text, label
 from peftsearch.study.record import Record
-from peftsearch.study.trials import State, TrialRecord
+from peftsearch.study.trial_record import TrialRecord
+from peftsearch.study.trials import State
 from peftsearch.units import Scores, plural
 
 _ENDED_WITHOUT = (State.FAILED, State.INFEASIBLE, State.PRUNED, State.INTERRUPTED)

@@ -12,7 +12,7 @@ from peftsearch.report.next_steps import next_steps
 from peftsearch.report.page import PALETTE, Drawing, Item, Section, Text
 from peftsearch.study.best import Best
 from peftsearch.study.record import Record
-from peftsearch.study.trials import TrialRecord
+from peftsearch.study.trial_record import TrialRecord
 from peftsearch.units import Scores, plural
 
 _PER_BAND = 12

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from peftsearch.design.references import Reference
 from peftsearch.study.confirmed import Confirmed
-from peftsearch.study.trials import State, TrialRecord
+from peftsearch.study.trial_record import TrialRecord
+from peftsearch.study.trials import State
 from peftsearch.units import Scores
 
 

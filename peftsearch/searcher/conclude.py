@@ -23,7 +23,8 @@ from peftsearch.study.notes import (
     frozen_of,
     keep_frozen,
 )
-from peftsearch.study.trials import Kind, TrialRecord, not_interrupted
+from peftsearch.study.trial_record import TrialRecord
+from peftsearch.study.trials import Kind, not_interrupted
 from peftsearch.units import Scores
 
 if TYPE_CHECKING:

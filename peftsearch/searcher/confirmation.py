@@ -14,7 +14,8 @@ from peftsearch.searcher.prepare import Setup
 from peftsearch.searcher.verdict import Rules, arms_left, judge
 from peftsearch.study.confirmed import Confirmed
 from peftsearch.study.hits import hits_of
-from peftsearch.study.trials import Kind, State, TrialRecord, not_interrupted
+from peftsearch.study.trial_record import TrialRecord
+from peftsearch.study.trials import Kind, State, not_interrupted
 from peftsearch.tasks.own_metric import short_name
 from peftsearch.units import Scores
 

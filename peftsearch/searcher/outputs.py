@@ -32,7 +32,8 @@ from peftsearch.study.confirmed import Confirmed
 from peftsearch.study.folder import StudyFolder
 from peftsearch.study.notes import frozen_of, stages_of
 from peftsearch.study.objectives import MEASURES
-from peftsearch.study.trials import Kind, State, TrialRecord
+from peftsearch.study.trial_record import TrialRecord
+from peftsearch.study.trials import Kind, State
 from peftsearch.tasks.suite import Suite
 
 _PACKAGES = ("peftsearch", "torch", "transformers", "datasets", "optuna", "accelerate")

@@ -16,7 +16,8 @@ from peftsearch.searcher.finalists import n_of_front
 from peftsearch.searcher.headroom import FULL_COST
 from peftsearch.searcher.lengths import BOUNDS, FEWEST_EXAMPLES, choose_lengths
 from peftsearch.searcher.prepare import Plan, Setup
-from peftsearch.study.trials import Kind, TrialRecord
+from peftsearch.study.trial_record import TrialRecord
+from peftsearch.study.trials import Kind
 
 FEWEST_STEPS = 20
 """Fewest steps of a training, however little time there is."""

@@ -20,7 +20,8 @@ from peftsearch.study.hits import hits_of
 from peftsearch.study.notes import Notes
 from peftsearch.study.settings import OWN_STORAGE, StudySettings
 from peftsearch.study.storage import storage_faults, study_prefix
-from peftsearch.study.trials import Kind, TrialRecord, busy_seconds
+from peftsearch.study.trial_record import TrialRecord
+from peftsearch.study.trials import Kind, busy_seconds
 from peftsearch.tasks.own_metric import short_name
 from peftsearch.units import Scores
 

@@ -26,7 +26,8 @@ from peftsearch.report.write_up import write_up
 from peftsearch.searcher.options import NOT_STORED
 from peftsearch.study.record import read_record
 from peftsearch.study.settings import StudySettings
-from peftsearch.study.trials import Kind, TrialRecord
+from peftsearch.study.trial_record import TrialRecord
+from peftsearch.study.trials import Kind
 from tests.report.conftest import IMAGE, SCRIPT, TASKS
 from tests.runs import options_of
 from tests.studies import made_up_trials, read_best, write_study

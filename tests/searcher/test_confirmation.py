@@ -9,7 +9,8 @@ from peftsearch.samplers.strategy import ConfirmFidelity
 from peftsearch.searcher.confirmation import measured, open_confirmations
 from peftsearch.searcher.options import SearchOptions
 from peftsearch.study.confirmed import Confirmed
-from peftsearch.study.trials import Kind, State, TrialFacts, TrialRecord
+from peftsearch.study.trial_record import TrialRecord
+from peftsearch.study.trials import Kind, State, TrialFacts
 
 SEEDS = range(1000, 1008)
 

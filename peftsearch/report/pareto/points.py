@@ -16,7 +16,8 @@ from peftsearch.errors import StudyError
 from peftsearch.study.confirmed import Confirmed
 from peftsearch.study.record import Record, read_record
 from peftsearch.study.settings import StudySettings
-from peftsearch.study.trials import Kind, State, TrialRecord
+from peftsearch.study.trial_record import TrialRecord
+from peftsearch.study.trials import Kind, State
 from peftsearch.units import Scores
 
 
