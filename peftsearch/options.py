@@ -124,6 +124,10 @@ class TrainingOptions(OptionGroup):
     """Weights of the classes in the training loss: none, or balanced by their frequencies (default: none)."""
     label_smoothing: float | None = None
     """Share of the target that is spread over all classes in the training loss (default: 0)."""
+    accumulate: int | None = None
+    """Parts that each process cuts its share of a batch into, to save memory (default: 1)."""
+    gradient_checkpointing: bool | None = None
+    """Compute blocks anew in the backward pass: saves memory, for a third more time (default: off)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -34,6 +34,7 @@ TARGETS: dict[str, Any] = {
     "all": "all-linear",
 }
 SEEDS = range(1000, 1005)
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 BATCH = 16
 
 
@@ -65,7 +66,8 @@ class ByHand:
             "token_type_ids": [t + [0] * (width - len(t)) for _, t, _ in own],
             "attention_mask": [[1] * len(x) + [0] * (width - len(x)) for x, _, _ in own],
         }
-        return {k: torch.tensor(v) for k, v in padded.items()}, torch.tensor([y for _, _, y in own])
+        inputs = {k: torch.tensor(v, device=DEVICE) for k, v in padded.items()}
+        return inputs, torch.tensor([y for _, _, y in own], device=DEVICE)
 
     def build(self, config: dict[str, Any], seed: int) -> tuple[torch.nn.Module, int]:
         """The model and the number of its trainable parameters, without the head."""
@@ -81,7 +83,7 @@ class ByHand:
             own = LoraConfig(task_type="SEQ_CLS", r=rank, lora_alpha=rank, use_rslora=True, target_modules=maps)
         tuned = get_peft_model(model, own)
         n = sum(p.numel() for k, p in tuned.named_parameters() if p.requires_grad and "classifier" not in k)
-        return tuned, n
+        return tuned.to(DEVICE), n
 
     @torch.inference_mode()
     def score(self, model: torch.nn.Module, split: str) -> float:
@@ -107,7 +109,7 @@ class ByHand:
                 rng.shuffle(order)
             chosen, order = order[:BATCH], order[BATCH:]
             inputs, labels = self.batch("train", chosen)
-            with torch.autocast("cpu", dtype=torch.bfloat16):
+            with torch.autocast(DEVICE, dtype=torch.bfloat16):
                 logits = model(**inputs).logits
             torch.nn.functional.cross_entropy(logits.float(), labels).backward()
             torch.nn.utils.clip_grad_norm_(own, 1.0)

@@ -67,6 +67,8 @@ def search(
     dropout: bool | None = None,
     class_weights: Literal["none", "balanced"] | None = None,
     label_smoothing: float | None = None,
+    accumulate: int | None = None,
+    gradient_checkpointing: bool | None = None,
     revision: str | None = None,
     trust_remote_code: bool = False,
     anatomy: str | os.PathLike[str] | None = None,
@@ -136,6 +138,8 @@ def search(
         dropout: Whether the frozen backbone drops out.
         class_weights: Weights of the classes in the training loss.
         label_smoothing: Share of the target that is spread over all classes in the training loss.
+        accumulate: Parts that a batch is cut into, to save memory.
+        gradient_checkpointing: Whether to save memory for a third more time.
         revision: Commit, tag or branch of a hub model.
         trust_remote_code: Whether code that comes with a hub model may run.
         anatomy: YAML file that describes the blocks of an unsupported model.
@@ -226,6 +230,8 @@ def search(
             dropout=dropout,
             class_weights=class_weights,
             label_smoothing=label_smoothing,
+            accumulate=accumulate,
+            gradient_checkpointing=gradient_checkpointing,
         ),
         machine=MachineOptions(device=device, dtype=dtype),
         engine=EngineOptions(name=engine, workers=workers),

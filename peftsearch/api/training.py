@@ -45,8 +45,8 @@ def train(
     seed: int = 0,
     eval_every: int | None = None,
     early_stopping: int | None = None,
-    accumulate: int = 1,
-    gradient_checkpointing: bool = False,
+    accumulate: int | None = None,
+    gradient_checkpointing: bool | None = None,
     quantize: str | None = None,
     model: PathLike | None = None,
     task: str | None = None,
@@ -87,8 +87,8 @@ def train(
         seed: Seed of the first training.
         eval_every: Steps between validations.
         early_stopping: Validations without a better score after which a training ends.
-        accumulate: Parts that a batch is cut into, to save memory.
-        gradient_checkpointing: Whether to save memory for a third more time.
+        accumulate: Parts that a batch is cut into, to save memory; None is the run's.
+        gradient_checkpointing: Whether to save memory for a third more time; None is the run's.
         quantize: nf4, int8 or none; None is the run's.
         model: Hub id or folder; None is the run's.
         task: Embedded task or hub data set; None is the run's.
@@ -135,8 +135,6 @@ def train(
         seed=seed,
         eval_every=eval_every,
         early_stopping=early_stopping,
-        accumulate=accumulate,
-        gradient_checkpointing=gradient_checkpointing,
         quantize=quantize,
         track=track,
         push_to_hub=push_to_hub,
@@ -158,6 +156,8 @@ def train(
             max_length=max_length,
             class_weights=class_weights,
             label_smoothing=label_smoothing,
+            accumulate=accumulate,
+            gradient_checkpointing=gradient_checkpointing,
         ),
         machine=MachineOptions(device=device, dtype=dtype),
     )

@@ -30,8 +30,9 @@ def _make(model: Any, paths: Sequence[str], num_labels: int) -> Head:
     config.num_labels = num_labels
     with torch.device("meta"):
         other = type(model)(config)  # only transformers knows how this family's head is built; takes no memory
-    own = next(model.parameters())
-    return {path: other.get_submodule(path).to_empty(device=own.device).to(own.dtype) for path in paths}
+    heads = {path: other.get_submodule(path) for path in paths}
+    own = {path: next(model.get_submodule(path).parameters()) for path in paths}
+    return {path: head.to_empty(device=own[path].device).to(own[path].dtype) for path, head in heads.items()}
 
 
 @contextmanager

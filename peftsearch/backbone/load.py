@@ -80,14 +80,16 @@ def load_backbone(
         name_or_path: A hub id, a folder or a GGUF file; None, `demo` or `minilm` for the embedded MiniLM-L6.
         num_labels: Outputs of the head; not used for generation, where only the methods are trained.
         problem_type: `regression`, `generation`, or None for single-label classification.
-        dtype: Type of the weights; autocast sets the precision of the forward pass.
+        dtype: Type of the weights, where `compute_dtype` is None.
         device: Device for the model.
         trust_remote_code: Whether code that comes with the model may run.
         revision: Branch, tag or commit of a hub model.
         local_files_only: Whether to avoid the network.
         anatomy: The user's description, see `describe`; None detects the anatomy.
         quantize: `nf4` or `int8` packs the linear maps of the blocks while loading; see `quantised`.
-        compute_dtype: Precision in which 4-bit weights are multiplied; None is float32.
+        compute_dtype: Precision that autocast multiplies in. The frozen weights are kept in it, so that no step has to
+            convert them and they take half of the memory; the head, which is trained, stays in float32. None is
+            float32.
 
     Raises:
         BackboneError: The model cannot be found, loaded, read, or packed.
@@ -107,7 +109,7 @@ def load_backbone(
     source = str((folder.parent if folder.is_file() else folder) if folder else name)
     labels = {"num_labels": num_labels, "problem_type": problem_type or "single_label_classification"}
     packing = partial(quantised_settings, quantize, device=device, compute_dtype=compute_dtype) if quantize else None
-    model, tokenizer, info = _load(name, source, options, {**labels, "dtype": dtype}, packing)
+    model, tokenizer, info = _load(name, source, options, {**labels, "dtype": compute_dtype or dtype}, packing)
     if has_adapter(model):  # of the hub, whose files are not looked at before
         raise BackboneError(f"model {name!r}: comes with an adapter of HF peft; merge it first (merge_and_unload)")
     settle(model)
@@ -124,6 +126,9 @@ def load_backbone(
     _check_weights(name, backbone, info)
     if hasattr(model.config, "use_cache"):
         model.config.use_cache = False  # no generation here, and a cache in every forward pass costs memory
+    if compute_dtype is not None:
+        for path in backbone.head:
+            model.get_submodule(path).float()
     return LoadedBackbone(model=model.to(device).eval(), tokenizer=tokenizer, backbone=backbone)
 
 

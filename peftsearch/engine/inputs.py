@@ -32,7 +32,7 @@ def load_model(
         num_labels: Outputs of the head.
         device: Device for the model.
         quantize: `nf4` or `int8` packs the frozen weights.
-        compute_dtype: Precision in which packed weights are multiplied.
+        compute_dtype: Precision of the frozen weights; see `load_backbone`.
 
     Raises:
         BackboneError: The model cannot be found, loaded, read, or packed.

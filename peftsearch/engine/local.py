@@ -20,7 +20,7 @@ from peftsearch.engine.probe import HeadStart, fit_head
 from peftsearch.engine.scoring import Scorer
 from peftsearch.engine.settings import TrainingSettings
 from peftsearch.engine.snapshot import Average, average_from, pause, thaw
-from peftsearch.engine.trainable import Start, groups_of, ready
+from peftsearch.engine.trainable import Start, checkpointing, groups_of, ready
 from peftsearch.errors import Diverged
 from peftsearch.injection.states import packed_state
 from peftsearch.tasks.encoding.batches import batches
@@ -258,7 +258,11 @@ class LocalEngine:
         validation = track.encoded.validation
         if job.n_validation is not None:
             validation = at_most(validation, job.n_validation)
-        with wearing(model, track.head), ready(job.architecture, start):
+        with (
+            wearing(model, track.head),
+            ready(job.architecture, start),
+            checkpointing(model, self._settings.gradient_checkpointing),
+        ):
             groups = groups_of(self._loaded, job.architecture, replace(self._settings, learning_rate=job.learning_rate))
             # Without anything to train (a frozen model), the loop only watches the loss.
             optimizer = adamw(groups, self._device) if groups else None

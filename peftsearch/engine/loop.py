@@ -21,9 +21,12 @@ from peftsearch.engine.settings import TrainingSettings
 from peftsearch.errors import Diverged
 from peftsearch.injection.extra_loss import extra_loss
 from peftsearch.injection.modes import set_training
+from peftsearch.tasks.encoding.pairs import IGNORED
 
 N_WATCHED = 3
 """Batches to take the loss of if nothing is trained, as in the frozen model of a generation task."""
+READ_EVERY = 25
+"""Steps after which losses and norms are read from a GPU: reading one waits until the GPU has done all before it."""
 _SEED_STRIDE = 1_000_003
 """A prime above all step numbers that matter, so that steps of near seeds do not share their generators."""
 
@@ -100,28 +103,37 @@ def train(
     rates = [group["lr"] for group in groups]
     params = [p for group in optimizer.param_groups for p in group["params"]]
     log, last = TrainingLog(), n_steps if until is None else until
+    read_every = READ_EVERY if device.type == "cuda" else 1
+    unread: list[tuple[Tensor, Tensor]] = []
+    spent = 0.0
     for step, batch in enumerate(batches, first + 1):
         set_training(model, dropout=settings.dropout)
         started = time.perf_counter()
         seed_step(seed, step - 1)
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * rate_factor(step - 1, n_steps, settings.warmup_share)
-        loss = accumulate(
-            model,
-            [(batch, 1.0)],
-            params,
-            injected=model,
-            max_grad_norm=settings.max_grad_norm,
-            loss_of=loss_of,
-            device=device,
-            autocast=autocast,
-            step=step,
-            processes=ALONE,
+        unread.append(
+            accumulate(
+                model,
+                cut(batch, settings.accumulate),
+                params,
+                injected=model,
+                max_grad_norm=settings.max_grad_norm,
+                loss_of=loss_of,
+                device=device,
+                autocast=autocast,
+                processes=ALONE,
+            )
         )
-        log.losses.append(loss)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        log.step_s.append(time.perf_counter() - started)
+        if len(unread) == read_every or step == last:
+            log.losses += [read(*each, n) for n, each in enumerate(unread, step + 1 - len(unread))]
+            spent += time.perf_counter() - started
+            log.step_s += [spent / len(unread)] * len(unread)
+            unread, spent = [], 0.0
+        else:
+            spent += time.perf_counter() - started
         yield step
         if step == last:
             return log
@@ -158,6 +170,35 @@ def _watch(
         log.step_s.append(time.perf_counter() - started)
         yield step
     return log
+
+
+def cut(batch: dict[str, Tensor], n_parts: int, index: int = 0, n: int = 1) -> list[tuple[dict[str, Tensor], float]]:
+    """What one of several processes computes of a batch, in parts.
+
+    Batches come sorted by length: every n-th example gives all processes the same work, and runs of neighbours give
+    parts of like length.
+
+    Args:
+        batch: Tensors whose first dimension is the examples, `labels` among them.
+        n_parts: Most parts of the process's share.
+        index: Index of the process, from 0.
+        n: Number of processes.
+
+    Returns:
+        Each part with the share of the batch's loss that it counts: its part of the labels, not of the examples, since
+        a loss is a mean over labels and texts have many. A process without an example works along, for nothing.
+    """
+    labels = batch["labels"]
+    if n_parts == n == 1:
+        return [(batch, 1.0)]
+    learned = (labels != IGNORED).flatten(1).sum(1) if labels.dim() > 1 else torch.ones(len(labels))
+    own = list(range(len(labels)))[index::n]
+    size = max(1, -(-len(own) // n_parts))
+    parts = []
+    for rows in [own[i : i + size] for i in range(0, len(own), size)] or [[]]:
+        part = {name: value[rows or [0]] for name, value in batch.items()}
+        parts.append((part, float(learned[rows].sum() / learned.sum())))
+    return parts
 
 
 class Processes(Protocol):
@@ -208,9 +249,8 @@ def accumulate(
     loss_of: Callable[[Tensor, Tensor], Tensor],
     device: torch.device,
     autocast: torch.dtype | None,
-    step: int,
     processes: Processes,
-) -> float:
+) -> tuple[Tensor, Tensor]:
     """Run forward and backward of all parts of a batch, and clip the gradients: a step without the optimizer's part.
 
     Args:
@@ -222,14 +262,11 @@ def accumulate(
         loss_of: Loss of logits and labels.
         device: Where the model is.
         autocast: Reduced precision of the forward pass, or None.
-        step: Number of the step, for messages.
         processes: Those that compute the step together.
 
     Returns:
-        The loss of the whole batch over all processes.
-
-    Raises:
-        Diverged: The loss or the gradient norm is not finite.
+        The loss `()` of the whole batch over all processes, and the norm `()` of the gradients before clipping; `read`
+        reads them.
     """
     total = torch.zeros((), device=device)
     for number, (batch, share) in enumerate(parts, 1):
@@ -240,26 +277,30 @@ def accumulate(
             loss = (loss if added is None else loss + added) * share
             processes.backward(loss * processes.n)  # DistributedDataParallel takes the mean over the processes
         total += loss.detach()
-    value = float(processes.sum(total))
-    clip(params, max_grad_norm, value, step)
-    return value
+    return processes.sum(total), nn.utils.clip_grad_norm_(params, max_grad_norm)
 
 
 def _logits(model: nn.Module, batch: dict[str, Tensor], device: torch.device, autocast: torch.dtype | None) -> Tensor:
     return forward(model, batch, device, autocast)[0]
 
 
-def clip(params: Sequence[Tensor], max_grad_norm: float, loss: float, step: int) -> None:
-    """Clip the gradients to a global norm.
+def read(loss: Tensor, norm: Tensor, step: int) -> float:
+    """Read the loss of a step from where it was computed.
+
+    Args:
+        loss: The loss `()`.
+        norm: The norm `()` of its gradients.
+        step: Number of the step, for messages.
 
     Raises:
         Diverged: The loss or the norm is not finite.
     """
-    norm = nn.utils.clip_grad_norm_(params, max_grad_norm)
-    if not math.isfinite(loss):
-        raise Diverged(f"the loss is {loss} at step {step}")
+    value = float(loss)
+    if not math.isfinite(value):
+        raise Diverged(f"the loss is {value} at step {step}")
     if not math.isfinite(float(norm)):
         raise Diverged(f"the gradient norm is {float(norm)} at step {step}")
+    return value
 
 
 def forward(

@@ -38,6 +38,10 @@ class TrainingSettings:
     """Weights of the classes in the training loss: `none`, or `balanced`, n / (classes x examples of the class)."""
     label_smoothing: float = 0.0
     """Share of the target's probability that is spread over all classes in the training loss (arXiv 1512.00567)."""
+    accumulate: int = 1
+    """Parts that each process cuts its share of a batch into, to save memory; the result differs by rounding alone."""
+    gradient_checkpointing: bool = False
+    """Whether blocks are computed anew in the backward pass, which saves memory for a third more time."""
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], where: str = "training settings") -> TrainingSettings:
@@ -59,6 +63,8 @@ class TrainingSettings:
             dropout=fields.take("dropout", bool, d.dropout),
             class_weights=fields.take("class_weights", str, d.class_weights, one_of(CLASS_WEIGHTS)),
             label_smoothing=fields.take("label_smoothing", float, d.label_smoothing, at_least(0)),
+            accumulate=fields.take("accumulate", int, d.accumulate, at_least(1)),
+            gradient_checkpointing=fields.take("gradient_checkpointing", bool, d.gradient_checkpointing),
         )
         if settings.label_smoothing >= 1:
             fields.fault("'label_smoothing' must be below 1")

@@ -16,6 +16,7 @@ from peftsearch.design.references import Reference
 from peftsearch.engine.priming import N_BATCHES, needs_priming, prime
 from peftsearch.engine.probe import HeadStart, put_head
 from peftsearch.engine.settings import TrainingSettings
+from peftsearch.errors import ConfigError
 from peftsearch.injection.in_place import in_place, in_place_groups
 from peftsearch.injection.inject import inject, param_groups
 from peftsearch.tasks.encoding.batches import batches
@@ -84,6 +85,37 @@ def groups_of(loaded: LoadedBackbone, what: Trains, settings: TrainingSettings) 
     if isinstance(what, Reference):
         return in_place_groups(loaded.model, settings.learning_rate)
     return param_groups(loaded.model, settings.learning_rate, settings.head_learning_rate)
+
+
+def check_checkpointing(settings: TrainingSettings, loaded: LoadedBackbone) -> None:
+    """Refuse settings that compute blocks anew where the model cannot.
+
+    Raises:
+        ConfigError: transformers has no gradient checkpointing for the model.
+    """
+    if settings.gradient_checkpointing and not getattr(loaded.model, "supports_gradient_checkpointing", False):
+        raise ConfigError(
+            f"--gradient-checkpointing: transformers has none for {loaded.backbone.model_type}; leave it out"
+        )
+
+
+@contextmanager
+def checkpointing(model: nn.Module, wanted: bool) -> Iterator[None]:
+    """Compute blocks anew in the backward pass while the context lasts.
+
+    The kind without reentrance keeps no parameter out: a block whose inputs need no gradient trains what it holds.
+    """
+    if not wanted:
+        yield
+        return
+    library: Any = model
+    enable = getattr(library, "activation_checkpointing_enable", None) or library.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
+    library.disable_input_require_grads()  # for the reentrant kind; here it would be work down to the embeddings
+    try:
+        yield
+    finally:
+        (getattr(library, "activation_checkpointing_disable", None) or library.gradient_checkpointing_disable)()
 
 
 def _inside(loaded: LoadedBackbone, what: Trains, seed: int) -> AbstractContextManager[object]:

@@ -14,7 +14,8 @@ from torch import nn
 def in_place(model: nn.Module, modules: Sequence[str] = ("",)) -> Iterator[None]:
     """Make the parameters of some modules trainable and freeze all others; restore values and flags at the end.
 
-    A copy of the trained parameters is kept meanwhile.
+    The trained parameters are copies in float32 at least, whatever type the model keeps its weights in: steps of small
+    rates would be lost to the rounding of a narrower one. The model's own are kept meanwhile.
 
     Args:
         model: A model with no architecture in it.
@@ -22,18 +23,19 @@ def in_place(model: nn.Module, modules: Sequence[str] = ("",)) -> Iterator[None]
     """
     chosen = {id(p) for path in modules for p in model.get_submodule(path).parameters()}
     flags = [(p, p.requires_grad) for p in model.parameters()]
-    before = [(p, p.detach().clone()) for p in model.parameters() if id(p) in chosen]
+    before = [(p, p.data) for p in model.parameters() if id(p) in chosen]
+    for parameter, own in before:
+        parameter.data = own.to(torch.promote_types(own.dtype, torch.float32), copy=True)
     for parameter, _ in flags:
         parameter.requires_grad_(id(parameter) in chosen)
     try:
         yield
     finally:
-        with torch.no_grad():
-            for parameter, value in before:
-                parameter.copy_(value)
         for parameter, flag in flags:
             parameter.requires_grad_(flag)
             parameter.grad = None
+        for parameter, own in before:
+            parameter.data = own
 
 
 def in_place_groups(model: nn.Module, lr: float) -> list[dict[str, Any]]:

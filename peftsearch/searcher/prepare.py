@@ -112,6 +112,7 @@ def prepare(options: RunOptions, *, like: Setup | None = None, plan: Plan | None
         PeftSearchError: The options, the data, the model, the space or the budget are invalid.
     """
     from peftsearch.backbone.device import choose_device, choose_dtype, suit_attention
+    from peftsearch.engine.trainable import check_checkpointing
 
     choices = read_choices(options)
     space, training, objectives, constraints = choices.space, choices.training, choices.objectives, choices.constraints
@@ -123,7 +124,9 @@ def prepare(options: RunOptions, *, like: Setup | None = None, plan: Plan | None
     loaded = like.loaded if like else _load(options, suite, device, autocast)
     backbone = loaded.backbone
     path = options.study.runs / (options.study.name or default_name(options, suite, backbone))
-    autocast = _begun_in(path, options.machine, autocast)
+    begun = _begun_in(path, options.machine, autocast)
+    if begun is not autocast:
+        autocast, loaded = begun, _load(options, suite, device, begun)
     suit_attention(loaded.model, device, autocast)
     if plan is None and options.search.time is not None:
         plan = stored_plan(path, choices.strategy.name)
@@ -135,6 +138,7 @@ def prepare(options: RunOptions, *, like: Setup | None = None, plan: Plan | None
     memory = _memory_limit(constraints, loaded)
     references = tuple(make_reference(name, loaded) for name in parse_references(options.baselines))
     require_a_fit(bound, backbone, budget, memory)
+    check_checkpointing(training, loaded)
     training, cut = settle_length(training, options.training.max_length or AUTO, loaded, suite.tasks)
     encoded = like.encoded if like else _encoded(suite, loaded, training)
     context = SamplerContext(

@@ -76,7 +76,7 @@ class StudySettings:
 
 SETTINGS = "settings.yaml"
 """The file that holds the settings of a study, in its folder."""
-NOT_COMPARED = frozenset({"id", "options", "began"})
+NOT_COMPARED = frozenset({"id", "options", "began", "accumulate", "gradient_checkpointing"})
 """Settings that may differ between studies of the same command."""
 
 

@@ -8,8 +8,7 @@ process: a training that goes on from a snapshot draws what the uninterrupted on
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -18,9 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from peftsearch.engine.generation import score_pairs
-from peftsearch.engine.loop import accumulate, adamw, rate_factor, seed_step
+from peftsearch.engine.loop import accumulate, adamw, cut, rate_factor, read, seed_step
 from peftsearch.engine.scoring import logits_of
 from peftsearch.engine.snapshot import State, copied, trained
+from peftsearch.engine.trainable import checkpointing
 from peftsearch.errors import Diverged
 from peftsearch.injection.modes import set_training
 from peftsearch.tasks.encoding.batches import index_batches
@@ -63,7 +63,7 @@ def _from_known(
     Raises:
         Diverged: Before the first step; later it is the course's reason.
     """
-    with plan.ready(seed, choose=known is None) as model, checkpointing(model, plan.options.gradient_checkpointing):
+    with plan.ready(seed, choose=known is None) as model, checkpointing(model, plan.training.gradient_checkpointing):
         course, best = Course(seed=seed), State()
         optimizer = adamw(plan.groups(), plan.processes.device)
         rates = [group["lr"] for group in optimizer.param_groups]
@@ -135,33 +135,18 @@ def _step(plan: Plan, wrapped: nn.Module, indices: list[int], seed: int, step: i
     seed_step(seed, step, processes.n, processes.index)
     wrapped.train()
     set_training(plan.loaded.model, dropout=plan.training.dropout)
-    parts = []
-    for part in shares(indices, processes.index, processes.n, plan.options.accumulate):
-        own = part or indices[:1]  # a batch smaller than the processes: one without a share works along, for nothing
-        parts.append((plan.data.train.collate(own), len(part) / len(indices)))
-    return accumulate(
+    loss, norm = accumulate(
         wrapped,
-        parts,
+        cut(plan.data.train.collate(indices), plan.training.accumulate, processes.index, processes.n),
         list(trained(plan.loaded.model).values()),
         injected=plan.loaded.model,
         max_grad_norm=plan.training.max_grad_norm,
         loss_of=plan.objective.loss,
         device=processes.device,
         autocast=plan.autocast,
-        step=step + 1,
         processes=processes,
     )
-
-
-def shares(indices: list[int], index: int, n: int, n_parts: int) -> list[list[int]]:
-    """What one of `n` processes computes of a batch, in at most `n_parts` parts of like size; one empty part at least.
-
-    Batches come sorted by length: every n-th example gives all processes the same work, and runs of neighbours give
-    parts with little padding.
-    """
-    own = indices[index::n]
-    size = max(1, -(-len(own) // n_parts))
-    return [own[i : i + size] for i in range(0, len(own), size)] or [[]]
+    return read(loss, norm, step + 1)
 
 
 def split_score(plan: Plan, split: EncodedSplit) -> float:
@@ -186,22 +171,3 @@ def evaluation_options(plan: Plan) -> dict[str, Any]:
         "device": plan.processes.device,
         "autocast": plan.autocast,
     }
-
-
-@contextmanager
-def checkpointing(model: nn.Module, wanted: bool) -> Iterator[None]:
-    """Recompute blocks in the backward pass while the context lasts.
-
-    The kind without reentrance keeps no parameter out: a block whose inputs need no gradient trains what it holds.
-    """
-    if not wanted:
-        yield
-        return
-    library: Any = model
-    enable = getattr(library, "activation_checkpointing_enable", None) or library.gradient_checkpointing_enable
-    enable({"use_reentrant": False})
-    library.disable_input_require_grads()  # for the reentrant kind; here it would be work down to the embeddings
-    try:
-        yield
-    finally:
-        (getattr(library, "activation_checkpointing_disable", None) or library.gradient_checkpointing_disable)()

@@ -67,10 +67,6 @@ class TrainOptions(OptionGroup):
     """Steps between validations (default: a tenth of all)."""
     early_stopping: int | None = None
     """Validations without a better score after which a training ends (default: none)."""
-    accumulate: int = 1
-    """Parts that each process cuts its share of a batch into, to save memory."""
-    gradient_checkpointing: bool = False
-    """Save memory, for a third more time."""
     quantize: str | None = None
     """Keep the frozen weights packed: nf4 (QLoRA), int8 or none (default: the run's)."""
     track: str | None = None
@@ -176,7 +172,7 @@ def check_train_options(options: TrainOptions) -> None:
         raise ConfigError(f"--epochs must be above 0, got {options.epochs:g}")
     check_trackers(options.track)
     check_repository(options.push_to_hub)
-    for name in ("steps", "seeds", "eval_every", "early_stopping", "accumulate"):
+    for name in ("steps", "seeds", "eval_every", "early_stopping"):
         value = getattr(options, name)
         if value is not None and value < 1:
             raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, got {value}")

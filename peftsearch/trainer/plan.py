@@ -28,7 +28,7 @@ from peftsearch.engine.local import EVALUATION_BATCH
 from peftsearch.engine.probe import HeadStart, fit_head
 from peftsearch.engine.scoring import Scorer
 from peftsearch.engine.settings import RANDOM_HEAD_RATE, TrainingSettings
-from peftsearch.engine.trainable import Start, groups_of, ready
+from peftsearch.engine.trainable import Start, check_checkpointing, groups_of, ready
 from peftsearch.errors import ConfigError
 from peftsearch.files import plain
 from peftsearch.methods.support import require_methods
@@ -127,16 +127,13 @@ def prepare(options: TrainOptions, run: Run | None) -> Plan:
         task.num_labels,
         device=processes.device,
         quantize=quantize,
-        compute_dtype=autocast,
+        compute_dtype=None if is_in_place(options.method) else autocast,
     )
     suit_attention(loaded.model, processes.device, autocast)
     given_length = options.training.max_length or (AUTO if run is None else None)
     training, cut = settle_length(training, given_length, loaded, [task])
     design, architecture, budget, fitted = _architecture(options, run, loaded)
-    if options.gradient_checkpointing and not getattr(loaded.model, "supports_gradient_checkpointing", False):
-        raise ConfigError(
-            f"--gradient-checkpointing: transformers has none for {loaded.backbone.model_type}; leave it out"
-        )
+    check_checkpointing(training, loaded)
     encoded = encode(task, loaded.tokenizer, training.max_length, decoder_start(loaded))
     n_steps = options.steps or ceil((options.epochs or EPOCHS) * ceil(len(task.train) / training.batch_size))
     eval_every = min(n_steps, options.eval_every or ceil(n_steps / EVALUATIONS))
@@ -154,8 +151,6 @@ def prepare(options: TrainOptions, run: Run | None) -> Plan:
             **asdict(training),
             steps=n_steps,
             eval_every=eval_every,
-            accumulate=options.accumulate,
-            gradient_checkpointing=options.gradient_checkpointing,
             early_stopping=options.early_stopping,
             dtype="fp32" if autocast is None else str(autocast).removeprefix("torch."),
             processes=processes.n,

@@ -78,9 +78,6 @@ class TrainedWith(TrainingSettings):
     """Steps between validations."""
     early_stopping: int | None = None
     """Validations without a better score after which a training ends."""
-    accumulate: int = 1
-    """Parts of a batch per process."""
-    gradient_checkpointing: bool = False
     dtype: str = "fp32"
     processes: int = 1
 

@@ -12,13 +12,13 @@ from torch import nn
 
 from peftsearch.backbone.anatomy import Backbone
 from peftsearch.backbone.detect import detect
+from peftsearch.engine.trainable import checkpointing
 from peftsearch.errors import MethodError
 from peftsearch.injection.inject import inject, param_groups
 from peftsearch.injection.states import set_state, state
 from peftsearch.methods import METHODS, get_method
 from peftsearch.methods.abilities import count_placed
 from peftsearch.methods.support import find_obstacle
-from peftsearch.trainer.loop import checkpointing
 from tests.methods import disturb, make, place, settle
 from tests.tiny import FAMILIES, outline, tiny_input
 

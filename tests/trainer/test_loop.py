@@ -6,23 +6,25 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from peftsearch.backbone.detect import detect
 from peftsearch.backbone.load import load_backbone
 from peftsearch.design.budget import parse_budget
 from peftsearch.design.design import Design
 from peftsearch.design.fitting import fit
+from peftsearch.engine.loop import cut
 from peftsearch.engine.loop import train as train_plainly
 from peftsearch.engine.probe import fit_head, put_head
 from peftsearch.engine.scoring import Scorer
 from peftsearch.engine.settings import TrainingSettings
+from peftsearch.engine.trainable import checkpointing
 from peftsearch.injection.in_place import in_place
 from peftsearch.injection.inject import inject, param_groups
 from peftsearch.methods import METHODS
 from peftsearch.methods.support import find_obstacle
 from peftsearch.tasks.encoding.batches import batches
 from peftsearch.tasks.encoding.encode import encode
-from peftsearch.trainer.loop import checkpointing, shares
 from tests.methods import place, settle
 from tests.tasks import resolve_task
 from tests.tiny import FAMILIES, tiny_input
@@ -44,9 +46,22 @@ def last(steps):
 
 @given(st.integers(1, 20), st.integers(1, 4), st.integers(1, 5))
 def test_processes_and_parts_share_a_batch_without_loss(n_examples, n_processes, n_parts):
-    cut = [shares(list(range(n_examples)), i, n_processes, n_parts) for i in range(n_processes)]
-    assert sorted(i for own in cut for part in own for i in part) == list(range(n_examples))
-    assert all(1 <= len(own) <= n_parts for own in cut)
+    batch = {"labels": torch.arange(n_examples)}
+    parts = [cut(batch, n_parts, i, n_processes) for i in range(n_processes)]
+    counted = [i for own in parts for part, share in own if share for i in part["labels"].tolist()]
+    assert sorted(counted) == list(range(n_examples))
+    assert sum(share for own in parts for _, share in own) == pytest.approx(1)
+    assert all(1 <= len(own) <= n_parts for own in parts)
+
+
+def test_parts_of_texts_count_by_the_tokens_that_are_learned():
+    labels = torch.tensor([[1, 2, 3], [1, -100, -100], [-100, 1, 2], [3, -100, -100]])
+    logits = torch.randn(4, 3, 5, generator=torch.Generator().manual_seed(0))
+    loss = nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten())
+    parts = cut({"labels": labels, "logits": logits}, 3)
+    each = [nn.functional.cross_entropy(p["logits"].flatten(0, 1), p["labels"].flatten()) * s for p, s in parts]
+    assert len(parts) > 1
+    torch.testing.assert_close(torch.stack(each).sum(), loss)
 
 
 def test_the_losses_are_those_of_the_plain_loop(calm, trained):
