@@ -315,8 +315,12 @@ class LocalEngine:
             )
 
     def calibrate(self, architecture: Architecture, steps: int = 8) -> tuple[float, float]:
-        """Seconds of one training step on all tasks, and of all validations, from a few steps after a warm-up."""
-        self.run(Job(architecture=architecture, learning_rate=0.0, steps=2, measure=False))
+        """Seconds of one training step on all tasks, and of all validations, from a few steps after a warm-up.
+
+        A GPU loads a kernel when it first meets a shape, which takes many times a step, so it warms up on all of them.
+        """
+        warm = steps if self._device.type == "cuda" else 2
+        self.run(Job(architecture=architecture, learning_rate=0.0, steps=warm, measure=False))
         outcome = self.run(Job(architecture=architecture, learning_rate=0.0, steps=steps, measure=False))
         return outcome.train_s / steps, outcome.wall_s - outcome.train_s
 

@@ -103,7 +103,6 @@ def train(
     rates = [group["lr"] for group in groups]
     params = [p for group in optimizer.param_groups for p in group["params"]]
     log, last = TrainingLog(), n_steps if until is None else until
-    read_every = READ_EVERY if device.type == "cuda" else 1
     unread: list[tuple[Tensor, Tensor]] = []
     spent = 0.0
     for step, batch in enumerate(batches, first + 1):
@@ -127,7 +126,7 @@ def train(
         )
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        if len(unread) == read_every or step == last:
+        if len(unread) == read_every(device) or step == last:
             log.losses += [read(*each, n) for n, each in enumerate(unread, step + 1 - len(unread))]
             spent += time.perf_counter() - started
             log.step_s += [spent / len(unread)] * len(unread)
@@ -138,6 +137,11 @@ def train(
         if step == last:
             return log
     raise ValueError(f"the batches ended after {first + len(log.losses)} of {last} steps")
+
+
+def read_every(device: torch.device) -> int:
+    """Steps after which losses and norms are read."""
+    return READ_EVERY if device.type == "cuda" else 1
 
 
 def adamw(groups: list[dict[str, Any]], device: torch.device) -> torch.optim.Optimizer:

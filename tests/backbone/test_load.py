@@ -17,6 +17,7 @@ from peftsearch.backbone import folder as folder_module
 from peftsearch.backbone import load as module
 from peftsearch.backbone.load import load_backbone, max_positions, n_head_params, reset_head
 from peftsearch.errors import BackboneError
+from peftsearch.injection.in_place import in_place
 from tests.runs import save_tokenizer
 from tests.tiny import FAMILIES
 
@@ -50,6 +51,21 @@ def test_another_vocabulary_is_another_model(copied: Path) -> None:
     file = copied / "tokenizer.json"
     file.write_text(file.read_text().replace('"w90"', '"w00"'))
     assert load_backbone(copied, num_labels=2).backbone.revision != first
+
+
+def test_frozen_weights_are_kept_in_the_compute_dtype(saved: Path) -> None:
+    loaded = load_backbone(saved, num_labels=2, compute_dtype=torch.bfloat16)
+    head = tuple(f"{path}." for path in loaded.backbone.head)
+    kinds = {name.startswith(head): p.dtype for name, p in loaded.model.named_parameters()}
+    assert kinds == {True: torch.float32, False: torch.bfloat16}
+    before = {name: p.clone() for name, p in loaded.model.named_parameters()}
+    with in_place(loaded.model):
+        assert {p.dtype for p in loaded.model.parameters()} == {torch.float32}
+        with torch.no_grad():
+            for parameter in loaded.model.parameters():
+                parameter += 1.0
+    after = dict(loaded.model.named_parameters())
+    assert all(after[name].dtype == p.dtype and torch.equal(after[name], p) for name, p in before.items())
 
 
 def test_folder(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,6 +12,7 @@ from peftsearch.design.baselines import baselines_of
 from peftsearch.design.budget import Budget
 from peftsearch.design.fitting import fit
 from peftsearch.design.space import load_space
+from peftsearch.engine import loop
 from peftsearch.engine.job import Job
 from peftsearch.engine.local import LocalEngine, evaluation_steps
 from peftsearch.engine.loop import rate_factor, train
@@ -100,6 +101,19 @@ def test_divergence_is_named_with_its_step():
         run(Linear(), 5, data=list(batches(5, scale=1e38)))
 
 
+def test_losses_that_are_read_late_are_the_same_and_name_the_same_step(monkeypatch):
+    """As on a GPU, where reading a loss waits for all work before it."""
+    at_once = run(Linear(), 6)
+    monkeypatch.setattr(loop, "read_every", lambda device: 4)
+    late = run(Linear(), 6)
+    assert late.losses == at_once.losses
+    assert len(late.step_s) == 6
+    bad = list(batches(5))
+    bad[2]["x"][0, 0] = float("nan")
+    with pytest.raises(Diverged, match="the loss is nan at step 3"):
+        run(Linear(), 5, data=bad)
+
+
 def test_too_few_batches_are_a_defect_of_ours():
     with pytest.raises(ValueError, match="ended after 3 of 5"):
         run(Linear(), 5, data=list(batches(3)))
@@ -158,6 +172,17 @@ def test_intermediate_validations_do_not_change_the_result(made):
     watched = engine.run(job(found["lora"], evaluations=4), lambda step, score: seen.append((step, score)))
     assert [step for step, _ in seen] == [2, 4, 6]
     assert (plain.score, plain.loss) == (watched.score, watched.loss)
+
+
+def test_parts_and_checkpointing_change_a_job_by_rounding_alone(made):
+    engine, _, found = made
+    plain = engine.run(job(found["s4-paper"], seed=3, measure=True))
+    engine._settings = TrainingSettings(accumulate=3, gradient_checkpointing=True)
+    try:
+        other = engine.run(job(found["s4-paper"], seed=3, measure=True))
+    finally:
+        engine._settings = TrainingSettings()
+    assert other.losses[0] == pytest.approx(plain.losses[0], abs=1e-4)
 
 
 def test_learns(made):
