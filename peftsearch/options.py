@@ -102,6 +102,8 @@ class TaskOptions(ColumnOptions):
     """Class that f1 is of, with two classes (default: the rarer one in train, or the second of a data set's own)."""
     max_train: int | None = None
     """Maximum number of training examples."""
+    bad_rows: Literal["error", "drop"] = "error"
+    """Rows that cannot be read (no text, no label, ...): refuse the data, or leave them out and tell which."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -38,6 +38,7 @@ def search(
     completion_column: str | None = None,
     template: str | None = None,
     positive: str | None = None,
+    bad_rows: Literal["error", "drop"] = "error",
     max_train: int | None = None,
     space: str = "hybrid",
     strategy: str = "race",
@@ -109,6 +110,7 @@ def search(
         completion_column: Column of the completion, for generation.
         template: Template that joins prompt and completion.
         positive: Class that f1 is of.
+        bad_rows: Whether rows that cannot be read are refused, or left out and told.
         max_train: Maximum number of training examples.
         space: Search space: a name or a YAML file.
         strategy: Strategy: a name or a YAML file.
@@ -200,6 +202,7 @@ def search(
             completion_column=completion_column,
             template=template,
             positive=positive,
+            bad_rows=bad_rows,
             max_train=max_train,
         ),
         search=SearchOptions(

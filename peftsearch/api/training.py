@@ -55,6 +55,7 @@ def train(
     test_file: PathLike | None = None,
     kind: Asked | None = None,
     metric: str | None = None,
+    bad_rows: Literal["error", "drop"] = "error",
     text_column: str | None = None,
     pair_column: str | None = None,
     label_column: str | None = None,
@@ -97,6 +98,7 @@ def train(
         test_file: Test examples.
         kind: Kind of task; None is the run's.
         metric: Metric; None is the run's.
+        bad_rows: Whether rows that cannot be read are refused, or left out and told.
         text_column: Column of the text.
         pair_column: Column of the second text of a pair.
         label_column: Column of the label.
@@ -146,6 +148,7 @@ def train(
             test=_path(test_file),
             kind=kind,
             metric=metric,
+            bad_rows=bad_rows,
             text_column=text_column,
             pair_column=pair_column,
             label_column=label_column,

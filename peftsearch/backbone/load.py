@@ -9,7 +9,7 @@ import copy
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -37,7 +37,7 @@ from peftsearch.backbone.images import ImageReader, check_reading
 from peftsearch.backbone.maps import count_params
 from peftsearch.backbone.packing import check_quantisation
 from peftsearch.backbone.private_transformers import has_adapter, initialise
-from peftsearch.backbone.quantised import forget_quantiser, quantised_settings, settle
+from peftsearch.backbone.quantised import forget_quantiser, quantised_maps, quantised_settings, settle
 from peftsearch.errors import BackboneError, PeftSearchError, one_line
 
 _HUB_SECONDS = 4.0
@@ -124,12 +124,23 @@ def load_backbone(
     if problem_type == "generation":  # the output map belongs to the backbone and stays frozen
         backbone = replace(backbone, head=(), n_params=count_params(model))
     _check_weights(name, backbone, info)
+    packed = next((path for path, _ in quantised_maps(model) if f"{path}.".startswith(_below(backbone.head))), None)
+    if packed is not None:
+        raise BackboneError(
+            f"model {name!r}: its head {packed} is packed, and packed weights cannot be trained; pack the model without "
+            "its head (llm_int8_skip_modules), or take the unpacked one with --quantize"
+        )
     if hasattr(model.config, "use_cache"):
         model.config.use_cache = False  # no generation here, and a cache in every forward pass costs memory
     if compute_dtype is not None:
         for path in backbone.head:
             model.get_submodule(path).float()
     return LoadedBackbone(model=model.to(device).eval(), tokenizer=tokenizer, backbone=backbone)
+
+
+def _below(head: Sequence[str]) -> tuple[str, ...]:
+    """Beginnings of the names of a head's weights."""
+    return tuple(f"{path}." for path in head)
 
 
 def decoder_start(loaded: LoadedBackbone) -> int | None:
@@ -299,7 +310,7 @@ def _explain(error: Exception, options: Mapping[str, Any]) -> str:
 def _check_weights(name: str, backbone: Backbone, info: Mapping[str, Any]) -> None:
     """Refuse files that lack weights of the backbone, since missing weights would be random."""
     absent = [*info.get("missing_keys", ()), *(key[0] for key in info.get("mismatched_keys", ()))]
-    lacking = sorted(key for key in absent if not key.startswith(tuple(f"{path}." for path in backbone.head)))
+    lacking = sorted(key for key in absent if not key.startswith(_below(backbone.head)))
     pooler = [key for key in lacking if ".pooler." in f".{key}"]
     if len(lacking) > len(pooler):
         first = next(key for key in lacking if key not in pooler)

@@ -94,3 +94,22 @@ def attention_function_of(module: nn.Module, implementation: str) -> Any:
 def has_adapter(model: Any) -> bool:
     """Whether loading put an adapter of HF peft into a model, as it does where adapter_config.json is beside it."""
     return bool(getattr(model, "_hf_peft_config_loaded", False))
+
+
+def forget_packed_conversions(model: Any) -> None:
+    """Remove the conversions by which packed weights were read: they cannot be turned back when plain ones are saved.
+
+    Private: `_weight_conversions`, and `reverse_op` of their operations. Seen in transformers 5.23.
+    """
+    conversions = getattr(model, "_weight_conversions", None)
+    if conversions:
+        kept = [each for each in conversions if _turns_back(each)]
+        model._weight_conversions = kept or None
+
+
+def _turns_back(conversion: Any) -> bool:
+    try:
+        conversion.reverse_transform()
+    except (NotImplementedError, ValueError):
+        return False
+    return True

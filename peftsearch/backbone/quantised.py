@@ -34,6 +34,7 @@ from peftsearch.backbone.private_bitsandbytes import (
     unpacked_weight,
 )
 from peftsearch.backbone.private_torch import share_hooks
+from peftsearch.backbone.private_transformers import forget_packed_conversions
 from peftsearch.errors import BackboneError
 
 BLOCK = PACKINGS["nf4"].block
@@ -174,6 +175,7 @@ def forget_quantiser(model: Any) -> None:
         for name in names:
             if name in vars(holder):
                 delattr(holder, name)
+    forget_packed_conversions(model)
 
 
 def packing_states(model: nn.Module) -> list[Any]:

@@ -12,6 +12,8 @@ from peftsearch.options import AUTO, ModelOptions
 
 if TYPE_CHECKING:
     from peftsearch.backbone.load import LoadedBackbone
+    from peftsearch.tasks.encoding.encoded import EncodedTask
+    from peftsearch.tasks.encoding.readable import Reads
     from peftsearch.tasks.task import Task
 
 
@@ -51,6 +53,64 @@ def load_model(
         quantize=quantize,
         compute_dtype=compute_dtype,
     )
+
+
+def reads_of(loaded: LoadedBackbone, *, pairs: bool) -> Reads:
+    """What a model can read of texts.
+
+    Args:
+        loaded: The model.
+        pairs: Whether it reads pairs of texts.
+    """
+    from peftsearch.tasks.encoding.encode import encode_split
+    from peftsearch.tasks.encoding.readable import EndToken, Reads
+    from peftsearch.tasks.task import Split
+
+    tokenizer, config = loaded.tokenizer, loaded.model.config
+    end_id, end = getattr(config, "eos_token_id", None), None
+    if getattr(config, "is_encoder_decoder", False) and loaded.backbone.head and isinstance(end_id, int):
+        shape = Split(texts=["a"], pairs=["a"] if pairs else None, labels=[0])
+        n = encode_split(shape, tokenizer, max_length=1_000).input_ids[0].count(end_id)
+        end = EndToken(id=end_id, text=str(tokenizer.convert_ids_to_tokens(end_id)), n=n)
+    unknown = tokenizer.unk_token_id
+    return Reads(
+        n_tokens=int(loaded.model.get_input_embeddings().num_embeddings),
+        end=end,
+        special=frozenset({*tokenizer.all_special_ids, *([] if unknown is None else [unknown])}),
+        unknown=unknown,
+    )
+
+
+def encode_task(loaded: LoadedBackbone, task: Task, max_length: int, bad_rows: str) -> EncodedTask:
+    """Encode a task, and hold every example against what the model can read.
+
+    Args:
+        loaded: The model.
+        task: The task.
+        max_length: Most tokens of a text.
+        bad_rows: `drop` leaves out examples that the model cannot read; `error` refuses them.
+
+    Returns:
+        The encoded task; its `task` is without the examples that are left out.
+
+    Raises:
+        TaskError: The data cannot be encoded, or the model cannot read an example.
+    """
+    from peftsearch.backbone.load import decoder_start
+    from peftsearch.tasks.encoding.encode import encode
+    from peftsearch.tasks.encoding.readable import sound_task
+
+    start = decoder_start(loaded)
+    encoded = encode(task, loaded.tokenizer, max_length, start)
+    if loaded.reads_images:
+        return encoded
+    splits = {"train": encoded.train, "validation": encoded.validation}
+    splits |= {} if encoded.test is None else {"test": encoded.test}
+    pairs = task.kind != "generation" and task.train.pairs is not None
+    sound, notes = sound_task(task, splits, reads_of(loaded, pairs=pairs), bad_rows)
+    if sound is not task:
+        encoded = encode(sound, loaded.tokenizer, max_length, start)
+    return replace(encoded, notes=(*notes, *encoded.notes))
 
 
 def settle_length(

@@ -16,7 +16,7 @@ from peftsearch.design.memory import MemoryLimit
 from peftsearch.design.references import Reference, make_reference, notes_on, parse_references
 from peftsearch.design.space import DesignSpace
 from peftsearch.design.text import space_notes
-from peftsearch.engine.inputs import load_model, settle_length
+from peftsearch.engine.inputs import encode_task, load_model, settle_length
 from peftsearch.engine.job import Select
 from peftsearch.engine.settings import TrainingSettings
 from peftsearch.errors import BudgetError, ConfigError, StudyError
@@ -140,7 +140,8 @@ def prepare(options: RunOptions, *, like: Setup | None = None, plan: Plan | None
     require_a_fit(bound, backbone, budget, memory)
     check_checkpointing(training, loaded)
     training, cut = settle_length(training, options.training.max_length or AUTO, loaded, suite.tasks)
-    encoded = like.encoded if like else _encoded(suite, loaded, training)
+    encoded = like.encoded if like else _encoded(options, suite, loaded, training)
+    suite = replace(suite, tasks=tuple(each.task for each in encoded))
     context = SamplerContext(
         space=bound,
         n_trials=strategy.trials,
@@ -187,12 +188,10 @@ def prepare(options: RunOptions, *, like: Setup | None = None, plan: Plan | None
     )
 
 
-def _encoded(suite: Suite, loaded: LoadedBackbone, training: TrainingSettings) -> tuple[EncodedTask, ...]:
-    from peftsearch.backbone.load import decoder_start
-    from peftsearch.tasks.encoding.encode import encode
-
-    start = decoder_start(loaded)
-    return tuple(encode(t, loaded.tokenizer, training.max_length, start) for t in suite.tasks)
+def _encoded(
+    options: RunOptions, suite: Suite, loaded: LoadedBackbone, training: TrainingSettings
+) -> tuple[EncodedTask, ...]:
+    return tuple(encode_task(loaded, t, training.max_length, options.task.bad_rows) for t in suite.tasks)
 
 
 def _lengths(

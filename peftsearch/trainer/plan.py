@@ -12,7 +12,7 @@ from torch import nn
 
 from peftsearch.backbone.device import choose_dtype, suit_attention
 from peftsearch.backbone.folder import hub_commit
-from peftsearch.backbone.load import LoadedBackbone, decoder_start, n_head_params
+from peftsearch.backbone.load import LoadedBackbone, n_head_params
 from peftsearch.backbone.outline import preview
 from peftsearch.backbone.packing import PLAIN
 from peftsearch.design.architecture import Architecture
@@ -23,7 +23,7 @@ from peftsearch.design.fitting import fit
 from peftsearch.design.references import FULL_LEARNING_RATE, Reference, is_in_place, make_reference
 from peftsearch.design.shares import n_changed
 from peftsearch.design.text import labelled
-from peftsearch.engine.inputs import load_model, settle_length
+from peftsearch.engine.inputs import encode_task, load_model, settle_length
 from peftsearch.engine.local import EVALUATION_BATCH
 from peftsearch.engine.probe import HeadStart, fit_head
 from peftsearch.engine.scoring import Scorer
@@ -36,7 +36,6 @@ from peftsearch.options import AUTO, ModelOptions, TrainingOptions, given
 from peftsearch.study.best import require_same_backbone
 from peftsearch.study.refitting import carry_over
 from peftsearch.tasks import Task
-from peftsearch.tasks.encoding.encode import encode
 from peftsearch.tasks.encoding.encoded import EncodedTask
 from peftsearch.tasks.encoding.pairs import EncodedPairs
 from peftsearch.trainer.folder import stored_dtype
@@ -134,7 +133,8 @@ def prepare(options: TrainOptions, run: Run | None) -> Plan:
     training, cut = settle_length(training, given_length, loaded, [task])
     design, architecture, budget, fitted = _architecture(options, run, loaded)
     check_checkpointing(training, loaded)
-    encoded = encode(task, loaded.tokenizer, training.max_length, decoder_start(loaded))
+    encoded = encode_task(loaded, task, training.max_length, data.options.bad_rows)
+    task = encoded.task
     n_steps = options.steps or ceil((options.epochs or EPOCHS) * ceil(len(task.train) / training.batch_size))
     eval_every = min(n_steps, options.eval_every or ceil(n_steps / EVALUATIONS))
     objective = Scorer(task, training)

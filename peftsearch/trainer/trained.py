@@ -14,7 +14,7 @@ from torch import Tensor
 from peftsearch.backbone.device import choose_device, choose_dtype
 from peftsearch.backbone.load import LoadedBackbone, decoder_start, max_positions
 from peftsearch.design.references import is_in_place
-from peftsearch.engine.inputs import load_model
+from peftsearch.engine.inputs import load_model, reads_of
 from peftsearch.engine.scoring import logits_of
 from peftsearch.errors import BackboneError, CheckpointError, ConfigError, TaskError
 from peftsearch.injection import checkpoint
@@ -23,6 +23,7 @@ from peftsearch.options import DecodingOptions, InputColumns, ModelOptions, chan
 from peftsearch.tasks.encoding.chats import encode_chat_split
 from peftsearch.tasks.encoding.encode import encode_any
 from peftsearch.tasks.encoding.pairs import EncodedPairs, encode_pair_split
+from peftsearch.tasks.encoding.readable import check_examples
 from peftsearch.tasks.kinds import Kind
 from peftsearch.tasks.reading.columns import Columns
 from peftsearch.tasks.task import ChatSplit, Split, Task
@@ -75,6 +76,8 @@ class Trained:
     def logits(self, split: Split) -> Tensor:
         """Outputs `(n, num_labels)` on the texts or images of a split."""
         encoded = encode_any(split, self.loaded.tokenizer, self.record.training.max_length)
+        if not self.loaded.reads_images:
+            check_examples(encoded, split, "input", reads_of(self.loaded, pairs=split.pairs is not None))
         return logits_of(self.loaded.model, encoded, **self.evaluation_options)
 
     @property

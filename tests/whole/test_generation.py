@@ -116,7 +116,7 @@ class TestRefused:
         bad = tmp_path / "bad.jsonl"
         bad.write_text('{"prompt": "name w1", "completion": "w1"}\n{"prompt": "name w2"}\n')
         line = refused(capsys, *generate_arguments(llama, (bad, bad), tmp_path))
-        assert "line 2: empty text in column 'completion' (1 of 2 rows)" in line
+        assert "line 2: empty text in column 'completion' (1 of 2 rows are faulty)" in line
         assert not (tmp_path / "r").exists()
 
     def test_two_gguf_files(self, pairs, tmp_path, capsys):

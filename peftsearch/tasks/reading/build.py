@@ -7,13 +7,16 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from random import Random
 
 from peftsearch.errors import TaskError, one_line
 from peftsearch.tasks.kinds import Kind
 from peftsearch.tasks.metrics import choose_metric, imbalance_note
+from peftsearch.tasks.reading.classes import class_indices, classes_of, number_of, odd_names, positive_last
 from peftsearch.tasks.reading.columns import Columns
-from peftsearch.tasks.reading.inputs import image_split, input_split, is_null
+from peftsearch.tasks.reading.inputs import holds_tokens, image_split, input_split, is_null, read_texts
+from peftsearch.tasks.reading.sound import sound_rows
 from peftsearch.tasks.reading.table import Table
 from peftsearch.tasks.task import ImageSplit, Split, Task
 
@@ -46,6 +49,8 @@ class Wishes:
     """A name of the table of metrics; None takes the kind's default."""
     positive: str | None = None
     """Class that f1 is of; None takes the rarer one."""
+    bad_rows: str = "error"
+    """What happens to rows that cannot be read: `error` or `drop`; see `sound_rows`."""
     seed: int = 0
     """Seed of the choice of validation examples."""
 
@@ -87,15 +92,24 @@ def build_task(
         columns.check(tables.validation)  # without labels it is a mistake, and a test split often has none on purpose
     for split, other in (("validation", tables.validation), ("test", tables.test)):
         given[split] = None if other is None else labelled_rows(other, columns.label, told)
-    for table in filter(None, given.values()):
-        _check(table, columns)
-    kind = wishes.kind or _guess_kind(tables.train, columns.label, told)
+    tokens = holds_tokens(tables.train, columns.text)
+    for split, other in given.items():
+        if other is not None:
+            columns.check(other)
+            read = partial(_read, columns, tokens, images, wishes.kind == "regression")
+            given[split] = sound_rows(other, read, wishes.bad_rows, told)
+    first = given["train"]
+    assert first is not None, "there is always a train table"
+    kind = wishes.kind or _guess_kind(first, columns.label, told)
     metric = choose_metric(kind, wishes.metric)
-    classes = _classes(tables.train, columns.label, class_names) if kind == "classification" else ()
-    told.extend(_odd_names(tables.train.where, classes))
+    classes = classes_of(first, columns.label, class_names) if kind == "classification" else ()
+    told.extend(odd_names(first.where, classes))
+    for split, other in given.items():
+        if other is not None:
+            given[split] = sound_rows(other, partial(_labels, columns.label, classes), wishes.bad_rows, told)
     if metric == "f1" and len(classes) == 2:
         named = wishes.positive if class_names is None else wishes.positive or classes[1]
-        classes = _positive_last(tables.train, columns.label, classes, named, told)
+        classes = positive_last(first, columns.label, classes, named, told)
     elif wishes.positive is not None:
         raise TaskError(f"--positive {one_line(wishes.positive, 60)}: is for --metric f1 and two classes; leave it out")
     splits = {
@@ -131,7 +145,9 @@ def labelled_split(table: Table, columns: Columns, classes: tuple[str, ...], ima
     Raises:
         TaskError: A column, a text or a label is missing, or a label is not known.
     """
-    _check(table, columns)
+    columns.check(table)
+    read = partial(_read, columns, holds_tokens(table, columns.text), images, not classes)
+    table = sound_rows(table, read, None, [])
     return _split(table, columns, classes, images)
 
 
@@ -145,34 +161,25 @@ def labelled_rows(table: Table, column: str, told: list[str]) -> Table | None:
     return table.keep(kept, "have no label", told)
 
 
-def _check(table: Table, columns: Columns) -> None:
-    columns.check(table)
+def _read(columns: Columns, tokens: bool, images: bool, numbers: bool, table: Table) -> None:
+    """Read what every kind of task needs of a table: a label (maybe a number), and a text, tokens or an image."""
     _check_labels_are_plain(table, columns.label)
     _check_labels_there(table, columns.label)
-
-
-def class_name(value: object) -> str:
-    """Name of a class: 1, 1.0, "1" and " 1.0 " are all "1"."""
-    text = str(value).strip()
-    return re.sub(r"^(-?\d+)\.0+$", r"\1", text)
-
-
-def natural_key(name: str) -> tuple[object, ...]:
-    """Sort "2" before "10", "-1" before "1" and "grade 2" before "grade 10"."""
-    number = _number(name)
-    if number is None or not math.isfinite(number):
-        parts = re.split(r"(\d+)", name)
-        return (1, *(part if i % 2 == 0 else (int(part), part) for i, part in enumerate(parts)))
-    return (0, number, name)
+    if numbers:
+        _targets(table, columns.label)
+    if images:
+        image_split(table, columns.text, [0] * len(table))
+    elif tokens:
+        input_split(table, columns.text, columns.pair)
+    else:
+        for column in filter(None, (columns.text, columns.pair)):
+            read_texts(table, column)
 
 
 def _check_labels_there(table: Table, column: str) -> None:
-    missing = [i for i, value in enumerate(table.columns[column]) if is_null(value)]
-    if missing:
-        raise TaskError(
-            f"{table.at(missing[0])}: no label in column {column!r} ({len(missing)} of {len(table)} rows); label these "
-            "rows or leave them out"
-        )
+    for i, value in enumerate(table.columns[column]):
+        if is_null(value):
+            raise TaskError(f"{table.at(i)}: no label in column {column!r}; label the row or leave it out")
 
 
 def _check_labels_are_plain(table: Table, column: str) -> None:
@@ -184,13 +191,6 @@ def _check_labels_are_plain(table: Table, column: str) -> None:
             )
 
 
-def _number(value: object) -> float | None:
-    try:
-        return float(str(value))
-    except ValueError:
-        return None
-
-
 def _guess_kind(train: Table, column: str, told: list[str]) -> Kind:
     """Guess the kind: many different fractional labels mean a regression, all others are classes."""
     if all(DECIMAL_COMMA.fullmatch(str(value).strip()) for value in train.columns[column]):
@@ -198,7 +198,7 @@ def _guess_kind(train: Table, column: str, told: list[str]) -> Kind:
             f"{train.where}: the labels in column {column!r} have decimal commas (such as "
             f"{one_line(train.columns[column][0], 40)!r}); write decimal points, or ask for the kind classification"
         )
-    numbers = [_number(value) for value in train.columns[column]]
+    numbers = [number_of(value) for value in train.columns[column]]
     finite = [number for number in numbers if number is not None and math.isfinite(number)]
     fractional = any(not number.is_integer() for number in finite)
     if not fractional or 2 * len(finite) < len(numbers):
@@ -211,75 +211,22 @@ def _guess_kind(train: Table, column: str, told: list[str]) -> Kind:
     return "regression" if many else "classification"
 
 
-def _classes(train: Table, column: str, given: Sequence[str] | None) -> tuple[str, ...]:
-    found = {class_name(value) for value in train.columns[column]}
-    if len(found) < 2:
-        raise TaskError(
-            f"{train.where}: column {column!r} holds one class only ({one_line(next(iter(found)), 60)!r}); at least "
-            "two are needed"
-        )
-    if given is not None:
-        return tuple(given)
-    if len(found) > max(2, len(train) / 2):
-        raise TaskError(
-            f"{train.where}: column {column!r} holds {len(found)} classes in {len(train)} rows; name another label "
-            "column, or ask for the kind regression"
-        )
-    return tuple(sorted(found, key=natural_key))
-
-
-def _odd_names(where: str, classes: Sequence[str]) -> list[str]:
-    """Notes on names of classes that are seldom meant: missing values, and names that differ by case alone."""
-    odd = [repr(name) for name in classes if name.lower() in ("nan", "none", "null", "n/a", "na", "unknown")]
-    notes = [f"{where}: {', '.join(odd)} counts as a class; leave these rows out if it means none"] if odd else []
-    first: dict[str, str] = {}
-    for name in classes:
-        if (other := first.setdefault(name.lower(), name)) != name:
-            notes.append(f"{where}: {other!r} and {name!r} are two classes")
-    return notes
-
-
-def _positive_last(
-    train: Table, column: str, classes: tuple[str, ...], positive: str | None, told: list[str]
-) -> tuple[str, ...]:
-    """Two classes with the one that f1 is of at the end.
-
-    Raises:
-        TaskError: There is no such class.
-    """
-    counts = Counter(class_name(value) for value in train.columns[column])
-    positive = min(classes, key=lambda name: counts[name]) if positive is None else class_name(positive)
-    if positive not in classes:
-        raise TaskError(f"--positive {one_line(positive, 60)!r}: is no class (known: {', '.join(classes)})")
-    share = counts[positive] / max(1, sum(counts.values()))
-    told.append(f"f1 is of the class {positive!r}, {share:.0%} of train; --positive names another")
-    return (*(name for name in classes if name != positive), positive)
+def _labels(column: str, classes: tuple[str, ...], table: Table) -> list[int] | list[float]:
+    """The indices of the classes, or the targets where there are none."""
+    return class_indices(table, column, classes) if classes else _targets(table, column)
 
 
 def _split(table: Table, columns: Columns, classes: tuple[str, ...], images: bool = False) -> Split:
-    labels = _class_indices(table, columns.label, classes) if classes else _targets(table, columns.label)
+    labels = _labels(columns.label, classes, table)
     if images:
         return image_split(table, columns.text, labels)
     return input_split(table, columns.text, columns.pair, labels)
 
 
-def _class_indices(table: Table, column: str, classes: tuple[str, ...]) -> list[int]:
-    index = {name: i for i, name in enumerate(classes)}
-    names = [class_name(value) for value in table.columns[column]]
-    for i, name in enumerate(names):
-        if name not in index:
-            known = one_line(", ".join(classes), 120)
-            raise TaskError(
-                f"{table.at(i)}: label {one_line(name, 60)!r} does not occur in training (known: {known}); correct "
-                "it or leave the row out"
-            )
-    return [index[name] for name in names]
-
-
 def _targets(table: Table, column: str) -> list[float]:
     targets: list[float] = []
     for i, value in enumerate(table.columns[column]):
-        number = _number(value)
+        number = number_of(value)
         if number is None or not math.isfinite(number):
             raise TaskError(
                 f"{table.at(i)}: {one_line(value, 60)!r} in column {column!r} is not a finite number; a regression "

@@ -24,7 +24,8 @@ def chat_column(table: Table) -> str | None:
     """The column of chats of a table; None without one."""
     for name in CHAT_COLUMNS:
         values = table.columns.get(name, [])
-        if values and all(isinstance(value, list) and value and isinstance(value[0], Mapping) for value in values):
+        chats = sum(isinstance(value, list) and bool(value) and isinstance(value[0], Mapping) for value in values)
+        if chats > len(values) / 2:  # a faulty row among chats does not make them something else
             return name
     return None
 

@@ -28,7 +28,13 @@ def load_files(options: TaskOptions, seed: int = 0) -> Task:
     first = read_table(train)
     if options.kind is None and options.label_column is None and chat_column(first) is not None:
         return load_pairs(options, seed, first)
-    wishes = Wishes(kind=options.kind, metric=options.metric, positive=options.positive, seed=seed)  # type: ignore[arg-type]  # checked there
+    wishes = Wishes(
+        kind=options.kind,  # type: ignore[arg-type]  # checked there
+        metric=options.metric,
+        positive=options.positive,
+        seed=seed,
+        bad_rows=options.bad_rows,
+    )
     tables = Tables(
         train=first,
         validation=None if validation is None else read_table(validation),

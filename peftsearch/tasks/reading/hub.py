@@ -72,7 +72,7 @@ def load_hub(name: str, options: TaskOptions, seed: int = 0) -> Task:
     kind, metric = options.kind, options.metric
     text_column, pair_column, label_column = options.text_column, options.pair_column, options.label_column
     wished: Kind | None = "classification" if kind == "image" else kind
-    wishes = Wishes(kind=wished, metric=metric, positive=options.positive, seed=seed)
+    wishes = Wishes(kind=wished, metric=metric, positive=options.positive, seed=seed, bad_rows=options.bad_rows)
     address = parse_address(name)
     data = _load(name, address)
     splits = {split: found for split in ("train", "validation", "test") if (found := _find(data, split)) is not None}
@@ -211,5 +211,7 @@ def _drop_unlabelled(table: Table, column: str, has_classes: bool, notes: list[s
 
 
 def _name_classes(table: Table, column: str, classes: list[str]) -> Table:
+    if column not in table.columns:
+        return table  # a test split often has none; `labelled_rows` tells it
     named = [classes[label] if isinstance(label, int) else label for label in table.columns[column]]
     return replace(table, columns={**table.columns, column: named})

@@ -17,9 +17,8 @@ from peftsearch.tasks.reading.build import (
     Tables,
     Wishes,
     build_task,
-    class_name,
-    natural_key,
 )
+from peftsearch.tasks.reading.classes import class_name, natural_key
 from peftsearch.tasks.reading.columns import LABELS, Columns, missing_column
 from peftsearch.tasks.reading.inputs import read_image
 from peftsearch.tasks.reading.table import Table
@@ -54,7 +53,9 @@ def load_image_folders(options: TaskOptions, seed: int = 0) -> Task:
     require_pillow()
     train, validation, test = options.train, options.validation, options.test
     assert train is not None, "a task of folders has a training folder"
-    wishes = Wishes(kind="classification", metric=options.metric, positive=options.positive, seed=seed)
+    wishes = Wishes(
+        kind="classification", metric=options.metric, positive=options.positive, seed=seed, bad_rows=options.bad_rows
+    )
     named = {"train": train, "validation": validation, "test": test}
     notes: list[str] = []
     tables = {split: read_class_folders(path, notes) for split, path in named.items() if path is not None}

@@ -74,13 +74,9 @@ def read_texts(table: Table, column: str) -> list[str]:
         TaskError: A text is missing, is not a text, or cannot be written as UTF-8.
     """
     values = table.columns[column]
-    empty = [i for i, value in enumerate(values) if is_null(value)]
-    if empty:
-        raise TaskError(
-            f"{table.at(empty[0])}: empty text in column {column!r} ({len(empty)} of {len(table)} rows); fill these "
-            "rows or leave them out"
-        )
     for i, value in enumerate(values):
+        if is_null(value):
+            raise TaskError(f"{table.at(i)}: empty text in column {column!r}; fill the row or leave it out")
         if not isinstance(value, str | int | float):
             raise TaskError(
                 f"{table.at(i)}: column {column!r} holds a {type(value).__name__}, a text is needed; name another"

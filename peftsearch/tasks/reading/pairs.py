@@ -6,7 +6,9 @@ texts use all of them. In training each row is a separate example.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -17,6 +19,7 @@ from peftsearch.tasks.reading.build import VALIDATION_SHARE
 from peftsearch.tasks.reading.chats import chat_column, chats_of, prompts_of_chats
 from peftsearch.tasks.reading.columns import Columns, missing_column
 from peftsearch.tasks.reading.inputs import is_null, read_texts
+from peftsearch.tasks.reading.sound import sound_rows
 from peftsearch.tasks.reading.table import Table, read_table
 from peftsearch.tasks.task import Split, Task
 
@@ -92,10 +95,11 @@ def load_pairs(options: TaskOptions, seed: int = 0, train: Table | None = None) 
         columns, notes = Columns(text=chats, label=chats), [f"{tables['train'].where}: chats in column {chats!r}"]
         if options.template is not None:
             raise TaskError("template: chats are rendered by the model's own chat template; leave it out")
-        splits: dict[str, Split] = {name: chats_of(table, chats) for name, table in tables.items()}
+        read: Callable[[Table], Split] = partial(chats_of, column=chats)
     else:
         columns, notes = _choose(tables["train"], options.prompt_column, options.completion_column)
-        splits = {name: _split(table, columns, form) for name, table in tables.items()}
+        read = partial(_split, columns=columns, form=form)
+    splits = {name: read(sound_rows(table, read, options.bad_rows, notes)) for name, table in tables.items()}
     if "validation" not in splits:
         splits["train"], splits["validation"] = _split_off(splits["train"], VALIDATION_SHARE, seed)
         n_prompts = len(set(splits["validation"].texts))
@@ -135,11 +139,13 @@ def pairs_of(table: Table, prompt: str | None, completion: str | None, known: Co
         TaskError: A column is missing or cannot be guessed, or a text is missing.
     """
     if known.holds_chats:
-        return chats_of(table, prompt or known.text)
+        of_chats = partial(chats_of, column=prompt or known.text)
+        return of_chats(sound_rows(table, of_chats, None, []))
     named = (prompt, known.text), (completion, known.label)
     own, other = (given or (name if name in table.columns else None) for given, name in named)
     columns, _ = _choose(table, own, other)
-    return _split(table, replace(columns, pair=known.pair if prompt is None else None), _form(template))
+    read = partial(_split, columns=replace(columns, pair=known.pair if prompt is None else None), form=_form(template))
+    return read(sound_rows(table, read, None, []))
 
 
 def prompts_of(table: Table, prompt: str | None, known: Columns, template: str | None) -> Split:

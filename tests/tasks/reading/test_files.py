@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from peftsearch.errors import TaskError
-from peftsearch.tasks.reading.build import class_name, natural_key, split_off
+from peftsearch.tasks.reading.build import split_off
+from peftsearch.tasks.reading.classes import class_name, natural_key
 from peftsearch.tasks.task import Split, class_counts
 from tests.tasks import load_files
 
@@ -209,16 +210,16 @@ BAD = {
     "no label": ("t.csv", "text,author\na b,c\nd e,f\n", "tell the label column from text, author; .*--label-column"),
     "no text": ("t.csv", "id,kind,label\n1,2,a\n3,4,b\n", "the text column from id, kind, label; .*--text-column"),
     "one class": ("t.csv", "text,label\na,x\nb,x\n", r"'label' holds one class only \('x'\)"),
-    "empty text": ("t.csv", "text,label\na,x\n ,y\n,x\n", r"line 3: empty text in column 'text' \(2 of 3 rows\)"),
+    "empty text": ("t.csv", "text,label\na,x\n ,y\n,x\n", r"line 3: empty text in column 'text' \(2 of 3 rows"),
     "twice": ("t.csv", "text,label,text\na,b,c\n", "duplicate column names: text"),
     "twice json": ("t.jsonl", '{"text": "a", "text": "b"}', "line 1: malformed JSON .duplicate column names: text"),
     "json": ("t.jsonl", '{"text": "a", "label": 1}\n\n{"text": ', "t.jsonl, line 3: malformed JSON"),
     "json list": ("t.json", '[{"text": "a"}, 3]', "t.json, row 2: a JSON int, an object is needed"),
     "json broken list": ("t.json", '[{"text": "a"}', "t.json: malformed JSON"),
     "json scalar": ("t.jsonl", '"a"', "line 1: a JSON str, an object is needed"),
-    "null label": ("t.jsonl", rows_json(*TEN, {"text": "x", "label": None}), r"line 11: no label .* \(1 of 11 rows\)"),
+    "null label": ("t.jsonl", rows_json(*TEN, {"text": "x", "label": None}), r"line 11: no label .* \(1 of 11 rows"),
     "absent label": ("t.jsonl", rows_json(*TEN, {"text": "x"}), "line 11: no label in column 'label'"),
-    "blank label": ("t.csv", FOUR + "x,\n", r"t.csv, line 6: no label in column 'label' \(1 of 5 rows\)"),
+    "blank label": ("t.csv", FOUR + "x,\n", r"t.csv, line 6: no label in column 'label' \(1 of 5 rows"),
     "null text": ("t.jsonl", rows_json(*TEN, {"text": None, "label": "a"}), "line 11: empty text"),
     "list text": ("t.jsonl", rows_json(*TEN, {"text": ["x"], "label": "a"}), "line 11: .* holds a list, a text is"),
     "surrogate": ("t.jsonl", rows_json(*TEN, {"text": "\ud800", "label": "a"}), "line 11: .* half a surrogate pair"),

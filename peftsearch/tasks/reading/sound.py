@@ -1,0 +1,69 @@
+"""Rows that cannot be read: all are found, and refused together or left out, whatever kind of data they hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from peftsearch.errors import TaskError, one_line
+from peftsearch.tasks.reading.table import Table
+
+DROP = "drop"
+_SHOWN = 3
+
+
+def sound_rows(table: Table, read: Callable[[Table], object], bad_rows: str | None, told: list[str]) -> Table:
+    """The rows of a table that can be read.
+
+    Args:
+        table: The table.
+        read: Reads a table, and raises for a row that it cannot read.
+        bad_rows: `drop` leaves faulty rows out and tells them; `error` refuses them; None refuses them where the user
+            has no such choice.
+        told: Receives a note if rows are left out.
+
+    Raises:
+        TaskError: A row is faulty, and is not to be left out; or all are.
+    """
+    try:
+        read(table)
+    except TaskError as error:
+        faults = _faults(table, read)
+        if not faults:
+            raise  # of the table as a whole
+        how_many = f"{len(faults):,} of {len(table):,} rows"
+        if bad_rows != DROP or len(faults) == len(table):
+            raise TaskError(_refusal(table, list(faults.values()), how_many, bad_rows)) from error
+        told.append(f"{table.where}: {how_many} are faulty and were left out: {_shown(table, list(faults.values()))}")
+        return table.take([i for i in range(len(table)) if i not in faults])
+    return table
+
+
+def _faults(table: Table, read: Callable[[Table], object]) -> dict[int, str]:
+    """What is wrong with each row that cannot be read alone."""
+    faults = {}
+    for i in range(len(table)):
+        try:
+            read(table.take([i]))
+        except TaskError as error:
+            faults[i] = str(error)
+    return faults
+
+
+def _refusal(table: Table, faults: list[str], how_many: str, bad_rows: str | None) -> str:
+    first, *others = faults
+    if len(table) == 1:
+        return first
+    more = f"; next: {_shown(table, others, _SHOWN - 1)}" if others else ""
+    drop = ", or leave them out with --bad-rows drop" if bad_rows is not None and len(faults) < len(table) else ""
+    return f"{_reason(first)} ({how_many} are faulty{more}); correct them{drop}"
+
+
+def _shown(table: Table, faults: list[str], n: int = _SHOWN) -> str:
+    """The first faults, without the name of the table."""
+    own = [one_line(_reason(fault).removeprefix(f"{table.where}, "), 120) for fault in faults[:n]]
+    return "; ".join([*own, "..."] if len(faults) > n else own)
+
+
+def _reason(fault: str) -> str:
+    """A message without what to do about one row."""
+    return fault.split("; ")[0]
