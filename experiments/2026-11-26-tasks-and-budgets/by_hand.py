@@ -73,7 +73,10 @@ class ByHand:
         """The model and the number of its trainable parameters, without the head."""
         set_seed(seed)
         model = AutoModelForSequenceClassification.from_pretrained(
-            get_model_path(), num_labels=len(self.names), dtype=torch.float32
+            get_model_path(),
+            num_labels=len(self.names),
+            dtype=torch.float32,
+            attn_implementation="eager",  # the backward pass of sdpa is slow in bf16 on a CPU
         )
         if config["method"] == "ia3":
             maps = ["key", "value", "output.dense"]

@@ -127,8 +127,8 @@ def load_backbone(
     packed = next((path for path, _ in quantised_maps(model) if f"{path}.".startswith(_below(backbone.head))), None)
     if packed is not None:
         raise BackboneError(
-            f"model {name!r}: its head {packed} is packed, and packed weights cannot be trained; pack the model without "
-            "its head (llm_int8_skip_modules), or take the unpacked one with --quantize"
+            f"model {name!r}: its head {packed} is packed, and packed weights cannot be trained; pack the model "
+            "without its head (llm_int8_skip_modules), or take the unpacked one with --quantize"
         )
     if hasattr(model.config, "use_cache"):
         model.config.use_cache = False  # no generation here, and a cache in every forward pass costs memory

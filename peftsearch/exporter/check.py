@@ -45,17 +45,17 @@ def _probe_images(model: Any) -> torch.Tensor:
     return logits
 
 
-def require_equal(what: str, wanted: torch.Tensor, got: torch.Tensor) -> float:
+def require_equal(what: str, wanted: torch.Tensor, got: torch.Tensor, tolerance: float = TOLERANCE) -> float:
     """Compare an export's logits with the trained model's; an export that differs is never written.
 
     Returns:
         The largest difference.
 
     Raises:
-        CheckpointError: The difference is above `TOLERANCE`.
+        CheckpointError: The difference is above the tolerance, a share of the larger of 1 and the largest logit.
     """
     difference = float((wanted - got).abs().max())
-    if not difference <= TOLERANCE * max(1.0, float(wanted.abs().max())):
+    if not difference <= tolerance * max(1.0, float(wanted.abs().max())):
         raise CheckpointError(
             f"{what}: its logits differ from the trained model's by {difference:.3g}; nothing is written; use "
             "--format peftsearch, and report this"

@@ -6,6 +6,7 @@ The folder of a design that merges in part holds the model in `backbone/`, where
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,18 +18,22 @@ from peftsearch.backbone.load import quiet
 from peftsearch.backbone.private_torch import hook_owners
 from peftsearch.design.architecture import Architecture, Placement
 from peftsearch.errors import CheckpointError
-from peftsearch.exporter.check import probe, require_equal
+from peftsearch.exporter.check import TOLERANCE, probe, require_equal
 from peftsearch.exporter.formats import name_blocks, name_methods, unmerged
 from peftsearch.exporter.packed import unpack
 from peftsearch.exporter.source import Exportable
+from peftsearch.exporter.usage import FOLDED
 from peftsearch.injection.checkpoint import load, save
 from peftsearch.injection.inject import NAME, Injection, inject
 from peftsearch.injection.merging import merged
 from peftsearch.injection.states import set_state, state
 from peftsearch.methods.abilities import Foldable
 
+CONFIG = "config.json"
 BESIDE, BACKBONE = "adapter", "backbone"
 """Subfolders of a partial export: the methods that do not merge, and the model with those that do."""
+ROUNDED = 0.05
+"""Difference allowed once the weights are rounded to the base's 16 bits; before that it is `TOLERANCE`."""
 _README = """# A model in two parts
 
 `{backbone}/` holds {model} with the methods that merge folded into its weights. It is not the trained model: {rest} on
@@ -60,16 +65,32 @@ def write_merged(source: Exportable, directory: Path) -> list[str]:
     left = unmerged(injection.architecture)
     place = directory / BACKBONE if left else directory
     unpacked = unpack(model)
+    folded = [] if left else _fold_target(injection)
     wanted = probe(model)
+    use_cache, dtype = _own_settings(model)
+    if use_cache is not None:
+        model.config.use_cache = use_cache
     with merged(model), quiet():
         if _has_foldable_hooks(model):
             raise CheckpointError("merged: the backbone's weights are quantised; name full-precision ones with --model")
+        if dtype is not None:
+            require_equal("merged", wanted, probe(model))
         weights = {name: value for name, value in model.state_dict().items() if not name.startswith(f"{NAME}.")}
-        model.save_pretrained(place, state_dict={name: value.contiguous() for name, value in weights.items()})
+        narrow = {
+            name: value.to(dtype) if dtype is not None and value.is_floating_point() else value
+            for name, value in weights.items()
+        }
+        model.save_pretrained(place, state_dict={name: value.contiguous() for name, value in narrow.items()})
+    if dtype is not None:  # transformers writes the type of the model, not of what it is given
+        config = json.loads((place / CONFIG).read_text(encoding="utf-8"))
+        config["dtype"] = str(dtype).removeprefix("torch.")
+        (place / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     source.tokenizer.save_pretrained(place)
     if not left:
-        told = f"transformers: {type(model).__name__}; same logits to {_compare(model, wanted, directory):.1g}"
-        return [*unpacked, told]
+        difference = _compare(model, wanted, directory, tolerance=TOLERANCE if dtype is None else ROUNDED)
+        precision = "" if dtype is None else f" in {str(dtype).removeprefix('torch.')}, as the base's,"
+        told = f"transformers: {type(model).__name__}{precision}; same logits to {difference:.1g}".replace(",;", ";")
+        return [*unpacked, told, *folded]
     _save_rest(injection, left, directory)
     rest, blocks = name_methods(left), name_blocks(left)
     facts = {"backbone": BACKBONE, "beside": BESIDE, "model": type(model).__name__, "rest": rest, "blocks": blocks}
@@ -81,18 +102,50 @@ def write_merged(source: Exportable, directory: Path) -> list[str]:
     ]
 
 
+def _fold_target(injection: Injection) -> list[str]:
+    """Let the head of a regression give targets instead of standardised ones, where its last map has a bias."""
+    task, model = injection.injected.task, injection.model
+    if task.get("kind") != "regression" or "mean" not in task:
+        return []
+    modules = [module for path in injection.backbone.head for module in model.get_submodule(path).modules()]
+    last = next((module for module in reversed(modules) if isinstance(module, nn.Linear)), None)
+    if last is None or last.bias is None or last.out_features != 1:
+        return []
+    wanted = task["mean"] + task["scale"] * probe(model)
+    with torch.no_grad():
+        last.weight *= task["scale"]
+        last.bias.mul_(task["scale"]).add_(task["mean"])
+    require_equal("regression", wanted, probe(model))
+    return [FOLDED]
+
+
 def _has_foldable_hooks(model: nn.Module) -> bool:
     owners = (owner for module in model.modules() for owner in hook_owners(module).values())
     return any(isinstance(owner, Foldable) for owner in owners)
 
 
-def _compare(model: Any, wanted: torch.Tensor, directory: Path, beside: Path | None = None) -> float:
+def _own_settings(model: Any) -> tuple[bool | None, torch.dtype | None]:
+    """The base's own `use_cache`, and its own type of weights where it is narrower than float32; None if unknown."""
+    from transformers import AutoConfig
+
+    try:
+        with quiet():
+            own = AutoConfig.from_pretrained(model.config.name_or_path, local_files_only=True)
+    except (OSError, ValueError):  # a GGUF file, or a model that was not loaded by its name
+        return None, None
+    dtype = getattr(own, "dtype", None)
+    return getattr(own, "use_cache", None), dtype if dtype in (torch.bfloat16, torch.float16) else None
+
+
+def _compare(
+    model: Any, wanted: torch.Tensor, directory: Path, beside: Path | None = None, tolerance: float = TOLERANCE
+) -> float:
     """Load the folder as a user would, and compare its logits with the trained model's."""
     with quiet():
-        read = type(model).from_pretrained(directory)
+        read = type(model).from_pretrained(directory, dtype=torch.float32)
     if beside is not None:
         load(read, beside)
-    return require_equal("merged", wanted, probe(read))
+    return require_equal("merged", wanted, probe(read), tolerance)
 
 
 def _save_rest(injection: Injection, left: Sequence[Placement], directory: Path) -> None:

@@ -118,7 +118,8 @@ def read_source(what: Path, options: ExportOptions) -> ExportSource:
         return ExportSource(architecture=checkpoint.architecture, options=options, checkpoint=checkpoint)
     require_source(what)
     found = read_found(what, options.design)
-    tasks = [task.head() for task in found.task.each]
+    length = {} if found.max_length is None else {"max_length": found.max_length}
+    tasks = [task.head() | length for task in found.task.each]
     index = _task_index(found, tasks, options.task)
     return ExportSource(
         architecture=found.architecture,

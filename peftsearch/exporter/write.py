@@ -15,6 +15,7 @@ from peftsearch.files import check_output, staged
 if TYPE_CHECKING:
     from peftsearch.exporter.source import Exportable
 
+README = "README.md"
 Format = Literal["peft", "adapters", "merged", "peftsearch"]
 
 
@@ -41,6 +42,7 @@ def write_export(
     check_repository(options.push_to_hub)
     require_source(what)
     from peftsearch.exporter.source import read_source
+    from peftsearch.exporter.usage import FOLDED, needs, readme
 
     source = read_source(what, options)
     _require_other(output, what)
@@ -48,8 +50,13 @@ def write_export(
     exportable = source.open(weights=form != "adapters")
     model: Any = exportable.injection.model
     _require_other(output, Path(str(model.config.name_or_path or ".")))
+    task, tokenizer = dict(exportable.injection.injected.task), exportable.tokenizer
     with staged(output, overwrite) as stage:
         lines = _writer(form)(exportable, stage)
+        if not (stage / README).exists():  # a partial export writes its own
+            told = needs(task, tokenizer, folded=FOLDED in lines)
+            (stage / README).write_text(readme(form, task, model, [*lines, *told]), encoding="utf-8")
+            lines = [*lines, *told]
     lines = [*lines, f"Parameters of: {exportable.origin}", f"Folder: {output}"]
     return lines if options.push_to_hub is None else [*lines, f"Hub: {push(output, options.push_to_hub)}"]
 

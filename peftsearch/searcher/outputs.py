@@ -9,6 +9,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib import metadata
 from math import exp
+from statistics import fmean, pstdev
 
 from peftsearch.design.shares import n_changed
 from peftsearch.design.text import labelled
@@ -35,6 +36,7 @@ from peftsearch.study.objectives import MEASURES
 from peftsearch.study.trial_record import TrialRecord
 from peftsearch.study.trials import Kind, State
 from peftsearch.tasks.suite import Suite
+from peftsearch.tasks.task import Task
 
 _PACKAGES = ("peftsearch", "torch", "transformers", "datasets", "optuna", "accelerate")
 
@@ -142,8 +144,17 @@ def _task(suite: Suite) -> StoredTask:
         n_train=suite.n_train,
         n_validation=suite.n_validation,
         n_test=suite.n_test,
+        pairs=suite.kind != "generation" and tasks[0].train.pairs is not None,
+        **_target(tasks[0]),
         tasks=tuple(_task(Suite(tasks=(task,))) for task in tasks) if len(tasks) > 1 else (),
     )
+
+
+def _target(task: Task) -> dict[str, float]:
+    """Mean and standard deviation of the targets of a regression."""
+    if task.kind != "regression":
+        return {}
+    return {"mean": fmean(task.train.labels), "scale": pstdev(task.train.labels)}
 
 
 def _row(row: Confirmed) -> StoredRow:

@@ -90,6 +90,12 @@ class StoredTask:
     n_train: int = 0
     n_validation: int = 0
     n_test: int = 0
+    pairs: bool = False
+    """Whether the model reads pairs of texts."""
+    mean: float | None = None
+    """Mean of the training targets of a regression, by which they are standardised; None for other kinds."""
+    scale: float | None = None
+    """Standard deviation of these targets."""
     tasks: tuple[StoredTask, ...] = ()
     """The single tasks of a run with several; empty for one task."""
 
@@ -101,7 +107,8 @@ class StoredTask:
     def head(self) -> dict[str, Any]:
         """Facts about the task that a saved head stores."""
         known = {"name": self.name, "kind": self.kind, "labels": list(self.labels), "metric": self.metric}
-        return known if self.kind else {}
+        target = {} if self.mean is None else {"mean": self.mean, "scale": self.scale}
+        return known | {"pairs": self.pairs} | target if self.kind else {}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -249,6 +256,8 @@ class Found:
     quantize: str | None = None
     """Packing of the backbone's weights; None if they were not packed."""
     task: StoredTask = field(default_factory=StoredTask)
+    max_length: int | None = None
+    """Most tokens of a text in training."""
     study: str = ""
     """Folder of the run, as the user gave it; empty when unknown."""
 
@@ -356,6 +365,7 @@ def parse_found(where: str, best: Best) -> Found:
         stacks=dict(best.model.stacks),
         quantize=best.model.quantize,
         task=best.task,
+        max_length=best.training.get("max_length"),
         study=best.study,
     )
 

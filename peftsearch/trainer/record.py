@@ -65,7 +65,9 @@ class TrainedTask:
 
     def head(self) -> dict[str, Any]:
         """What a saved head needs to know of its task."""
-        return {"name": self.name, "kind": self.kind, "labels": list(self.labels), "metric": self.metric}
+        known = {"name": self.name, "kind": self.kind, "labels": list(self.labels), "metric": self.metric}
+        target = {} if self.target is None else {"mean": self.target.mean, "scale": self.target.scale}
+        return known | {"pairs": self.pairs} | target
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -84,7 +84,7 @@ def encode_split(split: Split, tokenizer: Any, max_length: int) -> EncodedTexts:
     for start in range(0, len(split), CHUNK):
         texts = split.texts[start : start + CHUNK]
         pairs = None if split.pairs is None else split.pairs[start : start + CHUNK]
-        if pairs is not None and not _separates_pairs(tokenizer):
+        if pairs is not None and not separates_pairs(tokenizer):
             texts, pairs = [f"{text}\n{pair}" for text, pair in zip(texts, pairs, strict=True)], None
         whole = tokenizer(texts, pairs, truncation=False, padding=False, verbose=False)
         over = [i for i, row in enumerate(whole["input_ids"]) if len(row) > max_length]
@@ -116,7 +116,7 @@ def _tokens(split: TokenSplit, n_tokens: int, pad_id: int, max_length: int) -> E
     )
 
 
-def _separates_pairs(tokenizer: Any) -> bool:
+def separates_pairs(tokenizer: Any) -> bool:
     """Whether the tokenizer puts a special token between two texts; GPT-2's and Qwen's just join them."""
     more: int = tokenizer.num_special_tokens_to_add(pair=True) - tokenizer.num_special_tokens_to_add(pair=False)
     return more > 0

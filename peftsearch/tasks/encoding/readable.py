@@ -100,7 +100,11 @@ def sound_task(
         notes.append(f"{told}: left out")
         kept[name] = split.take([i for i in range(len(split)) if i not in faults])
     told_unknown = _unknown_share(encoded["train"], reads)
-    return (replace(task, **kept) if kept else task), (*notes, *told_unknown)
+    if not kept:
+        return task, (*notes, *told_unknown)
+    own = {"train": task.train, "validation": task.validation} | kept
+    sound = replace(task, train=own["train"], validation=own["validation"], test=kept.get("test", task.test))
+    return sound, (*notes, *told_unknown)
 
 
 def _check_vocabulary(encoded: EncodedSplit, split: Split, name: str, reads: Reads) -> None:
