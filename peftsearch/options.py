@@ -7,7 +7,7 @@ adds the rest: another flag, or permission for values that begin with a hyphen.
 from __future__ import annotations
 
 from collections.abc import Container
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
@@ -104,6 +104,15 @@ class TaskOptions(ColumnOptions):
     """Maximum number of training examples."""
     bad_rows: Literal["error", "drop"] = "error"
     """Rows that cannot be read (no text, no label, ...): refuse the data, or leave them out and tell which."""
+
+
+def lasting(options: TaskOptions) -> TaskOptions:
+    """The options with absolute paths of files and folders, so that they find the data again from any directory."""
+    names = ("train", "validation", "test")
+    paths = {name: Path(path).resolve() for name in names if (path := getattr(options, name)) is not None}
+    if options.name is not None and Path(options.name).is_dir():
+        paths["name"] = str(Path(options.name).resolve())  # type: ignore[assignment]  # the only one that is a string
+    return replace(options, **paths)  # type: ignore[arg-type]  # likewise
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -36,6 +36,8 @@ TARGETS: dict[str, Any] = {
 SEEDS = range(1000, 1005)
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 BATCH = 16
+MOST_MISSES = 100
+"""Configs above the budget after which there is none below it."""
 
 
 class ByHand:
@@ -138,6 +140,10 @@ def main(folder: Path, budget: int, total: int, steps: int, out: Path) -> None:
         model, n = task.build(config, 0)
         if n > budget:
             study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+            if not log and len(study.trials) == MOST_MISSES:
+                out.write_text(json.dumps({"best": None, "steps": 0, "trials": 0, "validation": [], "test": []}))
+                print(folder.name, budget, f"none of {MOST_MISSES} configs fits")
+                return
             continue
         task.train(model, config["rate"], steps, 0)
         score = task.score(model, "validation")

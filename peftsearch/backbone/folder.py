@@ -10,6 +10,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
+from peftsearch.backbone.demo import DEMO
 from peftsearch.errors import BackboneError, one_line
 
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -36,6 +37,12 @@ def fingerprint_folder(folder: Path) -> str:
             while chunk := stream.read(1 << 20):
                 digest.update(chunk)
     return f"sha256:{digest.hexdigest()[:16]}"
+
+
+def lasting_name(name: str) -> str:
+    """The name by which a model is found again from any directory: the absolute path of a folder, or a hub id."""
+    path = Path(name).expanduser()
+    return str(path.resolve()) if name != DEMO and path.exists() else name
 
 
 def hub_commit(revision: str) -> str | None:

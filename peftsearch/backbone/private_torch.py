@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import sys
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping
 from functools import cache
@@ -22,6 +23,16 @@ CPU_ATTENTION = "_scaled_dot_product_flash_attention_for_cpu"
 CPU_ATTENTION_BACKWARD = f"{CPU_ATTENTION}_backward"
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
+
+
+def forget_compiled() -> None:
+    """Forget what torch.compile has made in this process, if anything.
+
+    Dynamo does not guard the hooks of modules, so that code which it compiled for one architecture would run, silently,
+    for the next. Public, but for the test whether Dynamo is loaded at all, since loading it takes seconds.
+    """
+    if "torch._dynamo" in sys.modules:
+        torch.compiler.reset()
 
 
 def hook_owners(module: nn.Module) -> dict[int, Any]:

@@ -18,7 +18,7 @@ from torch import nn
 
 from peftsearch.backbone.anatomy import Backbone
 from peftsearch.backbone.detect import detect
-from peftsearch.backbone.folder import hub_commit
+from peftsearch.backbone.folder import hub_commit, lasting_name
 from peftsearch.backbone.load import LoadedBackbone, load_backbone
 from peftsearch.backbone.private_transformers import commit_of
 from peftsearch.backbone.quantised import quantisation_of
@@ -111,7 +111,7 @@ def _model_facts(carried: Injection, base: str) -> SavedModel:
     model: Any = carried.model
     backbone, config = carried.backbone, getattr(model, "config", None)
     return SavedModel(
-        name=base or backbone.name,
+        name=base or lasting_name(backbone.name),
         revision="" if base else backbone.revision,
         model_type=backbone.model_type,
         model_class=type(model).__name__,

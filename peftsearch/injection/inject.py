@@ -20,6 +20,7 @@ from torch import nn
 
 from peftsearch.backbone.anatomy import Backbone, Block
 from peftsearch.backbone.detect import detect
+from peftsearch.backbone.private_torch import forget_compiled
 from peftsearch.design.architecture import Architecture, Placement
 from peftsearch.errors import MethodError
 from peftsearch.injection.rates import size_factors
@@ -119,6 +120,7 @@ def inject(model: nn.Module, architecture: Architecture, backbone: Backbone | No
     if hasattr(model, NAME):
         raise MethodError("the model already carries an architecture: remove(model) first")
     backbone = detect(model) if backbone is None else backbone
+    forget_compiled()
     placements = _check(architecture, backbone)
     head = [f"{path}.{name}" for path in backbone.head for name, _ in model.get_submodule(path).named_parameters()]
     injected = _freeze(model, architecture, backbone, head)
@@ -155,6 +157,7 @@ def remove(model: nn.Module) -> None:
         MethodError: The model carries no architecture.
     """
     injected = _injected(model)
+    forget_compiled()
     for undo in reversed(injected.undo):
         undo()
     delattr(model, NAME)

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from peftsearch.design.references import parse_references
 from peftsearch.errors import PeftSearchError
-from peftsearch.files import to_plain
-from peftsearch.searcher.options import NOT_STORED, RunOptions
+from peftsearch.searcher.options import RunOptions, stored_options
 from peftsearch.study.best import BEST, Best, read_best
 from peftsearch.study.folder import read_settings
 from peftsearch.study.settings import StudySettings
@@ -28,7 +27,7 @@ def find_finished(options: RunOptions) -> tuple[Path, Best] | None:
     study = options.study
     if study.storage or _may_have_changed(options):
         return None
-    own = {key: value for key, value in to_plain(options).items() if key not in NOT_STORED}
+    own = stored_options(options)
     pattern = f"*/{BEST}" if study.name is None else f"{study.name}/{BEST}"
     for path in sorted(study.runs.glob(pattern)):
         try:

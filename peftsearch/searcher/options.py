@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field, fields, replace
 from math import inf
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -18,7 +18,7 @@ from peftsearch.design.space import DesignSpace, load_space
 from peftsearch.engine.job import Select
 from peftsearch.engine.settings import RANDOM_HEAD_RATE, TrainingSettings
 from peftsearch.errors import BudgetError, ConfigError, StudyError, one_line, unknown_name
-from peftsearch.files import from_plain
+from peftsearch.files import from_plain, to_plain
 from peftsearch.methods import get_method
 from peftsearch.options import (
     AUTO,
@@ -31,6 +31,7 @@ from peftsearch.options import (
     TrainingOptions,
     given,
     group,
+    lasting,
 )
 from peftsearch.samplers import require_objectives
 from peftsearch.samplers.strategy import Strategy, load_strategy
@@ -364,3 +365,9 @@ def read_options(folder: Path, storage: str = "") -> RunOptions:
     except ConfigError as error:
         raise StudyError(f"{folder / SETTINGS}: {error}; resume it with the command that started it") from error
     return replace(options, study=StudyOptions(name=folder.name, runs=folder.parent, storage=storage))
+
+
+def stored_options(options: RunOptions) -> dict[str, Any]:
+    """The options that a study keeps, as plain values; files of data by paths that hold in any directory."""
+    kept = to_plain(replace(options, task=lasting(options.task)))
+    return {key: value for key, value in kept.items() if key not in NOT_STORED}

@@ -16,7 +16,6 @@ from peftsearch.design.design import Design
 from peftsearch.engine.local import LocalEngine
 from peftsearch.engine.probe import HeadStart
 from peftsearch.errors import ConfigError, StudyError, one_line
-from peftsearch.files import to_plain
 from peftsearch.options import changed_options
 from peftsearch.samplers import plan_of
 from peftsearch.samplers.strategy import LEFT_AFTER_CUT
@@ -26,7 +25,7 @@ from peftsearch.searcher.drivers import Driver, LocalDriver
 from peftsearch.searcher.finalists import n_of_front
 from peftsearch.searcher.heads import settle_heads
 from peftsearch.searcher.lengths import BOUNDS
-from peftsearch.searcher.options import NOT_STORED, RunOptions, parse_time
+from peftsearch.searcher.options import RunOptions, parse_time, stored_options
 from peftsearch.searcher.planning import plan_within, planned_steps
 from peftsearch.searcher.prepare import Setup, prepare, stored_plan
 from peftsearch.searcher.progress import Reporter
@@ -222,7 +221,7 @@ def open_study(
     with storage_faults(setup.path):
         if not check_settings(setup.path, setup.settings, extends=extends) and resume:
             raise StudyError(f"{setup.path}: there is no study to resume; leave --resume out to start it")
-        stored = {k: v for k, v in to_plain(setup.options).items() if k not in NOT_STORED}
+        stored = stored_options(setup.options)
         folder = StudyFolder(setup.path, setup.settings, setup.options.study.storage, stored, shared, extends)
         try:
             yield folder

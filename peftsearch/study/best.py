@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from peftsearch.backbone.anatomy import Backbone
+from peftsearch.backbone.folder import lasting_name
 from peftsearch.design.architecture import Architecture
 from peftsearch.design.design import Design
 from peftsearch.errors import ConfigError, MethodError, one_line
@@ -64,7 +65,7 @@ class StoredModel:
             **more: Fields of a subclass.
         """
         return cls(
-            name=backbone.name,
+            name=lasting_name(backbone.name),
             revision=backbone.revision,
             model_type=backbone.model_type,
             n_params=backbone.n_params,

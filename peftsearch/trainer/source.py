@@ -9,7 +9,7 @@ from typing import Any
 
 from peftsearch.errors import PeftSearchError, TaskError
 from peftsearch.files import from_plain
-from peftsearch.options import TaskOptions, given
+from peftsearch.options import TaskOptions, given, lasting
 from peftsearch.study.best import Found, StoredTask, parse_found, read_best
 from peftsearch.study.folder import read_settings
 from peftsearch.study.settings import SETTINGS
@@ -70,7 +70,7 @@ def find_data(options: TrainOptions, run: Run | None) -> Data:
     """
     own = options.task
     if run is None:
-        return Data(options=own, seed=options.seed)
+        return Data(options=lasting(own), seed=options.seed)
     if own.train is not None and own.kind is None and run.task.kind == "generation":
         own = replace(own, kind="generation")
     if own.name is None and own.train is None:
@@ -79,7 +79,7 @@ def find_data(options: TrainOptions, run: Run | None) -> Data:
             raise TaskError(f"{run.path}: was found on several tasks ({names}); name one with --task")
         others = [f.name for f in fields(own) if f.name not in ("name", "train")]
         own = replace(_kept(run) or _told(run), **given(own, *others))
-    return Data(options=own, seed=run.seed)  # the data of other seeds are other data
+    return Data(options=lasting(own), seed=run.seed)  # the data of other seeds are other data
 
 
 def _kept(run: Run) -> TaskOptions | None:

@@ -304,3 +304,17 @@ def test_a_copy_of_data_parallel_is_refused():
         with pytest.raises(MethodError, match="accelerate launch"):
             model._replicate_for_data_parallel()(**batch)
     assert not model._forward_pre_hooks
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # Dynamo's own
+def test_compiled_code_of_one_architecture_is_not_run_for_the_next():
+    """Dynamo guards no hooks; after as many designs as it recompiles for, it ran those of an earlier one."""
+    inputs = tiny_input(make("bert"))
+    for i, name in enumerate(["lora", "adapter", "bitfit", "ia3"] * 2 + ["lora", "adapter"]):
+        model = make("bert")
+        inject(model, place(detect(model), **{name: 2}), seed=i)
+        disturb(model, 0.2)
+        model.eval()
+        with torch.no_grad():
+            eager, compiled = model(**inputs).logits, torch.compile(model, backend="eager")(**inputs).logits
+        torch.testing.assert_close(compiled, eager)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import peftsearch
-from tests.runs import call
+from tests.runs import BRIEF, arguments, call
 
 IDS = [[1, 5, 6, 7, 2], [1, 9, 8, 2, 0]]
 LOGITS = """
@@ -51,3 +51,18 @@ def test_what_a_run_found_or_its_reference_gives_the_same_logits_elsewhere(finis
     for form in forms:
         assert call("export", trained, "--format", form, "--output", tmp_path / form) == 0
         torch.testing.assert_close(elsewhere(tmp_path / form, form), wanted, atol=1e-5, rtol=0)
+
+
+def test_relative_names_are_found_from_another_directory(place, tmp_path, monkeypatch):
+    """A run, a training and an export whose model and data were named by relative paths."""
+    folder, model, files = place
+    monkeypatch.chdir(folder)
+    names = model.relative_to(folder), tuple(file.relative_to(folder) for file in files)
+    assert call(*arguments(*names, tmp_path / "runs", *BRIEF, "--strategy", "random")) == 0
+    monkeypatch.chdir(tmp_path)
+    brief = ("--steps", "2", "--device", "cpu", "--dtype", "fp32")
+    assert call("train", tmp_path / "runs" / "r", "--output", "trained", *brief) == 0
+    monkeypatch.chdir("/")
+    assert call("evaluate", tmp_path / "trained", "--device", "cpu") == 0
+    assert call("export", tmp_path / "trained", "--format", "peftsearch", "--output", tmp_path / "own") == 0
+    assert peftsearch.load(None, tmp_path / "own").model is not None
