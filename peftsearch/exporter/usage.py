@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from html import escape
 from typing import Any
 
 from peftsearch.exporter.formats import FORMATS
@@ -38,9 +39,8 @@ def needs(task: Mapping[str, Any], tokenizer: Any, *, folded: bool) -> list[str]
     if task.get("max_length") is not None:
         told.append(f"In training, texts were cut at {task['max_length']} tokens (truncation=True, max_length=...).")
     if task.get("kind") == "regression" and "mean" in task:
-        told += (
-            [] if folded else [f"Its outputs are standardised: target = {task['mean']!r} + {task['scale']!r} * output."]
-        )
+        outputs = f"Its outputs are standardised: target = {task['mean']!r} + {task['scale']!r} * output."
+        told += [] if folded else [outputs]
     return told
 
 
@@ -53,11 +53,12 @@ def readme(form: str, task: Mapping[str, Any], model: Any, told: list[str]) -> s
         model: The exported model.
         told: What `needs` gives, and what the export itself has to say.
     """
-    title = f"# {type(model).__name__}, tuned by peftsearch" + (f" on {task['name']}" if task.get("name") else "")
+    on = f" on {escape(str(task['name']))}" if task.get("name") else ""
+    title = f"# {type(model).__name__}, tuned by peftsearch{on}"
     labels = list(task.get("labels") or ())
     lines = [title, "", f"Format: {FORMATS[form]}.", "", "```python", *_call(form, task, model, labels), "```", ""]
     if labels:
-        lines += [f"Classes, in the order of the outputs: {', '.join(map(repr, labels))}.", ""]
+        lines += [f"Classes, in the order of the outputs: {', '.join(escape(repr(label)) for label in labels)}.", ""]
     lines += [f"- {line}" for line in told]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -78,9 +79,9 @@ def _call(form: str, task: Mapping[str, Any], model: Any, labels: list[str]) -> 
 def _peft_call(kind: str, task: Mapping[str, Any], labels: list[str]) -> list[str]:
     if kind.endswith("ForSequenceClassification"):
         auto = _AUTO["SEQ_CLS"]
-        names = (
-            f", id2label={dict(enumerate(labels))}, label2id={ {n: i for i, n in enumerate(labels)} }" if labels else ""
-        )
+        ids = {name: i for i, name in enumerate(labels)}
+        names = f", id2label={dict(enumerate(labels))}, label2id={ids}" if labels else ""
+        names = names.replace("`", "\\x60")  # three of them would end the block
         n = len(labels) or 1
         problem = ', problem_type="regression"' if task.get("kind") == "regression" else ""
         # A base that comes with a head of another size would be refused.

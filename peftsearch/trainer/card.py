@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -93,10 +94,10 @@ def _text(record: TrainingRecord, metrics: Mapping[str, Any]) -> str:
     rows = [f"| {split} | {metric} | {Scores.from_dict(scores)} |" for metric, split, scores in _scored(task, metrics)]
     inputs = "prompts" if task.kind == "generation" else "texts"
     lines = [
-        f"# {_title(record)}",
+        f"# {escape(_title(record))}",
         "",
-        f"{model.name} ({model.model_type}, {model.n_params:,} parameters{packed}), trained on {task.name} "
-        f"({task.source}) with {record.n_params:,} trainable parameters ({share}){head}, "
+        f"{escape(model.name)} ({model.model_type}, {model.n_params:,} parameters{packed}), trained on "
+        f"{escape(task.name)} ({escape(task.source)}) with {record.n_params:,} trainable parameters ({share}){head}, "
         f"{record.n_changed:,} in which the result differs from the model or adds to it.",
         "",
         "| split | metric | score |",
@@ -121,7 +122,7 @@ def _text(record: TrainingRecord, metrics: Mapping[str, Any]) -> str:
         "",
         *(f"- {key.replace('_', ' ')}: {value}" for key, value in asdict(training).items()),
         f"- seeds: {record.seed} to {record.seed + record.seeds - 1}",
-        *(f"- labels: {', '.join(task.labels)}" for _ in task.labels[:1]),
+        *(f"- labels: {', '.join(map(escape, task.labels))}" for _ in task.labels[:1]),
         "",
         "Made by peftsearch; `training.yaml` has all settings, `metrics.json` every seed, `curve.csv` every step.",
         "",

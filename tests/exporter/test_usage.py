@@ -88,3 +88,13 @@ def test_a_merged_generator_keeps_the_cache_and_the_precision_of_its_base(tmp_pa
     assert call("export", run.path, "--format", "merged", "--output", tmp_path / "out", "--model", run.model) == 0
     own, base_config = AutoConfig.from_pretrained(tmp_path / "out"), AutoConfig.from_pretrained(run.model)
     assert (own.use_cache, own.dtype) == (base_config.use_cache, torch.bfloat16)
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")  # peft itself asks by the old name
+def test_names_of_classes_are_data_and_no_markup(tmp_path):
+    pytest.importorskip("peft")
+    folder, _ = trained(tmp_path, lambda i: ("<script>a()</script>", "```")[i % 2])
+    assert call("export", folder, "--format", "peft", "--output", tmp_path / "out") == 0
+    texts = [(tmp_path / "out" / "README.md").read_text(), (folder / "README.md").read_text()]
+    assert all("&lt;script&gt;" in text for text in texts)
+    assert texts[0].count("```") == 3  # of the block, and of the class in the list of classes
