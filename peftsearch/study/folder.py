@@ -211,19 +211,29 @@ def fetch_settings(path: Path, url: str) -> None:
     with storage_faults(url):
         require_database(url)
         storage = open_storage(url)
-        names = [s.study_name for s in storage.get_all_studies()]
-        own = [n for n in names if re.fullmatch(rf"{re.escape(path.name)}-[0-9a-f]{{12}}/search", n)]
-        if len(own) != 1:
-            known = sorted({n.rsplit("-", 1)[0] for n in names if n.endswith("/search")})
-            what = "no study" if not own else f"{len(own)} studies"
-            raise StudyError(
-                f"{path}: does not exist, and the storage holds {what} of that name (it has {known or 'none'})"
-            )
-        settings = settings_of(optuna.load_study(study_name=own[0], storage=storage))
-        if settings is None:
-            raise StudyError(f"{path}: does not exist, and the storage does not hold its settings")
+        try:
+            settings = _only_settings(path, storage)
+        finally:
+            storage.remove_session()
+            storage.engine.dispose()
         path.mkdir(parents=True, exist_ok=True)
         write_atomically(path / SETTINGS, to_yaml(settings))
+
+
+def _only_settings(path: Path, storage: optuna.storages.RDBStorage) -> dict[str, Any]:
+    """The settings of the one study of a folder's name in a storage."""
+    names = [s.study_name for s in storage.get_all_studies()]
+    own = [n for n in names if re.fullmatch(rf"{re.escape(path.name)}-[0-9a-f]{{12}}/search", n)]
+    if len(own) != 1:
+        known = sorted({n.rsplit("-", 1)[0] for n in names if n.endswith("/search")})
+        what = "no study" if not own else f"{len(own)} studies"
+        raise StudyError(
+            f"{path}: does not exist, and the storage holds {what} of that name (it has {known or 'none'})"
+        )
+    settings = settings_of(optuna.load_study(study_name=own[0], storage=storage))
+    if settings is None:
+        raise StudyError(f"{path}: does not exist, and the storage does not hold its settings")
+    return settings
 
 
 def state_paths(folder: Path, name: str, seed: int, n_tasks: int = 1) -> list[Path]:

@@ -75,7 +75,12 @@ def open_storage(url: str) -> optuna.storages.RDBStorage:
                 heartbeat_interval=HEARTBEAT_S,
                 grace_period=GRACE_S,
             )
-    except (ImportError, sqlalchemy.exc.ArgumentError) as error:
+    except ImportError as error:
+        raise StudyError(
+            f"--storage {_shown(url)!r} needs the driver of its database: for PostgreSQL pip install "
+            f'"peftsearch[postgres]" ({one_line(error, 100)})'
+        ) from error
+    except sqlalchemy.exc.ArgumentError as error:
         raise StudyError(f"--storage {_shown(url)!r} cannot be opened: {one_line(error)}") from error
 
 

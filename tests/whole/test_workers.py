@@ -14,17 +14,27 @@ from peftsearch.errors import StudyError
 from peftsearch.study.claims import MAX_LOSSES, is_dead, new_owner, release, release_dead
 from peftsearch.study.folder import fetch_settings
 from peftsearch.study.storage import open_storage
-from tests.runs import arguments, kill_after, refused, start
+from tests.runs import arguments, kill_after, refused, start, study
+from tests.servers import Postgres, trials_of
 
 LONG = ("--search-steps", "60", "--steps", "60")
 
 
 @pytest.fixture(scope="module")
-def shared(place, tmp_path_factory):
+def server(tmp_path_factory):
+    """A PostgreSQL server of this module."""
+    server = Postgres(tmp_path_factory.mktemp("postgres"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def shared(place, tmp_path_factory, request):
     """A run that was killed at its first baseline, ended by four workers, one of which was killed in mid-trial."""
     _, model, files = place
     runs = tmp_path_factory.mktemp("workers")
-    url = f"sqlite:///{runs / 'shared.db'}"
+    kind = request.param
+    url = f"sqlite:///{runs / 'shared.db'}" if kind == "sqlite" else request.getfixturevalue("server").url("shared")
     argv = arguments(model, files, runs, "--storage", url, *LONG)
     kill_after(start(argv), "lora ")
     workers = [start(["worker", str(runs / "r"), "--storage", url]) for _ in range(4)]
@@ -42,24 +52,21 @@ class TestFourProcesses:
 
     def test_no_trial_is_run_twice(self, shared):
         _, url, _ = shared
-        names = optuna.get_all_study_names(url)
-        search = optuna.load_study(study_name=next(n for n in names if n.endswith("/search")), storage=url)
-        confirm = optuna.load_study(study_name=next(n for n in names if n.endswith("/confirm")), storage=url)
-        counts = [t for t in search.trials if not t.user_attrs.get("interrupted")]
-        assert all(t.state.is_finished() for t in search.trials)
+        search, confirm = trials_of(url), trials_of(url, "confirm")
+        counts = [t for t in search if not t.user_attrs.get("interrupted")]
+        assert all(t.state.is_finished() for t in search)
         assert set(Counter(t.user_attrs["name"] for t in counts).values()) == {1}
         places = sorted(t.user_attrs["place"] for t in counts if "place" in t.user_attrs)
         assert places == list(range(1, len(places) + 1))
         slots = Counter(str(t.system_attrs["peftsearch:s4"]) for t in counts if "peftsearch:s4" in t.system_attrs)
         assert set(slots.values()) == {1}
-        confirmed = Counter((t.user_attrs["name"], t.user_attrs["seed"]) for t in confirm.trials)
+        confirmed = Counter((t.user_attrs["name"], t.user_attrs["seed"]) for t in confirm)
         assert set(confirmed.values()) == {1}
         assert len({t.user_attrs["owner"] for t in counts}) > 1, "one process did it all"
 
     def test_what_a_killed_worker_ran_was_run_again(self, shared):
         _, url, _ = shared
-        name = next(n for n in optuna.get_all_study_names(url) if n.endswith("/search"))
-        trials = optuna.load_study(study_name=name, storage=url).trials
+        trials = trials_of(url)
         for lost in (t for t in trials if t.user_attrs.get("interrupted") and "place" in t.user_attrs):
             again = [t for t in trials if t.user_attrs.get("place") == lost.user_attrs["place"] and t is not lost]
             assert again[-1].params == lost.params
@@ -71,6 +78,33 @@ class TestFourProcesses:
         assert (tmp_path / "r" / "settings.yaml").read_text() == (folder / "settings.yaml").read_text()
         with pytest.raises(StudyError, match="holds no study of that name"):
             fetch_settings(tmp_path / "other", url)
+
+
+@pytest.mark.slow
+def test_a_server_that_goes_down_in_mid_search_loses_nothing(server, place, tmp_path):
+    """Its power is cut in mid-trial: the run ends with one line, and the same command goes on where it was."""
+    _, model, files = place
+    url = server.url("falls")
+    argv = arguments(model, files, tmp_path, "--storage", url, *LONG)
+    process = start(argv)
+    seen = [next(line for line in process.stdout if "trial 3 " in line)]
+    server.stop()
+    seen += process.communicate(timeout=240)[0].splitlines()
+    server.start()
+    assert process.returncode == 2, seen[-5:]
+    assert "Traceback" not in "".join(seen)
+    assert "s3cret" not in "".join(seen)
+    again = start([*argv, "--resume"])
+    out = again.communicate(timeout=240)[0]
+    assert again.returncode == 0, out[-3000:]
+    trials = trials_of(url)
+    counts = Counter(t.user_attrs["name"] for t in trials if not t.user_attrs.get("interrupted"))
+    assert set(counts.values()) == {1}
+    assert all(t.state.is_finished() for t in trials)
+    whole = start(arguments(model, files, tmp_path / "whole", *LONG))
+    assert whole.communicate(timeout=240)[0]
+    known = {t.user_attrs["name"]: t.value for t in study(tmp_path / "whole" / "r").trials}
+    assert {t.user_attrs["name"]: t.value for t in trials if not t.user_attrs.get("interrupted")} == known
 
 
 def test_a_worker_without_a_run(tmp_path, capsys):

@@ -156,6 +156,8 @@ def _read_delimited(path: Path, text: str) -> Table:
                 f"{path}, {one_line(fault)}; put a field with quotes or line ends in double quotes"
             ) from None
         records = list(_records(text, mark, csv.QUOTE_NONE))  # tab-separated files often hold bare quotes
+    if not records:
+        raise TaskError(f"{path}: holds nothing but delimiters; give a file with a header and examples")
     (_, header), rows = records[0], records[1:]
     names = [name.strip() for name in header]
     _check_names(path, names)

@@ -49,6 +49,7 @@ def readable(read):
 @given(content=st.binary(max_size=200), suffix=st.sampled_from([".csv", ".tsv", ".jsonl", ".json", ".parquet"]))
 @example(content=b"\xff\xfet\x00e\x00x\x00t\x00", suffix=".csv")
 @example(content=b"PAR1PAR1", suffix=".parquet")
+@example(content=b",", suffix=".csv")
 def test_bytes_as_data(content, suffix, tmp_path_factory):
     path = tmp_path_factory.mktemp("fuzz") / f"train{suffix}"
     path.write_bytes(content)
