@@ -42,7 +42,7 @@ def fingerprint_folder(folder: Path) -> str:
 def lasting_name(name: str) -> str:
     """The name by which a model is found again from any directory: the absolute path of a folder, or a hub id."""
     path = Path(name).expanduser()
-    return str(path.resolve()) if name != DEMO and path.exists() else name
+    return str(path.resolve()) if name not in ("", DEMO) and path.exists() else name
 
 
 def hub_commit(revision: str) -> str | None:
