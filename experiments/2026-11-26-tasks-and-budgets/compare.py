@@ -53,6 +53,7 @@ def search(data: Path, task: str, budget: str, strategy: str, options: list[str]
     name = f"{task}-{budget.rstrip('%')}-{strategy}"
     files = [word for split in ("train", "validation", "test") for word in (f"--{split}", str(data / f"{split}.jsonl"))]
     words = [sys.executable, "-m", "peftsearch", "run", *files, "--budget", budget, "--name", name, "--runs", str(runs)]
+    words += ["--resume"] if (runs / name).exists() else []
     words += ["--strategy", strategy] if strategy != "race" else ["--baselines", "full"]
     started = time.monotonic()
     with (runs / f"{name}.log").open("a") as log:
