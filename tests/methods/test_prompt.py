@@ -10,6 +10,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM
 
 from peftsearch.backbone.detect import detect
+from peftsearch.errors import MethodError
 from peftsearch.injection.inject import inject, remove
 from peftsearch.injection.reducing import reduce
 from peftsearch.methods import METHODS
@@ -152,3 +153,22 @@ def test_the_first_token_is_still_the_first_for_the_pooler() -> None:
     mask = torch.cat((torch.ones(3, LENGTH, dtype=torch.long), inputs["attention_mask"]), dim=1)
     hidden = model.bert(inputs_embeds=embedded, attention_mask=mask).last_hidden_state[:, LENGTH:]
     torch.testing.assert_close(ours, model.classifier(model.bert.pooler(hidden)))
+
+
+@pytest.mark.parametrize("name", ["prompt", "ptuning"])
+def test_masks_that_a_prompt_cannot_lengthen_are_refused(name):
+    model = build("llama")
+    with inject(model, place(detect(model), **{name: 2})):
+        ids = torch.tensor([[1, 5, 6, 7], [1, 8, 9, 10]])
+        with pytest.raises(MethodError, match="a static cache has neither"):
+            model.generate(input_ids=ids, max_new_tokens=2, cache_implementation="static")
+
+
+def test_padding_that_pushes_the_prompt_out_of_a_window_is_refused():
+    model = build("mistral")  # attends to 8 tokens
+    with inject(model, place(detect(model), prompt=2)):
+        ids, mask = torch.arange(4, 14).repeat(2, 1), torch.ones(2, 10, dtype=torch.long)
+        assert model(input_ids=ids, attention_mask=mask).logits.shape[1] == 10
+        mask[1, :3] = 0
+        with pytest.raises(MethodError, match="attends to the last 8 tokens"):
+            model(input_ids=ids, attention_mask=mask)

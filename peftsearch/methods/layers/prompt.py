@@ -8,12 +8,18 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers import StaticCache
 from transformers.utils import ModelOutput
 
 from peftsearch.backbone.anatomy import Block
 from peftsearch.backbone.load import n_positions
 from peftsearch.errors import MethodError
 from peftsearch.methods.layers.attachment import Attachment
+
+_STATIC = (
+    "a prompt in front of the text needs an attention mask (batch, seq) and a cache that grows, and a static cache has "
+    "neither: generate with the default cache, and without cache_implementation"
+)
 
 
 class PromptVectors(nn.Module):
@@ -28,6 +34,8 @@ class PromptVectors(nn.Module):
         self.length = length
         self.n_positions: int | None = None
         """Number of tokens that the model has positions for; None where there is no limit."""
+        self.window: int | None = None
+        """Number of tokens that the model attends to; None for all."""
         self.is_inside = False
         """Whether the last forward carried the prompt in its hidden states."""
 
@@ -39,6 +47,8 @@ class PromptVectors(nn.Module):
         """Put the prompt in front of the base model's input; the hook on the base model's call."""
         args, kwargs = _named(args, kwargs)
         past = kwargs.get("past_key_values")
+        if isinstance(past, StaticCache):
+            raise MethodError(_STATIC)
         self.is_inside = past is None or past.get_seq_length() == 0
         embedded = kwargs.get("inputs_embeds")
         if embedded is None:
@@ -50,6 +60,7 @@ class PromptVectors(nn.Module):
                 "positions: shorten the texts with --max-length, or give a smaller budget"
             )
         if (mask := kwargs.get("attention_mask")) is not None:
+            self._check_mask(mask, self.length + seq)
             kwargs["attention_mask"] = torch.cat((mask.new_ones(n_examples, self.length), mask), dim=1)
         if not self.is_inside:
             for name in ("position_ids", "cache_position"):
@@ -67,6 +78,20 @@ class PromptVectors(nn.Module):
             front = torch.arange(self.length, device=cached.device)
             kwargs["cache_position"] = torch.cat((front, cached + self.length))
         return args, kwargs
+
+    def _check_mask(self, mask: Any, n_tokens: int) -> None:
+        """Refuse masks that cannot be made longer, or under which the prompt would be seen from some rows alone.
+
+        Raises:
+            MethodError: The mask is not `(batch, seq)`, or padding on the left pushes the prompt out of a window.
+        """
+        if not isinstance(mask, torch.Tensor) or mask.dim() != 2:
+            raise MethodError(_STATIC)
+        if self.window is not None and n_tokens > self.window and not bool(mask[:, 0].all()):
+            raise MethodError(
+                f"the model attends to the last {self.window} tokens, and padding on the left pushes the prompt out of "
+                "them in the shorter rows alone: generate rows of one length, or one at a time"
+            )
 
     def _counts(self, positions: torch.Tensor, past: Any, seq: int) -> bool:
         """Whether positions already count the cached prompt: the last is then that of all tokens so far."""
@@ -110,6 +135,13 @@ def words_of(model: nn.Module, block: Block) -> nn.Embedding:
     return words
 
 
+def _window(model: Any) -> int | None:
+    """Tokens that a model with a sliding window attends to; None for all."""
+    config = model.config.get_text_config()
+    window = getattr(config, "sliding_window", None)
+    return window if isinstance(window, int) and getattr(config, "use_sliding_window", True) else None
+
+
 def enter_and_leave(model: nn.Module, block: Block, module: PromptVectors) -> list[Callable[[], object]]:
     """Hook a prompt on the base model's call and on the module after which the prompt is removed.
 
@@ -127,6 +159,7 @@ def enter_and_leave(model: nn.Module, block: Block, module: PromptVectors) -> li
     base: Any = model.get_submodule(".".join(a for a, _ in takewhile(lambda pair: pair[0] == pair[1], paths)))
     exit_ = base if block.attention.causal else model.get_submodule(block.words.last_block)
     module.n_positions = n_positions(model)
+    module.window = _window(model)
     enters = base.register_forward_pre_hook(module.enter, with_kwargs=True)
     handles = (enters, exit_.register_forward_hook(module.leave))
     return [handle.remove for handle in handles]
