@@ -306,6 +306,7 @@ def test_a_copy_of_data_parallel_is_refused():
     assert not model._forward_pre_hooks
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # Dynamo's own
 def test_compiled_code_of_one_architecture_is_not_run_for_the_next():
     """Dynamo guards no hooks; after as many designs as it recompiles for, it ran those of an earlier one."""

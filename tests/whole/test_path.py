@@ -53,6 +53,7 @@ def test_what_a_run_found_or_its_reference_gives_the_same_logits_elsewhere(finis
         torch.testing.assert_close(elsewhere(tmp_path / form, form), wanted, atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_relative_names_are_found_from_another_directory(place, tmp_path, monkeypatch):
     """A run, a training and an export whose model and data were named by relative paths."""
     folder, model, files = place

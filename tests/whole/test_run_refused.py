@@ -20,7 +20,7 @@ class TestBadInput:
             (["--budget", "9" * 5000], "is not a budget"),
             (["--seed", "-1"], "--seed must be"),
             (["--storage", "sqlite://"], "names no database"),
-            (["--storage", "mysql://nobody@localhost/x"], "cannot be opened"),
+            (["--storage", "mysql://nobody@localhost/x"], "needs the driver of its database"),
             (["--storage", "sqlite:////no/such/folder/x.db"], "storage cannot be used"),
             (["--space", "peftsearch.design.space:SearchSpace"], "is a class"),
             (["--budget", "200%"], "at most 100%"),
