@@ -102,17 +102,20 @@ class TaskOptions(ColumnOptions):
     """Class that f1 is of, with two classes (default: the rarer one in train, or the second of a data set's own)."""
     max_train: int | None = None
     """Maximum number of training examples."""
-    bad_rows: Literal["error", "drop"] = "error"
-    """Rows that cannot be read (no text, no label, ...): refuse the data, or leave them out and tell which."""
+    bad_rows: Literal["error", "drop"] | None = None
+    """Rows that cannot be read (no text, no label, ...): error refuses the data, drop leaves them out and tells which
+    (default: error)."""
 
 
 def lasting(options: TaskOptions) -> TaskOptions:
     """The options with absolute paths of files and folders, so that they find the data again from any directory."""
     names = ("train", "validation", "test")
     paths = {name: Path(path).resolve() for name in names if (path := getattr(options, name)) is not None}
-    if options.name is not None and Path(options.name).is_dir():
-        paths["name"] = str(Path(options.name).resolve())  # type: ignore[assignment]  # the only one that is a string
-    return replace(options, **paths)  # type: ignore[arg-type]  # likewise
+    name = options.name
+    if name is not None:
+        parts = [part.strip() for part in name.split(",")]
+        name = ",".join(str(Path(part).resolve()) if Path(part).is_dir() else part for part in parts)
+    return replace(options, name=name, **paths)  # type: ignore[arg-type]  # all of them are paths
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -38,7 +38,7 @@ def search(
     completion_column: str | None = None,
     template: str | None = None,
     positive: str | None = None,
-    bad_rows: Literal["error", "drop"] = "error",
+    bad_rows: Literal["error", "drop"] | None = None,
     max_train: int | None = None,
     space: str = "hybrid",
     strategy: str = "race",

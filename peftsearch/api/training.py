@@ -55,7 +55,7 @@ def train(
     test_file: PathLike | None = None,
     kind: Asked | None = None,
     metric: str | None = None,
-    bad_rows: Literal["error", "drop"] = "error",
+    bad_rows: Literal["error", "drop"] | None = None,
     text_column: str | None = None,
     pair_column: str | None = None,
     label_column: str | None = None,

@@ -81,14 +81,14 @@ def reads_of(loaded: LoadedBackbone, *, pairs: bool) -> Reads:
     )
 
 
-def encode_task(loaded: LoadedBackbone, task: Task, max_length: int, bad_rows: str) -> EncodedTask:
+def encode_task(loaded: LoadedBackbone, task: Task, max_length: int, bad_rows: str | None) -> EncodedTask:
     """Encode a task, and hold every example against what the model can read.
 
     Args:
         loaded: The model.
         task: The task.
         max_length: Most tokens of a text.
-        bad_rows: `drop` leaves out examples that the model cannot read; `error` refuses them.
+        bad_rows: `drop` leaves out examples that the model cannot read; else they are refused.
 
     Returns:
         The encoded task; its `task` is without the examples that are left out.

@@ -276,6 +276,9 @@ def accumulate(
     for number, (batch, share) in enumerate(parts, 1):
         with nullcontext() if number == len(parts) else processes.apart(model):
             logits, labels = forward(model, batch, device, autocast)
+            if share == 0:  # no label to learn, whose mean would be no number; the backward pass is shared all the same
+                processes.backward(logits.sum() * 0.0)
+                continue
             loss = loss_of(logits.float(), labels)
             added = extra_loss(injected, logits, partial(_logits, model, batch, device, autocast))
             loss = (loss if added is None else loss + added) * share

@@ -16,6 +16,7 @@ from torch import nn
 
 from peftsearch.backbone.load import quiet
 from peftsearch.backbone.private_torch import hook_owners
+from peftsearch.backbone.private_transformers import commit_of
 from peftsearch.design.architecture import Architecture, Placement
 from peftsearch.errors import CheckpointError
 from peftsearch.exporter.check import TOLERANCE, probe, require_equal
@@ -65,9 +66,10 @@ def write_merged(source: Exportable, directory: Path) -> list[str]:
     left = unmerged(injection.architecture)
     place = directory / BACKBONE if left else directory
     unpacked = unpack(model)
-    folded = [] if left else _fold_target(injection)
-    wanted = probe(model)
     use_cache, dtype = _own_settings(model)
+    tolerance = TOLERANCE if dtype is None else ROUNDED
+    folded = [] if left or dtype is not None else _fold_target(injection)  # 16 bits do not hold targets far from 0
+    wanted = probe(model)
     if use_cache is not None:
         model.config.use_cache = use_cache
     with merged(model), quiet():
@@ -87,7 +89,7 @@ def write_merged(source: Exportable, directory: Path) -> list[str]:
         (place / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     source.tokenizer.save_pretrained(place)
     if not left:
-        difference = _compare(model, wanted, directory, tolerance=TOLERANCE if dtype is None else ROUNDED)
+        difference = _compare(model, wanted, directory, tolerance=tolerance)
         precision = "" if dtype is None else f" in {str(dtype).removeprefix('torch.')}, as the base's,"
         told = f"transformers: {type(model).__name__}{precision}; same logits to {difference:.1g}".replace(",;", ";")
         return [*unpacked, told, *folded]
@@ -98,7 +100,7 @@ def write_merged(source: Exportable, directory: Path) -> list[str]:
     return [
         *unpacked,
         f"transformers: {type(model).__name__} in {BACKBONE}/, and unmerged methods in {BESIDE}/: {rest} on {blocks}; "
-        f"together the same logits to {_compare(model, wanted, place, directory / BESIDE):.1g}",
+        f"together the same logits to {_compare(model, wanted, place, directory / BESIDE, tolerance):.1g}",
     ]
 
 
@@ -130,7 +132,12 @@ def _own_settings(model: Any) -> tuple[bool | None, torch.dtype | None]:
 
     try:
         with quiet():
-            own = AutoConfig.from_pretrained(model.config.name_or_path, local_files_only=True)
+            own = AutoConfig.from_pretrained(
+                model.config.name_or_path,
+                local_files_only=True,
+                trust_remote_code=False,
+                revision=commit_of(model.config) or None,
+            )
     except (OSError, ValueError):  # a GGUF file, or a model that was not loaded by its name
         return None, None
     dtype = getattr(own, "dtype", None)

@@ -17,6 +17,15 @@ _AUTO = {
     "SEQ_2_SEQ_LM": "AutoPeftModelForSeq2SeqLM",
 }
 
+_AUTO_CLASSES = {
+    "ForSequenceClassification": "AutoModelForSequenceClassification",
+    "ForImageClassification": "AutoModelForImageClassification",
+    "ForCausalLM": "AutoModelForCausalLM",
+    "LMHeadModel": "AutoModelForCausalLM",
+    "ForConditionalGeneration": "AutoModelForSeq2SeqLM",
+}
+"""transformers' general class for the end of a model's class."""
+
 
 def needs(task: Mapping[str, Any], tokenizer: Any, *, folded: bool) -> list[str]:
     """What a caller has to do that the files do not do by themselves, a sentence each.
@@ -67,8 +76,14 @@ def _call(form: str, task: Mapping[str, Any], model: Any, labels: list[str]) -> 
     """Python that loads the export from its folder."""
     kind = type(model).__name__
     if form == "merged":
-        auto = kind if not kind.endswith("ForSequenceClassification") else "AutoModelForSequenceClassification"
-        return [f"from transformers import {auto}, AutoTokenizer", "", f'model = {auto}.from_pretrained(".")']
+        auto = next((name for end, name in _AUTO_CLASSES.items() if kind.endswith(end)), kind)
+        reader = "AutoImageProcessor" if "Image" in auto else "AutoTokenizer"
+        return [
+            f"from transformers import {auto}, {reader}",
+            "",
+            f'model = {auto}.from_pretrained(".")',
+            f'reader = {reader}.from_pretrained(".")',
+        ]
     if form == "peft":
         return _peft_call(kind, task, labels)
     if form == "adapters":
@@ -86,6 +101,9 @@ def _peft_call(kind: str, task: Mapping[str, Any], labels: list[str]) -> list[st
         problem = ', problem_type="regression"' if task.get("kind") == "regression" else ""
         # A base that comes with a head of another size would be refused.
         call = f'model = {auto}.from_pretrained(".", num_labels={n}{names}{problem}, ignore_mismatched_sizes=True)'
+    elif "Image" in kind:
+        auto = "PeftModel"
+        call = f'model = {auto}.from_pretrained(base, ".")  # base: the pretrained model with a head of these classes'
     else:
         auto = _AUTO["CAUSAL_LM" if kind.endswith(("ForCausalLM", "LMHeadModel")) else "SEQ_2_SEQ_LM"]
         call = f'model = {auto}.from_pretrained(".")'

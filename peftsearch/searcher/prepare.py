@@ -126,6 +126,8 @@ def prepare(options: RunOptions, *, like: Setup | None = None, plan: Plan | None
     path = options.study.runs / (options.study.name or default_name(options, suite, backbone))
     begun = _begun_in(path, options.machine, autocast)
     if begun is not autocast:
+        if like is None:
+            del loaded  # two of them may be too many for the device
         autocast, loaded = begun, _load(options, suite, device, begun)
     suit_attention(loaded.model, device, autocast)
     if plan is None and options.search.time is not None:

@@ -98,3 +98,11 @@ def test_names_of_classes_are_data_and_no_markup(tmp_path):
     texts = [(tmp_path / "out" / "README.md").read_text(), (folder / "README.md").read_text()]
     assert all("&lt;script&gt;" in text for text in texts)
     assert texts[0].count("```") == 3  # of the block, and of the class in the list of classes
+
+
+def test_a_partial_export_takes_the_precision_of_its_base(tmp_path):
+    run = Run(tmp_path, "llama", lora=(1, 1, 1, 1), adapter=(1, 1, 1, 1))
+    AutoModelForSequenceClassification.from_pretrained(run.model, dtype=torch.bfloat16).save_pretrained(run.model)
+    argv = ("--format", "merged", "--partial", "--output", tmp_path / "out", "--model", run.model)
+    assert call("export", run.path, *argv) == 0
+    assert AutoConfig.from_pretrained(tmp_path / "out" / "backbone").dtype is torch.bfloat16

@@ -60,6 +60,8 @@ def test_parts_of_texts_count_by_the_tokens_that_are_learned():
     loss = nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten())
     parts = cut({"labels": labels, "logits": logits}, 3)
     each = [nn.functional.cross_entropy(p["logits"].flatten(0, 1), p["labels"].flatten()) * s for p, s in parts]
+    nothing = cut({"labels": torch.full((2, 3), -100), "logits": logits[:2]}, 2)
+    assert len(nothing) == 2
     assert len(parts) > 1
     torch.testing.assert_close(torch.stack(each).sum(), loss)
 

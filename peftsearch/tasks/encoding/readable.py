@@ -69,7 +69,7 @@ def check_examples(encoded: EncodedSplit, split: Split, where: str, reads: Reads
 
 
 def sound_task(
-    task: Task, encoded: dict[str, EncodedSplit], reads: Reads, bad_rows: str
+    task: Task, encoded: dict[str, EncodedSplit], reads: Reads, bad_rows: str | None
 ) -> tuple[Task, tuple[str, ...]]:
     """The task without the examples that the model cannot read.
 
@@ -77,7 +77,7 @@ def sound_task(
         task: The task.
         encoded: Its splits, encoded.
         reads: What the model can read.
-        bad_rows: `drop` leaves the examples out; `error` refuses them.
+        bad_rows: `drop` leaves the examples out; else they are refused.
 
     Returns:
         The task, the same object where nothing is left out; and notes for the user.

@@ -16,7 +16,7 @@ from peftsearch.tasks.metrics import choose_metric, imbalance_note
 from peftsearch.tasks.reading.classes import class_indices, classes_of, number_of, odd_names, positive_last
 from peftsearch.tasks.reading.columns import Columns
 from peftsearch.tasks.reading.inputs import holds_tokens, image_split, input_split, is_null, read_texts
-from peftsearch.tasks.reading.sound import sound_rows
+from peftsearch.tasks.reading.sound import ERROR, sound_rows
 from peftsearch.tasks.reading.table import Table
 from peftsearch.tasks.task import ImageSplit, Split, Task
 
@@ -49,8 +49,8 @@ class Wishes:
     """A name of the table of metrics; None takes the kind's default."""
     positive: str | None = None
     """Class that f1 is of; None takes the rarer one."""
-    bad_rows: str = "error"
-    """What happens to rows that cannot be read: `error` or `drop`; see `sound_rows`."""
+    bad_rows: str | None = None
+    """What happens to rows that cannot be read: `error` (the default) or `drop`; see `sound_rows`."""
     seed: int = 0
     """Seed of the choice of validation examples."""
 
@@ -97,7 +97,7 @@ def build_task(
         if other is not None:
             columns.check(other)
             read = partial(_read, columns, tokens, images, wishes.kind == "regression")
-            given[split] = sound_rows(other, read, wishes.bad_rows, told)
+            given[split] = sound_rows(other, read, wishes.bad_rows or ERROR, told)
     first = given["train"]
     assert first is not None, "there is always a train table"
     kind = wishes.kind or _guess_kind(first, columns.label, told)
@@ -106,7 +106,7 @@ def build_task(
     told.extend(odd_names(first.where, classes))
     for split, other in given.items():
         if other is not None:
-            given[split] = sound_rows(other, partial(_labels, columns.label, classes), wishes.bad_rows, told)
+            given[split] = sound_rows(other, partial(_labels, columns.label, classes), wishes.bad_rows or ERROR, told)
     if metric == "f1" and len(classes) == 2:
         named = wishes.positive if class_names is None else wishes.positive or classes[1]
         classes = positive_last(first, columns.label, classes, named, told)

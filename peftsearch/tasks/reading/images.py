@@ -54,7 +54,11 @@ def load_image_folders(options: TaskOptions, seed: int = 0) -> Task:
     train, validation, test = options.train, options.validation, options.test
     assert train is not None, "a task of folders has a training folder"
     wishes = Wishes(
-        kind="classification", metric=options.metric, positive=options.positive, seed=seed, bad_rows=options.bad_rows
+        kind="classification",
+        metric=options.metric,
+        positive=options.positive,
+        seed=seed,
+        bad_rows=options.bad_rows,
     )
     named = {"train": train, "validation": validation, "test": test}
     notes: list[str] = []

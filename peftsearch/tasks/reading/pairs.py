@@ -19,7 +19,7 @@ from peftsearch.tasks.reading.build import VALIDATION_SHARE
 from peftsearch.tasks.reading.chats import chat_column, chats_of, prompts_of_chats
 from peftsearch.tasks.reading.columns import Columns, missing_column
 from peftsearch.tasks.reading.inputs import is_null, read_texts
-from peftsearch.tasks.reading.sound import sound_rows
+from peftsearch.tasks.reading.sound import ERROR, sound_rows
 from peftsearch.tasks.reading.table import Table, read_table
 from peftsearch.tasks.task import Split, Task
 
@@ -99,7 +99,9 @@ def load_pairs(options: TaskOptions, seed: int = 0, train: Table | None = None) 
     else:
         columns, notes = _choose(tables["train"], options.prompt_column, options.completion_column)
         read = partial(_split, columns=columns, form=form)
-    splits = {name: read(sound_rows(table, read, options.bad_rows, notes)) for name, table in tables.items()}
+    for table in tables.values() if chats is None else ():
+        columns.check(table)
+    splits = {name: read(sound_rows(table, read, options.bad_rows or ERROR, notes)) for name, table in tables.items()}
     if "validation" not in splits:
         splits["train"], splits["validation"] = _split_off(splits["train"], VALIDATION_SHARE, seed)
         n_prompts = len(set(splits["validation"].texts))
@@ -144,6 +146,7 @@ def pairs_of(table: Table, prompt: str | None, completion: str | None, known: Co
     named = (prompt, known.text), (completion, known.label)
     own, other = (given or (name if name in table.columns else None) for given, name in named)
     columns, _ = _choose(table, own, other)
+    columns.check(table)
     read = partial(_split, columns=replace(columns, pair=known.pair if prompt is None else None), form=_form(template))
     return read(sound_rows(table, read, None, []))
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from peftsearch.errors import TaskError, one_line
 from peftsearch.tasks.reading.table import Table
 
-DROP = "drop"
+ERROR, DROP = "error", "drop"
 _SHOWN = 3
 
 
@@ -66,4 +66,4 @@ def _shown(table: Table, faults: list[str], n: int = _SHOWN) -> str:
 
 def _reason(fault: str) -> str:
     """A message without what to do about one row."""
-    return fault.split("; ")[0]
+    return fault.rpartition("; ")[0] or fault

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from tests.exports import refused
-from tests.runs import WORDS, call, save_model, save_task
+from tests.runs import BRIEF as BRIEFLY
+from tests.runs import WORDS, arguments, call, save_model, save_task
 
 BRIEF = ("--method", "lora", "--budget", "20%", "--steps", "2", "--device", "cpu", "--dtype", "fp32")
 
@@ -90,3 +91,12 @@ def test_a_search_leaves_out_what_a_training_does(files, tmp_path, capsys):
     assert "1 of 97 examples cannot be read" in refused(capsys, *argv)
     assert call(*argv, "--bad-rows", "drop") == 0
     assert "left out" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_training_leaves_out_what_its_run_did(files, tmp_path):
+    data = with_row(files, tmp_path, " ")
+    argv = arguments(save_model(tmp_path / "bert"), data, tmp_path / "runs", *BRIEFLY, "--bad-rows", "drop")
+    assert call(*argv, "--strategy", "random") == 0
+    brief = ("--steps", "2", "--device", "cpu", "--dtype", "fp32")
+    assert call("train", tmp_path / "runs" / "r", "--output", tmp_path / "out", *brief) == 0
