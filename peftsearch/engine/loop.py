@@ -103,45 +103,62 @@ def train(
     rates = [group["lr"] for group in groups]
     params = [p for group in optimizer.param_groups for p in group["params"]]
     log, last = TrainingLog(), n_steps if until is None else until
-    unread: list[tuple[Tensor, Tensor]] = []
-    spent = 0.0
+    unread = _Unread(log, first, READ_EVERY if device.type == "cuda" else 1)
     for step, batch in enumerate(batches, first + 1):
         set_training(model, dropout=settings.dropout)
         started = time.perf_counter()
         seed_step(seed, step - 1)
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * rate_factor(step - 1, n_steps, settings.warmup_share)
-        unread.append(
-            accumulate(
-                model,
-                cut(batch, settings.accumulate),
-                params,
-                injected=model,
-                max_grad_norm=settings.max_grad_norm,
-                loss_of=loss_of,
-                device=device,
-                autocast=autocast,
-                processes=ALONE,
-            )
+        loss, norm = accumulate(
+            model,
+            cut(batch, settings.accumulate),
+            params,
+            injected=model,
+            max_grad_norm=settings.max_grad_norm,
+            loss_of=loss_of,
+            device=device,
+            autocast=autocast,
+            processes=ALONE,
         )
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        if len(unread) == read_every(device) or step == last:
-            log.losses += [read(*each, n) for n, each in enumerate(unread, step + 1 - len(unread))]
-            spent += time.perf_counter() - started
-            log.step_s += [spent / len(unread)] * len(unread)
-            unread, spent = [], 0.0
-        else:
-            spent += time.perf_counter() - started
+        unread.add(loss, norm, started, at_once=step == last)
         yield step
         if step == last:
             return log
     raise ValueError(f"the batches ended after {first + len(log.losses)} of {last} steps")
 
 
-def read_every(device: torch.device) -> int:
-    """Steps after which losses and norms are read."""
-    return READ_EVERY if device.type == "cuda" else 1
+class _Unread:
+    """Steps whose losses and norms are still on a GPU; reading them waits until it has done all of them.
+
+    Args:
+        log: Receives losses and seconds, which are shared out among the steps that are read together.
+        first: Number of steps before the first.
+        every: Steps that are read together.
+    """
+
+    def __init__(self, log: TrainingLog, first: int, every: int) -> None:
+        self._log, self._first, self._every = log, first, every
+        self._steps: list[tuple[Tensor, Tensor]] = []
+        self._spent = 0.0
+
+    def add(self, loss: Tensor, norm: Tensor, started: float, *, at_once: bool) -> None:
+        """Add a step that began at `started`, and read if it is time.
+
+        Raises:
+            Diverged: A loss or a norm that is read is not finite.
+        """
+        self._steps.append((loss, norm))
+        n = len(self._steps) if at_once or len(self._steps) == self._every else 0
+        if n:
+            number = self._first + len(self._log.losses) + 1
+            self._log.losses += [read(*each, i) for i, each in enumerate(self._steps, number)]
+        self._spent += time.perf_counter() - started
+        if n:
+            self._log.step_s += [self._spent / n] * n
+            self._steps, self._spent = [], 0.0
 
 
 def adamw(groups: list[dict[str, Any]], device: torch.device) -> torch.optim.Optimizer:

@@ -90,8 +90,8 @@ def write_merged(source: Exportable, directory: Path) -> list[str]:
     source.tokenizer.save_pretrained(place)
     if not left:
         difference = _compare(model, wanted, directory, tolerance=tolerance)
-        precision = "" if dtype is None else f" in {str(dtype).removeprefix('torch.')}, as the base's,"
-        told = f"transformers: {type(model).__name__}{precision}; same logits to {difference:.1g}".replace(",;", ";")
+        precision = "" if dtype is None else f" in {str(dtype).removeprefix('torch.')}, as the base's"
+        told = f"transformers: {type(model).__name__}{precision}; same logits to {difference:.1g}"
         return [*unpacked, told, *folded]
     _save_rest(injection, left, directory)
     rest, blocks = name_methods(left), name_blocks(left)

@@ -11,12 +11,6 @@ from peftsearch.tasks.encoding.encode import separates_pairs
 
 FOLDED = "The mean and the scale of the targets are folded into the head"
 """Line of an export whose outputs are targets."""
-_AUTO = {
-    "SEQ_CLS": "AutoPeftModelForSequenceClassification",
-    "CAUSAL_LM": "AutoPeftModelForCausalLM",
-    "SEQ_2_SEQ_LM": "AutoPeftModelForSeq2SeqLM",
-}
-
 _AUTO_CLASSES = {
     "ForSequenceClassification": "AutoModelForSequenceClassification",
     "ForImageClassification": "AutoModelForImageClassification",
@@ -76,7 +70,7 @@ def _call(form: str, task: Mapping[str, Any], model: Any, labels: list[str]) -> 
     """Python that loads the export from its folder."""
     kind = type(model).__name__
     if form == "merged":
-        auto = next((name for end, name in _AUTO_CLASSES.items() if kind.endswith(end)), kind)
+        auto = _auto_class(kind)
         reader = "AutoImageProcessor" if "Image" in auto else "AutoTokenizer"
         return [
             f"from transformers import {auto}, {reader}",
@@ -91,9 +85,14 @@ def _call(form: str, task: Mapping[str, Any], model: Any, labels: list[str]) -> 
     return ["import peftsearch", "", 'model = peftsearch.load(None, ".").model']
 
 
+def _auto_class(kind: str) -> str:
+    """Transformers' general class for a model's class; the class itself where there is none."""
+    return next((name for end, name in _AUTO_CLASSES.items() if kind.endswith(end)), kind)
+
+
 def _peft_call(kind: str, task: Mapping[str, Any], labels: list[str]) -> list[str]:
+    auto = _auto_class(kind).replace("AutoModel", "AutoPeftModel")  # so HF peft names them
     if kind.endswith("ForSequenceClassification"):
-        auto = _AUTO["SEQ_CLS"]
         ids = {name: i for i, name in enumerate(labels)}
         names = f", id2label={dict(enumerate(labels))}, label2id={ids}" if labels else ""
         names = names.replace("`", "\\x60")  # three of them would end the block
@@ -105,6 +104,5 @@ def _peft_call(kind: str, task: Mapping[str, Any], labels: list[str]) -> list[st
         auto = "PeftModel"
         call = f'model = {auto}.from_pretrained(base, ".")  # base: the pretrained model with a head of these classes'
     else:
-        auto = _AUTO["CAUSAL_LM" if kind.endswith(("ForCausalLM", "LMHeadModel")) else "SEQ_2_SEQ_LM"]
         call = f'model = {auto}.from_pretrained(".")'
     return [f"from peft import {auto}", "", call]

@@ -111,24 +111,17 @@ def prepare(options: RunOptions, *, like: Setup | None = None, plan: Plan | None
     Raises:
         PeftSearchError: The options, the data, the model, the space or the budget are invalid.
     """
-    from peftsearch.backbone.device import choose_device, choose_dtype, suit_attention
+    from peftsearch.backbone.device import choose_device, suit_attention
     from peftsearch.engine.trainable import check_checkpointing
 
     choices = read_choices(options)
     space, training, objectives, constraints = choices.space, choices.training, choices.objectives, choices.constraints
     device = choose_device(options.machine.device)
-    autocast = choose_dtype(device, options.machine.dtype)
     if like is None:
         check_model(options, space, len(objectives))
     suite = like.suite if like else suite_of(options)
-    loaded = like.loaded if like else _load(options, suite, device, autocast)
+    loaded, autocast, path = _model_as_begun(options, like, suite, device)
     backbone = loaded.backbone
-    path = options.study.runs / (options.study.name or default_name(options, suite, backbone))
-    begun = _begun_in(path, options.machine, autocast)
-    if begun is not autocast:
-        if like is None:
-            del loaded  # two of them may be too many for the device
-        autocast, loaded = begun, _load(options, suite, device, begun)
     suit_attention(loaded.model, device, autocast)
     if plan is None and options.search.time is not None:
         plan = stored_plan(path, choices.strategy.name)
@@ -259,6 +252,22 @@ def suite_of(options: RunOptions) -> Suite:
         raise ConfigError("--count-head: several tasks have heads of different sizes; use it with a single task")
     tasks = (resolve_task(replace(task, name=name), options.seed) for name in names)
     return Suite(tasks=tuple(set_aside(each, options.seed) for each in tasks))
+
+
+def _model_as_begun(
+    options: RunOptions, like: Setup | None, suite: Suite, device: Any
+) -> tuple[LoadedBackbone, Any, Path]:
+    """The model, the precision that a study on disk began in or else the one that suits the device, and its folder."""
+    from peftsearch.backbone.device import choose_dtype
+
+    chosen = choose_dtype(device, options.machine.dtype)
+    loaded = like.loaded if like else _load(options, suite, device, chosen)
+    path = options.study.runs / (options.study.name or default_name(options, suite, loaded.backbone))
+    begun = _begun_in(path, options.machine, chosen)
+    if begun is chosen:
+        return loaded, chosen, path
+    del loaded  # two of them may be too many for the device
+    return _load(options, suite, device, begun), begun, path
 
 
 def _load(options: RunOptions, suite: Suite, device: Any, autocast: Any) -> LoadedBackbone:

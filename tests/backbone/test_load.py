@@ -17,7 +17,7 @@ from peftsearch.backbone import folder as folder_module
 from peftsearch.backbone import load as module
 from peftsearch.backbone.load import load_backbone, max_positions, n_head_params, reset_head
 from peftsearch.errors import BackboneError
-from peftsearch.injection.in_place import in_place
+from tests.methods import shift_in_place
 from tests.runs import save_tokenizer
 from tests.tiny import FAMILIES
 
@@ -58,14 +58,7 @@ def test_frozen_weights_are_kept_in_the_compute_dtype(saved: Path) -> None:
     head = tuple(f"{path}." for path in loaded.backbone.head)
     kinds = {name.startswith(head): p.dtype for name, p in loaded.model.named_parameters()}
     assert kinds == {True: torch.float32, False: torch.bfloat16}
-    before = {name: p.clone() for name, p in loaded.model.named_parameters()}
-    with in_place(loaded.model):
-        assert {p.dtype for p in loaded.model.parameters()} == {torch.float32}
-        with torch.no_grad():
-            for parameter in loaded.model.parameters():
-                parameter += 1.0
-    after = dict(loaded.model.named_parameters())
-    assert all(after[name].dtype == p.dtype and torch.equal(after[name], p) for name, p in before.items())
+    shift_in_place(loaded.model)
 
 
 def test_folder(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:

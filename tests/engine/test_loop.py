@@ -15,7 +15,7 @@ from peftsearch.design.space import load_space
 from peftsearch.engine import loop
 from peftsearch.engine.job import Job
 from peftsearch.engine.local import LocalEngine, evaluation_steps
-from peftsearch.engine.loop import rate_factor, train
+from peftsearch.engine.loop import _Unread, rate_factor, train
 from peftsearch.engine.scoring import Scorer
 from peftsearch.engine.settings import TrainingSettings
 from peftsearch.errors import ConfigError, Diverged
@@ -104,7 +104,7 @@ def test_divergence_is_named_with_its_step():
 def test_losses_that_are_read_late_are_the_same_and_name_the_same_step(monkeypatch):
     """As on a GPU, where reading a loss waits for all work before it."""
     at_once = run(Linear(), 6)
-    monkeypatch.setattr(loop, "read_every", lambda device: 4)
+    monkeypatch.setattr(loop, "_Unread", lambda log, first, every: _Unread(log, first, 4))
     late = run(Linear(), 6)
     assert late.losses == at_once.losses
     assert len(late.step_s) == 6

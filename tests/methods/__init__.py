@@ -12,6 +12,7 @@ from torch.nn import functional
 from peftsearch.backbone.anatomy import Backbone
 from peftsearch.design.architecture import Architecture, Placement
 from peftsearch.engine.priming import prime
+from peftsearch.injection.in_place import in_place
 from peftsearch.methods import get_method
 from peftsearch.methods.abilities import count_placed, is_placed, sharing_key
 from tests.tiny import FAMILIES, tiny_input
@@ -73,3 +74,15 @@ def disturb(model: nn.Module, std: float = 0.1) -> None:
     with torch.no_grad():
         for parameter in model.get_submodule("peftsearch").parameters():
             parameter += std * torch.randn(parameter.shape, generator=generator)
+
+
+def shift_in_place(model: Any) -> None:
+    """Add 1 to all weights as full fine-tuning would: on copies in float32, after which the model has its own again."""
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    with in_place(model):
+        assert {p.dtype for p in model.parameters()} == {torch.float32}
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter += 1.0
+    after = dict(model.named_parameters())
+    assert all(after[name].dtype == p.dtype and torch.equal(after[name], p) for name, p in before.items())

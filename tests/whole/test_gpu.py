@@ -12,10 +12,9 @@ from torch import nn
 from peftsearch.backbone.load import load_backbone
 from peftsearch.engine.loop import ALONE, accumulate, adamw, cut
 from peftsearch.engine.trainable import checkpointing
-from peftsearch.injection.in_place import in_place
 from peftsearch.injection.inject import inject, param_groups
 from tests.methods import place as place_methods
-from tests.methods import settle
+from tests.methods import settle, shift_in_place
 from tests.runs import arguments, call, kill_after, start, story, study
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an accelerator")]
@@ -102,15 +101,7 @@ def test_frozen_weights_are_narrow_and_trained_ones_wide(long):
 
 
 def test_full_fine_tuning_trains_wide_copies_and_gives_the_weights_back(long):
-    loaded = load(long)
-    kept = {name: p.clone() for name, p in loaded.model.named_parameters()}
-    with in_place(loaded.model):
-        assert {p.dtype for p in loaded.model.parameters()} == {torch.float32}
-        with torch.no_grad():
-            for parameter in loaded.model.parameters():
-                parameter += 1.0
-    after = dict(loaded.model.named_parameters())
-    assert all(after[name].dtype == p.dtype and torch.equal(after[name], p) for name, p in kept.items())
+    shift_in_place(load(long).model)
 
 
 def test_nf4_packs_the_maps_and_still_learns(long):

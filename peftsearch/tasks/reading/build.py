@@ -97,23 +97,22 @@ def build_task(
         if other is not None:
             columns.check(other)
             read = partial(_read, columns, tokens, images, wishes.kind == "regression")
-            given[split] = sound_rows(other, read, wishes.bad_rows or ERROR, told)
+            given[split], _ = sound_rows(other, read, wishes.bad_rows or ERROR, told)
     first = given["train"]
     assert first is not None, "there is always a train table"
     kind = wishes.kind or _guess_kind(first, columns.label, told)
     metric = choose_metric(kind, wishes.metric)
     classes = classes_of(first, columns.label, class_names) if kind == "classification" else ()
     told.extend(odd_names(first.where, classes))
-    for split, other in given.items():
-        if other is not None:
-            given[split] = sound_rows(other, partial(_labels, columns.label, classes), wishes.bad_rows or ERROR, told)
     if metric == "f1" and len(classes) == 2:
         named = wishes.positive if class_names is None else wishes.positive or classes[1]
         classes = positive_last(first, columns.label, classes, named, told)
     elif wishes.positive is not None:
         raise TaskError(f"--positive {one_line(wishes.positive, 60)}: is for --metric f1 and two classes; leave it out")
+    whole = partial(_split, columns=columns, classes=classes, images=images)
     splits = {
-        split: None if table is None else _split(table, columns, classes, images) for split, table in given.items()
+        split: None if table is None else sound_rows(table, whole, wishes.bad_rows or ERROR, told)[1]
+        for split, table in given.items()
     }
     train, validation = splits["train"], splits["validation"]
     assert train is not None, "there is always a train table"
@@ -147,8 +146,9 @@ def labelled_split(table: Table, columns: Columns, classes: tuple[str, ...], ima
     """
     columns.check(table)
     read = partial(_read, columns, holds_tokens(table, columns.text), images, not classes)
-    table = sound_rows(table, read, None, [])
-    return _split(table, columns, classes, images)
+    table, _ = sound_rows(table, read, None, [])
+    whole = partial(_split, columns=columns, classes=classes, images=images)
+    return sound_rows(table, whole, None, [])[1]
 
 
 def labelled_rows(table: Table, column: str, told: list[str]) -> Table | None:
@@ -162,14 +162,17 @@ def labelled_rows(table: Table, column: str, told: list[str]) -> Table | None:
 
 
 def _read(columns: Columns, tokens: bool, images: bool, numbers: bool, table: Table) -> None:
-    """Read what every kind of task needs of a table: a label (maybe a number), and a text, tokens or an image."""
+    """Check what every kind of task needs of a table: a label (maybe a number), and a text or tokens.
+
+    Images are left to `_split`, so that their files are read once.
+    """
     _check_labels_are_plain(table, columns.label)
     _check_labels_there(table, columns.label)
     if numbers:
         _targets(table, columns.label)
     if images:
-        image_split(table, columns.text, [0] * len(table))
-    elif tokens:
+        return
+    if tokens:
         input_split(table, columns.text, columns.pair)
     else:
         for column in filter(None, (columns.text, columns.pair)):

@@ -101,7 +101,7 @@ def load_pairs(options: TaskOptions, seed: int = 0, train: Table | None = None) 
         read = partial(_split, columns=columns, form=form)
     for table in tables.values() if chats is None else ():
         columns.check(table)
-    splits = {name: read(sound_rows(table, read, options.bad_rows or ERROR, notes)) for name, table in tables.items()}
+    splits = {name: sound_rows(table, read, options.bad_rows or ERROR, notes)[1] for name, table in tables.items()}
     if "validation" not in splits:
         splits["train"], splits["validation"] = _split_off(splits["train"], VALIDATION_SHARE, seed)
         n_prompts = len(set(splits["validation"].texts))
@@ -142,13 +142,13 @@ def pairs_of(table: Table, prompt: str | None, completion: str | None, known: Co
     """
     if known.holds_chats:
         of_chats = partial(chats_of, column=prompt or known.text)
-        return of_chats(sound_rows(table, of_chats, None, []))
+        return sound_rows(table, of_chats, None, [])[1]
     named = (prompt, known.text), (completion, known.label)
     own, other = (given or (name if name in table.columns else None) for given, name in named)
     columns, _ = _choose(table, own, other)
     columns.check(table)
     read = partial(_split, columns=replace(columns, pair=known.pair if prompt is None else None), form=_form(template))
-    return read(sound_rows(table, read, None, []))
+    return sound_rows(table, read, None, [])[1]
 
 
 def prompts_of(table: Table, prompt: str | None, known: Columns, template: str | None) -> Split:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 from peftsearch.errors import TaskError, one_line
 from peftsearch.tasks.reading.table import Table
 
 ERROR, DROP = "error", "drop"
 _SHOWN = 3
+T = TypeVar("T")
 
 
-def sound_rows(table: Table, read: Callable[[Table], object], bad_rows: str | None, told: list[str]) -> Table:
-    """The rows of a table that can be read.
+def sound_rows(table: Table, read: Callable[[Table], T], bad_rows: str | None, told: list[str]) -> tuple[Table, T]:
+    """The rows of a table that can be read, and what is read from them.
 
     Args:
         table: The table.
@@ -25,7 +27,7 @@ def sound_rows(table: Table, read: Callable[[Table], object], bad_rows: str | No
         TaskError: A row is faulty, and is not to be left out; or all are.
     """
     try:
-        read(table)
+        return table, read(table)
     except TaskError as error:
         faults = _faults(table, read)
         if not faults:
@@ -34,8 +36,8 @@ def sound_rows(table: Table, read: Callable[[Table], object], bad_rows: str | No
         if bad_rows != DROP or len(faults) == len(table):
             raise TaskError(_refusal(table, list(faults.values()), how_many, bad_rows)) from error
         told.append(f"{table.where}: {how_many} are faulty and were left out: {_shown(table, list(faults.values()))}")
-        return table.take([i for i in range(len(table)) if i not in faults])
-    return table
+    sound = table.take([i for i in range(len(table)) if i not in faults])
+    return sound, read(sound)
 
 
 def _faults(table: Table, read: Callable[[Table], object]) -> dict[int, str]:
