@@ -28,6 +28,7 @@ from peftsearch.backbone.maps import (
     read_projection,
     uses_interface,
     widths,
+    writes_tokens,
 )
 from peftsearch.errors import BackboneError
 from peftsearch.fields import Fields, at_least, list_of
@@ -99,13 +100,14 @@ class _Reader:
         assert blocks is not None
         read = [self._block(f"{given['blocks']}.{i}", i) for i in range(len(list(blocks.children())))]
         self._raise_faults()
+        whole = model if writes_tokens(model) else base
         side = "decoder" if given["causal"] else "encoder"
         found = [block for block in read if block is not None]
         words = find_words(model, found[-1].path)
         return Backbone(
             name=name,
             model_type=str(getattr(getattr(model, "config", None), "model_type", type(model).__name__.lower())),
-            n_params=count_params(base, without=[module for module in heads.values() if module is not None]),
+            n_params=count_params(whole, without=[module for module in heads.values() if module is not None]),
             stacks=(Stack(name=side, blocks=tuple(replace(block, words=words) for block in found)),),  # type: ignore[arg-type]  # one of the two literals
             revision=revision,
             head=tuple(heads) if given["head"] is not None else list_head(model, base),

@@ -29,6 +29,7 @@ from peftsearch.backbone.maps import (
     unreadable,
     uses_interface,
     widths,
+    writes_tokens,
 )
 
 
@@ -64,7 +65,7 @@ def detect(model: nn.Module, name: str = "", revision: str = "") -> Backbone:
     return Backbone(
         name=name,
         model_type=str(getattr(getattr(model, "config", None), "model_type", type(model).__name__.lower())),
-        n_params=count_params(base),
+        n_params=count_params(model if writes_tokens(model) else base),
         stacks=_read_stacks(model, _find_stacks(model)),
         revision=revision,
         head=list_head(model, base),

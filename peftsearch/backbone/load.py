@@ -37,7 +37,13 @@ from peftsearch.backbone.images import ImageReader, check_reading
 from peftsearch.backbone.maps import count_params
 from peftsearch.backbone.packing import check_quantisation
 from peftsearch.backbone.private_transformers import has_adapter, initialise
-from peftsearch.backbone.quantised import forget_quantiser, quantised_maps, quantised_settings, settle
+from peftsearch.backbone.quantised import (
+    forget_quantiser,
+    quantised_maps,
+    quantised_settings,
+    require_wide_maps,
+    settle,
+)
 from peftsearch.errors import BackboneError, PeftSearchError, one_line
 
 _HUB_SECONDS = 4.0
@@ -112,6 +118,10 @@ def load_backbone(
     model, tokenizer, info = _load(name, source, options, {**labels, "dtype": compute_dtype or dtype}, packing)
     if has_adapter(model):  # of the hub, whose files are not looked at before
         raise BackboneError(f"model {name!r}: comes with an adapter of HF peft; merge it first (merge_and_unload)")
+    try:
+        require_wide_maps(model)
+    except BackboneError as error:
+        raise BackboneError(f"model {name!r}: {error}") from error
     settle(model)
     if "gguf_file" in options:
         forget_quantiser(model)  # its weights are plain floats now, which transformers would otherwise refuse to save
@@ -121,7 +131,7 @@ def load_backbone(
         _set_padding(name, model, tokenizer)
     fingerprint = fingerprint_folder(folder) if folder else cached_commit(name, revision)
     backbone = detect(model, name, fingerprint) if anatomy is None else describe(model, anatomy, name, fingerprint)
-    if problem_type == "generation":  # the output map belongs to the backbone and stays frozen
+    if problem_type == "generation":  # also where the user described a head
         backbone = replace(backbone, head=(), n_params=count_params(model))
     _check_weights(name, backbone, info)
     packed = next((path for path, _ in quantised_maps(model) if f"{path}.".startswith(_below(backbone.head))), None)
@@ -132,10 +142,18 @@ def load_backbone(
         )
     if hasattr(model.config, "use_cache"):
         model.config.use_cache = False  # no generation here, and a cache in every forward pass costs memory
-    if compute_dtype is not None:
-        for path in backbone.head:
-            model.get_submodule(path).float()
+    _settle_precision(model, backbone.head, compute_dtype or dtype)
     return LoadedBackbone(model=model.to(device).eval(), tokenizer=tokenizer, backbone=backbone)
+
+
+def _settle_precision(model: nn.Module, head: Sequence[str], dtype: torch.dtype) -> None:
+    """Keep the weights that are not packed in one precision, which transformers gives a packed model in part only."""
+    packed = {id(module.weight) for _, module in quantised_maps(model)}
+    for parameter in model.parameters():
+        if parameter.is_floating_point() and id(parameter) not in packed:
+            parameter.data = parameter.data.to(dtype)
+    for path in head:
+        model.get_submodule(path).float()
 
 
 def _below(head: Sequence[str]) -> tuple[str, ...]:

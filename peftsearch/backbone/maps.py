@@ -103,9 +103,18 @@ def find_words(model: nn.Module, last_block: str) -> Words | None:
     return Words(path=path, width=words.embedding_dim, last_block=last_block)
 
 
+def writes_tokens(model: nn.Module) -> bool:
+    """Whether a model has an output map to its vocabulary, which belongs to the backbone and stays frozen."""
+    library: Any = model
+    try:
+        return isinstance(library.get_output_embeddings(), nn.Module)
+    except (AttributeError, NotImplementedError):  # not a transformers model, or one that writes nothing
+        return False
+
+
 def list_head(model: nn.Module, base: nn.Module) -> tuple[str, ...]:
-    """Name the top-level modules outside the base that share nothing with it (a tied lm_head is not a head)."""
-    if base is model:
+    """Name the top-level modules outside the base that share nothing with it; an output map of tokens is not a head."""
+    if base is model or writes_tokens(model):
         return ()
     own = {id(p) for p in base.parameters()}
     return tuple(

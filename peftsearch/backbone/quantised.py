@@ -123,6 +123,26 @@ def quantisation_of(model: nn.Module) -> str | None:
     return "nf4" if is_double_nf4(found[1]) else None
 
 
+def require_wide_maps(model: nn.Module) -> None:
+    """Refuse 4-bit maps on a CPU whose width is no multiple of a block, which bitsandbytes multiplies wrongly there.
+
+    Raises:
+        BackboneError: There are such maps, in files that were packed elsewhere.
+    """
+    odd = {
+        path: module.in_features
+        for path, module in quantised_maps(model)
+        if is_4bit(module) and module.in_features % BLOCK and module.weight.device.type == "cpu"
+    }
+    if odd:
+        path, d_in = next(iter(odd.items()))
+        raise BackboneError(
+            f"its files are packed in 4 bits, and {len(odd)} of its maps have an input width that is not a multiple of "
+            f"{BLOCK} (first: {path}, {d_in}), which a CPU multiplies wrongly; give a GPU (--device cuda), or a model "
+            "that is not packed"
+        )
+
+
 def settle(model: nn.Module) -> None:
     """Bring the packed maps of a freshly loaded model into their permanent state, which no forward changes."""
     for _, module in quantised_maps(model):

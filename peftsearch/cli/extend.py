@@ -45,7 +45,7 @@ def extend(
     before = _n_trials(run, storage)
     reporter = choose_reporter(machine=json)
     setup, result = run_study(chosen, reporter, resume=True, extends=True)
-    print_result(result.best, setup.path / BEST, json=json)
+    print_result(result.best, setup.path / BEST, json=json, storage=storage)
     if _n_trials(run, storage) == before:
         reporter.note("Nothing was left to train: the answer is clear without it.")
     return 0

@@ -59,8 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments without the program's name; None for those of the process.
 
     Returns:
-        0 on success, 1 if every trial failed or for a defect of peftsearch, 2 for an error of the user, 130 if
-        interrupted.
+        0 on success, 1 if every trial failed or for a defect of peftsearch, 2 for an error of the user, 3 for `run
+        --exit-code` without a signal, 130 if interrupted.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
+from rich.console import Console
 
 from peftsearch.cli.terminal import terminal
 from peftsearch.errors import ConfigError, ReportError, StudyError, one_line
@@ -58,7 +59,7 @@ def pareto(
     """Show the front of score and cost of existing runs, or of a sweep over budgets.
 
     Args:
-        runs_to_compare: Folders of runs: several with different budgets, or one with several objectives.
+        runs_to_compare: Folders of runs: several with different budgets, or one.
         front: Which front to show, and where to write it.
         options: The options of each study of a sweep.
         json: Print the result as JSON; progress goes to stderr.
@@ -69,8 +70,8 @@ def pareto(
     reference = _reference(front.reference, axis)
     if bool(folders) == bool(front.budgets):
         raise ConfigError(
-            "pareto needs either folders of runs (one with several objectives, or several with different budgets) or "
-            "--budgets, such as --budgets 0.05%,0.1%,0.5%"
+            "pareto needs either folders of runs (one, or several with different budgets) or --budgets, such as "
+            "--budgets 0.05%,0.1%,0.5%"
         )
     if front.out is not None:
         _require_folder(front.out)
@@ -93,6 +94,25 @@ def pareto(
     for line in [*conclusions(found), *(f"Note: {n}" for n in left_out), f"Files: {', '.join(map(str, written))}"]:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     return 0
+
+
+def print_front(console: Console, path: Path, storage: str) -> None:
+    """Print the front of a run with several objectives, or how to get it where moocore is not installed.
+
+    Args:
+        console: The terminal.
+        path: Folder of the run.
+        storage: Storage URL of the study; empty for SQLite in the folder.
+    """
+    try:
+        require_moocore()
+        found = analyse([read_points(path, storage)])
+    except ReportError as error:
+        console.print(f"The front is not shown: {error}", highlight=False, markup=False, soft_wrap=True)
+        return
+    console.print(front_table(found))
+    for line in conclusions(found):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _sweep(budgets: str, out: Path | None, options: SweepOptions, json: bool) -> tuple[list[Path], Path]:

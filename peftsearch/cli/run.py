@@ -16,12 +16,16 @@ from peftsearch.searcher.options import RunOptions, read_choices, read_options
 if TYPE_CHECKING:
     from peftsearch.study.best import Best
 
+NO_SIGNAL = 3
+"""Status of `run --exit-code` where nothing was learned."""
+
 
 def run(
     options: Annotated[RunOptions | None, Parameter(name="*")] = None,
     *,
     resume: bool = False,
     dry_run: bool = False,
+    exit_code: bool = False,
     json: bool = False,
 ) -> int:
     """Search for the best mix of methods, confirm it, and write runs/NAME/best.yaml.
@@ -30,6 +34,7 @@ def run(
         options: The options of the run.
         resume: Continue a study, by --name or the latest.
         dry_run: Show plan, time and memory, and train nothing.
+        exit_code: Exit with 3 where the verdict is no signal, for scripts.
         json: Print the result as JSON; progress goes to stderr.
     """
     options = options or RunOptions()
@@ -48,28 +53,35 @@ def run(
     known = find_finished(options)
     if known is not None:
         reporter.note(f"Study: {known[0]} is finished; `peftsearch extend` lets it go on")
-        print_result(known[1], known[0] / BEST, json=json)
-        return 0
+        print_result(known[1], known[0] / BEST, json=json, storage=options.study.storage)
+        return _status(known[1], exit_code)
     from peftsearch.searcher.run import run_study
 
     setup, found = run_study(options, reporter, resume=resume)
-    print_result(found.best, setup.path / BEST, json=json)
-    return 0
+    print_result(found.best, setup.path / BEST, json=json, storage=options.study.storage)
+    return _status(found.best, exit_code)
 
 
-def print_result(best: Best, path: Path, *, json: bool) -> None:
+def _status(best: Best, exit_code: bool) -> int:
+    return NO_SIGNAL if exit_code and best.verdict.kind == "no_signal" else 0
+
+
+def print_result(best: Best, path: Path, *, json: bool, storage: str = "") -> None:
     """Print the table, the pick and the verdict of a run.
 
     Args:
         best: The result of the run.
         path: Its file.
         json: Whether to print best.yaml's content as JSON instead.
+        storage: Storage URL of the study; empty for SQLite in the folder.
     """
+    from peftsearch.cli.pareto import print_front
     from peftsearch.cli.show import print_best
     from peftsearch.cli.tables import comparison_table, design_lines
     from peftsearch.cli.terminal import terminal
     from peftsearch.study.best import best_content
     from peftsearch.study.confirmed import Confirmed
+    from peftsearch.study.folder import read_settings
     from peftsearch.tasks.own_metric import short_name
 
     if json:
@@ -82,6 +94,8 @@ def print_result(best: Best, path: Path, *, json: bool) -> None:
     console.print(comparison_table(rows, best.name, short_name(best.task.metric), console, trainings))
     for line in design_lines(rows):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
+    if len(read_settings(path.parent).objectives) > 1:
+        print_front(console, path.parent, storage)
     print_best(console, best, path, stages=False)  # the stages were printed while it ran
 
 

@@ -90,5 +90,10 @@ def _task_mean(task: str, row: Confirmed) -> str:
 def design_lines(rows: Sequence[Confirmed]) -> list[str]:
     """Lines that describe the found designs and the references, and say why a baseline has no score."""
     lines = [f"  {r.name}: {r.detail}" for r in rows if r.detail and (not r.baseline or r.search_score is None)]
+    if any(" | " in line for line in lines):
+        lines.append(
+            "  (how blocks are grouped, how the budget is shared among the groups, and the methods of each group, from "
+            "G1 at the input)"
+        )
     again = "collapsed and had to be tried again at a lower rate"
     return lines + [f"  {r.name}: {plural(r.n_collapsed, 'training')} {again}" for r in rows if r.n_collapsed]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from peftsearch.errors import ConfigError, one_line, unknown_name
 
 if TYPE_CHECKING:
-    from peftsearch.backbone.anatomy import Backbone
+    from peftsearch.backbone.anatomy import Backbone, Block
     from peftsearch.backbone.load import LoadedBackbone
 
 FULL = "full"
@@ -99,19 +99,34 @@ def make_reference(name: str, loaded: LoadedBackbone, option: str = "--baselines
 
     Args:
         name: `full` or `top-2`.
-        loaded: The model, whose weights are not packed.
+        loaded: The model.
         option: The option that gave the name, for the message.
 
     Raises:
-        ConfigError: The model has fewer blocks.
+        ConfigError: The model has fewer blocks, or its weights are packed.
     """
+    from peftsearch.backbone.quantised import quantised_maps
+
     model, backbone, n_blocks = loaded.model, loaded.backbone, n_top(name)
     require_blocks(name, backbone, option)
     blocks = () if n_blocks is None else backbone.stacks[-1].blocks[-n_blocks:]
     modules = ("",) if n_blocks is None else (*(block.path for block in blocks), *backbone.head)
+    packed = next(
+        (path for path, _ in quantised_maps(model) if n_blocks is None or path.startswith(_below(blocks))), None
+    )
+    if packed is not None:
+        raise ConfigError(
+            f"{option} {name} trains the model's own weights, and those of {backbone.name} are packed ({packed}); "
+            f"leave {name} out, or give a model that is not packed"
+        )
     head = {id(p) for path in backbone.head for p in model.get_submodule(path).parameters()}
     sizes = {id(p): p.numel() for path in modules for p in model.get_submodule(path).parameters()}
     return Reference(name=name, modules=modules, n_params=sum(n for key, n in sizes.items() if key not in head))
+
+
+def _below(blocks: Sequence[Block]) -> tuple[str, ...]:
+    """Beginnings of the names of the blocks' modules."""
+    return tuple(f"{block.path}." for block in blocks)
 
 
 def notes_on(references: Sequence[Reference], limited: bool) -> tuple[str, ...]:

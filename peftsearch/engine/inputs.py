@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from peftsearch.engine.settings import TrainingSettings
-from peftsearch.errors import ConfigError
+from peftsearch.errors import ConfigError, TaskError
 from peftsearch.options import AUTO, ModelOptions
 
 if TYPE_CHECKING:
@@ -98,10 +98,17 @@ def encode_task(loaded: LoadedBackbone, task: Task, max_length: int, bad_rows: s
     """
     from peftsearch.backbone.load import decoder_start
     from peftsearch.tasks.encoding.encode import encode
-    from peftsearch.tasks.encoding.readable import sound_task
+    from peftsearch.tasks.encoding.readable import sound_images, sound_task
 
     start = decoder_start(loaded)
-    encoded = encode(task, loaded.tokenizer, max_length, start)
+    try:
+        encoded = encode(task, loaded.tokenizer, max_length, start)
+    except TaskError:
+        sound, told = sound_images(task, bad_rows)  # refuses all damaged images together
+        if sound is task:
+            raise
+        encoded = encode(sound, loaded.tokenizer, max_length, start)
+        return replace(encoded, notes=(*told, *encoded.notes))
     if loaded.reads_images:
         return encoded
     splits = {"train": encoded.train, "validation": encoded.validation}

@@ -55,7 +55,7 @@ def plan_sweep(options: SweepOptions, budgets: Sequence[str]) -> Sweep:
     whole = prepare(options.at("100%"))
     _check_order(budgets, whole.backbone.n_params)
     name = options.study.name or default_name(options.at("sweep"), whole.suite, whole.backbone)[:_LONGEST_NAME]
-    each = tuple(_named(options, f"{name}-{b.replace(' ', '').lstrip('+')}").at(b) for b in budgets)
+    each = tuple(_named(options, _folder_name(options.study.runs, name, b)).at(b) for b in budgets)
     refused: dict[str, BudgetError] = {}
     setups = []
     for own in each:
@@ -100,6 +100,12 @@ def run_sweep(sweep: Sweep, reporter: Callable[[], Reporter]) -> list[Path]:
     if len(done) < 2:
         raise AllTrialsFailed(f"fewer than two budgets have scores; {reasons[0]}")
     return done
+
+
+def _folder_name(runs: Path, name: str, budget: str) -> str:
+    """Name of a budget's study; that of an earlier version, with a % in it, where there is one to go on with."""
+    own = f"{name}-{budget.replace(' ', '').lstrip('+')}"
+    return own if (runs / own).exists() else own.replace("%", "pct")
 
 
 def _named(options: SweepOptions, name: str) -> SweepOptions:

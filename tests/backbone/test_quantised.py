@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from transformers import AutoModelForSequenceClassification, BitsAndBytesConfig
 
 from peftsearch.backbone import packing
 from peftsearch.backbone.load import load_backbone, n_head_params
 from peftsearch.backbone.packing import PACKINGS, check_quantisation
 from peftsearch.backbone.quantised import dequantise, dequantised, packing_tensors, quantisation_of, quantised_maps
 from peftsearch.design.budget import parse_budget
+from peftsearch.design.references import make_reference
 from peftsearch.errors import BackboneError, ConfigError
 from tests.quantised import CONFIGS, evaluate, folder, load, step
 from tests.runs import save_model, save_tokenizer
@@ -130,6 +132,44 @@ class TestRefused:
         load("bert", "nf4").tokenizer.save_pretrained(tmp_path)
         with pytest.raises(BackboneError, match="quantised already; leave --quantize out"):
             load_backbone(tmp_path, num_labels=2, quantize="nf4")
+
+
+class TestFilesThatArePacked:
+    @pytest.fixture
+    @staticmethod
+    def path(tmp_path):
+        """A packed model, whose other weights are kept in float32."""
+        load("bert", "nf4").model.save_pretrained(tmp_path)
+        return save_tokenizer(tmp_path)
+
+    def test_other_weights_have_one_precision(self, path):
+        """transformers alone reads some of them in the wanted precision, and some in that of the file."""
+        model = load_backbone(path, num_labels=2, compute_dtype=torch.bfloat16).model
+        whole = {n: p.dtype for n, p in model.named_parameters() if p.is_floating_point()}
+        assert {dtype for n, dtype in whole.items() if not n.startswith("classifier")} == {torch.bfloat16}
+        with torch.autocast("cpu", torch.bfloat16):
+            assert evaluate(model).isfinite().all()
+
+    def test_their_own_weights_are_not_trained(self, path):
+        loaded = load_backbone(path, num_labels=2)
+        with pytest.raises(
+            ConfigError, match=r"--baselines full trains the model's own weights, and those of .* packed"
+        ):
+            make_reference("full", loaded)
+
+    def test_widths_that_a_cpu_multiplies_wrongly(self, tmp_path):
+        path = save_model(Path(tmp_path))
+        settings = BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", llm_int8_skip_modules=["classifier"]
+        )
+        model = AutoModelForSequenceClassification.from_pretrained(
+            path, quantization_config=settings, device_map={"": "cpu"}
+        )
+        model.save_pretrained(path)
+        with pytest.raises(
+            BackboneError, match=r"not a multiple of 64 \(first: .*, 32\), which a CPU multiplies wrongly"
+        ):
+            load_backbone(path, num_labels=2)
 
 
 def test_minilm_counts_its_real_parameters_in_less_than_half_the_bytes_of_its_blocks():

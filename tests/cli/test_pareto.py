@@ -272,6 +272,12 @@ class TestUnevenRuns:
         assert "trial 2" in {p.name for p in front.levels[0].front}
         assert any("1 confirmed design has fewer seeds than the 2 of others" in note for note in front.notes)
 
+    def test_one_run_shows_its_designs_against_a_cost_it_did_not_search(self, sweep):
+        front = front_of(sweep[:1])
+        assert {p.name for p in front.levels[0].points} == {"lora", "trial 1"}
+        assert any("cheap designs are here only as far as" in note for note in front.notes)
+        assert not any("cheap designs" in note for note in front_of(sweep).notes)
+
     def test_a_run_without_confirmations_is_told(self, sweep, tmp_path):
         new = save_study(tmp_path / "new", "5%", 50_000, [{"name": "trial 1", "n_params": 40_000, "score": 0.99}])
         front = front_of([*sweep, new])
@@ -303,9 +309,6 @@ class TestRefusals:
         path = runs[1] / "settings.yaml"
         path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {key: value}))
         assert message in refused(capsys, "pareto", *runs)
-
-    def test_one_run_of_one_objective(self, runs, capsys):
-        assert "has one objective and one budget" in refused(capsys, "pareto", runs[0])
 
     def test_nothing(self, capsys):
         assert "needs either folders of runs" in refused(capsys, "pareto")

@@ -28,7 +28,7 @@ def swept(place, tmp_path_factory):
 
 
 def test_each_budget_has_a_study_and_the_front_a_folder(swept):
-    assert {p.name for p in swept.iterdir()} == {"n-10%", "n-30%", "n-pareto"}
+    assert {p.name for p in swept.iterdir()} == {"n-10pct", "n-30pct", "n-pareto"}
     table = pd.read_csv(swept / "n-pareto" / "pareto.csv")
     assert table["budget"].unique().tolist() == ["10%", "30%"]
     assert (table["params"] <= table["budget_params"]).all()
@@ -40,19 +40,19 @@ def test_a_shared_backbone_gives_the_same_as_a_run_of_its_own(place, swept, tmp_
     """The second study of the sweep against the same study alone, which loads everything itself."""
     own = [a for a in sweep_arguments(place, tmp_path, "30%") if a != "--budgets"]
     own[:2] = ["run", "--budget", "30%"]
-    own[own.index("--name") + 1] = "n-30%"
+    own[own.index("--name") + 1] = "n-30pct"
     assert call(*own) == 0
     for which in ("search", "confirm"):
-        assert story(tmp_path / "n-30%", which) == story(swept / "n-30%", which)
+        assert story(tmp_path / "n-30pct", which) == story(swept / "n-30pct", which)
 
 
 def test_the_same_again_trains_nothing(place, swept, capsys):
-    before = {b: story(swept / f"n-{b}") for b in ("10%", "30%")}
+    before = {b: story(swept / f"n-{b}pct") for b in ("10", "30")}
     assert call(*sweep_arguments(place, swept, "10%,30%")) == 0
     out = capsys.readouterr().out
     assert "-- search" not in out
     assert "┃ changed" in out or "┃  changed" in out, "beside what is trained"
-    assert {b: story(swept / f"n-{b}") for b in before} == before
+    assert {b: story(swept / f"n-{b}pct") for b in before} == before
 
 
 @pytest.mark.parametrize(
@@ -79,9 +79,9 @@ def test_several_objectives(place, tmp_path, capsys):
 
 
 def test_a_folder_of_other_settings_is_said_before_anything_is_trained(place, tmp_path, capsys):
-    save_study(tmp_path / "n-30%", "30%", 1)
+    save_study(tmp_path / "n-30pct", "30%", 1)
     assert "was created with other settings" in refused(capsys, *sweep_arguments(place, tmp_path, "10%,30%"))
-    assert not (tmp_path / "n-10%").exists()
+    assert not (tmp_path / "n-10pct").exists()
 
 
 def test_a_budget_without_scores_does_not_end_the_sweep(place, tmp_path, capsys, monkeypatch):
@@ -93,7 +93,7 @@ def test_a_budget_without_scores_does_not_end_the_sweep(place, tmp_path, capsys,
 
     monkeypatch.setattr("peftsearch.searcher.sweep.run_study", fail)
     assert call(*sweep_arguments(place, tmp_path, "10%,20%,30%")) == 1
-    assert begun == ["n-10%", "n-20%", "n-30%"]
+    assert begun == ["n-10pct", "n-20pct", "n-30pct"]
     assert "fewer than two budgets have scores; budget 10%: all 8 trials failed" in capsys.readouterr().err
 
 
@@ -110,6 +110,6 @@ def test_a_name_is_made_up_and_kept(place, tmp_path, monkeypatch):
         study=StudyOptions(runs=tmp_path),
     )
     plan = plan_sweep(options, ["10%", "+2_0%"])
-    assert plan.out.name == f"{plan.options[0].study.name.removesuffix('-10%')}-pareto"
-    assert [o.study.name.rsplit("-", 1)[1] for o in plan.options] == ["10%", "2_0%"]
+    assert plan.out.name == f"{plan.options[0].study.name.removesuffix('-10pct')}-pareto"
+    assert [o.study.name.rsplit("-", 1)[1] for o in plan.options] == ["10pct", "2_0pct"]
     assert [o.budget for o in plan.options] == ["10%", "+2_0%"]

@@ -1,6 +1,7 @@
 """`peftsearch run` from end to end on a tiny model: the result, resuming, failures, and what is refused."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -47,6 +48,15 @@ class TestResult:
         out = capsys.readouterr().out
         line = next(line for line in out.splitlines() if "lora (baseline)" in line)
         assert f"{rows['lora']['n_changed']:,}" in line
+
+    @pytest.mark.parametrize(("kind", "status"), [("no_signal", 3), ("tie", 0)])
+    def test_a_script_can_see_that_nothing_was_learned(self, finished, tmp_path, kind, status):
+        folder = Path(shutil.copytree(finished, tmp_path / "r"))
+        best = yaml.safe_load((folder / "best.yaml").read_text())
+        best["verdict"]["kind"] = kind
+        (folder / "best.yaml").write_text(yaml.safe_dump(best))
+        argv = ("run", "--resume", "--runs", tmp_path, "--name", "r")
+        assert (call(*argv, "--exit-code"), call(*argv)) == (status, 0)
 
     def test_every_training_is_a_trial(self, finished):
         search, confirm = study(finished), study(finished, "confirm")

@@ -66,10 +66,11 @@ class TestObjectives:
         confirmed = {t.user_attrs["name"] for t in study(folder, "confirm").trials}
         assert len(front_names & confirmed) >= min(6, len(front_names))
 
-    def test_it_resumes(self, front):
+    def test_it_resumes_and_prints_its_front(self, front, capsys):
         folder, argv = front
         before = story(folder, "confirm")
         assert call(*argv) == 0
+        assert "Pareto front: validation" in capsys.readouterr().out
         assert story(folder, "confirm") == before
 
     def test_pareto_and_report_read_it(self, front, capsys):

@@ -137,7 +137,7 @@ def analyse(studies: Sequence[StudyPoints], x: str = "params", reference: tuple[
         several_budgets=len(studies) > 1,
         n_nondominated=len(all_objectives_front(points, objectives)) if len(objectives) > 1 else None,
         objectives=objectives,
-        notes=tuple(_notes(levels, points, usable, axis)),
+        notes=(*_notes(levels, points, usable, axis), *_one_objective(studies)),
     )
 
 
@@ -145,7 +145,7 @@ def require_comparable(studies: Sequence[StudyPoints]) -> None:
     """Check that studies can share a front.
 
     Raises:
-        StudyError: The studies differ in a setting that must agree, or do not make a front.
+        StudyError: The studies differ in a setting that must agree, or their budgets do not.
     """
     first = studies[0]
     for other in studies[1:]:
@@ -158,11 +158,6 @@ def require_comparable(studies: Sequence[StudyPoints]) -> None:
     multi = [s for s in studies if len(s.objectives) > 1]
     if multi and len(studies) > 1:
         raise StudyError(f"{multi[0].path}: a study with several objectives has its own front; give it alone")
-    if len(studies) == 1 and not multi:
-        raise StudyError(
-            f"{first.path}: has one objective and one budget, which do not make a front; give several runs with "
-            "different budgets, or let `peftsearch pareto --budgets 0.05%,0.1%,0.5%` run them"
-        )
     budgets: dict[int, StudyPoints] = {}
     for study in studies:
         same = budgets.setdefault(study.settings.budget_params, study)
@@ -259,6 +254,16 @@ def _notes(levels: Sequence[Level], points: Sequence[Point], usable: Sequence[Po
     if any(not axis.holds(p) for p in usable):
         notes.append("A design that tunes nothing is drawn as a line, and excluded from knee and hypervolume.")
     return notes
+
+
+def _one_objective(studies: Sequence[StudyPoints]) -> list[str]:
+    """A note where nothing made the search look for cheap designs."""
+    if len(studies) > 1 or len(studies[0].objectives) > 1:
+        return []
+    return [
+        "One objective and one budget: cheap designs are here only as far as the run trained them; search for them "
+        "with --objective score,params or --budgets."
+    ]
 
 
 def _unevenness(confirmed: Sequence[Point], points: Sequence[Point]) -> list[str]:

@@ -131,6 +131,17 @@ def decode(name: str, content: bytes) -> Any:
     return rgb
 
 
+def undecodable(split: ImageSplit) -> dict[int, str]:
+    """What is wrong with each image that cannot be decoded."""
+    faults = {}
+    for i, (name, content) in enumerate(zip(split.texts, split.images, strict=True)):
+        try:
+            decode(name, content)
+        except TaskError as error:
+            faults[i] = str(error).removeprefix(f"{name}: ").partition("; ")[0]
+    return faults
+
+
 def _process(images: list[Any], processor: Any, name: str) -> Tensor:
     """Process images to `(n, channel, height, width)` of float32."""
     try:

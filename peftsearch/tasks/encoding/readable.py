@@ -1,15 +1,15 @@
-"""Whether a model can read what its tokenizer made of the examples, checked before the first step."""
+"""Whether a model can read the examples: images that are decoded, and what its tokenizer made of texts."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from peftsearch.errors import TaskError, one_line
 from peftsearch.tasks.encoding.encoded import EncodedSplit, EncodedTexts
+from peftsearch.tasks.encoding.images import undecodable
 from peftsearch.tasks.encoding.pairs import EncodedPairs
 from peftsearch.tasks.reading.sound import DROP
-from peftsearch.tasks.task import Split, Task
+from peftsearch.tasks.task import ImageSplit, Split, Task
 
 _SHOWN = 3
 UNKNOWN_SHARE = 0.2
@@ -65,7 +65,7 @@ def check_examples(encoded: EncodedSplit, split: Split, where: str, reads: Reads
     """
     faults = unreadable(encoded, reads)
     if faults:
-        raise TaskError(f"{where}: {_told(faults, split.texts)}; correct them or leave them out")
+        raise TaskError(f"{where}: {_told(faults, split)}; correct them or leave them out")
 
 
 def sound_task(
@@ -86,25 +86,49 @@ def sound_task(
         TaskError: There are such examples, and they are not to be left out; or the tokenizer tells no texts apart.
     """
     _check_vocabulary(encoded["train"], task.train, task.name, reads)
+    sound, notes = _without(task, {name: unreadable(made, reads) for name, made in encoded.items()}, bad_rows)
+    return sound, (*notes, *_unknown_share(encoded["train"], reads))
+
+
+def sound_images(task: Task, bad_rows: str | None) -> tuple[Task, tuple[str, ...]]:
+    """The task without the images that cannot be decoded; decodes every image.
+
+    Args:
+        task: The task.
+        bad_rows: `drop` leaves the images out; else they are refused.
+
+    Returns:
+        The task, the same object where every image can be decoded; and notes for the user.
+
+    Raises:
+        TaskError: There are such images, and they are not to be left out.
+    """
+    faults: dict[str, dict[int, str]] = {}
+    for name, split in (("train", task.train), ("validation", task.validation), ("test", task.test)):
+        if isinstance(split, ImageSplit):
+            faults[name] = undecodable(split)
+    sound, notes = _without(task, faults, bad_rows)
+    return sound, tuple(notes)
+
+
+def _without(task: Task, faulty: dict[str, dict[int, str]], bad_rows: str | None) -> tuple[Task, list[str]]:
+    """The task without the faulty examples of each split, and what was left out."""
     notes: list[str] = []
     kept: dict[str, Split] = {}
-    for name, made in encoded.items():
+    for name, faults in faulty.items():
         split: Split = getattr(task, name)
-        faults = unreadable(made, reads)
         if not faults:
             continue
-        told = f"{name}: {_told(faults, split.texts)}"
+        told = f"{name}: {_told(faults, split)}"
         if bad_rows != DROP or len(faults) == len(split):
             drop = ", or leave them out with --bad-rows drop" if len(faults) < len(split) else ""
             raise TaskError(f"task {task.name!r}, {told}; correct them{drop}")
         notes.append(f"{told}: left out")
         kept[name] = split.take([i for i in range(len(split)) if i not in faults])
-    told_unknown = _unknown_share(encoded["train"], reads)
     if not kept:
-        return task, (*notes, *told_unknown)
+        return task, notes
     own = {"train": task.train, "validation": task.validation} | kept
-    sound = replace(task, train=own["train"], validation=own["validation"], test=kept.get("test", task.test))
-    return sound, (*notes, *told_unknown)
+    return replace(task, train=own["train"], validation=own["validation"], test=kept.get("test", task.test)), notes
 
 
 def _check_vocabulary(encoded: EncodedSplit, split: Split, name: str, reads: Reads) -> None:
@@ -133,9 +157,10 @@ def _unknown_share(encoded: EncodedSplit, reads: Reads) -> tuple[str, ...]:
     return (f"{share:.0%} of the tokens of train are unknown to the model's tokenizer: is it of this language?",)
 
 
-def _told(faults: dict[int, str], texts: Sequence[str]) -> str:
+def _told(faults: dict[int, str], split: Split) -> str:
     """How many examples are faulty, and the first of them."""
-    first = list(faults.items())[:_SHOWN]
-    shown = "; ".join(f"example {i + 1} ({one_line(texts[i], 60)!r}) {fault}" for i, fault in first)
+    first, texts = list(faults.items())[:_SHOWN], split.texts
+    width = 300 if isinstance(split, ImageSplit) else 60  # the name of a file is of no use in part
+    shown = "; ".join(f"example {i + 1} ({one_line(texts[i], width)!r}) {fault}" for i, fault in first)
     more = "; ..." if len(faults) > len(first) else ""
     return f"{len(faults):,} of {len(texts):,} examples cannot be read: {shown}{more}"

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from tests.exports import refused
+from tests.image_files import save_images, save_vit
 from tests.runs import BRIEF as BRIEFLY
 from tests.runs import WORDS, arguments, call, save_model, save_task
 
@@ -100,3 +101,18 @@ def test_a_training_leaves_out_what_its_run_did(files, tmp_path):
     assert call(*argv, "--strategy", "random") == 0
     brief = ("--steps", "2", "--device", "cpu", "--dtype", "fp32")
     assert call("train", tmp_path / "runs" / "r", "--output", tmp_path / "out", *brief) == 0
+
+
+def test_damaged_images_are_refused_together_or_left_out(tmp_path, capsys):
+    model, images = save_vit(tmp_path / "vit"), save_images(tmp_path / "images", 6)
+    whole = (images / "red" / "1.png").read_bytes()
+    for name in ("red/1.png", "blue/2.png"):
+        (images / name).write_bytes(whole[:80])
+    argv = ["run", "--budget", "20%", "--model", model, "--train", images, "--kind", "image", "--validation", images]
+    argv += ["--device", "cpu", "--runs", tmp_path / "runs", "--dry-run"]
+    line = refused(capsys, *argv)
+    assert "train: 2 of 18 examples cannot be read" in line
+    assert "red/1.png" in line
+    assert "--bad-rows drop" in line
+    assert call(*argv, "--bad-rows", "drop") == 0
+    assert "test: 2 of 9 examples" in " ".join(capsys.readouterr().out.split())

@@ -104,7 +104,7 @@ class TestRefused:
         shutil.copytree(gallery / "validation", tmp_path / "v")
         (tmp_path / "v" / "red" / "3.png").write_bytes(b"\x89PNG\r\n")
         argv = ("run", "--budget", "5%", "--runs", tmp_path / "runs", *data, "--validation", tmp_path / "v")
-        assert "red/3.png: is not an image" in refused(capsys, *argv)
+        assert "red/3.png') is not an image" in refused(capsys, *argv)
         assert not (tmp_path / "runs").exists()
 
     def test_what_a_training_cannot_read(self, gallery, trained, place, tmp_path, capsys):
