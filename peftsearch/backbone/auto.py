@@ -62,22 +62,30 @@ def reads_images(model: Any) -> bool:
     return getattr(model, "main_input_name", None) == "pixel_values"
 
 
-def model_class(name: str, source: str, options: Mapping[str, Any], generates: bool) -> Any:
+def model_class(name: str, source: str, options: Mapping[str, Any], kind: str | None) -> Any:
     """The class whose `from_pretrained` loads the model.
 
     Args:
         name: The user's name for the model.
         source: Hub id or folder.
         options: Arguments for `from_pretrained`.
-        generates: Whether to load a causal or seq2seq language model instead of a classifier.
+        kind: `generation` is a causal or seq2seq language model, `tagging` a classifier of tokens, all others are
+            classifiers.
 
     Raises:
         BackboneError: The model is an encoder, which cannot generate.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+    from transformers import (
+        AutoConfig,
+        AutoModelForCausalLM,
+        AutoModelForSeq2SeqLM,
+        AutoModelForTokenClassification,
+    )
 
     config = AutoConfig.from_pretrained(source, **options)
-    if not generates:
+    if kind == "tagging":
+        return AutoModelForTokenClassification
+    if kind != "generation":
         return classifier_class(config)
     if getattr(config, "is_encoder_decoder", False):
         return AutoModelForSeq2SeqLM

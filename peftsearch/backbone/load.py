@@ -85,7 +85,8 @@ def load_backbone(
     Args:
         name_or_path: A hub id, a folder or a GGUF file; None, `demo` or `minilm` for the embedded MiniLM-L6.
         num_labels: Outputs of the head; not used for generation, where only the methods are trained.
-        problem_type: `regression`, `generation`, or None for single-label classification.
+        problem_type: `regression`, `generation`, `tagging` (a head on every token), `multi_label`, or None for
+            single-label classification; those of transformers' configs too.
         dtype: Type of the weights, where `compute_dtype` is None.
         device: Device for the model.
         trust_remote_code: Whether code that comes with the model may run.
@@ -113,9 +114,13 @@ def load_backbone(
         if gguf is None:
             check_folder(name, folder)
     source = str((folder.parent if folder.is_file() else folder) if folder else name)
-    labels = {"num_labels": num_labels, "problem_type": problem_type or "single_label_classification"}
+    problem = {"multi_label": "multi_label_classification", None: "single_label_classification"}
+    labels: dict[str, Any] = {"num_labels": num_labels}
+    if problem_type not in ("generation", "tagging"):
+        labels["problem_type"] = problem.get(problem_type, problem_type)
     packing = partial(quantised_settings, quantize, device=device, compute_dtype=compute_dtype) if quantize else None
-    model, tokenizer, info = _load(name, source, options, {**labels, "dtype": compute_dtype or dtype}, packing)
+    settings = {**labels, "dtype": compute_dtype or dtype}
+    model, tokenizer, info = _load(name, source, options, settings, packing, problem_type)
     if has_adapter(model):  # of the hub, whose files are not looked at before
         raise BackboneError(f"model {name!r}: comes with an adapter of HF peft; merge it first (merge_and_unload)")
     try:
@@ -248,6 +253,7 @@ def _load(
     options: dict[str, Any],
     settings: dict[str, Any],
     packing: Callable[[nn.Module], dict[str, Any]] | None,
+    kind: str | None,
 ) -> tuple[Any, Any, Mapping[str, Any]]:
     """Load tokenizer and model; weights missing from the files are drawn with a fixed seed.
 
@@ -257,14 +263,14 @@ def _load(
         options: Arguments for loading both tokenizer and model.
         settings: Arguments for the model only.
         packing: Maps the model without weights to the settings that pack it; None packs nothing.
+        kind: Kind of the task.
     """
-    generates = settings["problem_type"] == "generation"
     try:
         with quiet(), torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(0)
-            loader = model_class(name, source, options, generates)
+            loader = model_class(name, source, options, kind)
             tokenizer = _reader(loader).from_pretrained(source, **options)
-            own = {"dtype": settings["dtype"]} if generates else dict(settings)
+            own = {"dtype": settings["dtype"]} if kind == "generation" else dict(settings)
             if packing is not None:
                 own |= packing(_skeleton(loader, source, options, settings))
             model, info = loader.from_pretrained(
@@ -313,7 +319,8 @@ def _explain(error: Exception, options: Mapping[str, Any]) -> str:
     if "use_safetensors" in text:
         return f"the hub has no safetensors of it; {CONVERT}"
     if "Unrecognized configuration class" in text:
-        what = "classification of texts or images" if "SequenceClassification" in text else "language model"
+        kinds = {"SequenceClassification": "classification of texts or images", "TokenClassification": "tagging"}
+        what = next((told for end, told in kinds.items() if end in text), "language model")
         return f"transformers has no {what} for this architecture; choose another model"
     if options.get("local_files_only") and isinstance(error, OSError):
         return (

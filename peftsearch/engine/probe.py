@@ -22,6 +22,7 @@ from peftsearch.backbone.load import LoadedBackbone, reset_head
 from peftsearch.engine.scoring import Scorer, logits_of
 from peftsearch.tasks.encoding.encoded import EncodedSplit
 from peftsearch.tasks.encoding.subset import at_most
+from peftsearch.tasks.kinds import Answers, flat
 
 PENALTY = 100.0
 """Weight of the penalty: 1 / C of scikit-learn's logistic regression, alpha of its ridge regression."""
@@ -63,7 +64,7 @@ def fit_head(
     before = {name: value.detach().clone() for name, value in _head(model, loaded.backbone.head).items()}
     reset_head(model, loaded.backbone, _SEED)
     try:
-        data = at_most(data, MOST_EXAMPLES)
+        data = at_most(data, max(1, MOST_EXAMPLES * len(data) // max(len(data), len(flat(data.labels)))))
         model.set_submodule(path, nn.Identity())
         try:
             x = logits_of(model, data, batch_size=batch_size, device=device, autocast=autocast)
@@ -103,12 +104,12 @@ def _head(model: nn.Module, head: tuple[str, ...]) -> dict[str, nn.Parameter]:
     return {f"{path}.{name}": p for path in head for name, p in model.get_submodule(path).named_parameters()}
 
 
-def _fit(x: Tensor, labels: list[int] | list[float], objective: Scorer, *, centred: bool) -> tuple[Tensor, Tensor]:
+def _fit(x: Tensor, labels: Answers, objective: Scorer, *, centred: bool) -> tuple[Tensor, Tensor]:
     """Weight `(outputs, features)` and bias `(outputs,)` on plain features `(n, features)`.
 
     Args:
         x: Features.
-        labels: Classes or targets.
+        labels: What is right for each example; of tags, features have a row for each word.
         objective: The task's loss.
         centred: Whether features are centred and an intercept is fitted, which needs a bias.
     """
@@ -122,13 +123,33 @@ def _fit(x: Tensor, labels: list[int] | list[float], objective: Scorer, *, centr
         targets = (torch.tensor(labels, dtype=torch.float64) - objective.mean) / objective.scale
         ridge = Ridge(alpha=PENALTY, fit_intercept=centred).fit(standardised, targets.numpy())
         weight, bias = torch.tensor(ridge.coef_)[None], torch.as_tensor(ridge.intercept_, dtype=x.dtype).reshape(1)
+    elif objective.kind == "multi_label":
+        weight, bias = _fit_each(standardised, torch.tensor(labels), centred)
     else:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # training goes on from wherever it stops
-            model = LogisticRegression(C=1 / PENALTY, max_iter=500, fit_intercept=centred).fit(standardised, labels)
+            model = LogisticRegression(C=1 / PENALTY, max_iter=500, fit_intercept=centred).fit(
+                standardised, flat(labels)
+            )
         weight, bias = _every_class(model, objective.n_outputs)
     weight = weight / scale
     return weight, bias - weight @ mean
+
+
+def _fit_each(x: Any, truth: Tensor, centred: bool) -> tuple[Tensor, Tensor]:
+    """A logistic regression for each class `(n, classes)` on features `(n, features)`; none for a constant class."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    share = truth.double().mean(0).clamp(0.5 / len(truth), 1 - 0.5 / len(truth))
+    weight, bias = torch.zeros(truth.shape[1], x.shape[1], dtype=torch.float64), torch.logit(share)
+    for k in range(truth.shape[1]):
+        if 0 < int(truth[:, k].sum()) < len(truth):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ConvergenceWarning)
+                model = LogisticRegression(C=1 / PENALTY, max_iter=500, fit_intercept=centred).fit(x, truth[:, k])
+            weight[k], bias[k] = torch.tensor(model.coef_[0]), float(model.intercept_[0]) if centred else 0.0
+    return weight, bias
 
 
 def _every_class(model: Any, n_classes: int) -> tuple[Tensor, Tensor]:

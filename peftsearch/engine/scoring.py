@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +16,8 @@ from peftsearch.engine.settings import TrainingSettings
 from peftsearch.errors import ConfigError, Diverged
 from peftsearch.tasks.encoding.batches import eval_batches
 from peftsearch.tasks.encoding.encoded import EncodedSplit
-from peftsearch.tasks.encoding.pairs import EncodedPairs
+from peftsearch.tasks.encoding.pairs import IGNORED, EncodedPairs
+from peftsearch.tasks.kinds import TITLES, Answers, Kind, flat
 from peftsearch.tasks.metrics import score
 from peftsearch.tasks.own_metric import is_own
 from peftsearch.tasks.task import Task
@@ -36,18 +39,21 @@ class Scorer:
 
     def __init__(self, task: Task, settings: TrainingSettings | None = None) -> None:
         self._metric = task.metric
+        kind = TITLES.get(task.kind, task.kind)
         if settings is not None and settings.class_weights != "none" and task.kind != "classification":
-            raise ConfigError(f"--class-weights {settings.class_weights}: a {task.kind} has no classes; leave it out")
-        if settings is not None and settings.label_smoothing and task.kind == "regression":
-            raise ConfigError("--label-smoothing: a regression has no classes; leave it out")
+            raise ConfigError(f"--class-weights {settings.class_weights}: is not for {kind}; leave it out")
+        if settings is not None and settings.label_smoothing and task.kind in ("regression", "multi_label"):
+            raise ConfigError(f"--label-smoothing: is not for {kind}; leave it out")
         self._smoothing = 0.0 if settings is None else settings.label_smoothing
         weighted = settings is not None and settings.class_weights == "balanced" and task.kind == "classification"
         self._weights = class_weights(task) if weighted else None
         self.is_regression = task.kind == "regression"
         """Whether the task has targets instead of classes."""
+        self.kind = task.kind
+        """Kind of the task."""
         self.n_outputs = task.num_labels
         """Outputs of the head: the number of classes, 1 for a target, 0 without a head."""
-        self._n_classes = len(task.labels)
+        self._names = task.labels
         targets = torch.tensor(task.train.labels, dtype=torch.float64) if self.is_regression else torch.zeros(1)
         self.mean = float(targets.mean())
         """Mean of the training targets; 0 for classes."""
@@ -57,10 +63,15 @@ class Scorer:
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Loss to train: cross-entropy, weighted and smoothed as the settings say, or the standardised squared error.
 
+        The classes of a multi-label task have a binary cross-entropy each.
+
         Args:
-            logits: `(batch, num_labels)`, or `(batch, seq, vocabulary)` for generation.
-            labels: Class indices or targets `(batch,)`, or the tokens to learn `(batch, seq)`.
+            logits: `(batch, num_labels)`, or `(batch, seq, n)` for tags and for the vocabulary of a generation.
+            labels: Class indices or targets `(batch,)`, a 1 or 0 for every class `(batch, num_labels)`, or the tags or
+                tokens to learn `(batch, seq)`.
         """
+        if self.kind == "multi_label":
+            return nn.functional.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
         if self.is_regression:
             return nn.functional.mse_loss(logits.squeeze(-1), self._standardised(labels))
         flat, targets = logits.flatten(0, -2), labels.flatten()
@@ -103,30 +114,43 @@ class Scorer:
             if not with_score:
                 return Evaluation(losses=losses)
             assert isinstance(split, EncodedPairs), "texts are generated for a whole split"
-            found, right = score_pairs(
+            found, hits = score_pairs(
                 model, split, self._metric, batch_size=batch_size, device=device, autocast=autocast, sums=sums
             )
-            return Evaluation(losses=losses, score=found, right=right)
+            return Evaluation(losses=losses, score=found, right=hits)
         logits = logits_of(model, split, batch_size=batch_size, device=device, autocast=autocast)
-        predictions = predictions_of(logits, regression=self.is_regression)
-        labels = torch.tensor(split.labels)
+        require_finite(logits)
+        right: list[bool] = []
+        if self._metric == "accuracy":
+            right = [p == t for p, t in zip(logits.argmax(-1).tolist(), split.labels, strict=True)]
+        value = self.score(logits, split.labels) if with_score else None
+        return Evaluation(losses=self._losses(logits, split.labels), score=value, right=right)
+
+    def _losses(self, logits: Tensor, answers: Answers) -> tuple[float, ...]:
+        """The loss of each example; of tags so that the mean over examples is the mean over words."""
+        labels = torch.tensor(flat(answers))
         if self.is_regression:
             each = (logits.squeeze(-1) - self._standardised(labels)).square()
+        elif self.kind == "multi_label":
+            truth = labels.view_as(logits).to(logits.dtype)
+            each = nn.functional.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean(1)
         else:
             each = nn.functional.cross_entropy(logits, labels, reduction="none")
-        right = [p == t for p, t in zip(predictions, split.labels, strict=True)] if self._metric == "accuracy" else []
-        value = self.score(logits, split.labels) if with_score else None
-        return Evaluation(losses=tuple(each.tolist()), score=value, right=right)
+        if self.kind == "tagging":
+            n_words = [len(row) for row in answers]  # type: ignore[arg-type]  # tags are lists
+            weight = len(answers) / len(labels)
+            each = torch.stack([part.sum() * weight for part in each.split_with_sizes(n_words)])
+        return tuple(each.tolist())
 
-    def score(self, logits: Tensor, labels: Sequence[int] | Sequence[float]) -> float:
-        """The metric of outputs `(n, num_labels)`.
+    def score(self, logits: Tensor, labels: Answers) -> float:
+        """The metric of outputs `(n, num_labels)`, of tags those of all words.
 
         Raises:
             Diverged: An output is not a finite number.
             TaskError: A metric of the user's own fails.
         """
         target = (self.mean, self.scale) if self.is_regression else None
-        return score_logits(self._metric, logits, labels, self._n_classes, target)
+        return score_logits(self._metric, logits, labels, self.kind, self._names, target)
 
     def _standardised(self, targets: Tensor) -> Tensor:
         return ((targets - self.mean) / self.scale).float()  # in the targets' float64: large offsets cancel
@@ -135,30 +159,34 @@ class Scorer:
 def score_logits(
     metric: str,
     logits: Tensor,
-    labels: Sequence[int] | Sequence[float],
-    n_classes: int,
+    labels: Answers,
+    kind: Kind,
+    names: Sequence[str],
     target: tuple[float, float] | None,
 ) -> float:
     """A metric of a model's outputs.
 
     Args:
         metric: A name of the table, or `module:function`.
-        logits: Outputs, `(n, num_labels)`.
-        labels: Class indices or targets.
-        n_classes: Number of classes; 0 for a regression.
+        logits: Outputs, `(n, num_labels)`, of tags those of all words.
+        labels: What is right for each example.
+        kind: Kind of the task.
+        names: Its classes or tags; none for a regression.
         target: Mean and scale by which a regression's targets are standardised; None for classes.
 
     Raises:
         Diverged: An output is not a finite number.
         TaskError: A metric of the user's own fails.
     """
-    predictions = predictions_of(logits, regression=target is not None)
+    predictions = predictions_of(logits, kind, [len(row) for row in labels] if kind == "tagging" else ())  # type: ignore[arg-type]  # tags are lists
     if not is_own(metric):
-        return score(metric, predictions, labels, n_classes)
+        return score(metric, predictions, labels, len(names), names=names)
     if target is not None:
         mean, scale = target
         logits = logits.squeeze(-1).double() * scale + mean
-    return score(metric, predictions, labels, n_classes, logits.tolist())
+    if kind == "tagging":
+        predictions, labels = flat(predictions), flat(labels)
+    return score(metric, predictions, labels, len(names), logits.tolist())
 
 
 def class_weights(task: Task) -> Tensor:
@@ -193,29 +221,65 @@ def logits_of(
             the sum over processes is complete.
 
     Returns:
-        `(n, num_labels)` in float32 on the CPU, in the order of the examples.
+        `(n, num_labels)` in float32 on the CPU, in the order of the examples; of tags one row for each word that has a
+        label.
     """
     model.eval()
     index, n_parts = part
     rows: Tensor | None = None
+    starts: list[int] = []
     for number, (indices, batch) in enumerate(eval_batches(split, batch_size)):
         if number % n_parts != index and number > 0:
             continue  # every process runs the first batch, to know the number of outputs
-        logits = forward(model, batch, device, autocast)[0].float().cpu()
-        rows = torch.zeros(len(split), logits.shape[1]) if rows is None else rows
+        logits, labels = forward(model, batch, device, autocast)
+        logits = logits.float().cpu()
+        places = indices
+        if logits.dim() == 3:
+            starts = starts or _starts(split)
+            logits = logits[labels.cpu() != IGNORED]
+            places = [at for i in indices for at in range(starts[i], starts[i + 1])]
+        if rows is None:
+            rows = torch.zeros(starts[-1] if starts else len(split), logits.shape[1])
         if number % n_parts == index:
-            rows[indices] = logits
+            rows[places] = logits
     assert rows is not None, "an evaluation needs examples"
     return rows
 
 
-def predictions_of(logits: Tensor, *, regression: bool) -> list[float]:
-    """Predictions for logits `(n, num_labels)`: the class, or the standardised target, of each row.
+def _starts(split: EncodedSplit) -> list[int]:
+    """The number of labelled words before each example, and of all."""
+    return [0, *accumulate(len(row) for row in split.labels)]  # type: ignore[arg-type]  # tags are lists
+
+
+def require_finite(logits: Tensor) -> None:
+    """Refuse outputs that are no numbers.
+
+    Raises:
+        Diverged: An output is not finite.
+    """
+    if not bool(torch.isfinite(logits).all()):
+        raise Diverged("the model's outputs are not finite on the evaluation data")
+
+
+def predictions_of(logits: Tensor, kind: str, n_words: Sequence[int] = ()) -> list[Any]:
+    """Predictions for logits `(n, num_labels)`.
+
+    Args:
+        logits: The outputs.
+        kind: Kind of the task.
+        n_words: Number of words of each example, for tags.
+
+    Returns:
+        For each example its class, its standardised target, a list of the tags of its words, or a list with a 1 for
+        each class whose probability is at least a half and a 0 for the others.
 
     Raises:
         Diverged: An output is not a finite number.
     """
-    if not bool(torch.isfinite(logits).all()):
-        raise Diverged("the model's outputs are not finite on the evaluation data")
-    values: list[float] = (logits.squeeze(-1) if regression else logits.argmax(-1)).tolist()
-    return values
+    require_finite(logits)
+    if kind == "regression":
+        return list(logits.squeeze(-1).tolist())
+    if kind == "multi_label":
+        return list((logits >= 0).int().tolist())
+    best = logits.argmax(-1)
+    return [own.tolist() for own in best.split_with_sizes(list(n_words))] if kind == "tagging" else list(best.tolist())

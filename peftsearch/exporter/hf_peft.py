@@ -94,6 +94,8 @@ def _read(injection: Injection, norms: dict[str, dict[str, torch.Tensor]]) -> Pe
 def _task_type(model: Any) -> str | None:
     if type(model).__name__.endswith("ForSequenceClassification"):
         return "SEQ_CLS"
+    if type(model).__name__.endswith("ForTokenClassification"):
+        return "TOKEN_CLS"
     if type(model).__name__.endswith(("ForCausalLM", "LMHeadModel")):
         return "CAUSAL_LM"
     return "SEQ_2_SEQ_LM" if type(model).__name__.endswith("ForConditionalGeneration") else None

@@ -13,6 +13,7 @@ FOLDED = "The mean and the scale of the targets are folded into the head"
 """Line of an export whose outputs are targets."""
 _AUTO_CLASSES = {
     "ForSequenceClassification": "AutoModelForSequenceClassification",
+    "ForTokenClassification": "AutoModelForTokenClassification",
     "ForImageClassification": "AutoModelForImageClassification",
     "ForCausalLM": "AutoModelForCausalLM",
     "LMHeadModel": "AutoModelForCausalLM",
@@ -92,12 +93,13 @@ def _auto_class(kind: str) -> str:
 
 def _peft_call(kind: str, task: Mapping[str, Any], labels: list[str]) -> list[str]:
     auto = _auto_class(kind).replace("AutoModel", "AutoPeftModel")  # so HF peft names them
-    if kind.endswith("ForSequenceClassification"):
+    if kind.endswith(("ForSequenceClassification", "ForTokenClassification")):
         ids = {name: i for i, name in enumerate(labels)}
         names = f", id2label={dict(enumerate(labels))}, label2id={ids}" if labels else ""
         names = names.replace("`", "\\x60")  # three of them would end the block
         n = len(labels) or 1
-        problem = ', problem_type="regression"' if task.get("kind") == "regression" else ""
+        types = {"regression": "regression", "multi_label": "multi_label_classification"}
+        problem = f', problem_type="{types[task["kind"]]}"' if task.get("kind") in types else ""
         # A base that comes with a head of another size would be refused.
         call = f'model = {auto}.from_pretrained(".", num_labels={n}{names}{problem}, ignore_mismatched_sizes=True)'
     elif "Image" in kind:

@@ -32,7 +32,8 @@ from peftsearch.injection.states import read_state, save_state, set_state
 FACTS = "peftsearch.yaml"
 WEIGHTS = "peftsearch.safetensors"
 FORMAT = "peftsearch-checkpoint/2"
-_HEADED = ("ForSequenceClassification", "ForImageClassification")
+_TAGS = "ForTokenClassification"
+_HEADED = ("ForSequenceClassification", "ForImageClassification", _TAGS)
 _GENERATES = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 
 
@@ -185,6 +186,8 @@ def labels_of(checkpoint: Checkpoint) -> tuple[int, str | None]:
     """Number of outputs of the head, and the kind of problem, as `load_backbone` takes them."""
     if checkpoint.model.model_class.endswith(_GENERATES):
         return 0, "generation"
+    if checkpoint.model.model_class.endswith(_TAGS):
+        return checkpoint.model.num_labels or 2, "tagging"
     return checkpoint.model.num_labels or 2, checkpoint.model.problem_type
 
 

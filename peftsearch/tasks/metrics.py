@@ -14,8 +14,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from peftsearch.errors import TaskError, unknown_name
-from peftsearch.tasks.kinds import Kind
+from peftsearch.tasks.kinds import Answers, Kind
 from peftsearch.tasks.own_metric import is_own, load_own, score_own
+from peftsearch.tasks.set_metrics import (
+    ENTITY_F1,
+    entity_f1,
+    macro_f1_of_sets,
+    micro_f1,
+    require_seqeval,
+    subset_accuracy,
+    tag_accuracy,
+)
 from peftsearch.tasks.text_metrics import EACH, bleu, log_likelihood, mean_of, require_extra
 
 Numbers = Sequence[int] | Sequence[float]
@@ -73,7 +82,7 @@ class Metric:
     """One metric of the table."""
 
     measure: Callable[[Any, Any], float]
-    """Function of predictions and labels: numbers, or the arguments described in `text_metrics`."""
+    """Function of predictions and labels: numbers, or what is described in `set_metrics` and `text_metrics`."""
     kind: Kind
     """Kind of tasks that the metric is for."""
 
@@ -84,11 +93,22 @@ METRICS = {
     "matthews": Metric(measure=matthews, kind="classification"),
     "pearson": Metric(measure=pearson, kind="regression"),
     "spearman": Metric(measure=spearman, kind="regression"),
+    ENTITY_F1: Metric(measure=entity_f1, kind="tagging"),
+    "tag_accuracy": Metric(measure=tag_accuracy, kind="tagging"),
+    "micro_f1": Metric(measure=micro_f1, kind="multi_label"),
+    "macro_f1": Metric(measure=macro_f1_of_sets, kind="multi_label"),
+    "subset_accuracy": Metric(measure=subset_accuracy, kind="multi_label"),
     "log_likelihood": Metric(measure=log_likelihood, kind="generation"),
     "bleu": Metric(measure=bleu, kind="generation"),
     **{name: Metric(measure=mean_of(name), kind="generation") for name in EACH},
 }
-DEFAULTS: dict[Kind, str] = {"classification": "accuracy", "regression": "pearson", "generation": "log_likelihood"}
+DEFAULTS: dict[Kind, str] = {
+    "classification": "accuracy",
+    "regression": "pearson",
+    "generation": "log_likelihood",
+    "tagging": ENTITY_F1,
+    "multi_label": "micro_f1",
+}
 IMBALANCED = 0.9
 """Share of the largest class from which accuracy says little."""
 SAME_ORDER = {"perplexity": "log_likelihood", "normalized_match": "normalised_match"}
@@ -96,16 +116,22 @@ SAME_ORDER = {"perplexity": "log_likelihood", "normalized_match": "normalised_ma
 
 
 def score(
-    metric: str, predictions: Numbers, labels: Numbers, n_classes: int = 2, outputs: Sequence[Any] | None = None
+    metric: str,
+    predictions: Sequence[Any],
+    labels: Answers,
+    n_classes: int = 2,
+    outputs: Sequence[Any] | None = None,
+    names: Sequence[str] = (),
 ) -> float:
-    """Score predictions against labels: class indices for classification, numbers for regression.
+    """Score predictions against labels: class indices, numbers for a regression, or lists as in `Split.answers`.
 
     Args:
         metric: A name of the table, or `module:function`; see `own_metric`.
-        predictions: One prediction for each label.
-        labels: The true labels.
+        predictions: One prediction for each label; for a metric of one's own, one for each word.
+        labels: The true labels, likewise.
         n_classes: Number of classes of the task; with more than two, `f1` is the macro mean.
         outputs: Logits `(n, n_classes)` for a metric of one's own; None makes them of the predicted classes.
+        names: The tags of the task by index, for the F1 of entities.
 
     Raises:
         TaskError: There is no such metric, there are no examples, or predictions and labels differ in length.
@@ -117,13 +143,26 @@ def score(
             "each, and at least one"
         )
     if is_own(metric):
-        if outputs is None:  # for classes, logits that have them as their largest
-            outputs = (
-                predictions if n_classes == 0 else [[float(c == p) for c in range(n_classes)] for p in predictions]
-            )
-        return score_own(metric, outputs, labels)
-    measure = macro_f1 if metric == "f1" and n_classes > 2 else METRICS[metric].measure
+        return score_own(metric, _as_outputs(predictions, n_classes) if outputs is None else outputs, labels)
+    if metric == ENTITY_F1:
+        predictions, labels = _named(predictions, names), _named(labels, names)
+    measure: Callable[[Any, Any], float] = METRICS[metric].measure
+    if metric == "f1" and n_classes > 2:
+        measure = macro_f1
     return measure(predictions, labels)
+
+
+def _as_outputs(predictions: Sequence[Any], n_classes: int) -> Sequence[Any]:
+    """Logits of predicted classes, the largest or those above 0; of a regression, the predictions themselves."""
+    if n_classes == 0:
+        return predictions
+    if isinstance(predictions[0], list):
+        return [[2.0 * has - 1.0 for has in row] for row in predictions]
+    return [[float(c == p) for c in range(n_classes)] for p in predictions]
+
+
+def _named(rows: Sequence[Any], names: Sequence[str]) -> Any:
+    return [[names[i] for i in row] for row in rows]
 
 
 def imbalance_note(metric: str, labels: Sequence[int], classes: Sequence[str]) -> str | None:
@@ -164,6 +203,7 @@ def choose_metric(kind: Kind, asked: str | None = None) -> str:
         TaskError: There is no such metric, it is for another kind of task, or its package is not installed.
     """
     if asked is None:
+        require_seqeval(DEFAULTS[kind])
         return DEFAULTS[kind]
     check_metric(asked)
     if is_own(asked):
@@ -173,4 +213,5 @@ def choose_metric(kind: Kind, asked: str | None = None) -> str:
         fits = ", ".join(name for name, line in METRICS.items() if line.kind == kind)
         raise TaskError(f"metric {asked!r} is for {METRICS[asked].kind}, the task is a {kind}; choose one of: {fits}")
     require_extra(asked)
+    require_seqeval(asked)
     return asked

@@ -91,13 +91,13 @@ def load_own(name: str) -> Callable[[Any], Any]:
     return found  # type: ignore[no-any-return]  # a user's function
 
 
-def score_own(name: str, outputs: Any, labels: Numbers) -> float:
+def score_own(name: str, outputs: Any, labels: Any) -> float:
     """Score a model's outputs by the user's function.
 
     Args:
         name: `module:function`.
-        outputs: Logits `(n, classes)` or targets `(n,)`.
-        labels: Class indices or targets `(n,)`.
+        outputs: Logits `(n, classes)` or targets `(n,)`; of tags, one row for each word.
+        labels: Class indices or targets `(n,)`, or a 1 or 0 for every class `(n, classes)`.
 
     Raises:
         TaskError: The function fails, or does not return a finite number.

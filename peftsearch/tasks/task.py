@@ -7,9 +7,10 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from peftsearch.errors import one_line
-from peftsearch.tasks.kinds import Kind
+from peftsearch.tasks.kinds import Answers, Kind, flat
 from peftsearch.tasks.reading.columns import Columns
 
 
@@ -22,7 +23,7 @@ class Split:
     pairs: list[str] | None
     """The second texts of pairs, or the completions of prompts; None for a task on single texts."""
     labels: list[int] | list[float]
-    """Class indices, or the targets of a regression; zeros for generation."""
+    """Class indices, or the targets of a regression; zeros for other kinds."""
 
     def __post_init__(self) -> None:
         """Check that all columns have the same length."""
@@ -32,6 +33,10 @@ class Split:
     def __len__(self) -> int:
         """The number of examples."""
         return len(self.texts)
+
+    def answers(self) -> Answers:
+        """What a model has to say of every example: its class, target, tags or classes."""
+        return self.labels
 
     def rows(self) -> list[tuple[str, str | None]]:
         """The text and the second text of every example."""
@@ -93,6 +98,51 @@ class TokenSplit(Split):
         )
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TagSplit(Split):
+    """The words of one split with a tag for each; `texts` are the words joined by spaces."""
+
+    words: list[list[str]]
+    """The words of each example."""
+    tags: list[list[int]]
+    """Index of the tag of each word."""
+
+    @classmethod
+    def of(cls, words: list[list[str]], tags: list[list[int]]) -> TagSplit:
+        """Make a split of words and as many tags."""
+        texts = [" ".join(row) for row in words]
+        return cls(texts=texts, pairs=None, labels=[0] * len(words), words=words, tags=tags)
+
+    def answers(self) -> Answers:
+        """The tags of the words of every example."""
+        return self.tags
+
+    def take(self, indices: list[int]) -> TagSplit:
+        """The examples at `indices`, in that order."""
+        return TagSplit.of([self.words[i] for i in indices], [self.tags[i] for i in indices])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LabelsSplit(Split):
+    """Texts or pairs with any number of classes each."""
+
+    sets: list[list[int]]
+    """For each example, a number for every class of the task: 1 if the example has it, else 0."""
+
+    def answers(self) -> Answers:
+        """A 1 or 0 for every class, of every example."""
+        return self.sets
+
+    def take(self, indices: list[int]) -> LabelsSplit:
+        """The examples at `indices`, in that order."""
+        return LabelsSplit(
+            texts=[self.texts[i] for i in indices],
+            pairs=None if self.pairs is None else [self.pairs[i] for i in indices],
+            labels=[0] * len(indices),
+            sets=[self.sets[i] for i in indices],
+        )
+
+
 Message = dict[str, str]
 """One turn of a chat: `role` (system, user or assistant) and `content`."""
 
@@ -126,9 +176,9 @@ class Task:
     name: str
     """A short name for tables and folders."""
     kind: Kind
-    """Kind of the task: classification, regression or generation."""
+    """Kind of the task."""
     labels: tuple[str, ...]
-    """Names of the classes, by index; empty for the other kinds."""
+    """Names of the classes or tags, by index; empty for a regression and a generation."""
     train: Split
     """Examples that trials train on."""
     validation: Split
@@ -153,8 +203,8 @@ class Task:
 
     @property
     def num_labels(self) -> int:
-        """Width of the head: the number of classes, 1 for regression, 0 for generation, which has no head."""
-        return {"classification": len(self.labels), "regression": 1, "generation": 0}[self.kind]
+        """Width of the head: the number of classes or tags, 1 for regression, 0 for generation, which has no head."""
+        return {"regression": 1, "generation": 0}.get(self.kind, len(self.labels))
 
     @property
     def has_images(self) -> bool:
@@ -163,33 +213,52 @@ class Task:
 
     @property
     def majority_score(self) -> float:
-        """Validation score of always answering the majority class of train; 0.0 for the other kinds.
+        """Validation score of always answering the majority class of train; 0.0 for a kind without classes.
 
         The baseline of a generation task is the frozen model's own score (`LocalEngine.frozen`).
         """
         return self.majority_on(self.validation)
 
     def majority_on(self, split: Split) -> float:
-        """Score of always answering the majority class of train on a split; 0.0 for the other kinds."""
-        if self.kind != "classification":
+        """Score of always answering the majority class of train on a split; 0.0 for a kind without classes.
+
+        Of tags it is the most frequent one for every word; of several classes each that most examples have.
+        """
+        if not self.labels:
             return 0.0
         from peftsearch.tasks.metrics import score  # scikit-learn is loaded at the first use
+        from peftsearch.tasks.own_metric import is_own
 
-        counts = Counter(self.train.labels)
-        majority = min(counts, key=lambda label: (-counts[label], label))
-        return score(self.metric, [majority] * len(split), split.labels, len(self.labels))
+        own, truth = self.train.answers(), split.answers()
+        guesses: list[Any]
+        if self.kind == "multi_label":
+            guesses = [[int(2 * sum(column) > len(own)) for column in zip(*own, strict=True)]] * len(split)
+        else:
+            majority = _most_frequent(own)
+            if is_own(self.metric):
+                truth = flat(truth)
+            guesses = [[majority] * len(row) if isinstance(row, list) else majority for row in truth]
+        return score(self.metric, guesses, truth, len(self.labels), names=self.labels)
 
     def _digest(self) -> str:
-        splits = [None if s is None else [s.rows(), s.labels] for s in (self.train, self.validation, self.test)]
+        splits = [None if s is None else [s.rows(), s.answers()] for s in (self.train, self.validation, self.test)]
         content = json.dumps([self.kind, self.labels, splits], separators=(",", ":"))
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
+def _most_frequent(answers: Answers) -> Any:
+    counts = Counter(flat(answers))
+    return min(counts, key=lambda label: (-counts[label], label))
+
+
 def class_counts(task: Task, most: int = 6) -> str:
-    """The classes of a task with their numbers of training examples, the most frequent first; empty without classes."""
-    if task.kind != "classification":
+    """The classes of a task with their numbers of training examples (of tags, of words), the most frequent first."""
+    if not task.labels:
         return ""
-    counts = Counter(task.train.labels).most_common()
+    own = task.train.answers()
+    if task.kind == "multi_label":
+        own = [i for row in own for i, has in enumerate(row) if has]  # type: ignore[arg-type]  # of this kind
+    counts = Counter(flat(own)).most_common()
     told = ", ".join(f"{one_line(task.labels[int(label)], 30)} {n:,}" for label, n in counts[:most])
     left = len(task.labels) - min(most, len(counts))
     return told + (f" and {left} more" if left else "")

@@ -14,8 +14,9 @@ from peftsearch.tasks.metrics import choose_metric
 from peftsearch.tasks.reading.build import labelled_split
 from peftsearch.tasks.reading.columns import choose_columns
 from peftsearch.tasks.reading.images import IN_FOLDERS, read_class_folders, require_known, require_pillow
-from peftsearch.tasks.reading.table import read_table
-from peftsearch.tasks.task import Split, Task
+from peftsearch.tasks.reading.several import columns_of, separate_split
+from peftsearch.tasks.reading.table import Table, read_table
+from peftsearch.tasks.task import LabelsSplit, Split, TagSplit, Task
 from peftsearch.trainer.options import EvaluateOptions
 from peftsearch.trainer.texts import evaluate_texts
 from peftsearch.trainer.trained import Evaluation, Trained, choose_split, load_trained
@@ -36,7 +37,8 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
         return evaluate_texts(trained, options)
     where, split = _split(trained, options)
     try:
-        value = score_logits(metric, trained.logits(split), split.labels, len(trained.labels), trained.target)
+        logits, encoded = trained.outputs(split)
+        value = score_logits(metric, logits, encoded.labels, trained.kind, trained.labels, trained.target)
     except Diverged as error:
         raise TaskError(f"{options.folder}: {error}") from error
     return Evaluation(metric=metric, scores={metric: value}, data=where, n=len(split))
@@ -55,7 +57,10 @@ def _split(trained: Trained, options: EvaluateOptions) -> tuple[str, Split]:
         known = trained.columns
         if known is not None:
             names = [known.text, known.pair, known.label]
-            named = [own or (name if name in table.columns else None) for own, name in zip(named, names, strict=True)]
+            named = [own or (name if _holds(table, name) else None) for own, name in zip(named, names, strict=True)]
+        if trained.kind in ("tagging", "multi_label"):
+            several = columns_of(table, trained.kind, *named)
+            return str(options.test), separate_split(table, several, trained.kind, trained.labels)
         chosen = choose_columns(table, *named)
         _require_pairs(trained, chosen.pair is not None, str(options.test))
         return str(options.test), labelled_split(table, chosen, trained.labels)
@@ -67,6 +72,11 @@ def _split(trained: Trained, options: EvaluateOptions) -> tuple[str, Split]:
     if trained.is_regression:
         return where, split
     return where, _relabelled(trained, split, task.labels, task.name)
+
+
+def _holds(table: Table, name: str | None) -> bool:
+    """Whether a table has a column, or all of several that a comma separates."""
+    return name is not None and (name in table.columns or set(map(str.strip, name.split(","))) <= set(table.columns))
 
 
 def _image_folder(trained: Trained, path: Path) -> Split:
@@ -115,4 +125,9 @@ def _relabelled(trained: Trained, split: Split, labels: tuple[str, ...], name: s
             f"trained on (known: {known})"
         )
     indices = [trained.labels.index(label) for label in labels]
+    if isinstance(split, TagSplit):
+        return TagSplit.of(split.words, [[indices[tag] for tag in row] for row in split.tags])
+    if isinstance(split, LabelsSplit):
+        places = [labels.index(label) if label in labels else None for label in trained.labels]
+        return replace(split, sets=[[0 if at is None else row[at] for at in places] for row in split.sets])
     return replace(split, labels=[indices[int(label)] for label in split.labels])

@@ -2,7 +2,10 @@
 
 The output has the input's rows in their order, all its columns, and two more: `predicted_label`, the class, with
 `predicted_score`, its probability; for a regression only `predicted_score`, in the unit of the training targets; for a
-generation only `predicted_text`, written greedily. A folder has one column, `image`: the path of each in it.
+generation only `predicted_text`, written greedily. Tags are lists, `predicted_tags` and `predicted_scores`, one for
+each word; of several classes `predicted_labels` lists those of a probability of at least a half, and
+`predicted_scores` the probabilities of all, in the order of the training. A folder has one column, `image`: the path
+of each in it.
 """
 
 from __future__ import annotations
@@ -21,11 +24,13 @@ from peftsearch.errors import ConfigError, Diverged, TaskError, one_line
 from peftsearch.files import replacing
 from peftsearch.options import InputColumns, given
 from peftsearch.tasks.encoding.encode import require_inputs
+from peftsearch.tasks.encoding.tags import EncodedTags
 from peftsearch.tasks.reading.columns import choose_texts
 from peftsearch.tasks.reading.images import IMAGE, read_images
 from peftsearch.tasks.reading.inputs import input_split
+from peftsearch.tasks.reading.several import OUTSIDE, words_of
 from peftsearch.tasks.reading.table import Table, read_table
-from peftsearch.tasks.task import Split
+from peftsearch.tasks.task import Split, TagSplit
 from peftsearch.trainer.options import PredictOptions, check_predict_options
 from peftsearch.trainer.texts import written_texts
 from peftsearch.trainer.trained import Trained, load_trained
@@ -34,6 +39,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 LABEL, SCORE, TEXT = "predicted_label", "predicted_score", "predicted_text"
+TAGS, LABELS, SCORES = "predicted_tags", "predicted_labels", "predicted_scores"
 
 
 def predict(options: PredictOptions) -> int:
@@ -76,7 +82,7 @@ def require_free(table: Table) -> None:
     Raises:
         TaskError: It has one.
     """
-    for name in (LABEL, SCORE, TEXT):
+    for name in (LABEL, SCORE, TEXT, TAGS, LABELS, SCORES):
         if name in table.columns:
             raise TaskError(f"{table.where}: has a column {name!r} already, which the output writes; rename it")
 
@@ -97,6 +103,10 @@ def predicted(trained: Trained, table: Table, chosen: InputColumns) -> dict[str,
     trained.check_columns(chosen)
     if trained.is_generation:
         return {**table.columns, TEXT: written_texts(trained, table, chosen.prompt_column)}
+    if trained.kind == "tagging":
+        words = words_of(table, chosen.text_column or (trained.columns.text if trained.columns else "tokens"))
+        split: Split = TagSplit.of(words, [[0] * len(row) for row in words])
+        return {**table.columns, **_predictions(trained, split, table.where)}
     text, pair = choose_texts(table, chosen.text_column, chosen.pair_column, trained.columns)
     if (pair is not None) != trained.record.task.pairs:
         wanted = "pairs of texts: name --pair-column" if pair is None else "single texts: leave --pair-column out"
@@ -116,15 +126,43 @@ def _predict_images(options: PredictOptions) -> int:
 
 def _predictions(trained: Trained, split: Split, where: str) -> dict[str, list[Any]]:
     require_inputs(where, split, trained.loaded.tokenizer)
-    logits = trained.logits(split)
+    logits, encoded = trained.outputs(split)
+    n_words = [len(row) for row in encoded.words] if isinstance(encoded, EncodedTags) else []
     try:
-        values = predictions_of(logits, regression=trained.is_regression)
+        values = predictions_of(logits, trained.kind, n_words)
     except Diverged as error:
         raise TaskError(f"{trained.path}: {error}") from error
     if trained.is_regression:
         return {SCORE: trained.targets_of(values)}
+    if trained.kind == "multi_label":
+        names = [[name for name, has in zip(trained.labels, row, strict=True) if has] for row in values]
+        return {LABELS: names, SCORES: torch.sigmoid(logits).tolist()}
     probabilities = torch.softmax(logits, dim=-1).max(dim=-1).values
+    if isinstance(encoded, EncodedTags):
+        assert isinstance(split, TagSplit), "encoded as tags"
+        scores = [list(own) for own in probabilities.split_with_sizes(n_words)]
+        return _of_words(trained.labels, split, encoded.words, values, scores)
     return {LABEL: [trained.labels[int(i)] for i in values], SCORE: probabilities.tolist()}
+
+
+def _of_words(
+    labels: tuple[str, ...],
+    split: TagSplit,
+    seen: list[list[int]],
+    values: list[list[int]],
+    scores: list[list[torch.Tensor]],
+) -> dict[str, list[Any]]:
+    """A tag and its probability for every word; words that were cut are outside all entities, with none."""
+    outside = OUTSIDE if OUTSIDE in labels else labels[0]
+    tags, probabilities = [], []
+    for words, places, own, each in zip(split.words, seen, values, scores, strict=True):
+        row: list[str] = [outside] * len(words)
+        sure: list[float | None] = [None] * len(words)
+        for place, tag, score in zip(places, own, each, strict=True):
+            row[place], sure[place] = labels[tag], float(score)
+        tags.append(row)
+        probabilities.append(sure)
+    return {TAGS: tags, SCORES: probabilities}
 
 
 def _write(path: Path, columns: dict[str, list[Any]]) -> None:

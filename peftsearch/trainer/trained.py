@@ -22,6 +22,7 @@ from peftsearch.injection.checkpoint import put
 from peftsearch.options import DecodingOptions, InputColumns, ModelOptions, changed_options
 from peftsearch.tasks.encoding.chats import encode_chat_split
 from peftsearch.tasks.encoding.encode import encode_any
+from peftsearch.tasks.encoding.encoded import EncodedSplit
 from peftsearch.tasks.encoding.pairs import EncodedPairs, encode_pair_split
 from peftsearch.tasks.encoding.readable import check_examples
 from peftsearch.tasks.kinds import Kind
@@ -54,6 +55,11 @@ class Trained:
         return self.record.task.labels
 
     @property
+    def kind(self) -> Kind:
+        """Kind of its task."""
+        return self.record.task.kind
+
+    @property
     def is_regression(self) -> bool:
         """Whether the outputs are numbers."""
         return self.record.task.kind == "regression"
@@ -73,12 +79,12 @@ class Trained:
         """The columns that it was trained on; None for generated sentences."""
         return self.record.task.columns
 
-    def logits(self, split: Split) -> Tensor:
-        """Outputs `(n, num_labels)` on the texts or images of a split."""
+    def outputs(self, split: Split) -> tuple[Tensor, EncodedSplit]:
+        """Outputs `(n, num_labels)` on the texts or images of a split, of tags for every word; and what was read."""
         encoded = encode_any(split, self.loaded.tokenizer, self.record.training.max_length)
         if not self.loaded.reads_images:
             check_examples(encoded, split, "input", reads_of(self.loaded, pairs=split.pairs is not None))
-        return logits_of(self.loaded.model, encoded, **self.evaluation_options)
+        return logits_of(self.loaded.model, encoded, **self.evaluation_options), encoded
 
     @property
     def target(self) -> tuple[float, float] | None:

@@ -13,7 +13,8 @@ from peftsearch.tasks.encoding.chats import encode_chats
 from peftsearch.tasks.encoding.encoded import CHUNK, EncodedSplit, EncodedTask, EncodedTexts, encode_splits
 from peftsearch.tasks.encoding.images import encode_image_split, encode_images
 from peftsearch.tasks.encoding.pairs import encode_pairs
-from peftsearch.tasks.task import ChatSplit, ImageSplit, Split, Task, TokenSplit
+from peftsearch.tasks.encoding.tags import encode_tags
+from peftsearch.tasks.task import ChatSplit, ImageSplit, Split, TagSplit, Task, TokenSplit
 
 
 def encode(task: Task, tokenizer: Any, max_length: int = 128, start_id: int | None = None) -> EncodedTask:
@@ -35,6 +36,10 @@ def encode(task: Task, tokenizer: Any, max_length: int = 128, start_id: int | No
         return encode_chats(task, tokenizer, max_length, start_id)
     if task.kind == "generation":
         return encode_pairs(task, tokenizer, max_length, start_id)
+    if isinstance(task.train, TagSplit):
+        return encode_splits(
+            task, partial(encode_tags, tokenizer=tokenizer, max_length=max_length), "texts", max_length
+        )
     least = tokenizer.num_special_tokens_to_add(pair=task.train.pairs is not None) + 1
     if max_length < least:
         raise TaskError(f"task {task.name!r}: max_length is {max_length}; this tokenizer needs at least {least}")
@@ -66,6 +71,8 @@ def require_inputs(where: str, split: Split, tokenizer: Any) -> bool:
 
 def encode_any(split: Split, tokenizer: Any, max_length: int) -> EncodedSplit:
     """Tokenise one split of texts, or run one of images through an image processor."""
+    if isinstance(split, TagSplit):
+        return encode_tags(split, tokenizer, max_length)
     if isinstance(split, ImageSplit):
         return encode_image_split(split, tokenizer)
     return encode_split(split, tokenizer, max_length)
@@ -95,7 +102,7 @@ def encode_split(split: Split, tokenizer: Any, max_length: int) -> EncodedTexts:
     return EncodedTexts(
         input_ids=ids,
         token_type_ids=segments or None,
-        labels=split.labels,
+        labels=split.answers(),
         pad_id=pad_id,
         n_truncated=n_truncated,
     )

@@ -8,6 +8,7 @@ from typing import Protocol
 
 import torch
 
+from peftsearch.tasks.kinds import Answers
 from peftsearch.tasks.task import Split, Task
 
 CHUNK = 1000
@@ -18,8 +19,8 @@ class EncodedSplit(Protocol):
     """One split in the form that a model reads."""
 
     @property
-    def labels(self) -> list[int] | list[float]:
-        """Class indices or targets."""
+    def labels(self) -> Answers:
+        """Class indices, targets, tags of the words, or a 1 or 0 for every class."""
 
     def __len__(self) -> int:
         """The number of examples."""
@@ -39,8 +40,8 @@ class EncodedTexts:
     """Token ids of each example, special tokens included, not padded."""
     token_type_ids: list[list[int]] | None
     """The segment of each token; None where the tokenizer does not make segments."""
-    labels: list[int] | list[float]
-    """Class indices or targets."""
+    labels: Answers
+    """Class indices, targets, tags of the words, or a 1 or 0 for every class."""
     pad_id: int
     """The token that pads a batch."""
     n_truncated: int = 0
@@ -59,7 +60,7 @@ class EncodedTexts:
 
         Returns:
             `input_ids`, `attention_mask` and, if available, `token_type_ids`, `(batch, seq)` of int64; and `labels`,
-            `(batch,)` of int64 for classes or float64 for targets.
+            `(batch,)` of int64 for classes or float64 for targets, or `(batch, classes)` of int64 for several classes.
         """
         batch = padded([self.input_ids[i] for i in indices], self.pad_id)
         if self.token_type_ids is not None:
@@ -82,8 +83,8 @@ def pad_right(rows: list[list[int]], fill: int) -> torch.Tensor:
     return torch.tensor([row + [fill] * (width - len(row)) for row in rows])
 
 
-def collate_labels(labels: list[int] | list[float], indices: list[int]) -> torch.Tensor:
-    """The labels at `indices`, `(batch,)` of int64 for classes or float64 for targets."""
+def collate_labels(labels: Answers, indices: list[int]) -> torch.Tensor:
+    """The labels at `indices`: `(batch,)` of int64 or, for targets, float64; of several classes `(batch, classes)`."""
     chosen = [labels[i] for i in indices]
     return torch.tensor(chosen, dtype=torch.float64 if isinstance(chosen[0], float) else torch.int64)
 

@@ -7,6 +7,7 @@ from random import Random
 import torch
 
 from peftsearch.tasks.encoding.encoded import EncodedSplit
+from peftsearch.tasks.kinds import Answers
 
 _SEED = 0
 
@@ -25,10 +26,10 @@ class Subset:
         """Positions in the whole split."""
 
     @property
-    def labels(self) -> list[int] | list[float]:
-        """Class indices or targets."""
+    def labels(self) -> Answers:
+        """Those of the examples, as in the whole split."""
         every = self._split.labels
-        return [every[i] for i in self.indices]
+        return [every[i] for i in self.indices]  # type: ignore[return-value]  # of the kind of `every`
 
     def __len__(self) -> int:
         """The number of examples."""

@@ -44,7 +44,7 @@ class Wishes:
     """The user's choices for a task, apart from its data."""
 
     kind: Kind | None = None
-    """Classification or regression; None guesses from the labels."""
+    """Kind of the task; None guesses from the labels."""
     metric: str | None = None
     """A name of the table of metrics; None takes the kind's default."""
     positive: str | None = None
@@ -56,8 +56,8 @@ class Wishes:
 
     def __post_init__(self) -> None:
         """Check the kind."""
-        if self.kind not in (None, "classification", "regression"):
-            raise TaskError(f"kind is {self.kind!r}; it must be classification or regression")
+        if self.kind not in (None, "classification", "regression", "tagging", "multi_label"):
+            raise TaskError(f"kind is {self.kind!r}; it must be classification, regression, tagging or multi_label")
 
 
 def build_task(
@@ -121,7 +121,7 @@ def build_task(
         told.append(
             f"no validation given: {len(validation)} of {len(train) + len(validation)} examples of train were split off"
         )
-    told.extend(_overlaps(train, {"validation": validation, "test": splits["test"]}))
+    told.extend(overlaps(train, {"validation": validation, "test": splits["test"]}))
     if kind == "classification" and (note := imbalance_note(metric, [int(i) for i in train.labels], classes)):
         told.append(note)
     return Task(
@@ -272,7 +272,8 @@ def split_off(train: Split, share: float, seed: int, *, stratify: bool) -> tuple
     return train.take(rest), train.take(sorted(taken))
 
 
-def _overlaps(train: Split, others: dict[str, Split | None]) -> list[str]:
+def overlaps(train: Split, others: dict[str, Split | None]) -> list[str]:
+    """Notes on how many examples of other splits occur in train too."""
     known = set(train.rows())
     counts = {name: sum(row in known for row in split.rows()) for name, split in others.items() if split is not None}
     what = "images" if isinstance(train, ImageSplit) else "texts"

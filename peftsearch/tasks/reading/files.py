@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from peftsearch.options import TaskOptions
@@ -9,6 +10,7 @@ from peftsearch.tasks.reading.build import Tables, Wishes, build_task
 from peftsearch.tasks.reading.chats import chat_column
 from peftsearch.tasks.reading.columns import choose_columns
 from peftsearch.tasks.reading.pairs import load_pairs
+from peftsearch.tasks.reading.several import build_several, columns_of, kind_of
 from peftsearch.tasks.reading.table import read_table
 from peftsearch.tasks.task import Task
 
@@ -40,7 +42,11 @@ def load_files(options: TaskOptions, seed: int = 0) -> Task:
         validation=None if validation is None else read_table(validation),
         test=None if test is None else read_table(test),
     )
-    columns = choose_columns(tables.train, options.text_column, options.pair_column, options.label_column)
     named = {"train": train, "validation": validation, "test": test}
     source = "files " + ", ".join(f"{split}={Path(path).name}" for split, path in named.items() if path is not None)
+    several = kind_of(first, options.kind, options.text_column, options.label_column)
+    if several is not None:
+        columns = columns_of(first, several, options.text_column, options.pair_column, options.label_column)
+        return build_several(Path(train).stem, source, tables, columns, replace(wishes, kind=several))
+    columns = choose_columns(tables.train, options.text_column, options.pair_column, options.label_column)
     return build_task(Path(train).stem, source, tables, columns, wishes)

@@ -23,6 +23,7 @@ from peftsearch.tasks.kinds import Kind
 from peftsearch.tasks.reading.build import Tables, Wishes, build_task
 from peftsearch.tasks.reading.columns import Columns, choose_columns
 from peftsearch.tasks.reading.images import choose_image_columns, require_pillow, undecoded
+from peftsearch.tasks.reading.several import build_several, columns_of, kind_of
 from peftsearch.tasks.reading.table import Table
 from peftsearch.tasks.task import Task
 
@@ -88,14 +89,18 @@ def load_hub(name: str, options: TaskOptions, seed: int = 0) -> Task:
     if images is not None:
         data = {found: undecoded(data[found], images) for found in splits.values()}
     tables = {split: _table(name, split, data[found]) for split, found in splits.items()}
-    columns = images or choose_columns(tables["train"], text_column, pair_column, label_column)
-    classes = getattr(features[columns.label], "names", None)
+    several = None if images else kind_of(tables["train"], kind, text_column, label_column)
+    if several is not None:
+        columns = columns_of(tables["train"], several, text_column, pair_column, label_column)
+    else:
+        columns = images or choose_columns(tables["train"], text_column, pair_column, label_column)
+    classes = _names_of(features.get(columns.label))
     labelled = {
         split: _drop_unlabelled(table, columns.label, classes is not None, notes) for split, table in tables.items()
     }
     for split, table in labelled.items() if classes else ():
         own = data[splits[split]].features.get(columns.label)  # a split may number its classes in an order of its own
-        names: list[str] = getattr(own, "names", None) or list(classes or ())
+        names: list[str] = _names_of(own) or list(classes or ())
         labelled[split] = table and _name_classes(table, columns.label, names)
     train = labelled["train"]
     if train is None:
@@ -103,9 +108,17 @@ def load_hub(name: str, options: TaskOptions, seed: int = 0) -> Task:
     chosen = Tables(train=train, validation=labelled.get("validation"), test=labelled.get("test"))
     short = Path(address.path).name if address.config is None else address.config
     source = f"{'folder' if address.is_folder else 'hub'} {name}"
+    if several is not None:
+        return build_several(short, source, chosen, columns, replace(wishes, kind=several), classes, notes)
     return build_task(
         short, source, chosen, columns, _glue_wishes(wishes, address), classes, notes, images=images is not None
     )
+
+
+def _names_of(feature: Any) -> list[str] | None:
+    """Names of the classes of a feature, or of the items of a feature of lists; None where it has none."""
+    feature = feature[0] if isinstance(feature, list) else getattr(feature, "feature", feature)
+    return getattr(feature, "names", None)
 
 
 def _image_columns(name: str, features: Any, label: str | None, required: bool) -> Columns | None:
@@ -213,5 +226,12 @@ def _drop_unlabelled(table: Table, column: str, has_classes: bool, notes: list[s
 def _name_classes(table: Table, column: str, classes: list[str]) -> Table:
     if column not in table.columns:
         return table  # a test split often has none; `labelled_rows` tells it
-    named = [classes[label] if isinstance(label, int) else label for label in table.columns[column]]
+    named = [_named(label, classes) for label in table.columns[column]]
     return replace(table, columns={**table.columns, column: named})
+
+
+def _named(label: Any, classes: list[str]) -> Any:
+    """A label, or each of several, by its name."""
+    if isinstance(label, list):
+        return [_named(each, classes) for each in label]
+    return classes[label] if isinstance(label, int) else label
