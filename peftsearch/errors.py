@@ -7,6 +7,7 @@ to be ours ends the work with an `InternalError`, in one line too, and exit code
 from __future__ import annotations
 
 import difflib
+import re
 import sysconfig
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,8 +19,28 @@ MALFORMED = (KeyError, TypeError, AttributeError, ValueError, OverflowError)
 """Exceptions from reading a mapping whose fields may be missing, have a wrong type, or not be numbers."""
 
 
+_SECRETS = (
+    (re.compile(r"(?i)(\w*(?:password|passwd|pwd|token|secret|api_?key)=)[^&\s'\"]+"), r"\1***"),
+    (re.compile(r"(://)[^\s'\"]*@"), r"\1***@"),
+    (re.compile(r"(?<![\w/])[\w.+-]+:[^\s'\"/]*@(?=[\w.\[])"), r"***@"),
+    (re.compile(r"(?<![\w:/.-])(\w+//)[^\s'\"/:]+:[^\s'\"/]+"), r"\1***"),
+)
+"""What may be a password in a text, and what stands for it."""
+
+
+def hide_secrets(text: str) -> str:
+    """A text without what may be passwords: before an @ of a URL, well-formed or not, or behind `password=`."""
+    for pattern, instead in _SECRETS:
+        text = pattern.sub(instead, text)
+    return text
+
+
 class PeftSearchError(Exception):
     """A user's fault: the message says where, what was given, what is allowed, and the next step."""
+
+    def __str__(self) -> str:
+        """The message, without passwords."""
+        return hide_secrets(super().__str__())
 
 
 class BudgetError(PeftSearchError):

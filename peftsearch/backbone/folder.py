@@ -16,9 +16,17 @@ from peftsearch.errors import BackboneError, one_line
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 VOCABULARIES = (
     "tokenizer.json", "vocab.txt", "vocab.json", "merges.txt", "tokenizer.model", "spiece.model",
-    "sentencepiece.bpe.model", "preprocessor_config.json",
+    "sentencepiece.bpe.model", "spm.model", "source.spm", "target.spm", "added_tokens.json", "chat_template.jinja",
+    "preprocessor_config.json",
 )  # fmt: skip
 """Files that decide what a text or an image becomes: with other ones the same weights give other scores."""
+SETTINGS = ("config.json", "tokenizer_config.json", "special_tokens_map.json")
+"""Files of settings, some of which decide what the weights compute."""
+_HARMLESS = {
+    "_name_or_path", "name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures", "use_cache",
+    "num_labels", "id2label", "label2id", "problem_type", "finetuning_task", "tokenizer_file", "processor_class",
+}  # fmt: skip
+"""Settings that change nothing that a search or a training computes: where files came from, and the head's."""
 ADAPTER = "adapter_config.json"
 """File beside a model that makes transformers load an adapter of HF peft with it."""
 CONVERT = (
@@ -28,7 +36,7 @@ CONVERT = (
 
 
 def fingerprint_folder(folder: Path) -> str:
-    """Fingerprint a model's folder: `sha256:` and 16 hex digits, over the bytes of its weights and its vocabulary."""
+    """Fingerprint a model's folder: `sha256:` and 16 hex digits, over its weights, its vocabulary and its settings."""
     digest = hashlib.sha256()
     gguf = find_gguf(folder)
     vocabulary = [] if gguf else [folder / name for name in VOCABULARIES if (folder / name).is_file()]
@@ -36,7 +44,20 @@ def fingerprint_folder(folder: Path) -> str:
         with file.open("rb") as stream:
             while chunk := stream.read(1 << 20):
                 digest.update(chunk)
+    for name in () if gguf else SETTINGS:
+        digest.update(_settings(folder / name))
     return f"sha256:{digest.hexdigest()[:16]}"
+
+
+def _settings(file: Path) -> bytes:
+    """The settings of a file that matter, in an order of their own; empty without the file or without settings."""
+    try:
+        held = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # whoever loads the model says so
+        return b""
+    if not isinstance(held, dict):
+        return b""
+    return json.dumps({key: value for key, value in held.items() if key not in _HARMLESS}, sort_keys=True).encode()
 
 
 def lasting_name(name: str) -> str:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from peftsearch.backbone.anatomy import Backbone, Weights
-from peftsearch.backbone.auto import classifier_class, has_classifier, reads_images
+from peftsearch.backbone.auto import classifier_class, has_classifier, model_class, reads_images
 from peftsearch.backbone.demo import DEMO
 from peftsearch.backbone.describe import describe
 from peftsearch.backbone.detect import detect
@@ -38,15 +38,18 @@ class Outline:
     """Number of tokens that the model has positions for; None where there is no limit."""
     reads_images: bool
     """Whether the model takes images, each of which has `n_positions` tokens."""
+    n_tokens: int
+    """Number of tokens of the vocabulary; 0 without one."""
     attention: str
     """Attention implementation that transformers chooses for the model: `sdpa`, `eager`."""
 
 
-def read_outline(options: ModelOptions) -> Outline:
+def read_outline(options: ModelOptions, kind: str | None = None) -> Outline:
     """Read the outline of a model; a folder needs only `config.json`.
 
     Args:
         options: Name, revision and description of the model; no name, `demo` and `minilm` mean the embedded MiniLM-L6.
+        kind: `generation` builds the language model and `tagging` a head on every token; all others a classifier.
 
     Raises:
         BackboneError: There is no config, it does not describe a model, or the model cannot be read.
@@ -59,7 +62,7 @@ def read_outline(options: ModelOptions) -> Outline:
         loading |= {"revision": options.revision, "local_files_only": not _is_hub_reachable()}
     elif not (folder / "config.json").is_file():
         raise BackboneError(f"model {name!r}: the folder has no config.json; an estimate needs that file and no other")
-    model = _build(name, str(folder or name), loading)
+    model = _build(name, str(folder or name), loading, kind)
     by_hand = options.anatomy
     backbone = detect(model, name) if by_hand is None else describe(model, by_hand, name)
     return Outline(
@@ -68,6 +71,7 @@ def read_outline(options: ModelOptions) -> Outline:
         n_head=sum(count_params(model.get_submodule(path)) for path in backbone.head),
         n_positions=n_positions(model),
         reads_images=reads_images(model),
+        n_tokens=int(getattr(model.config.get_text_config(), "vocab_size", 0) or 0),
         attention=attention_of(model.config) or "eager",
     )
 
@@ -88,7 +92,7 @@ def weights_of(model: nn.Module) -> Weights:
     return Weights(n_params=count_params(model), maps=tuple(widths(module) for module in maps_to_pack(model).values()))
 
 
-def _build(name: str, source: str, options: dict[str, Any]) -> Any:
+def _build(name: str, source: str, options: dict[str, Any], kind: str | None) -> Any:
     """Build the model with the head that `run` gives it, or without a head where transformers has none for it."""
     from transformers import AutoConfig, AutoModel
 
@@ -96,6 +100,8 @@ def _build(name: str, source: str, options: dict[str, Any]) -> Any:
         with quiet():
             config = AutoConfig.from_pretrained(source, **options)
             builder = classifier_class(config) if has_classifier(config) else AutoModel
+            if kind in ("generation", "tagging"):
+                builder = model_class(name, source, options, kind)
             with torch.device("meta"):
                 return builder.from_config(config, trust_remote_code=options["trust_remote_code"])
     except Exception as error:  # files from outside raise anything: OSError, ValueError, KeyError, TypeError

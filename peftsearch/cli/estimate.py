@@ -6,7 +6,7 @@ import json as json_text
 from collections.abc import Hashable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 from rich.table import Table
@@ -45,6 +45,7 @@ PARTS = {
     "gradients": "gradients",
     "optimizer": "optimizer states (AdamW)",
     "hidden_states": "hidden states",
+    "logits": "logits",
     "total": "total",
     "fp32_copies": "fp32 copies of gradients (maybe, not in the total)",
 }
@@ -68,6 +69,8 @@ class EstimateOptions(OptionGroup):
     """Data type of everything: fp32, bf16 or fp16."""
     quantize: str | None = None
     """Packed frozen weights: nf4, int8 or none (default: the run's)."""
+    kind: Literal["generation", "tagging"] | None = None
+    """Kind of the task (default: that of the run, or classification)."""
     full: bool = False
     """Also estimate full fine-tuning; without a budget, only that."""
     model: Annotated[ModelOptions, group("Model (default: that of the run, or the embedded MiniLM-L6)")] = field(
@@ -103,15 +106,20 @@ def estimate(
     from peftsearch.backbone.outline import read_outline
 
     found_on = None if best is None else best.model.name
-    outline = read_outline(replace(options.model, name=options.model.name or found_on))
+    if options.kind is None and best is not None and best.task.kind in ("generation", "tagging"):
+        options = replace(options, kind=best.task.kind)  # type: ignore[arg-type]  # one of the two
+    outline = read_outline(replace(options.model, name=options.model.name or found_on), options.kind)
+    n_tokens = outline.n_tokens if options.kind == "generation" else 0
     step = _step(options, outline)
     architecture, name = _architecture(options, best, outline.backbone)
     columns: dict[str, Memory] = {}
     if architecture is not None:
-        columns[name] = _of_architecture(outline, architecture, step, options.quantize)
+        columns[name] = _of_architecture(outline, architecture, step, options.quantize, n_tokens)
     if options.full:
         n_params = outline.weights.n_params
-        columns[FULL] = estimate_memory(outline.weights, outline.backbone.blocks, step, n_trained=n_params)
+        columns[FULL] = estimate_memory(
+            outline.weights, outline.backbone.blocks, step, n_trained=n_params, n_tokens=n_tokens
+        )
     notes = _notes(options, outline, architecture, step)
     if json:
         print(json_text.dumps(_json(options, outline, architecture, step, columns, notes), ensure_ascii=False))
@@ -210,7 +218,9 @@ def _require_same_model(path: Path, model: StoredModel, architecture: Architectu
             raise ConfigError(f"{where}: {method.knob} {p.size} does not have {p.n_params} parameters on {block.path}")
 
 
-def _of_architecture(outline: Outline, architecture: Architecture, step: Step, quantize: str | None) -> Memory:
+def _of_architecture(
+    outline: Outline, architecture: Architecture, step: Step, quantize: str | None, n_tokens: int
+) -> Memory:
     return estimate_memory(
         outline.weights,
         blocks_passed(architecture, outline.backbone),
@@ -218,6 +228,7 @@ def _of_architecture(outline: Outline, architecture: Architecture, step: Step, q
         n_trained=architecture.n_params + outline.n_head,
         n_added=architecture.n_params,
         quantize=quantize,
+        n_tokens=n_tokens,
     )
 
 
@@ -301,10 +312,10 @@ def _print(
     for name in columns:
         table.add_column(name, justify="right")
     for part, label in PARTS.items():
-        if part != "fp32_copies" or step.float_bytes < 4:
-            table.add_row(
-                label, *(show_bytes(getattr(m, part)) for m in columns.values()), end_section=part == "hidden_states"
-            )
+        values = [getattr(memory, part) for memory in columns.values()]
+        if part not in ("fp32_copies", "logits") or any(values):
+            last = "logits" if options.kind == "generation" else "hidden_states"
+            table.add_row(label, *map(show_bytes, values), end_section=part == last)
     console = terminal()
     console.print(table)
     for note in notes:

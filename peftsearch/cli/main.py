@@ -5,15 +5,25 @@ A command is imported only when it runs: `peftsearch --help` imports neither tor
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import sys
 from collections.abc import Sequence
+from typing import TextIO
 
 from cyclopts import App, CycloptsError, Parameter
 
 from peftsearch import __version__
 from peftsearch.cli.config import with_config
-from peftsearch.errors import AllTrialsFailed, InternalError, PeftSearchError, internal_error, is_defect
+from peftsearch.errors import (
+    AllTrialsFailed,
+    InternalError,
+    PeftSearchError,
+    hide_secrets,
+    internal_error,
+    is_defect,
+)
 
 COMMANDS = {
     "run": ("run:run", "Search, confirm, and write runs/NAME/best.yaml."),
@@ -62,6 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 on success, 1 if every trial failed or for a defect of peftsearch, 2 for an error of the user, 3 for `run
         --exit-code` without a signal, 130 if interrupted.
     """
+    sys.stdout, sys.stderr = sys.stdout or _nowhere(), sys.stderr or _nowhere()  # None where they are closed (>&-)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # signs that the stream cannot take must not end a run
@@ -75,6 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print_error=False,
             result_action="return_value",
         )
+        sys.stdout.flush()  # a full disk is told here and not when the process ends
         return status if isinstance(status, int) else 0
     except CycloptsError as error:
         command = " ".join(["peftsearch", *(error.command_chain or ())])
@@ -89,6 +101,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.close()
         return 1
     except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None and not debug:
+            sys.stdout = _nowhere()  # what is left is lost with the rest
+            print(f"peftsearch: the output cannot be written: {error.strerror}", file=sys.stderr)
+            return 1
         if debug or not (isinstance(error, InternalError) or is_defect(error)):
             raise
         told = error if isinstance(error, InternalError) else internal_error(error)
@@ -99,5 +115,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
+def _nowhere() -> TextIO:
+    return open(os.devnull, "w", encoding="utf-8")  # until the process ends
+
+
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    return hide_secrets(" ".join(str(error).split()))

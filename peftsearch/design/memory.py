@@ -7,6 +7,7 @@ The formulas, with b bytes per float, N parameters, n trained ones, L blocks of 
     gradients       b n
     optimizer       2 b n                                   (AdamW's two moments)
     hidden states   b L (20 d seq + 3 seq^2) per example
+    logits          (b + 8) V seq per example               (V tokens of a generation; 4 more where b is 2)
     fp32 copies     4 n, where floats have 16 bits          (maybe: some trainers keep gradients in fp32 too)
 
 A block of inner width 4 d keeps 20 d seq for the backward pass when all of it is trained (compare arXiv 2205.05198,
@@ -14,9 +15,10 @@ eq. 1: 34 bytes d seq at 16 bits, including dropout masks of one byte). The atte
 3 seq^2 (softmax, dropout and its mask). That is no model's true figure: fused attention (`sdpa`) keeps none of them,
 eager attention those of all heads. `Step.n_stored` gives the number of heads counted.
 
-Left out: hidden states outside the blocks (embeddings, pooler, the logits of a language model), activations of the
-methods themselves, the second attention of a decoder that reads an encoder, temporaries of kernels, and rounding by the
-allocator.
+The logits of a generation are kept with their float32 copy, their log-probabilities and their gradient.
+
+Left out: hidden states outside the blocks (embeddings, pooler), activations of the methods themselves, the second
+attention of a decoder that reads an encoder, temporaries of kernels, and rounding by the allocator.
 """
 
 from __future__ import annotations
@@ -67,13 +69,15 @@ class Memory:
     gradients: int
     optimizer: int
     hidden_states: int
+    logits: int = 0
+    """Outputs of a generation, over its vocabulary."""
     fp32_copies: int
     """Copies of 16-bit gradients, which only some trainers keep; not part of the total."""
 
     @property
     def total(self) -> int:
         """The sum of the parts, excluding the fp32 copies, which not every trainer keeps."""
-        return self.context + self.weights + self.gradients + self.optimizer + self.hidden_states
+        return self.context + self.weights + self.gradients + self.optimizer + self.hidden_states + self.logits
 
 
 def weight_bytes(weights: Weights, float_bytes: int, quantize: str | None = None) -> int:
@@ -121,6 +125,7 @@ def estimate(
     n_trained: int,
     n_added: int = 0,
     quantize: str | None = None,
+    n_tokens: int = 0,
 ) -> Memory:
     """Estimate the memory of a training step.
 
@@ -131,12 +136,14 @@ def estimate(
         n_trained: Number of trained parameters, including the head's.
         n_added: Number of trained parameters that are not part of the model itself.
         quantize: Packing of the model's linear maps.
+        n_tokens: Size of the vocabulary that a generation puts out; 0 for other kinds.
     """
     return Memory(
         weights=weight_bytes(weights, step.float_bytes, quantize) + step.float_bytes * n_added,
         gradients=step.float_bytes * n_trained,
         optimizer=ADAM_STATES * step.float_bytes * n_trained,
         hidden_states=hidden_state_bytes(blocks, step),
+        logits=step.batch * step.seq * n_tokens * (step.float_bytes + (4 if step.float_bytes < 4 else 0) + 8),
         fp32_copies=4 * n_trained if step.float_bytes < 4 else 0,
     )
 

@@ -28,6 +28,10 @@ def probe(model: Any) -> torch.Tensor:
     if isinstance(pad := config.pad_token_id, int) and 0 <= pad < n_tokens:
         ids[ids == pad] = (pad + 1) % n_tokens
         ids[1, 8:], mask[1, 8:] = pad, 0
+    end = getattr(config, "eos_token_id", None)
+    if getattr(config, "is_encoder_decoder", False) and isinstance(end, int) and 0 <= end < n_tokens:
+        ids[ids == end] = (end + 1) % n_tokens if (end + 1) % n_tokens != pad else (end + 2) % n_tokens
+        ids[0, -1] = ids[1, 7] = end  # where the head of a classifier reads
     inputs = {"input_ids": ids, "attention_mask": mask}
     if getattr(config, "is_encoder_decoder", False) and not type(model).__name__.endswith("ForSequenceClassification"):
         inputs["decoder_input_ids"] = ids[:, :5]

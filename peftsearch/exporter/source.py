@@ -118,8 +118,9 @@ def read_source(what: Path, options: ExportOptions) -> ExportSource:
         return ExportSource(architecture=checkpoint.architecture, options=options, checkpoint=checkpoint)
     require_source(what)
     found = read_found(what, options.design)
-    length = {} if found.max_length is None else {"max_length": found.max_length}
-    tasks = [task.head() | length for task in found.task.each]
+    trained = {"max_length": found.max_length, "dtype": found.dtype}
+    known = {name: value for name, value in trained.items() if value is not None}
+    tasks = [task.head() | known for task in found.task.each]
     index = _task_index(found, tasks, options.task)
     return ExportSource(
         architecture=found.architecture,

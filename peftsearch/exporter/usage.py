@@ -8,6 +8,7 @@ from typing import Any
 
 from peftsearch.exporter.formats import FORMATS
 from peftsearch.tasks.encoding.encode import separates_pairs
+from peftsearch.tasks.reading.pairs import CHAT
 
 FOLDED = "The mean and the scale of the targets are folded into the head"
 """Line of an export whose outputs are targets."""
@@ -31,7 +32,19 @@ def needs(task: Mapping[str, Any], tokenizer: Any, *, folded: bool) -> list[str]
         folded: Whether the mean and the scale of a regression are folded into the weights.
     """
     told = []
-    if task.get("pairs"):
+    template = task.get("template")
+    if template == CHAT:
+        told.append("It reads chats: give them to the tokenizer's chat template, with add_generation_prompt=True.")
+    elif template:
+        told.append(f"It continues prompts in the template of its training: {template!r}.")
+    if task.get("max_new_tokens"):
+        told.append(f"Its texts had at most {task['max_new_tokens']} new tokens (max_new_tokens).")
+    if task.get("kind") == "tagging":
+        told.append(
+            "It reads words joined by spaces; the tag of a word is that of its first token (in a pipeline "
+            'aggregation_strategy="first").'
+        )
+    if task.get("pairs") and task.get("kind") != "generation":
         if separates_pairs(tokenizer):
             told.append("It reads pairs: give both texts to the tokenizer, in the order of the training.")
         else:
@@ -40,11 +53,13 @@ def needs(task: Mapping[str, Any], tokenizer: Any, *, folded: bool) -> list[str]
                 'yourself (f"{first}\\n{second}"), as in the training; whatever gets both joins them '
                 "otherwise."
             )
-    if task.get("max_length") is not None:
+    if task.get("max_length") is not None and not task.get("images"):
         told.append(f"In training, texts were cut at {task['max_length']} tokens (truncation=True, max_length=...).")
     if task.get("kind") == "regression" and "mean" in task:
         outputs = f"Its outputs are standardised: target = {task['mean']!r} + {task['scale']!r} * output."
         told += [] if folded else [outputs]
+    if task.get("dtype") in ("bf16", "fp16", "bfloat16", "float16"):
+        told.append(f"It was trained with {task['dtype']} products; in float32 its outputs differ a little.")
     return told
 
 
@@ -61,10 +76,19 @@ def readme(form: str, task: Mapping[str, Any], model: Any, told: list[str]) -> s
     title = f"# {type(model).__name__}, tuned by peftsearch{on}"
     labels = list(task.get("labels") or ())
     lines = [title, "", f"Format: {FORMATS[form]}.", "", "```python", *_call(form, task, model, labels), "```", ""]
-    if labels:
-        lines += [f"Classes, in the order of the outputs: {', '.join(escape(repr(label)) for label in labels)}.", ""]
-    lines += [f"- {line}" for line in told]
-    return "\n".join(lines).rstrip() + "\n"
+    return "\n".join(lines) + needs_section(task, told)
+
+
+def needs_section(task: Mapping[str, Any], told: list[str]) -> str:
+    """The end of a README.md: the classes, and what a caller has to do.
+
+    Args:
+        task: Facts of the task that the model was trained on.
+        told: Sentences for the caller.
+    """
+    names = ", ".join(escape(repr(label), quote=False) for label in task.get("labels") or ())
+    lines = [*([f"Classes, in the order of the outputs: {names}.", ""] if names else []), *(f"- {t}" for t in told)]
+    return "\n" + "\n".join(lines).rstrip() + "\n"
 
 
 def _call(form: str, task: Mapping[str, Any], model: Any, labels: list[str]) -> list[str]:
@@ -82,7 +106,12 @@ def _call(form: str, task: Mapping[str, Any], model: Any, labels: list[str]) -> 
     if form == "peft":
         return _peft_call(kind, task, labels)
     if form == "adapters":
-        return ["import adapters", "", "# adapter_config.json is the configuration for model.add_adapter"]
+        return [
+            "from adapters import AdapterConfig",
+            "",
+            "# for this file and every other one like it, whose names are below",
+            'model.add_adapter("name", AdapterConfig.load("adapters.json"))',
+        ]
     return ["import peftsearch", "", 'model = peftsearch.load(None, ".").model']
 
 

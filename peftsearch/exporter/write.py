@@ -42,7 +42,7 @@ def write_export(
     check_repository(options.push_to_hub)
     require_source(what)
     from peftsearch.exporter.source import read_source
-    from peftsearch.exporter.usage import FOLDED, needs, readme
+    from peftsearch.exporter.usage import FOLDED, needs, needs_section, readme
 
     source = read_source(what, options)
     _require_other(output, what)
@@ -53,10 +53,13 @@ def write_export(
     task, tokenizer = dict(exportable.injection.injected.task), exportable.tokenizer
     with staged(output, overwrite) as stage:
         lines = _writer(form)(exportable, stage)
-        if not (stage / README).exists():  # a partial export writes its own
-            told = needs(task, tokenizer, folded=FOLDED in lines)
+        told = needs(task, tokenizer, folded=FOLDED in lines)
+        if (stage / README).exists():  # a partial export writes its own
+            with (stage / README).open("a", encoding="utf-8") as file:
+                file.write(needs_section(task, told))
+        else:
             (stage / README).write_text(readme(form, task, model, [*lines, *told]), encoding="utf-8")
-            lines = [*lines, *told]
+        lines = [*lines, *told]
     lines = [*lines, f"Parameters of: {exportable.origin}", f"Folder: {output}"]
     return lines if options.push_to_hub is None else [*lines, f"Hub: {push(output, options.push_to_hub)}"]
 

@@ -46,6 +46,7 @@ def provenance(record: Record) -> Section:
         ["model", _joined(settings.model, settings.revision)],
         ["task", _joined(settings.task, settings.task_source)],
         ["fingerprint of the data", settings.task_fingerprint],
+        ["notes on the data", "; ".join(best.task.notes) if best else ""],
         ["metric", record.metric],
         ["budget", _joined(settings.budget, f"{settings.budget_params:,} trainable parameters")],
         ["search space", settings.space],

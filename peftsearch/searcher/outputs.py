@@ -35,6 +35,8 @@ from peftsearch.study.notes import frozen_of, stages_of
 from peftsearch.study.objectives import MEASURES
 from peftsearch.study.trial_record import TrialRecord
 from peftsearch.study.trials import Kind, State
+from peftsearch.tasks.encoding.encoded import EncodedTask
+from peftsearch.tasks.encoding.pairs import EncodedPairs
 from peftsearch.tasks.suite import Suite
 from peftsearch.tasks.task import Task
 
@@ -73,7 +75,7 @@ def make_best(
         ),
         name=pick.name,
         model=StoredModel.of(backbone, setup.options.quantize),
-        task=_task(suite),
+        task=_task(suite, setup.encoded),
         budget=StoredBudget(
             text=setup.budget.text,
             n_params=setup.budget.n_params,
@@ -130,9 +132,9 @@ def _perplexity(metric: str, row: Confirmed) -> dict[str, float | None] | None:
     return {split: exp(-scores.mean) if scores.values else None for split, scores in splits.items()}
 
 
-def _task(suite: Suite) -> StoredTask:
+def _task(suite: Suite, encoded: Sequence[EncodedTask]) -> StoredTask:
     """The facts of a task; of several their common facts, and the facts of each."""
-    tasks = suite.tasks
+    tasks, train = suite.tasks, encoded[0].train
     return StoredTask(
         name=suite.name,
         kind=suite.kind,
@@ -145,8 +147,14 @@ def _task(suite: Suite) -> StoredTask:
         n_validation=suite.n_validation,
         n_test=suite.n_test,
         pairs=suite.kind != "generation" and tasks[0].train.pairs is not None,
+        images=tasks[0].has_images,
+        template=tasks[0].template,
+        max_new=train.max_new if isinstance(train, EncodedPairs) else None,
+        notes=(*suite.notes, *(note for data in encoded for note in data.notes)),
         **_target(tasks[0]),
-        tasks=tuple(_task(Suite(tasks=(task,))) for task in tasks) if len(tasks) > 1 else (),
+        tasks=tuple(_task(Suite(tasks=(t,)), (e,)) for t, e in zip(tasks, encoded, strict=True))
+        if len(tasks) > 1
+        else (),
     )
 
 

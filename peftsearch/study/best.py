@@ -75,6 +75,19 @@ class StoredModel:
         )
 
 
+def task_inputs(*, pairs: bool, images: bool, template: str, max_new: int | None) -> dict[str, Any]:
+    """What a model reads, as a saved head stores it.
+
+    Args:
+        pairs: Whether it reads pairs of texts.
+        images: Whether it reads images.
+        template: Of a generation, the text around prompts and completions.
+        max_new: Of a generation, the most new tokens of a text.
+    """
+    written = {"template": template, "max_new_tokens": max_new} if template else {}
+    return {"pairs": pairs, **({"images": True} if images else {}), **written}
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoredTask:
     """The task of a run, or several together."""
@@ -93,6 +106,13 @@ class StoredTask:
     n_test: int = 0
     pairs: bool = False
     """Whether the model reads pairs of texts."""
+    images: bool = False
+    template: str = ""
+    """Of a generation: the text around prompts and completions, or `chat`."""
+    max_new: int | None = None
+    """Most new tokens of a text, of a generation."""
+    notes: tuple[str, ...] = ()
+    """What was guessed of the data, and what was left out or cut."""
     mean: float | None = None
     """Mean of the training targets of a regression, by which they are standardised; None for other kinds."""
     scale: float | None = None
@@ -109,7 +129,8 @@ class StoredTask:
         """Facts about the task that a saved head stores."""
         known = {"name": self.name, "kind": self.kind, "labels": list(self.labels), "metric": self.metric}
         target = {} if self.mean is None else {"mean": self.mean, "scale": self.scale}
-        return known | {"pairs": self.pairs} | target if self.kind else {}
+        inputs = task_inputs(pairs=self.pairs, images=self.images, template=self.template, max_new=self.max_new)
+        return known | inputs | target if self.kind else {}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -259,6 +280,8 @@ class Found:
     task: StoredTask = field(default_factory=StoredTask)
     max_length: int | None = None
     """Most tokens of a text in training."""
+    dtype: str | None = None
+    """Precision of the products in training; None when unknown."""
     study: str = ""
     """Folder of the run, as the user gave it; empty when unknown."""
 
@@ -367,6 +390,7 @@ def parse_found(where: str, best: Best) -> Found:
         quantize=best.model.quantize,
         task=best.task,
         max_length=best.training.get("max_length"),
+        dtype=best.training.get("dtype"),
         study=best.study,
     )
 

@@ -12,7 +12,7 @@ import optuna
 import sqlalchemy.exc
 from sqlalchemy.engine import URL, make_url
 
-from peftsearch.errors import ConfigError, StudyError, one_line
+from peftsearch.errors import MALFORMED, ConfigError, StudyError, hide_secrets, one_line
 from peftsearch.study.best import BEST, Best, read_best
 from peftsearch.study.confirmed import Confirmed
 from peftsearch.study.folder import read_settings
@@ -92,6 +92,9 @@ class Record:
         return None if self.best is None else self.best.name
 
 
+_DAMAGED = "the study is damaged, or was written by another program; restore it from a copy"
+
+
 def read_record(path: Path, storage: str = "") -> Record:
     """Read a run's folder and its studies.
 
@@ -102,6 +105,14 @@ def read_record(path: Path, storage: str = "") -> Record:
     Raises:
         StudyError: The folder is not a run, has no trials, or has damaged files.
     """
+    try:
+        return _read(path, storage)
+    except MALFORMED as error:
+        where = hide_secrets(storage) if storage else path
+        raise StudyError(f"{where}: {_DAMAGED} ({one_line(error, 120)})") from error
+
+
+def _read(path: Path, storage: str) -> Record:
     if not path.is_dir():
         raise StudyError(f"{path}: is not the folder of a run; give one that `peftsearch run` made, such as runs/NAME")
     settings = read_settings(path)
@@ -121,14 +132,13 @@ def read_record(path: Path, storage: str = "") -> Record:
     if not any(trials.values()):
         raise StudyError(f"{path}: the study has no trials yet; `peftsearch run` with its settings continues it")
     objectives = settings.objectives
-    confirm = tuple(TrialRecord.of(t, Kind.CONFIRM, objectives) for t in trials.get("confirm", ()))
     notes = Notes.of(attributes["search"], attributes.get("confirm", {}))
     return Record(
         path=path,
         settings=settings,
         best=_read_best(path),
         search=tuple(TrialRecord.of(t, Kind.SEARCH, objectives) for t in trials["search"]),
-        confirm=confirm,
+        confirm=tuple(TrialRecord.of(t, Kind.CONFIRM, objectives) for t in trials.get("confirm", ())),
         stages=notes.stages,
         references=notes.references,
         busy_s=busy_seconds(t for own in trials.values() for t in own),
@@ -152,10 +162,10 @@ def _open(path: Path, settings: StudySettings, storage: str) -> optuna.storages.
     try:
         database = make_url(storage).database if storage else None
         if storage.startswith("sqlite") and not (database and Path(database).is_file()):
-            raise StudyError(f"--storage {storage!r}: there is no such database")
+            raise StudyError(f"--storage {hide_secrets(storage)!r}: there is no such database")
         return optuna.storages.RDBStorage(url, skip_compatibility_check=True, skip_table_creation=True)
-    except (ImportError, sqlalchemy.exc.ArgumentError) as error:
-        raise StudyError(f"--storage {storage!r} cannot be opened: {one_line(error)}") from error
+    except (ImportError, sqlalchemy.exc.ArgumentError, ValueError) as error:
+        raise StudyError(f"--storage {hide_secrets(storage)!r} cannot be opened: {one_line(error)}") from error
 
 
 def _read_best(path: Path) -> Best | None:

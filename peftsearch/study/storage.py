@@ -18,7 +18,7 @@ from filelock import FileLock
 from sqlalchemy import text
 from sqlalchemy.engine import URL, Engine, make_url
 
-from peftsearch.errors import ConfigError, StudyError, one_line
+from peftsearch.errors import ConfigError, StudyError, hide_secrets, one_line
 from peftsearch.study.claims import GRACE_S, HEARTBEAT_S
 from peftsearch.study.settings import OWN_STORAGE
 
@@ -80,7 +80,7 @@ def open_storage(url: str) -> optuna.storages.RDBStorage:
             f"--storage {_shown(url)!r} needs the driver of its database: for PostgreSQL pip install "
             f'"peftsearch[postgres]" ({one_line(error, 100)})'
         ) from error
-    except sqlalchemy.exc.ArgumentError as error:
+    except (sqlalchemy.exc.ArgumentError, ValueError) as error:
         raise StudyError(f"--storage {_shown(url)!r} cannot be opened: {one_line(error)}") from error
 
 
@@ -93,8 +93,8 @@ def without_password(url: str) -> str:
     if not url:
         return OWN_STORAGE
     try:
-        return make_url(url).render_as_string(hide_password=True)
-    except sqlalchemy.exc.ArgumentError as error:
+        return _shown_url(make_url(url))
+    except (sqlalchemy.exc.ArgumentError, ValueError) as error:
         raise ConfigError(
             f"--storage {_masked(url)!r} is not a storage URL such as sqlite:///x.db or postgresql://…"
         ) from error
@@ -103,14 +103,20 @@ def without_password(url: str) -> str:
 def _shown(url: object) -> str:
     """A storage URL or path for messages, without a password."""
     try:
-        return make_url(str(url)).render_as_string(hide_password=True)
-    except sqlalchemy.exc.ArgumentError:
+        return _shown_url(make_url(str(url)))
+    except (sqlalchemy.exc.ArgumentError, ValueError):
         return _masked(str(url))
 
 
+def _shown_url(url: URL) -> str:
+    return hide_secrets(url.render_as_string(hide_password=True))
+
+
 def _masked(text: str) -> str:
-    """A text that is no URL without what stands before an @, which may be a password."""
-    return f"***{text[text.rfind('@') :]}" if "@" in text else text
+    """A text that is no URL without what may be a password: what stands before an @, or behind a colon."""
+    if "@" in text:
+        return f"***{text[text.rfind('@') :]}"
+    return hide_secrets(text)
 
 
 def require_database(url: str) -> None:
@@ -121,13 +127,15 @@ def require_database(url: str) -> None:
     """
     try:
         made = make_url(url)
-    except sqlalchemy.exc.ArgumentError as error:
+    except (sqlalchemy.exc.ArgumentError, ValueError) as error:
         raise StudyError(
             f"--storage {_masked(url)!r} is not a storage URL such as sqlite:///x.db or postgresql://…"
         ) from error
     file = made.database if made.get_backend_name() == "sqlite" else None
     if file and not file.startswith((":", "file:")) and not Path(file).exists():
-        raise StudyError(f"--storage {url!r}: there is no file {file}; give the URL that the run was started with")
+        raise StudyError(
+            f"--storage {_shown(url)!r}: there is no file {file}; give the URL that the run was started with"
+        )
 
 
 def claim_lock(storage: optuna.storages.RDBStorage, folder: Path) -> AbstractContextManager[object]:

@@ -22,6 +22,9 @@ _STATES = {
     TrialState.WAITING: State.WAITING,
 }
 
+_MOST = 1e100
+"""A bound of all numbers of a trial, far above what is measured and far below an overflow."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrialRecord:
@@ -54,6 +57,7 @@ class TrialRecord:
             objectives: Names of the trial's values.
         """
         facts = facts_of(trial)
+        _require_numbers(trial, facts)
         state = (
             State.INTERRUPTED if facts.interrupted else State.INFEASIBLE if facts.infeasible else _STATES[trial.state]
         )
@@ -109,6 +113,18 @@ class TrialRecord:
         """Reason why there is no score."""
         killed = "a killed process left it" if self.state == State.INTERRUPTED else ""
         return str(self.facts.reason or "") or killed
+
+
+def _require_numbers(trial: FrozenTrial, facts: TrialFacts) -> None:
+    """Refuse facts that no search writes.
+
+    Raises:
+        ValueError: What should be a number is none, or is beyond all that is measured.
+    """
+    for name in ("score", "loss", "test_score", "test_loss", "n_params", "n_head", "steps", "learning_rate"):
+        value = getattr(facts, name)
+        if value is not None and not ((isinstance(value, int | float) and abs(value) < _MOST) or value != value):
+            raise ValueError(f"trial {trial.number}: {name} is {value!r}")
 
 
 def _score(trial: FrozenTrial, facts: TrialFacts, objectives: Sequence[str]) -> float | None:

@@ -88,7 +88,7 @@ def check_task(options: TaskOptions) -> None:
 def _find(options: TaskOptions, seed: int) -> Task:
     check_task(options)
     name, train = options.name, options.train
-    if options.kind == "generation" or given(options, *OF_PAIRS):
+    if train is not None and (options.kind == "generation" or given(options, *OF_PAIRS)):
         from peftsearch.tasks.reading.pairs import load_pairs
 
         return load_pairs(options, seed)
@@ -127,8 +127,8 @@ def _check_generation(options: TaskOptions) -> None:
     if options.kind not in (None, "generation"):
         named = ", ".join(given(options, *OF_PAIRS))
         raise TaskError(f"task: {named} is for kind generation, but the kind is {options.kind}; leave one out")
-    if options.train is None:
-        raise TaskError("task: a generation task is read from files; give --train FILE with prompts and completions")
+    if options.train is None and (options.name is None or options.name in EMBEDDED):
+        raise TaskError("task: give --train FILE with prompts and completions, or --task with a data set of them")
     if named := ", ".join(given(options, *OF_TEXTS, "positive")):
         raise TaskError(
             f"task: {named} is not for generation; name the columns with --prompt-column and --completion-column"

@@ -193,6 +193,8 @@ class Task:
     """Columns of the tables that the task was read from; None for a generated task."""
     notes: tuple[str, ...] = ()
     """Notes on guesses and on the data, one sentence each."""
+    template: str = ""
+    """Of a generation: the text around prompts and completions, or `chat` for the model's own chat template."""
     fingerprint: str = field(default="")
     """First 16 hex digits of a SHA-256 over the content; computed if not given."""
 

@@ -74,6 +74,8 @@ def _pipeline(task: TrainedTask) -> str:
     """The hub's name of the kind of task."""
     if task.kind == "generation":
         return "text-generation"
+    if task.kind == "tagging":
+        return "token-classification"
     return "image-classification" if task.images else "text-classification"
 
 
@@ -123,6 +125,7 @@ def _text(record: TrainingRecord, metrics: Mapping[str, Any]) -> str:
         *(f"- {key.replace('_', ' ')}: {value}" for key, value in asdict(training).items()),
         f"- seeds: {record.seed} to {record.seed + record.seeds - 1}",
         *(f"- labels: {', '.join(map(escape, task.labels))}" for _ in task.labels[:1]),
+        *(f"- data: {escape(note)}" for note in task.notes),
         "",
         "Made by peftsearch; `training.yaml` has all settings, `metrics.json` every seed, `curve.csv` every step.",
         "",

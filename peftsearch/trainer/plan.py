@@ -212,6 +212,8 @@ def _task_facts(encoded: EncodedTask, objective: Scorer, data: Data) -> TrainedT
         target=Target(mean=objective.mean, scale=objective.scale) if is_regression else None,
         data=data,
         max_new=encoded.train.max_new if isinstance(encoded.train, EncodedPairs) else None,
+        template=task.template,
+        notes=(*task.notes, *encoded.notes),
     )
 
 

@@ -14,8 +14,9 @@ import csv
 import json
 import math
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import torch
 
@@ -29,6 +30,7 @@ from peftsearch.tasks.reading.columns import choose_texts
 from peftsearch.tasks.reading.images import IMAGE, read_images
 from peftsearch.tasks.reading.inputs import input_split
 from peftsearch.tasks.reading.several import OUTSIDE, words_of
+from peftsearch.tasks.reading.sound import sound_rows
 from peftsearch.tasks.reading.table import Table, read_table
 from peftsearch.tasks.task import Split, TagSplit
 from peftsearch.trainer.options import PredictOptions, check_predict_options
@@ -56,9 +58,9 @@ def predict(options: PredictOptions) -> int:
         return _predict_images(options)
     table = read_table(options.input)
     require_free(table)
-    require_writable(options.output, table.columns)
+    require_writable(options.output, table)
     trained = load_trained(options)
-    _write(options.output, predicted(trained, table, options.columns))
+    _write(options.output, predicted(trained, table, options.columns), table.arrow)
     return len(table)
 
 
@@ -104,14 +106,16 @@ def predicted(trained: Trained, table: Table, chosen: InputColumns) -> dict[str,
     if trained.is_generation:
         return {**table.columns, TEXT: written_texts(trained, table, chosen.prompt_column)}
     if trained.kind == "tagging":
-        words = words_of(table, chosen.text_column or (trained.columns.text if trained.columns else "tokens"))
+        column = chosen.text_column or (trained.columns.text if trained.columns else "tokens")
+        _, words = sound_rows(table, partial(words_of, column=column), None, [])
         split: Split = TagSplit.of(words, [[0] * len(row) for row in words])
         return {**table.columns, **_predictions(trained, split, table.where)}
     text, pair = choose_texts(table, chosen.text_column, chosen.pair_column, trained.columns)
     if (pair is not None) != trained.record.task.pairs:
         wanted = "pairs of texts: name --pair-column" if pair is None else "single texts: leave --pair-column out"
         raise TaskError(f"{table.where}: {trained.path} was trained on {wanted}")
-    return {**table.columns, **_predictions(trained, input_split(table, text, pair), table.where)}
+    _, read = sound_rows(table, partial(input_split, text=text, pair=pair), None, [])
+    return {**table.columns, **_predictions(trained, read, table.where)}
 
 
 def _predict_images(options: PredictOptions) -> int:
@@ -165,8 +169,13 @@ def _of_words(
     return {TAGS: tags, SCORES: probabilities}
 
 
-def _write(path: Path, columns: dict[str, list[Any]]) -> None:
+def _write(path: Path, columns: dict[str, list[Any]], own: Any = None) -> None:
     """Write a table, whole or not at all; values stay what they were.
+
+    Args:
+        path: The file.
+        columns: What to write.
+        own: The Arrow table that some columns came from; None for other formats.
 
     Raises:
         ConfigError: The disk is full, read-only or forbidden.
@@ -177,45 +186,84 @@ def _write(path: Path, columns: dict[str, list[Any]]) -> None:
             if suffix == ".parquet":
                 from pyarrow import parquet  # type: ignore[import-untyped]  # it ships no types
 
-                parquet.write_table(_arrow(path, columns), part)
+                parquet.write_table(_arrow(path, columns, own), part)
                 return
             with part.open("w", encoding="utf-8", newline="") as file:
                 rows = zip(*columns.values(), strict=True)
                 if suffix == ".jsonl":
                     for row in rows:
                         values = {name: _bare(value) for name, value in zip(columns, row, strict=True)}
-                        file.write(json.dumps(values, ensure_ascii=False, default=str) + "\n")
+                        file.write(_json_line(values))
                 else:
-                    writer = csv.writer(file, delimiter="\t" if suffix == ".tsv" else ",", lineterminator="\n")
+                    mark = "\t" if suffix == ".tsv" else ","
+                    writer = csv.writer(_Lines(file), delimiter=mark, lineterminator="\r\n")
                     writer.writerow(columns)
                     writer.writerows([_cell(value) for value in row] for row in rows)
     except OSError as error:
         raise ConfigError(f"--output {path}: cannot be written: {error.strerror or error}") from error
 
 
-def require_writable(path: Path, columns: Mapping[str, list[Any]]) -> None:
+def require_writable(path: Path, table: Table) -> None:
     """Check before the model runs that a format can hold the input's columns.
 
     Raises:
-        ConfigError: Parquet cannot, as a column mixes types.
+        ConfigError: Parquet cannot, as a column mixes types, or CSV cannot, as a text is no Unicode.
     """
     if path.suffix.lower() == ".parquet":
-        _arrow(path, columns)
+        _arrow(path, table.columns, table.arrow)
+    elif path.suffix.lower() != ".jsonl":
+        for name, values in table.columns.items():
+            try:
+                "".join(value for value in values if isinstance(value, str)).encode()
+            except UnicodeEncodeError:
+                raise ConfigError(
+                    f"--output {path}: column {one_line(name, 60)!r} holds half a surrogate pair, which no text file "
+                    "can hold; give a file ending in .jsonl"
+                ) from None
 
 
-def _arrow(path: Path, columns: Mapping[str, list[Any]]) -> Any:
+def _arrow(path: Path, columns: Mapping[str, list[Any]], own: Any = None) -> Any:
+    """The columns as an Arrow table; those that came from Parquet stay what they were."""
     import pyarrow as pa
 
     arrays = {}
     for name, values in columns.items():
+        if own is not None and name in own.column_names:
+            arrays[name] = own.column(name)
+            continue
         try:
             arrays[name] = pa.array(values)
-        except (pa.ArrowException, OverflowError) as error:
+        except (pa.ArrowException, OverflowError, UnicodeError) as error:
             raise ConfigError(
                 f"--output {path}: Parquet cannot hold column {one_line(name, 60)!r} ({one_line(error, 100)}); give a "
                 "file ending in .jsonl or .csv"
             ) from error
     return pa.table(arrays)
+
+
+def _json_line(values: dict[str, Any]) -> str:
+    """A line of JSON; half a surrogate pair, which UTF-8 cannot hold, is escaped as it was in the input."""
+    line = json.dumps(values, ensure_ascii=False, default=str)
+    try:
+        line.encode()
+    except UnicodeEncodeError:
+        line = json.dumps(values, default=str)
+    return line + "\n"
+
+
+class _Lines:
+    """A text file whose lines end with a line feed alone.
+
+    The writer of CSV puts into quotes what ends its own lines: it is told to end them with both signs, so that a lone
+    carriage return in a cell does not end a row.
+    """
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+
+    def write(self, line: str) -> object:
+        """Write a line that ends with both signs."""
+        return self._file.write(line.removesuffix("\r\n") + "\n")
 
 
 def _bare(value: Any) -> Any:

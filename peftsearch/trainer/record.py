@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from peftsearch.engine.settings import TrainingSettings
 from peftsearch.options import TaskOptions
-from peftsearch.study.best import StoredModel
+from peftsearch.study.best import StoredModel, task_inputs
 from peftsearch.tasks.kinds import Kind
 from peftsearch.tasks.reading.columns import Columns
 
@@ -62,12 +62,17 @@ class TrainedTask:
     data: Data
     max_new: int | None = None
     """Most new tokens of a text, for generation."""
+    template: str = ""
+    """Of a generation: the text around prompts and completions, or `chat`."""
+    notes: tuple[str, ...] = ()
+    """What was guessed of the data, and what was left out or cut."""
 
     def head(self) -> dict[str, Any]:
         """What a saved head needs to know of its task."""
         known = {"name": self.name, "kind": self.kind, "labels": list(self.labels), "metric": self.metric}
         target = {} if self.target is None else {"mean": self.target.mean, "scale": self.target.scale}
-        return known | {"pairs": self.pairs} | target
+        inputs = task_inputs(pairs=self.pairs, images=self.images, template=self.template, max_new=self.max_new)
+        return known | inputs | target
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

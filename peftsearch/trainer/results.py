@@ -162,7 +162,7 @@ def _save(plan: Plan, folder: Path, model: Any) -> None:
         with quiet():
             model.save_pretrained(folder)
         return
-    task = plan.record.task.head() | {"max_length": plan.training.max_length}
+    task = plan.record.task.head() | {"max_length": plan.training.max_length, "dtype": plan.record.training.dtype}
     if reduce(model) == plan.architecture:
         save(model, folder, overwrite=True, task=task)
         return

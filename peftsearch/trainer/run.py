@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from peftsearch.exporter.hub import push
 from peftsearch.options import changed_options
+from peftsearch.tasks.task import class_counts
 from peftsearch.trainer.folder import check_output, claimed, is_finished, read_metrics
 from peftsearch.trainer.options import TrainOptions, check_train_options
 from peftsearch.trainer.source import read_run
@@ -74,4 +75,6 @@ def _heading(plan: Plan) -> Iterator[str]:
         f"evaluated every {plan.eval_every}, {seeds}, {record.training.dtype}, "
         f"{plan.processes.n} process{'es' if plan.processes.n > 1 else ''} on {plan.processes.device}"
     )
+    if classes := class_counts(plan.task):
+        yield f"Classes: {classes}"
     yield from plan.notes

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
+import json
+import re
 import shutil
 import time
 from pathlib import Path
@@ -65,13 +66,28 @@ def test_folder(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
     loaded = load_backbone(saved, num_labels=2)
     expected = FAMILIES["bert"]().state_dict()
     assert all(torch.equal(value, expected[key]) for key, value in loaded.model.state_dict().items())
-    content = (saved / "model.safetensors").read_bytes() + (saved / "tokenizer.json").read_bytes()
-    assert loaded.backbone.revision == f"sha256:{hashlib.sha256(content).hexdigest()[:16]}"
+    assert re.fullmatch(r"sha256:[0-9a-f]{16}", loaded.backbone.revision)
     assert loaded.backbone.name == str(saved)
     assert not loaded.model.training
     assert n_head_params(loaded) == 32 * 2 + 2
     assert loaded.tokenizer("w4 w5 nothing")["input_ids"] == [4, 5, 3]
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "same"),
+    [
+        ("config.json", {"layer_norm_eps": 0.1}, False),
+        ("config.json", {"transformers_version": "9", "id2label": {"0": "x", "1": "y"}, "dtype": "bfloat16"}, True),
+        ("tokenizer_config.json", {"chat_template": "{{ messages }}"}, False),
+    ],
+)
+def test_the_fingerprint_covers_the_settings_that_matter(saved, tmp_path, file, change, same):
+    copied = shutil.copytree(saved, tmp_path / "m")
+    first = folder_module.fingerprint_folder(copied)
+    settings = json.loads((copied / file).read_text())
+    (copied / file).write_text(json.dumps(settings | change, indent=4))
+    assert (folder_module.fingerprint_folder(copied) == first) == same
 
 
 def test_a_hub_models_revision_is_its_commit_in_the_cache(
@@ -104,8 +120,10 @@ def test_shards(tmp_path: Path) -> None:
     loaded = load_backbone(tmp_path, num_labels=2)
     expected = FAMILIES["bert"]().state_dict()
     assert all(torch.equal(value, expected[key]) for key, value in loaded.model.state_dict().items())
-    content = b"".join(path.read_bytes() for path in (*shards, tmp_path / "tokenizer.json"))
-    assert loaded.backbone.revision == f"sha256:{hashlib.sha256(content).hexdigest()[:16]}"
+    first = loaded.backbone.revision
+    content = shards[1].read_bytes()
+    shards[1].write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert load_backbone(tmp_path, num_labels=2).backbone.revision != first
     shards[1].unlink()
     with pytest.raises(BackboneError, match=f"1 of {len(shards)} shards are missing .*00002.*download"):
         load_backbone(tmp_path, num_labels=2)
@@ -261,7 +279,7 @@ def test_minilm() -> None:
     backbone = loaded.backbone
     assert (backbone.name, backbone.n_params, len(backbone.blocks)) == ("minilm", 22_713_216, 6)
     assert {(block.hidden_size, block.ffn.d_ff) for block in backbone.blocks} == {(384, 1536)}
-    assert backbone.revision == "sha256:244c5d50eb3e3ad1"
+    assert backbone.revision == "sha256:424d0d2e70b5edfa"
     assert loaded.tokenizer("hello world")["input_ids"] == [101, 7592, 2088, 102]
 
 

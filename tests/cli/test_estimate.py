@@ -11,6 +11,7 @@ from peftsearch.design.baselines import uniform
 from peftsearch.design.budget import parse_budget
 from peftsearch.design.fitting import fit
 from tests.found import CONCLUDED
+from tests.generators import save_generator
 from tests.runs import call, refused
 from tests.tiny import FAMILIES
 
@@ -70,6 +71,20 @@ def test_lora_at_the_budget_is_the_default(folders, estimated):
     assert parts["optimizer"] == 2 * parts["gradients"]
     assert parts["hidden_states"] == 4 * 2 * 4 * (20 * 32 * 16 + 3 * 16**2)
     assert parts["total"] == sum(parts[k] for k in ("context", "weights", "gradients", "optimizer", "hidden_states"))
+
+
+def test_a_generation_keeps_its_logits(tmp_path, estimated):
+    model = save_generator(tmp_path / "llama", "llama")
+    given = ("--model", model, "--budget", "5%", "--batch", "2", "--seq", "16")
+    plain, written = estimated(*given), estimated(*given, "--kind", "generation")
+    (parts,), (narrow,) = (
+        written["bytes"].values(),
+        estimated(*given, "--kind", "generation", "--dtype", "bf16")["bytes"].values(),
+    )
+    assert next(iter(plain["bytes"].values()))["logits"] == 0
+    assert written["n_head"] == 0
+    assert parts["logits"] == 2 * 16 * 99 * (4 + 8)
+    assert narrow["logits"] == 2 * 16 * 99 * (2 + 4 + 8)
 
 
 def test_full_alone_and_beside(folders, estimated):

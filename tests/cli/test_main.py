@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 
@@ -124,6 +125,29 @@ def test_a_password_in_a_mistyped_url_is_not_repeated(capsys):
     line = refused(capsys, "run", "--budget", "1%", "--storage", "postgresql//bob:s3cret@host/db")
     assert "s3cret" not in line
     assert "@host/db' is not a storage URL" in line
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("postgresql://bob:s3cret@host:5432x/db", "is not a storage URL"),
+        ("postgresql//bob:s3cret/host", "is not a storage URL"),
+        ("sqlite://bob:s3cret@/nowhere.db", "other settings"),
+    ],
+)
+def test_no_command_repeats_a_password(finished, capsys, url, told):
+    line = refused(capsys, "worker", finished, "--storage", url)
+    assert "s3cret" not in line
+    assert told in line
+
+
+@pytest.mark.parametrize(("output", "status"), [(">&-", 0), ("> /dev/full", 1)])
+def test_an_output_that_takes_nothing_is_no_defect(finished, output, status):
+    command = f"{shlex.quote(sys.executable)} -m peftsearch show {shlex.quote(str(finished))} {output}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert done.returncode == status
+    assert "Traceback" not in done.stderr
+    assert "defect" not in done.stderr
 
 
 def test_signs_that_a_stream_cannot_take_do_not_end_a_command(finished):

@@ -9,6 +9,7 @@ import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from tests.exports import Run
+from tests.generators import save_generator
 from tests.runs import WORDS, call, save_model
 
 BRIEF = ("--method", "lora", "--budget", "20%", "--steps", "4", "--device", "cpu", "--dtype", "fp32")
@@ -77,6 +78,35 @@ def test_pairs_without_a_separator_are_told(tmp_path, capsys):
     assert call("export", out, "--format", "merged", "--output", tmp_path / "out") == 0
     assert "join them with a line break" in capsys.readouterr().out
     assert "join them with a line break" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_the_template_of_a_generation_is_told(tmp_path, capsys):
+    model, rows = save_generator(tmp_path / "model", "llama"), tmp_path / "train.jsonl"
+    rng = random.Random(0)
+    pairs = [{"prompt": rng.choice(WORDS), "completion": rng.choice(WORDS)} for _ in range(20)]
+    rows.write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+    argv = ("--kind", "generation", "--model", model, "--train", rows, "--template", "name : {prompt} is {completion}")
+    assert call("train", *BRIEF, *argv, "--output", tmp_path / "trained") == 0
+    assert call("export", tmp_path / "trained", "--format", "merged", "--output", tmp_path / "out") == 0
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "'name : {prompt} is {completion}'" in text
+    assert "max_new_tokens" in text
+    assert "pairs" not in text + capsys.readouterr().out
+
+
+def test_a_partial_export_says_what_a_whole_one_does(tmp_path):
+    run = Run(tmp_path, lora=(1, 1, 1, 1), adapter=(1, 1, 1, 1))
+    run.export("merged", tmp_path / "out", "--partial")
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "Load both" in text
+    assert "Classes, in the order of the outputs: 'no', 'yes'." in text
+
+
+@pytest.mark.parametrize("family", ["bart", "t5"])
+def test_a_classifier_that_reads_its_end_token_is_exported(family, tmp_path):
+    run = Run(tmp_path, family, lora=(1, 1, 1, 1))
+    run.export("merged", tmp_path / "out")
+    assert (tmp_path / "out" / "README.md").exists()
 
 
 def test_a_merged_generator_keeps_the_cache_and_the_precision_of_its_base(tmp_path):

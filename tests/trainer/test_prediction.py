@@ -2,6 +2,7 @@
 
 import csv
 import datetime
+import io
 import json
 
 import pandas as pd
@@ -54,6 +55,42 @@ def test_a_regression_predicts_in_the_unit_of_its_targets(calm, tmp_path):
     assert call("predict", output, "--input", data, "--output", made) == 0
     assert "predicted_label" not in read(made)
     assert read(made)["predicted_score"].between(995, 1010).all()
+
+
+def test_cells_that_end_lines_or_are_no_unicode_are_read_back_as_they_were(trained, tmp_path, capsys):
+    given, out = tmp_path / "given.csv", tmp_path / "out.csv"
+    wanted = [["text", "more"], ["the film\rwas good", "a\rb"], ["bad", ""]]
+    with given.open("w", newline="") as file:
+        csv.writer(file, lineterminator="\r\n").writerows(wanted)
+    assert call("predict", trained, "--input", given, "--output", out) == 0
+    rows = list(csv.reader(io.StringIO(out.read_bytes().decode(), newline="")))
+    assert [row[:2] for row in rows] == wanted
+    half = tmp_path / "half.jsonl"
+    half.write_text('{"text": "the film was good", "x": "\\ud800"}\n')
+    assert call("predict", trained, "--input", half, "--output", tmp_path / "out.jsonl") == 0
+    assert json.loads((tmp_path / "out.jsonl").read_text())["x"] == "\ud800"
+    for suffix in ("csv", "parquet"):
+        line = refused(capsys, "predict", trained, "--input", half, "--output", tmp_path / f"o.{suffix}")
+        assert "give a file ending in .jsonl" in line
+
+
+def test_columns_from_parquet_keep_their_types(trained, tmp_path):
+    columns = {
+        "text": pa.array(TEXTS),
+        "when": pa.array([1, 2, None], pa.timestamp("ns")),
+        "took": pa.array([1, 2, 3], pa.duration("ns")),
+        "small": pa.array([1, None, 3], pa.int8()),
+        "huge": pa.array([2**64 - 1, 0, 1], pa.uint64()),
+        "kind": pa.array(["a", "b", "a"]).dictionary_encode(),
+        "map": pa.array([[("a", 1)], [], None], pa.map_(pa.string(), pa.int64())),
+        "none": pa.array([None] * 3, pa.float64()),
+    }
+    table = pa.table(columns)
+    pq.write_table(table, tmp_path / "given.parquet")
+    argv = ("--input", tmp_path / "given.parquet", "--output", tmp_path / "out.parquet")
+    assert call("predict", trained, *argv) == 0
+    given, made = pq.read_table(tmp_path / "given.parquet"), pq.read_table(tmp_path / "out.parquet")
+    assert made.select(given.column_names).equals(given)
 
 
 VALUES = {

@@ -135,7 +135,7 @@ def missing_column(table: Table, name: str) -> str:
 
 
 def _guess_label(table: Table, taken: list[str]) -> str:
-    free = {name.lower(): name for name in table.columns if name not in taken}
+    free = {name.lower(): name for name in table.columns if name and name not in taken}
     for name in LABELS:
         if name in free:
             return free[name]
@@ -163,7 +163,7 @@ def _label_of_two(table: Table, first: str, second: str) -> str | None:
 
 
 def _guess_text(table: Table, label: str, pair: str | None) -> tuple[str, str | None]:
-    free = {name.lower(): name for name in table.columns if name not in (label, pair)}
+    free = {name.lower(): name for name in table.columns if name and name not in (label, pair)}
     if "input_ids" in free and pair is None:  # tokenised already
         return free["input_ids"], None
     if pair is None:

@@ -21,9 +21,11 @@ from peftsearch.options import TaskOptions
 from peftsearch.tasks.embedded import EMBEDDED
 from peftsearch.tasks.kinds import Kind
 from peftsearch.tasks.reading.build import Tables, Wishes, build_task
+from peftsearch.tasks.reading.chats import chat_column
 from peftsearch.tasks.reading.columns import Columns, choose_columns
 from peftsearch.tasks.reading.images import choose_image_columns, require_pillow, undecoded
-from peftsearch.tasks.reading.several import build_several, columns_of, kind_of
+from peftsearch.tasks.reading.pairs import build_pairs
+from peftsearch.tasks.reading.several import build_several, columns_of, guess_note, kind_of
 from peftsearch.tasks.reading.table import Table
 from peftsearch.tasks.task import Task
 
@@ -72,7 +74,7 @@ def load_hub(name: str, options: TaskOptions, seed: int = 0) -> Task:
     """
     kind, metric = options.kind, options.metric
     text_column, pair_column, label_column = options.text_column, options.pair_column, options.label_column
-    wished: Kind | None = "classification" if kind == "image" else kind
+    wished: Kind | None = "classification" if kind == "image" else None if kind == "generation" else kind
     wishes = Wishes(kind=wished, metric=metric, positive=options.positive, seed=seed, bad_rows=options.bad_rows)
     address = parse_address(name)
     data = _load(name, address)
@@ -89,8 +91,11 @@ def load_hub(name: str, options: TaskOptions, seed: int = 0) -> Task:
     if images is not None:
         data = {found: undecoded(data[found], images) for found in splits.values()}
     tables = {split: _table(name, split, data[found]) for split, found in splits.items()}
+    if images is None and _is_written(tables["train"], options):
+        return build_pairs(_short(address), _source(name, address), tables, options, seed)
     several = None if images else kind_of(tables["train"], kind, text_column, label_column)
     if several is not None:
+        notes += guess_note(tables["train"], several, kind)
         columns = columns_of(tables["train"], several, text_column, pair_column, label_column)
     else:
         columns = images or choose_columns(tables["train"], text_column, pair_column, label_column)
@@ -98,21 +103,44 @@ def load_hub(name: str, options: TaskOptions, seed: int = 0) -> Task:
     labelled = {
         split: _drop_unlabelled(table, columns.label, classes is not None, notes) for split, table in tables.items()
     }
-    for split, table in labelled.items() if classes else ():
-        own = data[splits[split]].features.get(columns.label)  # a split may number its classes in an order of its own
-        names: list[str] = _names_of(own) or list(classes or ())
-        labelled[split] = table and _name_classes(table, columns.label, names)
+    numbered = labelled["train"] is not None and not _are_texts(labelled["train"].columns.get(columns.label, []))
+    for split, table in labelled.items():
+        own = _names_of(data[splits[split]].features.get(columns.label))  # it may have an order of its own
+        if table is None or columns.label not in table.columns:
+            continue
+        if classes is None and own is not None and numbered:
+            notes.append(f"{table.where}: its classes have names and those of train numbers: joined by their numbers")
+        elif own is not None:
+            labelled[split] = _name_classes(table, columns.label, own)
+        elif classes is not None:
+            if not _are_texts(table.columns[columns.label]):
+                notes.append(f"{table.where}: its classes are numbers without names: taken as those of train")
+            labelled[split] = _name_classes(table, columns.label, list(classes))
     train = labelled["train"]
     if train is None:
         raise TaskError(f"task {name!r}: no row of train has a label in column {columns.label!r}; name another column")
     chosen = Tables(train=train, validation=labelled.get("validation"), test=labelled.get("test"))
-    short = Path(address.path).name if address.config is None else address.config
-    source = f"{'folder' if address.is_folder else 'hub'} {name}"
+    short, source = _short(address), _source(name, address)
     if several is not None:
         return build_several(short, source, chosen, columns, replace(wishes, kind=several), classes, notes)
     return build_task(
         short, source, chosen, columns, _glue_wishes(wishes, address), classes, notes, images=images is not None
     )
+
+
+def _short(address: Address) -> str:
+    return Path(address.path).name if address.config is None else address.config
+
+
+def _source(name: str, address: Address) -> str:
+    return f"{'folder' if address.is_folder else 'hub'} {name}"
+
+
+def _is_written(train: Table, options: TaskOptions) -> bool:
+    """Whether the task is a generation, by what the user says or by a column of chats."""
+    if options.kind == "generation" or any((options.prompt_column, options.completion_column, options.template)):
+        return True
+    return options.kind is None and options.label_column is None and chat_column(train) is not None
 
 
 def _names_of(feature: Any) -> list[str] | None:
@@ -221,6 +249,10 @@ def _drop_unlabelled(table: Table, column: str, has_classes: bool, notes: list[s
         return table
     kept = [i for i, label in enumerate(labels) if label != -1]
     return table.keep(kept, "have no label (-1)", notes)
+
+
+def _are_texts(values: list[object]) -> bool:
+    return any(isinstance(value, str) for value in values)
 
 
 def _name_classes(table: Table, column: str, classes: list[str]) -> Table:

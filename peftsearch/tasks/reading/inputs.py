@@ -35,7 +35,7 @@ def input_split(table: Table, text: str, pair: str | None, labels: list[int] | l
 def holds_tokens(table: Table, column: str) -> bool:
     """Whether a column holds lists of token ids."""
     values = table.columns.get(column, [])
-    return bool(values) and all(isinstance(value, list) for value in values)
+    return any(isinstance(value, list) for value in values) and all(isinstance(v, list) or is_null(v) for v in values)
 
 
 def _token_split(table: Table, column: str, labels: list[int] | list[float]) -> TokenSplit:

@@ -6,7 +6,7 @@ texts use all of them. In training each row is a separate example.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,8 @@ from peftsearch.tasks.reading.sound import ERROR, sound_rows
 from peftsearch.tasks.reading.table import Table, read_table
 from peftsearch.tasks.task import Split, Task
 
+CHAT = "chat"
+"""In place of a template, for chats that the model's own chat template renders."""
 DEFAULT_TEMPLATE = "{prompt}\n{completion}"
 ALPACA = ("instruction", "input", "output")
 """Columns of Alpaca's data: the prompt is the instruction and, where there is one, the input."""
@@ -70,26 +72,48 @@ class Template:
         return cls(before=before, between=bare, lead=between[len(bare) :])
 
 
-def load_pairs(options: TaskOptions, seed: int = 0, train: Table | None = None) -> Task:
+def load_pairs(options: TaskOptions, seed: int = 0, train: Table | None = None, told: Sequence[str] = ()) -> Task:
     """Read a generation task from CSV, TSV, JSON lines or Parquet files.
 
     Args:
         options: Files, columns, template and metric; None means guess.
         seed: Seed of the choice of validation prompts, if no validation file is given.
         train: The training file's table, where it is read already.
+        told: Notes on what was read.
 
     Raises:
         TaskError: A file or its content cannot be used.
     """
-    assert options.train is not None, "a generation has a training file"
-    form = _form(options.template)
-    metric = choose_metric("generation", options.metric)
+    assert options.train is not None, "a task of files has a training file"
     paths = {"train": options.train, "validation": options.validation, "test": options.test}
+    left_out = list(told)
     tables = {
-        name: train if name == "train" and train is not None else read_table(path)
+        name: train if name == "train" and train is not None else read_table(path, options.bad_rows or ERROR, left_out)
         for name, path in paths.items()
         if path is not None
     }
+    source = "files " + ", ".join(f"{name}={Path(path).name}" for name, path in paths.items() if path is not None)
+    return build_pairs(options.train.stem, source, tables, options, seed, left_out)
+
+
+def build_pairs(
+    name: str, source: str, tables: Mapping[str, Table], options: TaskOptions, seed: int, told: Sequence[str] = ()
+) -> Task:
+    """Build a generation task of prompts and completions, or of chats.
+
+    Args:
+        name: A short name.
+        source: Origin of the data.
+        tables: The splits by name; `train` at least.
+        options: Columns, template, metric and treatment of faulty rows; None means guess.
+        seed: Seed of the choice of validation prompts, without a validation split.
+        told: Notes on what was read.
+
+    Raises:
+        TaskError: The content of a table cannot be used.
+    """
+    form = _form(options.template)
+    metric = choose_metric("generation", options.metric)
     chats = None if options.prompt_column or options.completion_column else chat_column(tables["train"])
     if chats is not None:
         columns, notes = Columns(text=chats, label=chats), [f"{tables['train'].where}: chats in column {chats!r}"]
@@ -99,9 +123,10 @@ def load_pairs(options: TaskOptions, seed: int = 0, train: Table | None = None) 
     else:
         columns, notes = _choose(tables["train"], options.prompt_column, options.completion_column)
         read = partial(_split, columns=columns, form=form)
+    notes += told
     for table in tables.values() if chats is None else ():
         columns.check(table)
-    splits = {name: sound_rows(table, read, options.bad_rows or ERROR, notes)[1] for name, table in tables.items()}
+    splits = {split: sound_rows(table, read, options.bad_rows or ERROR, notes)[1] for split, table in tables.items()}
     if "validation" not in splits:
         splits["train"], splits["validation"] = _split_off(splits["train"], VALIDATION_SHARE, seed)
         n_prompts = len(set(splits["validation"].texts))
@@ -109,21 +134,22 @@ def load_pairs(options: TaskOptions, seed: int = 0, train: Table | None = None) 
             f"no validation given: {len(splits['validation'])} rows of {n_prompts} prompts were split off train"
         )
     known = set(splits["train"].texts)
-    for name in ("validation", "test"):
-        shared = len(known & set(splits[name].texts)) if name in splits else 0
+    for split in ("validation", "test"):
+        shared = len(known & set(splits[split].texts)) if split in splits else 0
         if shared:
-            notes.append(f"{shared} prompts of {name} occur in train too")
+            notes.append(f"{shared} prompts of {split} occur in train too")
     return Task(
-        name=options.train.stem,
+        name=name,
         kind="generation",
         labels=(),
         train=splits["train"],
         validation=splits["validation"],
         test=splits.get("test"),
         metric=metric,
-        source="files " + ", ".join(f"{name}={Path(path).name}" for name, path in paths.items() if path is not None),
+        source=source,
         columns=columns,
         notes=tuple(notes),
+        template=CHAT if chats is not None else options.template or DEFAULT_TEMPLATE,
     )
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from peftsearch.errors import TaskError, one_line
-from peftsearch.tasks.kinds import Kind
+from peftsearch.tasks.kinds import TITLES, Kind
 from peftsearch.tasks.metrics import choose_metric
 from peftsearch.tasks.reading.build import VALIDATION_SHARE, Tables, Wishes, labelled_rows, overlaps, split_off
 from peftsearch.tasks.reading.classes import class_name, natural_key, odd_names
@@ -66,6 +66,13 @@ def kind_of(table: Table, kind: str | None, text: str | None, label: str | None)
     if several or (tags in table.columns and holds_tokens(table, tags) and not holds_tokens(table, words or "text")):
         return "multi_label"
     return None
+
+
+def guess_note(table: Table, kind: Kind, asked: str | None) -> list[str]:
+    """A note where the kind was guessed."""
+    if asked is not None:
+        return []
+    return [f"{table.where}: lists of labels: taken as {TITLES[kind]}; --kind says otherwise"]
 
 
 def columns_of(table: Table, kind: Kind, text: str | None, pair: str | None, label: str | None) -> Columns:

@@ -12,14 +12,17 @@ import io
 import json
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from peftsearch.errors import TaskError, one_line
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 DELIMITERS = (",", ";", "\t", "|")
+
+_SHOWN = 3
+_WAY_OUT = ", or leave them out with --bad-rows drop"
 
 Row = tuple[int, dict[str, object]]
 
@@ -36,6 +39,8 @@ class Table:
     """Line or row number where each row starts, from 1."""
     unit: Literal["line", "row"]
     """Unit of `lines`."""
+    arrow: Any = field(default=None, repr=False, compare=False)
+    """The same columns as an Arrow table, with their own types; None if they are not from Parquet."""
 
     def __len__(self) -> int:
         """The number of rows."""
@@ -64,16 +69,23 @@ class Table:
         return self.take(indices) if indices else None
 
 
-def read_table(path: str | Path) -> Table:
+def read_table(path: str | Path, bad_rows: str | None = None, told: list[str] | None = None) -> Table:
     """Read one file by its suffix.
+
+    Args:
+        path: The file.
+        bad_rows: `drop` leaves out lines that are no rows (too many fields, malformed JSON); else they are refused.
+            None refuses them where the user has no such choice.
+        told: Receives a note if lines are left out.
 
     Raises:
         TaskError: The file does not exist, its content does not match its suffix, or it has no rows.
     """
     path = Path(path)
+    faults = Faults(bad_rows=bad_rows, told=[] if told is None else told)
     try:
         check_file(path)
-        table = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_text(path)
+        table = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_text(path, faults)
     except OSError as fault:
         raise TaskError(f"{one_line(path, 120)}: cannot be read: {fault.strerror or one_line(fault)}") from fault
     except RecursionError as fault:
@@ -107,16 +119,47 @@ def check_file(path: Path) -> None:
         raise TaskError(f"{path}: is empty; give a file with examples")
 
 
-def _read_text(path: Path) -> Table:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Faults:
+    """Lines of a file that are no rows."""
+
+    bad_rows: str | None
+    told: list[str]
+    """Receives a note on lines that are left out."""
+    found: list[str] = field(default_factory=list)
+    """What is wrong with each, and what to do, after a semicolon."""
+
+    def settle(self, path: Path, n: int) -> None:
+        """Refuse the lines of a file of n rows, or tell that they are left out.
+
+        Raises:
+            TaskError: There are such lines, and they are not to be left out; or there are no others.
+        """
+        if not self.found:
+            return
+        reasons = [fault.rpartition("; ")[0] or fault for fault in self.found]
+        shown = "; ".join(
+            [*(one_line(reason, 160) for reason in reasons[:_SHOWN]), *(["..."] if len(reasons) > _SHOWN else [])]
+        )
+        how_many = f"{len(reasons):,} of {n:,} rows"
+        if self.bad_rows == "drop" and len(reasons) < n:
+            self.told.append(f"{path}: {how_many} are faulty and were left out: {shown}")
+            return
+        if len(reasons) == 1:
+            raise TaskError(f"{path}, {self.found[0]}{_WAY_OUT if self.bad_rows is not None else ''}")
+        raise TaskError(f"{path}: {how_many} are faulty: {shown}; correct them{_WAY_OUT if self.bad_rows else ''}")
+
+
+def _read_text(path: Path, faults: Faults) -> Table:
     text = _decode(path)
     if not text.strip():
         raise TaskError(f"{path}: is empty; give a file with examples")
     suffix = path.suffix.lower()
     if suffix in (".csv", ".tsv"):
-        return _read_delimited(path, text)
+        return _read_delimited(path, text, faults)
     if suffix == ".json" and text.lstrip().startswith("["):
         return _from_rows(path, _json_list(path, text), "row")
-    return _from_rows(path, _json_lines(path, text), "line")
+    return _from_rows(path, _json_lines(path, text, faults), "line")
 
 
 def _decode(path: Path) -> str:
@@ -142,7 +185,7 @@ def _sniff(path: Path, text: str) -> str:
     return max(DELIMITERS, key=lambda mark: (header.count(mark), mark == own))
 
 
-def _read_delimited(path: Path, text: str) -> Table:
+def _read_delimited(path: Path, text: str, faults: Faults) -> Table:
     first, _, rest = text.partition("\n")
     if first.strip().lower().startswith("sep="):  # a line that Excel writes to name the delimiter
         text = rest
@@ -163,25 +206,42 @@ def _read_delimited(path: Path, text: str) -> Table:
     _check_names(path, names)
     for line, fields in rows:
         if len(fields) != len(names):
-            raise TaskError(
-                f"{path}, line {line}: {len(fields)} fields where the header has {len(names)} (delimiter {mark!r}); "
+            faults.found.append(
+                f"line {line}: {len(fields)} fields where the header has {len(names)} (delimiter {mark!r}); "
                 "put a field that holds the delimiter in double quotes"
             )
-    columns: dict[str, list[object]] = {name: [fields[i] for _, fields in rows] for i, name in enumerate(names) if name}
+    faults.settle(path, len(rows))
+    rows = [(line, fields) for line, fields in rows if len(fields) == len(names)]
+    names = _with_unnamed(names)
+    columns: dict[str, list[object]] = {name: [fields[i] for _, fields in rows] for i, name in enumerate(names)}
     return Table(where=str(path), columns=columns, lines=[line for line, _ in rows], unit="line")
 
 
 def _records(text: str, mark: str, quoting: Literal[0, 3]) -> Iterator[tuple[int, list[str]]]:
-    """The non-blank records, each with the line that it starts on."""
+    """The records, each with the line that it starts on; without blank lines, and without empty cells at the end.
+
+    Spreadsheets write such rows behind their last one. Elsewhere, a row of empty cells is a row.
+    """
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=mark, quoting=quoting, strict=True)
-    start = 1
+    start, empty, begun = 1, list[tuple[int, list[str]]](), False
     try:
         for fields in reader:
             if any(field.strip() for field in fields):
+                yield from empty
                 yield start, fields
+                begun = True
+                empty.clear()
+            elif begun and len(fields) > 1:
+                empty.append((start, fields))
             start = reader.line_num + 1
     except csv.Error as fault:
         raise csv.Error(f"line {start}: {fault}") from None
+
+
+def _with_unnamed(names: list[str]) -> list[str]:
+    """The names of all columns: one without a name keeps none, further ones get their position."""
+    blank = names.index("") if "" in names else None
+    return [name or ("" if i == blank else f"unnamed {i + 1}") for i, name in enumerate(names)]
 
 
 def _check_names(path: Path, names: list[str]) -> None:
@@ -197,17 +257,22 @@ def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return dict(pairs)
 
 
-def _json_lines(path: Path, text: str) -> Iterator[Row]:
+def _json_lines(path: Path, text: str, faults: Faults) -> Iterator[Row]:
+    n = 0
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
+        n += 1
         try:
             row = json.loads(line, object_pairs_hook=_unique_keys)
         except ValueError as fault:
-            raise TaskError(
-                f"{path}, line {number}: malformed JSON ({one_line(fault)}); write one object per line"
-            ) from None
-        yield number, _object(path, f"line {number}", row)
+            faults.found.append(f"line {number}: malformed JSON ({one_line(fault)}); write one object per line")
+            continue
+        if isinstance(row, dict):
+            yield number, row
+        else:
+            faults.found.append(f"line {number}: {_no_object(row)}")
+    faults.settle(path, n)
 
 
 def _json_list(path: Path, text: str) -> Iterator[Row]:
@@ -223,10 +288,12 @@ def _json_list(path: Path, text: str) -> Iterator[Row]:
 
 def _object(path: Path, place: str, row: object) -> dict[str, object]:
     if not isinstance(row, dict):
-        raise TaskError(
-            f'{path}, {place}: a JSON {type(row).__name__}, an object is needed, like {{"text": "...", "label": "..."}}'
-        )
+        raise TaskError(f"{path}, {place}: {_no_object(row)}")
     return row
+
+
+def _no_object(row: object) -> str:
+    return f'a JSON {type(row).__name__}, an object is needed, like {{"text": "...", "label": "..."}}'
 
 
 def _from_rows(path: Path, rows: Iterator[Row], unit: Literal["line", "row"]) -> Table:
@@ -249,4 +316,5 @@ def _read_parquet(path: Path) -> Table:
         ) from None
     _check_names(path, table.column_names)
     columns = {name: table.column(name).to_pylist() for name in table.column_names}
-    return Table(where=str(path), columns=columns, lines=list(range(1, table.num_rows + 1)), unit="row")
+    lines = list(range(1, table.num_rows + 1))
+    return Table(where=str(path), columns=columns, lines=lines, unit="row", arrow=table)

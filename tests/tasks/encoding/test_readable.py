@@ -101,6 +101,9 @@ def test_a_training_leaves_out_what_its_run_did(files, tmp_path):
     assert call(*argv, "--strategy", "random") == 0
     brief = ("--steps", "2", "--device", "cpu", "--dtype", "fp32")
     assert call("train", tmp_path / "runs" / "r", "--output", tmp_path / "out", *brief) == 0
+    assert call("report", tmp_path / "runs" / "r") == 0
+    places = ("runs/r/best.yaml", "runs/r/report.html", "out/training.yaml", "out/README.md")
+    assert all("1 of 97 rows are faulty" in " ".join((tmp_path / place).read_text().split()) for place in places)
 
 
 def test_damaged_images_are_refused_together_or_left_out(tmp_path, capsys):

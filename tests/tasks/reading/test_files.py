@@ -13,8 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from peftsearch.errors import TaskError
+from peftsearch.options import TaskOptions
+from peftsearch.tasks import resolve_task
 from peftsearch.tasks.reading.build import split_off
 from peftsearch.tasks.reading.classes import class_name, natural_key
+from peftsearch.tasks.reading.table import read_table
 from peftsearch.tasks.task import Split, class_counts
 from tests.tasks import load_files
 
@@ -276,7 +279,9 @@ def test_labels_unseen_in_training(write: Write, split: str) -> None:
 
 def test_settings(write: Write) -> None:
     path = write("t.csv", FOUR)
-    with pytest.raises(TaskError, match="kind is 'ranking'; it must be classification or regression"):
+    with pytest.raises(
+        TaskError, match="kind is 'ranking'; it must be classification, regression, tagging or multi_label"
+    ):
         load_files(path, kind="ranking")  # type: ignore[arg-type]  # a wrong value is the point
     with pytest.raises(TaskError, match="'pearson' is for regression"):
         load_files(path, metric="pearson")
@@ -297,7 +302,11 @@ def test_long_fields(write: Write) -> None:
     [
         ("a.csv", "text;score\na;1,5\nb;2,0\nc;2,5\n", "decimal commas"),
         ("a.jsonl", "[" * 100_000, "malformed JSON|nested too deeply"),
-        ("a.jsonl", '{"text": "a", "label": [1]}\n{"text": "b", "label": [2]}\n', "holds a list, a single label"),
+        (
+            "a.jsonl",
+            '{"text": "a", "label": {"x": 1}}\n{"text": "b", "label": {"x": 2}}\n',
+            "holds a dict, a single label",
+        ),
     ],
 )
 def test_more_bad_files(write: Write, name: str, content: str, message: str) -> None:
@@ -348,3 +357,35 @@ def test_names_of_classes_that_are_seldom_meant_are_told(write: Write) -> None:
     assert any("'none' counts as a class" in note for note in notes)
     assert any("'Positive' and 'positive' are two classes" in note for note in notes)
     assert class_counts(load_files(path, path)) == "positive 2, Positive 2, none 2"
+
+
+@pytest.mark.parametrize(
+    ("name", "bad", "told"),
+    [
+        ("a.csv", "one,two,three\n", "line 6: 3 fields where the header has 2"),
+        ("a.csv", "alone\n", "line 6: 1 fields where the header has 2"),
+        ("a.jsonl", '{"text": \n', "line 5: malformed JSON"),
+        ("a.jsonl", "[1]\n", "line 5: a JSON list, an object is needed"),
+    ],
+)
+def test_lines_that_are_no_rows_are_counted_or_left_out(write: Write, name: str, bad: str, told: str) -> None:
+    rows = [line.split(",") for line in FOUR.splitlines()[1:]]
+    lines = "".join(f'{{"text": "{text}", "label": "{label}"}}\n' for text, label in rows)
+    whole = write(f"v{name}", FOUR if name.endswith(".csv") else lines)
+    path = write(name, whole.read_text() + bad)
+    with pytest.raises(TaskError, match="leave them out with --bad-rows drop") as error:
+        resolve_task(TaskOptions(train=path, validation=whole))
+    assert told in str(error.value)
+    twice = write(f"2{name}", path.read_text() + bad)
+    with pytest.raises(TaskError, match="2 of 6 rows are faulty"):
+        resolve_task(TaskOptions(train=twice, validation=whole))
+    task = resolve_task(TaskOptions(train=twice, validation=whole, bad_rows="drop"))
+    assert len(task.train) == 4
+    assert any("2 of 6 rows are faulty and were left out" in note for note in task.notes)
+
+
+def test_unnamed_columns_and_empty_rows_keep_their_place(write: Write) -> None:
+    """As pandas writes an index, and as a spreadsheet writes rows of empty cells, within the table and behind it."""
+    table = read_table(write("a.csv", ",text,\n0,one,x\n,,\n2,two,y\n,,\n,,\n"))
+    assert table.columns == {"": ["0", "", "2"], "text": ["one", "", "two"], "unnamed 3": ["x", "", "y"]}
+    assert table.lines == [2, 3, 4]

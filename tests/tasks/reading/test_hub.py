@@ -227,3 +227,50 @@ def test_rows_without_labels_are_left_out_of_other_splits_and_told(tmp_path, lab
     task = resolve_task(name=str(tmp_path / "data"))
     assert (0 if task.test is None else len(task.test)) == sum(label is not None for label in labels or [])
     assert any("left out" in note for note in task.notes)
+
+
+@pytest.mark.parametrize("train_names", [True, False])
+def test_splits_of_which_one_has_numbers_and_one_names(tmp_path, train_names):
+    texts = {"text": [f"text {i}" for i in range(6)]}
+    order = ["positive", "negative"]
+    named = datasets.Dataset.from_dict(texts | {"label": [0, 1] * 3}).cast_column(
+        "label", datasets.ClassLabel(names=order)
+    )
+    words = datasets.Dataset.from_dict(texts | {"label": ["positive", "negative"] * 3})
+    numbers = datasets.Dataset.from_dict(texts | {"label": [0, 1] * 3})
+    train, other = (named, numbers) if train_names else (words, named)
+    datasets.DatasetDict(train=train, validation=other).save_to_disk(tmp_path / "data")
+    task = resolve_task(name=str(tmp_path / "data"))
+    assert [task.labels[i] for i in task.validation.labels] == ["positive", "negative"] * 3
+    assert any("numbers without names" in note for note in task.notes) == train_names
+
+
+class TestGeneration:
+    PAIRS = tuple({"prompt": f"what is {i}", "completion": f"it is {i}", "id": i} for i in range(8))
+    CHATS = tuple(
+        {"messages": [{"role": "user", "content": f"what is {i}"}, {"role": "assistant", "content": f"it is {i}"}]}
+        for i in range(8)
+    )
+
+    def save(self, path, rows):
+        data = datasets.Dataset.from_list(list(rows))
+        datasets.DatasetDict(train=data, validation=data).save_to_disk(path)
+        return str(path)
+
+    def test_prompts_and_completions(self, tmp_path):
+        task = resolve_task(name=self.save(tmp_path / "pairs", self.PAIRS), kind="generation")
+        assert (task.kind, task.source) == ("generation", f"folder {tmp_path / 'pairs'}")
+        assert task.validation.pairs == [row["completion"] for row in self.PAIRS]
+        named = resolve_task(name=str(tmp_path / "pairs"), prompt_column="completion", completion_column="prompt")
+        assert named.train.pairs == [row["prompt"] for row in self.PAIRS]
+
+    def test_chats_are_known_by_their_column(self, tmp_path):
+        task = resolve_task(name=self.save(tmp_path / "chats", self.CHATS))
+        assert task.kind == "generation"
+        assert [dict(turn) for turn in task.train.chats[3]] == self.CHATS[3]["messages"]
+
+    def test_an_embedded_task_has_none(self):
+        with pytest.raises(
+            TaskError, match="give --train FILE with prompts and completions, or --task with a data set"
+        ):
+            resolve_task(name="sentiment", kind="generation")
