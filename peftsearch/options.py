@@ -162,12 +162,14 @@ class DecodingOptions(OptionGroup):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MachineOptions(OptionGroup):
-    """Device and precision."""
+    """Device, precision and threads."""
 
     device: str | None = None
     """cpu, cuda or cuda:1 (default: cuda if available)."""
     dtype: str | None = None
     """Precision: auto, fp32 or bf16 (default: auto)."""
+    threads: int | None = None
+    """CPU threads (default: the cores that are free, or OMP_NUM_THREADS)."""
 
 
 def changed_options(options: object, but: Container[str] = ()) -> dict[str, Any]:

@@ -75,6 +75,7 @@ def search(
     anatomy: str | os.PathLike[str] | None = None,
     device: str | None = None,
     dtype: str | None = None,
+    threads: int | None = None,
     workers: int | None = None,
     engine: Literal["local", "ray"] = "local",
     seed: int = 0,
@@ -147,6 +148,7 @@ def search(
         anatomy: YAML file that describes the blocks of an unsupported model.
         device: cpu, cuda or cuda:1; None is CUDA if available.
         dtype: Precision: auto, fp32 or bf16.
+        threads: CPU threads; None takes the cores that are free.
         workers: Processes that train side by side.
         engine: local or ray.
         seed: Random seed of the whole run.
@@ -236,7 +238,7 @@ def search(
             accumulate=accumulate,
             gradient_checkpointing=gradient_checkpointing,
         ),
-        machine=MachineOptions(device=device, dtype=dtype),
+        machine=MachineOptions(device=device, dtype=dtype, threads=threads),
         engine=EngineOptions(name=engine, workers=workers),
         study=StudyOptions(name=name, runs=folder, storage=storage, track=track),
     )

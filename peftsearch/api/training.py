@@ -66,6 +66,7 @@ def train(
     max_length: int | Literal["auto"] | None = None,
     device: str | None = None,
     dtype: str | None = None,
+    threads: int | None = None,
     trust_remote_code: bool = False,
     revision: str | None = None,
     track: str | None = None,
@@ -109,6 +110,7 @@ def train(
         max_length: Maximum number of tokens of a text; None is the run's.
         device: cpu, cuda or cuda:1.
         dtype: auto, fp32 or bf16.
+        threads: CPU threads; None takes the cores that are free.
         trust_remote_code: Whether code that comes with a hub model may run.
         revision: Commit, tag or branch of a hub model.
         track: Trackers to log to, such as "tensorboard".
@@ -162,7 +164,7 @@ def train(
             accumulate=accumulate,
             gradient_checkpointing=gradient_checkpointing,
         ),
-        machine=MachineOptions(device=device, dtype=dtype),
+        machine=MachineOptions(device=device, dtype=dtype, threads=threads),
     )
     return run_training(options, _print if progress else _nothing)
 
@@ -181,6 +183,7 @@ def evaluate(
     model: PathLike | None = None,
     device: str | None = None,
     dtype: str | None = None,
+    threads: int | None = None,
 ) -> Evaluation:
     """Score a finished training; as `peftsearch evaluate`.
 
@@ -197,6 +200,7 @@ def evaluate(
         model: Where the backbone is; None is where it was.
         device: cpu, cuda or cuda:1.
         dtype: auto, fp32 or bf16.
+        threads: CPU threads; None takes the cores that are free.
 
     Returns:
         The evaluation: `score`, `metric`, `scores`, `n`.
@@ -216,7 +220,7 @@ def evaluate(
             columns=ColumnOptions(text_column=text_column, pair_column=pair_column, label_column=label_column),
             batch_size=batch_size,
             model=_model(model),
-            machine=MachineOptions(device=device, dtype=dtype),
+            machine=MachineOptions(device=device, dtype=dtype, threads=threads),
         )
     )
 
@@ -234,6 +238,7 @@ def predict(
     model: PathLike | None = None,
     device: str | None = None,
     dtype: str | None = None,
+    threads: int | None = None,
 ) -> pd.DataFrame | None:
     """Predict a label or a text for every row; as `peftsearch predict`.
 
@@ -249,6 +254,7 @@ def predict(
         model: Where the backbone is; None is where it was.
         device: cpu, cuda or cuda:1.
         dtype: auto, fp32 or bf16.
+        threads: CPU threads; None takes the cores that are free.
 
     Returns:
         The rows with the predictions; None if they are written to a file.
@@ -266,7 +272,7 @@ def predict(
         "columns": InputColumns(text_column=text_column, pair_column=pair_column, prompt_column=prompt_column),
         "batch_size": batch_size,
         "model": _model(model),
-        "machine": MachineOptions(device=device, dtype=dtype),
+        "machine": MachineOptions(device=device, dtype=dtype, threads=threads),
     }
     if isinstance(rows, str | os.PathLike):
         if output is None:

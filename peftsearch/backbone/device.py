@@ -6,6 +6,7 @@ import os
 import platform
 import re
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ import torch
 
 from peftsearch.backbone.named import DTYPES, check_device_name, check_dtype_name
 from peftsearch.errors import ConfigError
+
+_LOOK_S = 0.3
+"""Seconds in which the load of the cores is looked at."""
 
 
 def choose_device(name: str | None = None) -> torch.device:
@@ -33,6 +37,52 @@ def choose_device(name: str | None = None) -> torch.device:
     if int(str(name).partition(":")[2] or 0) >= n_gpus:
         raise ConfigError(f"device {name!r}: torch {torch.__version__} sees {n_gpus} CUDA devices; use cpu or auto")
     return torch.device(str(name))
+
+
+def settle_threads(asked: int | None, device: torch.device) -> tuple[str, ...]:
+    """Choose the number of threads that this process computes with, before its first step.
+
+    Threads that wait for one another spin, and beside other busy processes a step with all cores takes many times as
+    long as with those that are free.
+
+    Args:
+        asked: Number of threads; None takes the cores that are free, where the environment does not say.
+        device: Where the model is.
+
+    Returns:
+        A note if fewer threads are used than there are cores.
+
+    Raises:
+        ConfigError: The number is below 1.
+    """
+    if asked is not None:
+        if asked < 1:
+            raise ConfigError(f"--threads must be at least 1, got {asked}")
+        torch.set_num_threads(asked)
+        return ()
+    most = _own_threads()
+    if device.type != "cpu" or most == 1 or any(name in os.environ for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")):
+        return ()
+    n = max(1, min(most, round(_free_cores())))
+    torch.set_num_threads(n)
+    if n == most:
+        return ()
+    return (
+        f"{n} of {most} threads are used, since other processes keep the other cores busy (--threads {most} takes all)",
+    )
+
+
+@cache
+def _own_threads() -> int:
+    """The number of threads that torch chose for this process, before any other choice."""
+    return torch.get_num_threads()
+
+
+def _free_cores() -> float:
+    """How many cores no process uses, over a short while in which this one waits."""
+    import psutil
+
+    return float((psutil.cpu_count() or 1) * (1 - psutil.cpu_percent(interval=_LOOK_S) / 100))
 
 
 def choose_dtype(device: torch.device, name: str | None = None) -> torch.dtype | None:

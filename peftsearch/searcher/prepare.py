@@ -111,12 +111,13 @@ def prepare(options: RunOptions, *, like: Setup | None = None, plan: Plan | None
     Raises:
         PeftSearchError: The options, the data, the model, the space or the budget are invalid.
     """
-    from peftsearch.backbone.device import choose_device, suit_attention
+    from peftsearch.backbone.device import choose_device, settle_threads, suit_attention
     from peftsearch.engine.trainable import check_checkpointing
 
     choices = read_choices(options)
     space, training, objectives, constraints = choices.space, choices.training, choices.objectives, choices.constraints
     device = choose_device(options.machine.device)
+    threads = settle_threads(options.machine.threads, device) if like is None else ()
     if like is None:
         check_model(options, space, len(objectives))
     suite = like.suite if like else suite_of(options)
@@ -174,6 +175,7 @@ def prepare(options: RunOptions, *, like: Setup | None = None, plan: Plan | None
         references=references,
         settings=settings,
         notes=(
+            *threads,
             *_data_notes(suite, cut, encoded),
             *space_notes(space, bound, "" if deploy == "any" else f"--deploy {deploy}"),
             *_objective_notes(strategy, objectives),

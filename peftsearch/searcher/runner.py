@@ -63,6 +63,12 @@ class Work:
         return self.phase == Phase.SEARCH and len(self.study.directions) == 1
 
 
+_SLOW = 5.0
+"""How many times as long as before the first trial a step takes when the user is told."""
+_FEW = 5
+"""Steps of a training below which their time says little."""
+
+
 class TrialRunner:
     """Begin, run and record the trials of a study.
 
@@ -77,6 +83,9 @@ class TrialRunner:
         self.folder = folder
         self.reporter = reporter
         self.others = Others(folder, reporter)
+        self.step_s = 0.0
+        """Seconds of a step, as they were measured before the first trial; 0 if they were not."""
+        self._told_slow = False
 
     def begin(
         self,
@@ -245,6 +254,7 @@ class TrialRunner:
     def complete(self, work: Work, outcome: Outcome) -> None:
         """Record a trained trial, and its parameters before its score."""
         tasks = self.setup.suite.tasks
+        self._tell_slow(work, outcome)
         if outcome.states:
             paths = state_paths(self.folder.path, work.name, work.job.seed, len(tasks))
             # Parameters first: a kill in between leaves the trial to be rerun, never a score without parameters.
@@ -287,6 +297,20 @@ class TrialRunner:
         if self._end(work, TrialState.COMPLETE, facts, values):
             ranked = outcome.value if work.study is self.folder.search else None  # the metric decides the confirmation
             self._show(work, "complete", outcome.score, outcome.loss, ranked)
+
+    def _tell_slow(self, work: Work, outcome: Outcome) -> None:
+        """Say once that steps take many times as long as before the first trial."""
+        n_steps = (work.job.end - (work.trial.user_attrs.get("first") or 0)) * len(self.setup.suite.tasks)
+        if self._told_slow or work.phase == Phase.REFERENCES or n_steps < _FEW or not self.step_s:
+            return
+        step_s = outcome.train_s / n_steps
+        if step_s > _SLOW * self.step_s:
+            self._told_slow = True
+            self.reporter.note(
+                f"A step of {work.name} took {1000 * step_s:.0f} ms, and {1000 * self.step_s:.0f} ms before the first "
+                "trial: other processes may have taken the cores since; fewer threads wait less for one another "
+                "(stop with Ctrl-C, and go on with the same command and --threads 1)"
+            )
 
     def _measures(self, work: Work, outcome: Outcome) -> dict[str, float]:
         """Costs of the architecture, measured in this training or in the first one of the same design."""

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from peftsearch.backbone.device import choose_dtype, suit_attention
+from peftsearch.backbone.device import choose_dtype, settle_threads, suit_attention
 from peftsearch.backbone.folder import hub_commit
 from peftsearch.backbone.load import LoadedBackbone, n_head_params
 from peftsearch.backbone.outline import preview
@@ -114,6 +114,7 @@ def prepare(options: TrainOptions, run: Run | None) -> Plan:
     training = _training(options, run)
     data = find_data(options, run)
     processes = Processes(options.machine.device, unused=is_in_place(options.method))
+    threads = settle_threads(options.machine.threads, processes.device) if processes.n == 1 else ()
     # A training that began elsewhere goes on in the precision that it began in.
     begun = stored_dtype(options.output) if options.resume and options.machine.dtype in (None, "auto") else None
     autocast = choose_dtype(processes.device, begun or options.machine.dtype)
@@ -172,7 +173,7 @@ def prepare(options: TrainOptions, run: Run | None) -> Plan:
         autocast=autocast,
         head=_head(loaded, objective, encoded, training, processes, autocast),
         record=record,
-        notes=(*notes, *task.notes, *packed, *cut, *encoded.notes, *fitted),
+        notes=(*threads, *notes, *task.notes, *packed, *cut, *encoded.notes, *fitted),
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from peftsearch.backbone.device import choose_device, choose_dtype
+from peftsearch.backbone.device import choose_device, choose_dtype, settle_threads
 from peftsearch.backbone.load import LoadedBackbone, decoder_start, max_positions
 from peftsearch.design.references import is_in_place
 from peftsearch.engine.inputs import load_model, reads_of
@@ -198,6 +198,7 @@ def load_trained(options: TrainedOptions) -> Trained:
     path = options.folder
     record = read_training(path)
     device = choose_device(options.machine.device)
+    settle_threads(options.machine.threads, device)
     autocast = choose_dtype(device, options.machine.dtype)
     if options.batch_size is not None and options.batch_size < 1:
         raise ConfigError(f"--batch-size must be at least 1, got {options.batch_size}")

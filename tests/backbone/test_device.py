@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from peftsearch.backbone import device as module
-from peftsearch.backbone.device import choose_device, choose_dtype, hardware
+from peftsearch.backbone.device import choose_device, choose_dtype, hardware, settle_threads
 from peftsearch.errors import ConfigError
 
 CPU = torch.device("cpu")
@@ -69,3 +69,34 @@ def test_dtype_on_cuda(monkeypatch: pytest.MonkeyPatch, native: bool) -> None:
 def test_hardware_names_the_cores() -> None:
     assert hardware(CPU).endswith(("core", "cores"))
     assert "\n" not in hardware()
+
+
+class TestThreads:
+    @pytest.fixture(autouse=True)
+    @staticmethod
+    def machine(monkeypatch):
+        """Four cores, whose threads nobody asked for."""
+        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setattr(module, "_own_threads", lambda: 4)
+        before = torch.get_num_threads()
+        yield
+        torch.set_num_threads(before)
+
+    @pytest.mark.parametrize(("free", "n"), [(3.9, 4), (2.6, 3), (1.2, 1), (0.1, 1)])
+    def test_they_follow_the_cores_that_are_free(self, monkeypatch, free, n):
+        monkeypatch.setattr(module, "_free_cores", lambda: free)
+        notes = settle_threads(None, CPU)
+        assert torch.get_num_threads() == n
+        assert bool(notes) == (n < 4)
+        assert all(f"{n} of 4 threads" in note for note in notes)
+
+    def test_what_the_user_or_the_environment_says_holds(self, monkeypatch):
+        monkeypatch.setattr(module, "_free_cores", lambda: 0.0)
+        assert settle_threads(2, CPU) == ()
+        assert torch.get_num_threads() == 2
+        monkeypatch.setenv("OMP_NUM_THREADS", "3")
+        assert settle_threads(None, CPU) == ()
+        assert torch.get_num_threads() == 2, "untouched"
+        with pytest.raises(ConfigError, match="--threads must be at least 1, got 0"):
+            settle_threads(0, CPU)

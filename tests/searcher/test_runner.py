@@ -15,6 +15,7 @@ from peftsearch.errors import InternalError, StudyError
 from peftsearch.samplers import make_sampler
 from peftsearch.samplers.pruners import make_pruner
 from peftsearch.samplers.strategy import load_strategy
+from peftsearch.searcher import runner as runner_module
 from peftsearch.searcher.finalists import choose_finalists
 from peftsearch.searcher.lengths import choose_lengths
 from peftsearch.searcher.options import SearchOptions
@@ -35,6 +36,7 @@ class Shown:
 
     def __init__(self):
         self.trials = []
+        self.notes = []
 
     def trial(self, line, steps):
         self.trials.append((line.state, line.name))
@@ -43,7 +45,7 @@ class Shown:
         pass
 
     def note(self, text):
-        pass
+        self.notes.append(text)
 
 
 def outcome(score=0.5):
@@ -70,6 +72,21 @@ def parts(tmp_path):
     runner = TrialRunner(setup, folder, shown)
     yield Schedule(setup, folder, runner, shown), runner, folder, shown
     folder.close()
+
+
+def test_steps_that_became_slow_are_told_once(parts, monkeypatch):
+    schedule, runner, _, shown = parts
+    monkeypatch.setattr(runner_module, "_FEW", 1)
+    runner.step_s = 0.01
+    works = []
+    for seconds_a_step in (0.04, 1.0, 1.0):
+        while (work := schedule.next()).job.end == 0:
+            runner.complete(work, outcome())
+        works.append(work)
+        runner.complete(work, replace(outcome(), train_s=seconds_a_step * work.job.end))
+    told = [note for note in shown.notes if "A step of" in note]
+    assert len(told) == 1
+    assert told[0].startswith(f"A step of {works[1].name} took 1000 ms, and 10 ms before")
 
 
 def test_a_claimed_trial_has_given_a_sign_of_life(parts):
