@@ -103,6 +103,16 @@ def hidden_state_bytes(blocks: Sequence[Block], step: Step) -> int:
     return step.float_bytes * step.batch * an_example
 
 
+def logit_bytes(step: Step, n_tokens: int) -> int:
+    """Bytes of the outputs of a generation: the logits, a float32 copy, their log-probabilities and their gradient.
+
+    Args:
+        step: Batch, length and precision.
+        n_tokens: Size of the vocabulary; 0 for other kinds.
+    """
+    return step.batch * step.seq * n_tokens * (step.float_bytes + (4 if step.float_bytes < 4 else 0) + 8)
+
+
 BESIDE = ("ladder",)
 """Methods whose gradients do not flow through the backbone."""
 
@@ -143,7 +153,7 @@ def estimate(
         gradients=step.float_bytes * n_trained,
         optimizer=ADAM_STATES * step.float_bytes * n_trained,
         hidden_states=hidden_state_bytes(blocks, step),
-        logits=step.batch * step.seq * n_tokens * (step.float_bytes + (4 if step.float_bytes < 4 else 0) + 8),
+        logits=logit_bytes(step, n_tokens),
         fp32_copies=4 * n_trained if step.float_bytes < 4 else 0,
     )
 

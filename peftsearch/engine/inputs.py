@@ -164,3 +164,46 @@ def settle_length(
             f"--max-length {max_length}: {loaded.backbone.name} has positions for {limit} tokens; give at most that"
         )
     return replace(training, max_length=limit), (f"texts are cut at {limit} tokens, the positions of the model",)
+
+
+def memory_notes(
+    loaded: LoadedBackbone, training: TrainingSettings, n_trained: int, kind: str | None, device: Any, autocast: Any
+) -> tuple[str, ...]:
+    """A note where a training step may not fit into the memory that an accelerator has left, with what would help.
+
+    Args:
+        loaded: The model, on its device.
+        training: Batch, length, parts and checkpointing.
+        n_trained: Most parameters that are trained, the head's included.
+        kind: Kind of the task.
+        device: Where the model is.
+        autocast: Reduced precision of the forward pass, or None.
+    """
+    import torch
+
+    if device.type != "cuda":
+        return ()
+    from peftsearch.backbone.outline import weights_of
+    from peftsearch.backbone.private_transformers import attention_of
+    from peftsearch.backbone.quantised import quantised_maps
+    from peftsearch.design.memory import Step
+    from peftsearch.design.preflight import Preflight
+
+    words = getattr(loaded.model, "get_input_embeddings", lambda: None)()
+    flight = Preflight(
+        weights=weights_of(loaded.model),
+        blocks=loaded.backbone.blocks,
+        step=Step(
+            batch=training.batch_size,
+            seq=training.max_length,
+            float_bytes=4 if autocast is None else 2,
+            attention="eager" if attention_of(loaded.model.config) == "eager" else "fused",
+        ),
+        n_trained=n_trained,
+        n_tokens=int(getattr(words, "num_embeddings", 0)) if kind == "generation" else 0,
+        accumulate=training.accumulate,
+        checkpointing=training.gradient_checkpointing,
+        packed=any(True for _ in quantised_maps(loaded.model)),
+    )
+    advice = flight.advice(torch.cuda.mem_get_info(device)[0])
+    return () if advice is None else (f"{device}: {advice}",)

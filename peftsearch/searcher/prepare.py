@@ -16,7 +16,7 @@ from peftsearch.design.memory import MemoryLimit
 from peftsearch.design.references import Reference, make_reference, notes_on, parse_references
 from peftsearch.design.space import DesignSpace
 from peftsearch.design.text import space_notes
-from peftsearch.engine.inputs import encode_task, load_model, settle_length
+from peftsearch.engine.inputs import encode_task, load_model, memory_notes, settle_length
 from peftsearch.engine.job import Select
 from peftsearch.engine.settings import TrainingSettings
 from peftsearch.errors import BudgetError, ConfigError, StudyError
@@ -112,6 +112,7 @@ def prepare(options: RunOptions, *, like: Setup | None = None, plan: Plan | None
         PeftSearchError: The options, the data, the model, the space or the budget are invalid.
     """
     from peftsearch.backbone.device import choose_device, settle_threads, suit_attention
+    from peftsearch.backbone.load import n_head_params
     from peftsearch.engine.trainable import check_checkpointing
 
     choices = read_choices(options)
@@ -180,6 +181,7 @@ def prepare(options: RunOptions, *, like: Setup | None = None, plan: Plan | None
             *space_notes(space, bound, "" if deploy == "any" else f"--deploy {deploy}"),
             *_objective_notes(strategy, objectives),
             *_memory_notes(memory, budget),
+            *memory_notes(loaded, training, budget.n_params + n_head_params(loaded), suite.kind, device, autocast),
             *notes_on(references, limited=bool(constraints.to_dict())),
         ),
     )

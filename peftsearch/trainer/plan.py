@@ -23,7 +23,7 @@ from peftsearch.design.fitting import fit
 from peftsearch.design.references import FULL_LEARNING_RATE, Reference, is_in_place, make_reference
 from peftsearch.design.shares import n_changed
 from peftsearch.design.text import labelled
-from peftsearch.engine.inputs import encode_task, load_model, settle_length
+from peftsearch.engine.inputs import encode_task, load_model, memory_notes, settle_length
 from peftsearch.engine.local import EVALUATION_BATCH
 from peftsearch.engine.probe import HeadStart, fit_head
 from peftsearch.engine.scoring import Scorer
@@ -137,6 +137,8 @@ def prepare(options: TrainOptions, run: Run | None) -> Plan:
     encoded = encode_task(loaded, task, training.max_length, data.options.bad_rows)
     task = encoded.task
     n_steps = options.steps or ceil((options.epochs or EPOCHS) * ceil(len(task.train) / training.batch_size))
+    n_trained = architecture.n_params + n_head_params(loaded)
+    room = memory_notes(loaded, training, n_trained, task.kind, processes.device, autocast)
     eval_every = min(n_steps, options.eval_every or ceil(n_steps / EVALUATIONS))
     objective = Scorer(task, training)
     record = TrainingRecord(
@@ -173,7 +175,7 @@ def prepare(options: TrainOptions, run: Run | None) -> Plan:
         autocast=autocast,
         head=_head(loaded, objective, encoded, training, processes, autocast),
         record=record,
-        notes=(*threads, *notes, *task.notes, *packed, *cut, *encoded.notes, *fitted),
+        notes=(*threads, *notes, *task.notes, *packed, *cut, *encoded.notes, *fitted, *room),
     )
 
 

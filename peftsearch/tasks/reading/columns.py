@@ -93,6 +93,12 @@ def choose_columns(table: Table, text: str | None, pair: str | None, label: str 
     for name in named:
         if name not in table.columns:
             raise TaskError(missing_column(table, name))
+    if label is None and {"question", "answers"} <= {name.lower() for name in table.columns}:
+        raise TaskError(
+            f"{table.where}: looks like extractive question answering, which is not supported; supported are "
+            "classification, regression, tagging, multi_label and generation: write question and passage into one "
+            "column of prompts, and an answer into one of completions, and give --kind generation"
+        )
     if len(set(named)) < len(named):
         raise TaskError(f"{table.where}: text, pair and label must be different columns, got {', '.join(named)}")
     found_label = label or _guess_label(table, [name for name in (text, pair) if name is not None])

@@ -389,3 +389,9 @@ def test_unnamed_columns_and_empty_rows_keep_their_place(write: Write) -> None:
     table = read_table(write("a.csv", ",text,\n0,one,x\n,,\n2,two,y\n,,\n,,\n"))
     assert table.columns == {"": ["0", "", "2"], "text": ["one", "", "two"], "unnamed 3": ["x", "", "y"]}
     assert table.lines == [2, 3, 4]
+
+
+def test_a_kind_that_is_not_supported_says_so(write: Write) -> None:
+    row = '{"question": "who?", "context": "Ann sings", "answers": {"text": ["Ann"], "answer_start": [0]}}\n'
+    with pytest.raises(TaskError, match="extractive question answering, which is not supported; supported are"):
+        load_files(write("a.jsonl", row * 4))
