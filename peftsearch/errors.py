@@ -20,8 +20,8 @@ MALFORMED = (KeyError, TypeError, AttributeError, ValueError, OverflowError)
 
 
 _SECRETS = (
-    (re.compile(r"(?i)(\w*(?:password|passwd|pwd|token|secret|api_?key)=)[^&\s'\"]+"), r"\1***"),
-    (re.compile(r"(://)[^\s'\"]*@"), r"\1***@"),
+    (re.compile(r"(?i)(\w*(?:password|passwd|pwd|token|secret|api_?key)=)(?:'[^']*'|\"[^\"]*\"|[^&\s'\"]+)"), r"\1***"),
+    (re.compile(r"(:/+)[^\s'\"]*@"), r"\1***@"),
     (re.compile(r"(?<![\w/])[\w.+-]+:[^\s'\"/]*@(?=[\w.\[])"), r"***@"),
     (re.compile(r"(?<![\w:/.-])(\w+//)[^\s'\"/:]+:[^\s'\"/]+"), r"\1***"),
 )

@@ -52,6 +52,9 @@ def test_errors_of_the_data_or_the_machine_are_none():
         "ray://bob:p/w:s3cret@host:1",
         "Unused Tokens: ['postgresql://bob:s3cret@host/db']",
         "HF_TOKEN=s3cret",
+        "postgresql:/bob:s3cret@h/db: holds no study",
+        "host=h user=bob password='s3cret'",
+        "https:/bob:s3cret@h/x.csv: no such file; looked in /home",
     ],
 )
 def test_messages_hold_no_passwords(text):

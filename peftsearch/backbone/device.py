@@ -39,7 +39,7 @@ def choose_device(name: str | None = None) -> torch.device:
     return torch.device(str(name))
 
 
-def settle_threads(asked: int | None, device: torch.device) -> tuple[str, ...]:
+def settle_threads(asked: int | None, device: torch.device, begun: int | None = None) -> tuple[str, ...]:
     """Choose the number of threads that this process computes with, before its first step.
 
     Threads that wait for one another spin, and beside other busy processes a step with all cores takes many times as
@@ -48,6 +48,8 @@ def settle_threads(asked: int | None, device: torch.device) -> tuple[str, ...]:
     Args:
         asked: Number of threads; None takes the cores that are free, where the environment does not say.
         device: Where the model is.
+        begun: Number that a study or a training on disk began with. It goes on with as many, since sums over other
+            parts differ in their last bits.
 
     Returns:
         A note if fewer threads are used than there are cores.
@@ -63,9 +65,9 @@ def settle_threads(asked: int | None, device: torch.device) -> tuple[str, ...]:
     most = _own_threads()
     if device.type != "cpu" or most == 1 or any(name in os.environ for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")):
         return ()
-    n = max(1, min(most, round(_free_cores())))
+    n = max(1, min(most, begun or round(_free_cores())))
     torch.set_num_threads(n)
-    if n == most:
+    if n == most or begun is not None:
         return ()
     return (
         f"{n} of {most} threads are used, since other processes keep the other cores busy (--threads {most} takes all)",

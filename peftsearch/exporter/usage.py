@@ -44,6 +44,8 @@ def needs(task: Mapping[str, Any], tokenizer: Any, *, folded: bool) -> list[str]
             "It reads words joined by spaces; the tag of a word is that of its first token (in a pipeline "
             'aggregation_strategy="first").'
         )
+    if task.get("kind") == "multi_label":
+        told.append("Every class has a probability of its own (sigmoid); predicted are those of at least a half.")
     if task.get("pairs") and task.get("kind") != "generation":
         if separates_pairs(tokenizer):
             told.append("It reads pairs: give both texts to the tokenizer, in the order of the training.")

@@ -118,11 +118,11 @@ def prepare(options: RunOptions, *, like: Setup | None = None, plan: Plan | None
     choices = read_choices(options)
     space, training, objectives, constraints = choices.space, choices.training, choices.objectives, choices.constraints
     device = choose_device(options.machine.device)
-    threads = settle_threads(options.machine.threads, device) if like is None else ()
     if like is None:
         check_model(options, space, len(objectives))
     suite = like.suite if like else suite_of(options)
     loaded, autocast, path = _model_as_begun(options, like, suite, device)
+    threads = settle_threads(options.machine.threads, device, _threads_begun(path)) if like is None else ()
     backbone = loaded.backbone
     suit_attention(loaded.model, device, autocast)
     if plan is None and options.search.time is not None:
@@ -151,7 +151,9 @@ def prepare(options: RunOptions, *, like: Setup | None = None, plan: Plan | None
     )
     lengths = _lengths(options.search, suite, strategy, training, plan)
     choices = replace(choices, strategy=strategy)
-    settings = study_settings(options, suite, backbone, budget, bound, choices, training, lengths, autocast)
+    settings = study_settings(
+        options, suite, backbone, budget, bound, choices, training, lengths, autocast, _threads(device)
+    )
     return Setup(
         options=options,
         suite=suite,
@@ -225,6 +227,20 @@ def _begun_in(path: Path, options: MachineOptions, chosen: Any) -> Any:
         return chosen
     stored = read_settings(path).autocast
     return None if stored == "none" else getattr(torch, stored)
+
+
+def _threads_begun(path: Path) -> int | None:
+    """The threads that a study on disk began with; None without one."""
+    from peftsearch.study.folder import read_settings
+    from peftsearch.study.settings import SETTINGS
+
+    return read_settings(path).threads if (path / SETTINGS).is_file() else None
+
+
+def _threads(device: Any) -> int | None:
+    import torch
+
+    return torch.get_num_threads() if device.type == "cpu" else None
 
 
 def stored_plan(path: Path, strategy: str | None = None) -> Plan | None:

@@ -36,6 +36,7 @@ def study_settings(
     training: TrainingSettings,
     lengths: Lengths,
     autocast: Any,
+    threads: int | None = None,
 ) -> StudySettings:
     """Derive the settings that identify a study.
 
@@ -49,6 +50,7 @@ def study_settings(
         training: Training settings, with a length that the model has positions for.
         lengths: Lengths of the trainings.
         autocast: Reduced precision of the forward pass; None for full precision.
+        threads: CPU threads; None on other devices.
     """
     return StudySettings(
         model=backbone.name,
@@ -76,6 +78,7 @@ def study_settings(
         constraints=choices.constraints.to_dict(),
         deploy=options.search.deploy,
         seed=options.seed,
+        threads=threads,
         storage=without_password(options.study.storage),
     )
 

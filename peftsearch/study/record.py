@@ -107,7 +107,7 @@ def read_record(path: Path, storage: str = "") -> Record:
     """
     try:
         return _read(path, storage)
-    except MALFORMED as error:
+    except (*MALFORMED, LookupError) as error:
         where = hide_secrets(storage) if storage else path
         raise StudyError(f"{where}: {_DAMAGED} ({one_line(error, 120)})") from error
 
@@ -131,6 +131,9 @@ def _read(path: Path, storage: str) -> Record:
         raise StudyError(f"{storage or path / 'study.db'}: holds no study of this run; `peftsearch run` resumes it")
     if not any(trials.values()):
         raise StudyError(f"{path}: the study has no trials yet; `peftsearch run` with its settings continues it")
+    for own in trials.values():
+        if len({trial.number for trial in own}) < len(own):
+            raise ValueError("two trials have one number")
     objectives = settings.objectives
     notes = Notes.of(attributes["search"], attributes.get("confirm", {}))
     return Record(

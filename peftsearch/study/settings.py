@@ -65,6 +65,8 @@ class StudySettings:
     """Random id of the folder, which distinguishes studies of the same name in a shared storage."""
     options: dict[str, Any] = field(default_factory=dict)
     """The user's options; see `searcher.options`."""
+    threads: int | None = None
+    """CPU threads that the study began with, and goes on with; None on other devices."""
     began: dict[str, Any] = field(default_factory=dict)
     """The options of the first command, where the study was extended since."""
 
@@ -76,7 +78,7 @@ class StudySettings:
 
 SETTINGS = "settings.yaml"
 """The file that holds the settings of a study, in its folder."""
-NOT_COMPARED = frozenset({"id", "options", "began", "accumulate", "gradient_checkpointing"})
+NOT_COMPARED = frozenset({"id", "options", "began", "threads", "accumulate", "gradient_checkpointing"})
 """Settings that may differ between studies of the same command."""
 
 

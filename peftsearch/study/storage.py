@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -182,6 +183,14 @@ class _ServerLock:
             self._connection.close()
 
 
+def _without_parts(reason: str, url: str) -> str:
+    """A driver's words without parts of the password, which it may take for a host if the password holds an @."""
+    _, _, rest = url.partition("://")
+    for part in re.split(r"[:@/]", rest[: max(0, rest.rfind("@"))]):
+        reason = reason.replace(part, "***") if len(part) > 1 else reason
+    return reason
+
+
 @contextmanager
 def storage_faults(where: object) -> Iterator[None]:
     """Turn faults of the disk and the database into one-line errors.
@@ -193,7 +202,7 @@ def storage_faults(where: object) -> Iterator[None]:
         yield
     except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
         cause = error.__cause__ if isinstance(error, optuna.exceptions.StorageInternalError) else error
-        reason = one_line(getattr(cause, "orig", None) or cause or error, 160)
+        reason = _without_parts(one_line(getattr(cause, "orig", None) or cause or error, 160), str(where))
         raise StudyError(
             f"{_shown(where)}: the storage cannot be used ({reason}); if it is damaged, restore study.db from a copy "
             "or start over with a new --name; if the disk is full or read-only, free or remount it and rerun the same "

@@ -129,11 +129,22 @@ def read_training(path: Path) -> TrainingRecord:
 
 def stored_dtype(path: Path) -> str | None:
     """Precision of the training in a folder, finished or not: `fp32` or `bfloat16`; None if there is none to read."""
+    dtype = _settings(path).get("dtype")
+    return None if dtype is None else str(dtype)
+
+
+def stored_threads(path: Path) -> int | None:
+    """Threads of the training in a folder, finished or not; None if there is none to read."""
+    threads = _settings(path).get("threads")
+    return threads if isinstance(threads, int) and threads > 0 else None
+
+
+def _settings(path: Path) -> dict[str, Any]:
     try:
         training = read_yaml(path / TRAINING, MAX_OUTPUT_BYTES).get("training")
     except PeftSearchError:
-        return None  # the folder is claimed later, and says what is wrong with it
-    return str(training["dtype"]) if isinstance(training, dict) and "dtype" in training else None
+        return {}  # the folder is claimed later, and says what is wrong with it
+    return training if isinstance(training, dict) else {}
 
 
 def read_metrics(path: Path) -> dict[str, Any]:

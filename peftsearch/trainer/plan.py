@@ -38,7 +38,7 @@ from peftsearch.study.refitting import carry_over
 from peftsearch.tasks import Task
 from peftsearch.tasks.encoding.encoded import EncodedTask
 from peftsearch.tasks.encoding.pairs import EncodedPairs
-from peftsearch.trainer.folder import stored_dtype
+from peftsearch.trainer.folder import stored_dtype, stored_threads
 from peftsearch.trainer.options import HEAD, TrainOptions, check_train_options
 from peftsearch.trainer.processes import Processes
 from peftsearch.trainer.record import Data, Target, TrainedModel, TrainedTask, TrainedWith, TrainingRecord
@@ -114,7 +114,10 @@ def prepare(options: TrainOptions, run: Run | None) -> Plan:
     training = _training(options, run)
     data = find_data(options, run)
     processes = Processes(options.machine.device, unused=is_in_place(options.method))
-    threads = settle_threads(options.machine.threads, processes.device) if processes.n == 1 else ()
+    threads: tuple[str, ...] = ()
+    if processes.n == 1:
+        before = stored_threads(options.output) if options.resume else None
+        threads = settle_threads(options.machine.threads, processes.device, before)
     # A training that began elsewhere goes on in the precision that it began in.
     begun = stored_dtype(options.output) if options.resume and options.machine.dtype in (None, "auto") else None
     autocast = choose_dtype(processes.device, begun or options.machine.dtype)
@@ -157,6 +160,7 @@ def prepare(options: TrainOptions, run: Run | None) -> Plan:
             early_stopping=options.early_stopping,
             dtype="fp32" if autocast is None else str(autocast).removeprefix("torch."),
             processes=processes.n,
+            threads=torch.get_num_threads() if processes.device.type == "cpu" else None,
         ),
         seed=options.seed,
         seeds=options.seeds,

@@ -209,17 +209,20 @@ def require_writable(path: Path, table: Table) -> None:
     Raises:
         ConfigError: Parquet cannot, as a column mixes types, or CSV cannot, as a text is no Unicode.
     """
-    if path.suffix.lower() == ".parquet":
-        _arrow(path, table.columns, table.arrow)
-    elif path.suffix.lower() != ".jsonl":
+    suffix = path.suffix.lower()
+    if suffix != ".jsonl":
         for name, values in table.columns.items():
             try:
-                "".join(value for value in values if isinstance(value, str)).encode()
+                name.encode()
+                if suffix != ".parquet":
+                    "".join(str(_cell(value)) for value in values if isinstance(value, str | list | dict)).encode()
             except UnicodeEncodeError:
                 raise ConfigError(
                     f"--output {path}: column {one_line(name, 60)!r} holds half a surrogate pair, which no text file "
                     "can hold; give a file ending in .jsonl"
                 ) from None
+    if suffix == ".parquet":
+        _arrow(path, table.columns, table.arrow)
 
 
 def _arrow(path: Path, columns: Mapping[str, list[Any]], own: Any = None) -> Any:
@@ -268,6 +271,10 @@ class _Lines:
 
 def _bare(value: Any) -> Any:
     """A value for JSON, which has no NaN."""
+    if isinstance(value, list):
+        return [_bare(each) for each in value]
+    if isinstance(value, dict):
+        return {key: _bare(each) for key, each in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

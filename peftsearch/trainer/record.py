@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from peftsearch.engine.settings import TrainingSettings
@@ -87,6 +87,8 @@ class TrainedWith(TrainingSettings):
     """Validations without a better score after which a training ends."""
     dtype: str = "fp32"
     processes: int = 1
+    threads: int | None = field(default=None, compare=False)
+    """CPU threads that it began with; None on other devices."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -100,3 +100,10 @@ class TestThreads:
         assert torch.get_num_threads() == 2, "untouched"
         with pytest.raises(ConfigError, match="--threads must be at least 1, got 0"):
             settle_threads(0, CPU)
+
+    def test_what_began_goes_on_with_as_many(self, monkeypatch):
+        monkeypatch.setattr(module, "_free_cores", lambda: 4.0)
+        assert settle_threads(None, CPU, begun=2) == ()
+        assert torch.get_num_threads() == 2
+        settle_threads(None, CPU, begun=64)
+        assert torch.get_num_threads() == 4, "of another machine"

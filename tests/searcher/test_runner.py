@@ -26,7 +26,7 @@ from peftsearch.study.folder import StudyFolder, fetch_settings
 from peftsearch.study.objectives import Constraints, parse_objectives
 from peftsearch.study.private_optuna import create_trial, write_system_attribute, write_user_attribute
 from peftsearch.study.settings import StudySettings
-from peftsearch.study.storage import _ServerLock, open_storage
+from peftsearch.study.storage import _ServerLock, open_storage, storage_faults
 from peftsearch.study.trials import is_interrupted, retry_of, stage_of
 from tests.samplers.driving import BACKBONE, BUDGET, SPACE, context, value_of
 
@@ -184,6 +184,12 @@ def test_the_decision_of_a_search_with_a_failed_trial_is_confirmed(parts):
 
 
 class TestStorage:
+    def test_parts_of_a_password_that_a_driver_takes_for_a_host_are_not_shown(self):
+        url = "postgresql://bob:s3@cret@127.0.0.1:1/db"
+        with pytest.raises(StudyError) as error, storage_faults(url):
+            raise sqlalchemy.exc.OperationalError("", {}, Exception("failed to resolve host 'cret@127.0.0.1'"))
+        assert "cret" not in str(error.value)
+
     def test_a_password_is_not_shown(self):
         with pytest.raises(StudyError) as told:
             open_storage("postgresql+nothing://me:secret@host/x")

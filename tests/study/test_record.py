@@ -30,6 +30,8 @@ def study(tmp_path_factory):
         set_to("1e308", "score"),
         set_to('"<b>x"', "n_params"),
         set_to('"x"', "kind"),
+        "update trials set state='XX'",
+        "update trials set number=0",
         """update trial_params set distribution_json='{"name": "X", "attributes": {}}'""",
     ],
 )

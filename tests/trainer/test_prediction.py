@@ -69,6 +69,13 @@ def test_cells_that_end_lines_or_are_no_unicode_are_read_back_as_they_were(train
     half.write_text('{"text": "the film was good", "x": "\\ud800"}\n')
     assert call("predict", trained, "--input", half, "--output", tmp_path / "out.jsonl") == 0
     assert json.loads((tmp_path / "out.jsonl").read_text())["x"] == "\ud800"
+    nested = tmp_path / "nested.jsonl"
+    nested.write_text('{"text": "the film was good", "x": ["\\ud800"], "y": [NaN, 1]}\n')
+    assert "give a file ending in .jsonl" in refused(
+        capsys, "predict", trained, "--input", nested, "--output", out.with_name("o.csv")
+    )
+    assert call("predict", trained, "--input", nested, "--output", tmp_path / "n.jsonl") == 0
+    assert json.loads((tmp_path / "n.jsonl").read_text(), parse_constant=pytest.fail)["y"] == [None, 1]
     for suffix in ("csv", "parquet"):
         line = refused(capsys, "predict", trained, "--input", half, "--output", tmp_path / f"o.{suffix}")
         assert "give a file ending in .jsonl" in line

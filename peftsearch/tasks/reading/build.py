@@ -15,7 +15,7 @@ from peftsearch.tasks.kinds import Kind
 from peftsearch.tasks.metrics import choose_metric, imbalance_note
 from peftsearch.tasks.reading.classes import class_indices, classes_of, number_of, odd_names, positive_last
 from peftsearch.tasks.reading.columns import Columns
-from peftsearch.tasks.reading.inputs import holds_tokens, image_split, input_split, is_null, read_texts
+from peftsearch.tasks.reading.inputs import has_surrogate, holds_tokens, image_split, input_split, is_null, read_texts
 from peftsearch.tasks.reading.sound import ERROR, sound_rows
 from peftsearch.tasks.reading.table import Table
 from peftsearch.tasks.task import ImageSplit, Split, Task
@@ -173,7 +173,7 @@ def _read(columns: Columns, tokens: bool, images: bool, numbers: bool, table: Ta
     if images:
         return
     if tokens:
-        input_split(table, columns.text, columns.pair)
+        input_split(table, columns.text, columns.pair, tokens=True)
     else:
         for column in filter(None, (columns.text, columns.pair)):
             read_texts(table, column)
@@ -183,6 +183,8 @@ def _check_labels_there(table: Table, column: str) -> None:
     for i, value in enumerate(table.columns[column]):
         if is_null(value):
             raise TaskError(f"{table.at(i)}: no label in column {column!r}; label the row or leave it out")
+        if has_surrogate(str(value)):
+            raise TaskError(f"{table.at(i)}: column {column!r} holds half a surrogate pair; correct the label")
 
 
 def _check_labels_are_plain(table: Table, column: str) -> None:

@@ -251,8 +251,9 @@ def _drop_unlabelled(table: Table, column: str, has_classes: bool, notes: list[s
     return table.keep(kept, "have no label (-1)", notes)
 
 
-def _are_texts(values: list[object]) -> bool:
-    return any(isinstance(value, str) for value in values)
+def _are_texts(values: list[Any]) -> bool:
+    """Whether labels, or those in lists, are names."""
+    return any(isinstance(label, str) for value in values for label in (value if isinstance(value, list) else [value]))
 
 
 def _name_classes(table: Table, column: str, classes: list[str]) -> Table:
@@ -266,4 +267,6 @@ def _named(label: Any, classes: list[str]) -> Any:
     """A label, or each of several, by its name."""
     if isinstance(label, list):
         return [_named(each, classes) for each in label]
-    return classes[label] if isinstance(label, int) else label
+    if isinstance(label, int):
+        return classes[label] if 0 <= label < len(classes) else None  # -1 and -100 mark what has no label
+    return label

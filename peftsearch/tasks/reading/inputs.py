@@ -13,7 +13,13 @@ TOKENS, MASK, SEGMENTS = "input_ids", "attention_mask", "token_type_ids"
 """Columns of examples that are tokenised already."""
 
 
-def input_split(table: Table, text: str, pair: str | None, labels: list[int] | list[float] | None = None) -> Split:
+def input_split(
+    table: Table,
+    text: str,
+    pair: str | None,
+    labels: list[int] | list[float] | None = None,
+    tokens: bool | None = None,
+) -> Split:
     """Read texts, or tokens where the column holds lists of ids.
 
     Args:
@@ -21,21 +27,22 @@ def input_split(table: Table, text: str, pair: str | None, labels: list[int] | l
         text: Column of the text, or of the tokens.
         pair: Column of the second text; None for single texts.
         labels: Class indices or targets; None sets them to 0.
+        tokens: Whether the column holds lists of ids; None looks.
 
     Raises:
         TaskError: A text or a list of tokens is missing or malformed.
     """
     labels = [0] * len(table) if labels is None else labels
-    if holds_tokens(table, text):
+    if holds_tokens(table, text) if tokens is None else tokens:
         return _token_split(table, text, labels)
     pairs = None if pair is None else read_texts(table, pair)
     return Split(texts=read_texts(table, text), pairs=pairs, labels=labels)
 
 
 def holds_tokens(table: Table, column: str) -> bool:
-    """Whether a column holds lists of token ids."""
+    """Whether a column holds lists of token ids, in most rows at least."""
     values = table.columns.get(column, [])
-    return any(isinstance(value, list) for value in values) and all(isinstance(v, list) or is_null(v) for v in values)
+    return 2 * sum(isinstance(value, list) for value in values) > len(values)
 
 
 def _token_split(table: Table, column: str, labels: list[int] | list[float]) -> TokenSplit:
@@ -81,12 +88,12 @@ def read_texts(table: Table, column: str) -> list[str]:
             raise TaskError(
                 f"{table.at(i)}: column {column!r} holds a {type(value).__name__}, a text is needed; name another"
             )
-        if isinstance(value, str) and _has_surrogate(value):
+        if isinstance(value, str) and has_surrogate(value):
             raise TaskError(f"{table.at(i)}: column {column!r} holds half a surrogate pair (\\ud8..); correct the text")
     return [str(value) for value in values]
 
 
-def _has_surrogate(text: str) -> bool:
+def has_surrogate(text: str) -> bool:
     """Whether a text has half a surrogate pair: it is not valid UTF-8, and tokenizers fail on it."""
     return any("\ud800" <= letter <= "\udfff" for letter in text)
 

@@ -18,7 +18,7 @@ from peftsearch.tasks.metrics import choose_metric
 from peftsearch.tasks.reading.build import VALIDATION_SHARE, Tables, Wishes, labelled_rows, overlaps, split_off
 from peftsearch.tasks.reading.classes import class_name, natural_key, odd_names
 from peftsearch.tasks.reading.columns import Columns, choose_columns, missing_column
-from peftsearch.tasks.reading.inputs import holds_tokens, is_null, read_texts
+from peftsearch.tasks.reading.inputs import has_surrogate, holds_tokens, is_null, read_texts
 from peftsearch.tasks.reading.sound import ERROR, sound_rows
 from peftsearch.tasks.reading.table import Table
 from peftsearch.tasks.task import LabelsSplit, Split, TagSplit, Task
@@ -29,6 +29,7 @@ TAGS = ("ner_tags", "tags", "labels", "slots", "slot_tags", "pos_tags", "chunk_t
 """Usual names of columns of tags, the best guess first."""
 SEPARATORS = ("|", ";", ",")
 """Signs between the classes of a text, the first that occurs in the column."""
+_ONE, _ZERO = ("1", "1.0", "true"), ("0", "0.0", "false")
 OUTSIDE = "O"
 """Tag of words outside all entities."""
 
@@ -41,6 +42,16 @@ class Form:
     """Sign between the classes of a text; None for one class."""
     n_hot: int | None = None
     """Number of ones and zeros of a list; None for lists of names."""
+    texts: bool = False
+    """Whether names are texts; numbers among them are faults."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Odd:
+    """In place of the classes of a row, a cell that is neither one nor zero."""
+
+    column: str
+    cell: str
 
 
 def kind_of(table: Table, kind: str | None, text: str | None, label: str | None) -> Kind | None:
@@ -216,7 +227,8 @@ def form_of(table: Table, column: str) -> Form:
     sizes = {len(value) for value in lists}
     numbers = {number for value in lists for number in value if isinstance(number, int | float)}
     is_hot = len(lists) == len(values) > 0 and len(sizes) == 1 and sizes != {1} and numbers == {0, 1}
-    return Form(sign=sign, n_hot=sizes.pop() if is_hot else None)
+    texts = any(isinstance(name, str) for value in values for name in (value if isinstance(value, list) else [value]))
+    return Form(sign=sign, n_hot=sizes.pop() if is_hot else None, texts=texts)
 
 
 def words_of(table: Table, column: str) -> list[list[str]]:
@@ -245,7 +257,7 @@ def with_joined(table: Table, label: str | None) -> Table:
     """The table with a column of the names of the classes that a row has, where the label names several columns.
 
     Raises:
-        TaskError: A column is missing, or holds something else than ones and zeros.
+        TaskError: A column is missing.
     """
     if label is None or label in table.columns or "," not in label:
         return table
@@ -256,12 +268,11 @@ def with_joined(table: Table, label: str | None) -> Table:
     joined: list[object] = []
     for i in range(len(table)):
         cells = {name: str(table.columns[name][i]).strip().lower() for name in names}
-        odd = next(
-            (name for name, cell in cells.items() if cell not in ("0", "1", "0.0", "1.0", "true", "false")), None
-        )
+        odd = next((name for name, cell in cells.items() if cell not in (*_ONE, *_ZERO)), None)
         if odd is not None:
-            raise TaskError(f"{table.at(i)}: column {odd!r} holds {one_line(cells[odd], 40)!r}; 0 or 1 is needed")
-        joined.append([name for name, cell in cells.items() if cell in ("1", "1.0", "true")])
+            joined.append(_Odd(column=odd, cell=cells[odd]))
+        else:
+            joined.append([name for name, cell in cells.items() if cell in _ONE])
     rest = {name: values for name, values in table.columns.items() if name not in names}
     return replace(table, columns={**rest, label: joined})
 
@@ -282,15 +293,15 @@ def _answers(table: Table, columns: Columns, kind: Kind, form: Form) -> list[lis
     if kind == "multi_label":
         return _sets(table, columns.label, form)
     words = words_of(table, columns.text)
-    return [_tags(table, i, columns.label, len(row)) for i, row in enumerate(words)]
+    return [_tags(table, i, columns.label, len(row), form) for i, row in enumerate(words)]
 
 
-def _tags(table: Table, i: int, column: str, n_words: int) -> list[str]:
+def _tags(table: Table, i: int, column: str, n_words: int, form: Form) -> list[str]:
     value = table.columns[column][i]
     if is_null(value):
         raise TaskError(f"{table.at(i)}: no tags in column {column!r}; tag the row or leave it out")
     tags = _list(value) if isinstance(value, list | str) else None
-    if tags is None or any(isinstance(tag, list | dict) or is_null(tag) for tag in tags):
+    if tags is None or any(_is_odd(tag, form) for tag in tags):
         raise TaskError(f"{table.at(i)}: column {column!r} does not hold a list of tags; correct the row")
     if len(tags) != n_words:
         raise TaskError(f"{table.at(i)}: {len(tags)} tags for {n_words} words; there must be one for each")
@@ -303,19 +314,32 @@ def _sets(table: Table, column: str, form: Form) -> list[list[str]]:
     for i, value in enumerate(table.columns[column]):
         if value is None or isinstance(value, dict) or (isinstance(value, float) and value != value):
             raise TaskError(f"{table.at(i)}: no label in column {column!r}; label the row (an empty list has none)")
+        if isinstance(value, _Odd):
+            raise TaskError(
+                f"{table.at(i)}: column {value.column!r} holds {one_line(value.cell, 40)!r}, no 0 or 1; correct it"
+            )
         if isinstance(value, list) and form.n_hot is not None:
             if len(value) != form.n_hot or not set(value) <= {0, 1}:
                 raise TaskError(f"{table.at(i)}: column {column!r} needs {form.n_hot} ones and zeros; correct the row")
             found.append([str(k) for k, has in enumerate(value) if has])
         elif isinstance(value, list):
-            if any(isinstance(name, list | dict) or is_null(name) for name in value):
+            if any(_is_odd(name, form) for name in value):
                 raise TaskError(f"{table.at(i)}: column {column!r} does not hold a list of classes; correct the row")
             found.append(list(dict.fromkeys(class_name(name) for name in value)))
         else:
+            if _is_odd(value, form) and not is_null(value):
+                raise TaskError(f"{table.at(i)}: column {column!r} does not hold a list of classes; correct the row")
             text = str(value).strip()
             parts = _json(text) if text.startswith("[") else text.split(form.sign) if form.sign else [text]
             found.append([name for part in parts if (name := class_name(str(part).strip()))])
     return found
+
+
+def _is_odd(name: object, form: Form) -> bool:
+    """Whether something in a list is no name of a class, as those of the other rows are."""
+    if isinstance(name, list | dict) or is_null(name) or has_surrogate(str(name)):
+        return True
+    return form.texts and not isinstance(name, str)
 
 
 def _list(value: list[object] | str) -> list[object]:

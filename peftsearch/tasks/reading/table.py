@@ -158,7 +158,7 @@ def _read_text(path: Path, faults: Faults) -> Table:
     if suffix in (".csv", ".tsv"):
         return _read_delimited(path, text, faults)
     if suffix == ".json" and text.lstrip().startswith("["):
-        return _from_rows(path, _json_list(path, text), "row")
+        return _from_rows(path, _json_list(path, text, faults), "row")
     return _from_rows(path, _json_lines(path, text, faults), "line")
 
 
@@ -239,9 +239,15 @@ def _records(text: str, mark: str, quoting: Literal[0, 3]) -> Iterator[tuple[int
 
 
 def _with_unnamed(names: list[str]) -> list[str]:
-    """The names of all columns: one without a name keeps none, further ones get their position."""
-    blank = names.index("") if "" in names else None
-    return [name or ("" if i == blank else f"unnamed {i + 1}") for i, name in enumerate(names)]
+    """The names of all columns: one without a name keeps none, further ones get one that is free."""
+    made: list[str] = []
+    for i, name in enumerate(names):
+        own = name
+        if not name and "" in made:
+            tries = (f"unnamed {i + 1}{mark}" for mark in ("", *(f" ({k})" for k in range(2, len(names) + 2))))
+            own = next(one for one in tries if one not in names and one not in made)
+        made.append(own)
+    return made
 
 
 def _check_names(path: Path, names: list[str]) -> None:
@@ -268,6 +274,9 @@ def _json_lines(path: Path, text: str, faults: Faults) -> Iterator[Row]:
         except ValueError as fault:
             faults.found.append(f"line {number}: malformed JSON ({one_line(fault)}); write one object per line")
             continue
+        except RecursionError:
+            faults.found.append(f"line {number}: is nested too deeply; write one flat object per line")
+            continue
         if isinstance(row, dict):
             yield number, row
         else:
@@ -275,7 +284,7 @@ def _json_lines(path: Path, text: str, faults: Faults) -> Iterator[Row]:
     faults.settle(path, n)
 
 
-def _json_list(path: Path, text: str) -> Iterator[Row]:
+def _json_list(path: Path, text: str, faults: Faults) -> Iterator[Row]:
     try:
         rows = json.loads(text, object_pairs_hook=_unique_keys)
     except ValueError as fault:
@@ -283,13 +292,11 @@ def _json_list(path: Path, text: str) -> Iterator[Row]:
             f"{path}: malformed JSON ({one_line(fault)}); write a list of objects, or one per line"
         ) from None
     for number, row in enumerate(rows, start=1):
-        yield number, _object(path, f"row {number}", row)
-
-
-def _object(path: Path, place: str, row: object) -> dict[str, object]:
-    if not isinstance(row, dict):
-        raise TaskError(f"{path}, {place}: {_no_object(row)}")
-    return row
+        if isinstance(row, dict):
+            yield number, row
+        else:
+            faults.found.append(f"row {number}: {_no_object(row)}")
+    faults.settle(path, len(rows))
 
 
 def _no_object(row: object) -> str:

@@ -395,3 +395,32 @@ def test_a_kind_that_is_not_supported_says_so(write: Write) -> None:
     row = '{"question": "who?", "context": "Ann sings", "answers": {"text": ["Ann"], "answer_start": [0]}}\n'
     with pytest.raises(TaskError, match="extractive question answering, which is not supported; supported are"):
         load_files(write("a.jsonl", row * 4))
+
+
+def test_what_is_no_object_in_a_list_of_json_is_left_out(write: Write) -> None:
+    rows = [{"text": text, "label": label} for text, label in (line.split(",") for line in FOUR.splitlines()[1:])]
+    path = write("a.json", json.dumps([*rows, 5, None, "x"]))
+    with pytest.raises(TaskError, match="3 of 7 rows are faulty: row 5: a JSON int, an object is needed"):
+        resolve_task(TaskOptions(train=path, validation=path))
+    assert len(resolve_task(TaskOptions(train=path, validation=path, bad_rows="drop")).train) == 4
+
+
+def test_columns_without_a_name_are_never_lost(write: Write) -> None:
+    table = read_table(write("a.csv", "text,,,unnamed 3\nfilm,1,2,3\n"))
+    assert [values[0] for values in table.columns.values()] == ["film", "1", "2", "3"]
+
+
+def test_a_text_among_lists_of_ids_is_the_faulty_one(write: Write) -> None:
+    rows = [{"input_ids": [1, 5 + i % 3, 2], "label": "ab"[i % 2]} for i in range(10)]
+    path = write("t.jsonl", "".join(json.dumps(row) + "\n" for row in [*rows, {"input_ids": "1 2", "label": "a"}]))
+    with pytest.raises(TaskError, match=r"line 11: .*1 of 11 rows are faulty"):
+        resolve_task(TaskOptions(train=path, validation=path))
+    assert len(resolve_task(TaskOptions(train=path, validation=path, bad_rows="drop")).train) == 10
+
+
+def test_a_label_that_is_no_unicode_is_a_faulty_row(write: Write) -> None:
+    rows = [{"text": f"x{i}", "label": "ab"[i % 2]} for i in range(6)]
+    path = write("t.jsonl", "".join(json.dumps(row) + "\n" for row in [*rows, {"text": "y", "label": "\ud800"}]))
+    with pytest.raises(TaskError, match="line 7: column 'label' holds half a surrogate pair"):
+        resolve_task(TaskOptions(train=path, validation=path))
+    assert len(resolve_task(TaskOptions(train=path, validation=path, bad_rows="drop")).train) == 6

@@ -75,6 +75,38 @@ class TestTags:
         assert found.labels == tuple(names)
         assert [[found.labels[t] for t in row] for row in found.train.tags] == [row["ner_tags"] for row in TAGGED]
 
+    def test_marks_of_words_without_a_tag_are_faulty(self, tmp_path):
+        """-1 and -100 are no index of a class, though Python would take the last for the first of them."""
+        features = datasets.Features({
+            "tokens": datasets.List(datasets.Value("string")), "ner_tags": datasets.List(datasets.Value("int64")),
+        })  # fmt: skip
+        rows = [
+            {"tokens": ["fly", "to", "Boston"], "ner_tags": tags}
+            for tags in ([0, 0, 1], [0, 0, 1], [-1, 0, 1], [0, -100, 1])
+        ]
+        data = datasets.Dataset.from_list(rows, features=features)
+        named = features | {"ner_tags": datasets.List(datasets.ClassLabel(names=["O", "B-city"]))}
+        data = datasets.Dataset(data.data, info=datasets.DatasetInfo(features=datasets.Features(named)))
+        datasets.DatasetDict({"train": data, "validation": data}).save_to_disk(tmp_path / "d")
+        with pytest.raises(TaskError, match="2 of 4 rows are faulty"):
+            resolve_task(TaskOptions(name=str(tmp_path / "d")))
+        assert len(resolve_task(TaskOptions(name=str(tmp_path / "d"), bad_rows="drop")).train) == 2
+
+    def test_splits_with_names_and_with_texts_go_together(self, tmp_path):
+        names = ["B-day", "O", "I-city", "B-city"]
+        features = datasets.Features({
+            "tokens": datasets.List(datasets.Value("string")),
+            "ner_tags": datasets.List(datasets.ClassLabel(names=names)),
+        })  # fmt: skip
+        data = {
+            "train": datasets.Dataset.from_list(TAGGED),
+            "validation": datasets.Dataset.from_list(TAGGED, features=features),
+        }
+        datasets.DatasetDict(data).save_to_disk(tmp_path / "d")
+        task = resolve_task(TaskOptions(name=str(tmp_path / "d")))
+        assert task.train.tags == task.validation.tags
+        assert not any("number" in note for note in task.notes)
+
     def test_other_tags_are_another_task(self, task, tmp_path):
         other = resolve(save(tmp_path / "o.jsonl", [*TAGGED[:3], {"tokens": ["go"], "ner_tags": ["B-day"]}]))
         assert other.fingerprint != task.fingerprint
@@ -92,6 +124,8 @@ class TestTags:
             ({"tokens": ["a"], "ner_tags": None}, "no tags in column 'ner_tags'"),
             ({"tokens": [{"x": 1}], "ner_tags": ["O"]}, "does not hold a list of words"),
             ({"tokens": ["\ud800"], "ner_tags": ["O"]}, "half a surrogate pair"),
+            ({"tokens": ["a"], "ner_tags": ["\ud800"]}, "does not hold a list of tags"),
+            ({"tokens": ["a"], "ner_tags": [True]}, "does not hold a list of tags"),
         ],
     )
     def test_a_faulty_row_is_refused_or_left_out(self, tmp_path, row, message):
@@ -153,6 +187,9 @@ class TestSets:
             ({"text": "x", "labels": None}, "line 5: no label in column 'labels'"),
             ({"text": "", "labels": ["sport"]}, "line 5: empty text in column 'text'"),
             ({"text": "x", "labels": [["sport"]]}, "line 5: column 'labels' does not hold a list of classes"),
+            ({"text": "x", "labels": [1, 0]}, "line 5: column 'labels' does not hold a list of classes"),
+            ({"text": "x", "labels": 3}, "line 5: column 'labels' does not hold a list of classes"),
+            ({"text": "x", "labels": ["\ud800"]}, "line 5: column 'labels' does not hold a list of classes"),
         ],
     )
     def test_a_faulty_row_is_refused_or_left_out(self, tmp_path, row, message):
@@ -162,10 +199,12 @@ class TestSets:
         assert message in str(error.value)
         assert len(resolve(path, kind="multi_label", bad_rows="drop").train) == 4
 
-    def test_a_column_that_is_neither_one_nor_zero(self, tmp_path):
-        path = save_csv(tmp_path / "c.csv", [{"text": "x", "a": 1, "b": 0}, {"text": "y", "a": 2, "b": 1}])
-        with pytest.raises(TaskError, match="line 3: column 'a' holds '2'; 0 or 1 is needed"):
+    def test_cells_that_are_neither_one_nor_zero_are_faulty_rows(self, tmp_path):
+        rows = [{"text": f"x{i}", "a": cell, "b": i % 2} for i, cell in enumerate([1, 0, 1, 0, 2, "", "x"])]
+        path = save_csv(tmp_path / "c.csv", rows)
+        with pytest.raises(TaskError, match=r"line 6: column 'a' holds '2', no 0 or 1 \(3 of 7 rows are faulty"):
             resolve(path, label_column="a,b")
+        assert len(resolve(path, label_column="a,b", bad_rows="drop").train) == 4
 
     def test_the_majority_answers_what_most_examples_have(self, tmp_path):
         """`sport` and `money` are of two of four, which is not most: nothing is answered."""
