@@ -22,10 +22,17 @@ from tests.tiny import FAMILIES
 pytestmark = pytest.mark.slow
 FUZZ = settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 CELLS = st.one_of(
-    st.text(max_size=12), st.integers(), st.floats(), st.none(), st.booleans(), st.lists(st.integers(), max_size=2)
-)
-NAMES = st.sampled_from(["text", "label", "sentence", "messages", "prompt", "completion", "input_ids", "a", ""])
+    st.text(max_size=12), st.integers(), st.floats(), st.none(), st.booleans(), st.lists(st.integers(), max_size=2),
+    st.lists(st.sampled_from(["O", "B-a", "I-a", "", 0, 1, None]), max_size=3),
+)  # fmt: skip
+NAMES = st.sampled_from([
+    "text", "label", "labels", "sentence", "messages", "prompt", "completion", "input_ids", "tokens", "ner_tags", "a",
+    "",
+])  # fmt: skip
 ROWS = st.lists(st.dictionaries(NAMES, CELLS, max_size=4), max_size=12)
+KINDS = [None, "classification", "regression", "generation", "tagging", "multi_label"]
+WORDS = st.lists(st.one_of(st.sampled_from(["fly", "to", "Rome", "\u200b", " "]), st.text(max_size=3)), max_size=4)
+TAGS = st.lists(st.sampled_from(["O", "B-a", "I-a", "", None, 1, True]), max_size=4)
 LEAVES = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8))
 TREES = st.recursive(
     LEAVES,
@@ -56,11 +63,24 @@ def test_bytes_as_data(content, suffix, tmp_path_factory):
 
 
 @FUZZ
-@given(rows=ROWS, drop=st.booleans(), kind=st.sampled_from([None, "classification", "regression", "generation"]))
+@given(rows=ROWS, drop=st.booleans(), kind=st.sampled_from(KINDS))
 def test_odd_rows_as_data(rows, drop, kind, tmp_path_factory):
     path = tmp_path_factory.mktemp("fuzz") / "train.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert is_clean(lambda: resolve_task(train=path, bad_rows="drop" if drop else "error", kind=kind))
+
+
+@FUZZ
+@given(
+    rows=st.lists(st.fixed_dictionaries({"tokens": WORDS, "tags": TAGS, "text": st.text(max_size=4)}), max_size=10),
+    drop=st.booleans(),
+    kind=st.sampled_from([None, "tagging", "multi_label"]),
+)
+def test_odd_words_and_tags(rows, drop, kind, tmp_path_factory):
+    path = tmp_path_factory.mktemp("fuzz") / "train.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    more = {"label_column": "tags"} if kind == "multi_label" else {}
+    assert is_clean(lambda: resolve_task(train=path, bad_rows="drop" if drop else "error", kind=kind, **more))
 
 
 @FUZZ
