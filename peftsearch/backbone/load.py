@@ -123,10 +123,7 @@ def load_backbone(
     model, tokenizer, info = _load(name, source, options, settings, packing, problem_type)
     if has_adapter(model):  # of the hub, whose files are not looked at before
         raise BackboneError(f"model {name!r}: comes with an adapter of HF peft; merge it first (merge_and_unload)")
-    try:
-        require_wide_maps(model)
-    except BackboneError as error:
-        raise BackboneError(f"model {name!r}: {error}") from error
+    require_wide_maps(name, model)
     settle(model)
     if "gguf_file" in options:
         forget_quantiser(model)  # its weights are plain floats now, which transformers would otherwise refuse to save

@@ -123,7 +123,7 @@ def quantisation_of(model: nn.Module) -> str | None:
     return "nf4" if is_double_nf4(found[1]) else None
 
 
-def require_wide_maps(model: nn.Module) -> None:
+def require_wide_maps(name: str, model: nn.Module) -> None:
     """Refuse 4-bit maps on a CPU whose width is no multiple of a block, which bitsandbytes multiplies wrongly there.
 
     Raises:
@@ -137,9 +137,9 @@ def require_wide_maps(model: nn.Module) -> None:
     if odd:
         path, d_in = next(iter(odd.items()))
         raise BackboneError(
-            f"its files are packed in 4 bits, and {len(odd)} of its maps have an input width that is not a multiple of "
-            f"{BLOCK} (first: {path}, {d_in}), which a CPU multiplies wrongly; give a GPU (--device cuda), or a model "
-            "that is not packed"
+            f"model {name!r}: its files are packed in 4 bits, and {len(odd)} of its maps have an input width that "
+            f"is not a multiple of {BLOCK} (first: {path}, {d_in}), which a CPU multiplies wrongly; give a GPU, or a "
+            "model that is not packed"
         )
 
 

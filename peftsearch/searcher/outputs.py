@@ -26,13 +26,13 @@ from peftsearch.study.best import (
     StoredModel,
     StoredRow,
     StoredScores,
-    StoredTask,
     StoredVerdict,
 )
 from peftsearch.study.confirmed import Confirmed
 from peftsearch.study.folder import StudyFolder
 from peftsearch.study.notes import frozen_of, stages_of
 from peftsearch.study.objectives import MEASURES
+from peftsearch.study.stored_task import StoredTask
 from peftsearch.study.trial_record import TrialRecord
 from peftsearch.study.trials import Kind, State
 from peftsearch.tasks.encoding.encoded import EncodedTask

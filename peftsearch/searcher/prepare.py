@@ -122,7 +122,7 @@ def prepare(options: RunOptions, *, like: Setup | None = None, plan: Plan | None
         check_model(options, space, len(objectives))
     suite = like.suite if like else suite_of(options)
     loaded, autocast, path = _model_as_begun(options, like, suite, device)
-    threads = settle_threads(options.machine.threads, device, _threads_begun(path)) if like is None else ()
+    threads = () if like else settle_threads(options.machine.threads, device, _threads_begun(path))
     backbone = loaded.backbone
     suit_attention(loaded.model, device, autocast)
     if plan is None and options.search.time is not None:
@@ -151,9 +151,7 @@ def prepare(options: RunOptions, *, like: Setup | None = None, plan: Plan | None
     )
     lengths = _lengths(options.search, suite, strategy, training, plan)
     choices = replace(choices, strategy=strategy)
-    settings = study_settings(
-        options, suite, backbone, budget, bound, choices, training, lengths, autocast, _threads(device)
-    )
+    settings = study_settings(options, suite, backbone, budget, bound, choices, training, lengths, autocast, device)
     return Setup(
         options=options,
         suite=suite,
@@ -235,12 +233,6 @@ def _threads_begun(path: Path) -> int | None:
     from peftsearch.study.settings import SETTINGS
 
     return read_settings(path).threads if (path / SETTINGS).is_file() else None
-
-
-def _threads(device: Any) -> int | None:
-    import torch
-
-    return torch.get_num_threads() if device.type == "cpu" else None
 
 
 def stored_plan(path: Path, strategy: str | None = None) -> Plan | None:

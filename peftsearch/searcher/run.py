@@ -339,7 +339,7 @@ class Search:
             step_s, score_s = self._calibrate(design)
             left_s = (n_steps - done) * step_s + n_scores * score_s * (1 - done / n_steps)
         left_s /= self._driver.width
-        self._runner.step_s = step_s
+        self._runner.slow.expected_s = step_s
         of_front = f"up to {n_of_front(setup)} designs of the front, " if n_of_front(setup) else ""
         rungs = ", ".join(map(str, lengths.rungs))
         is_cut = confirm.cuts and n_arms > LEFT_AFTER_CUT

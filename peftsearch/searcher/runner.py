@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 
@@ -26,6 +26,8 @@ from peftsearch.files import write_state
 from peftsearch.searcher.others import Others
 from peftsearch.searcher.prepare import Setup
 from peftsearch.searcher.progress import Ending, Reporter, TrialLine
+from peftsearch.searcher.slow import SlowSteps
+from peftsearch.searcher.work import Work
 from peftsearch.study.claims import release
 from peftsearch.study.folder import StudyFolder, paused_paths, state_paths
 from peftsearch.study.hits import packed_hits
@@ -45,30 +47,6 @@ FIRST_CONFIRM_SEED = 1000
 """Offset of the confirmation's seeds, which must differ from those of the search."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Work:
-    """A trial that this process has claimed and will train."""
-
-    study: optuna.Study
-    trial: optuna.Trial
-    phase: Phase
-    name: str
-    job: Job
-    line: TrialLine
-    """The trial as the display shows it, without its result."""
-
-    @property
-    def prunable(self) -> bool:
-        """Whether the pruner may stop the trial."""
-        return self.phase == Phase.SEARCH and len(self.study.directions) == 1
-
-
-_SLOW = 5.0
-"""How many times as long as before the first trial a step takes when the user is told."""
-_FEW = 5
-"""Steps of a training below which their time says little."""
-
-
 class TrialRunner:
     """Begin, run and record the trials of a study.
 
@@ -83,9 +61,8 @@ class TrialRunner:
         self.folder = folder
         self.reporter = reporter
         self.others = Others(folder, reporter)
-        self.step_s = 0.0
-        """Seconds of a step, as they were measured before the first trial; 0 if they were not."""
-        self._told_slow = False
+        self.slow = SlowSteps(reporter.note)
+        """Tells steps that take longer than was measured before the first trial."""
 
     def begin(
         self,
@@ -254,7 +231,8 @@ class TrialRunner:
     def complete(self, work: Work, outcome: Outcome) -> None:
         """Record a trained trial, and its parameters before its score."""
         tasks = self.setup.suite.tasks
-        self._tell_slow(work, outcome)
+        if work.phase != Phase.REFERENCES:
+            self.slow.look(work.name, outcome.train_s, work.n_steps * len(tasks))
         if outcome.states:
             paths = state_paths(self.folder.path, work.name, work.job.seed, len(tasks))
             # Parameters first: a kill in between leaves the trial to be rerun, never a score without parameters.
@@ -297,20 +275,6 @@ class TrialRunner:
         if self._end(work, TrialState.COMPLETE, facts, values):
             ranked = outcome.value if work.study is self.folder.search else None  # the metric decides the confirmation
             self._show(work, "complete", outcome.score, outcome.loss, ranked)
-
-    def _tell_slow(self, work: Work, outcome: Outcome) -> None:
-        """Say once that steps take many times as long as before the first trial."""
-        n_steps = (work.job.end - (work.trial.user_attrs.get("first") or 0)) * len(self.setup.suite.tasks)
-        if self._told_slow or work.phase == Phase.REFERENCES or n_steps < _FEW or not self.step_s:
-            return
-        step_s = outcome.train_s / n_steps
-        if step_s > _SLOW * self.step_s:
-            self._told_slow = True
-            self.reporter.note(
-                f"A step of {work.name} took {1000 * step_s:.0f} ms, and {1000 * self.step_s:.0f} ms before the first "
-                "trial: other processes may have taken the cores since; fewer threads wait less for one another "
-                "(stop with Ctrl-C, and go on with the same command and --threads 1)"
-            )
 
     def _measures(self, work: Work, outcome: Outcome) -> dict[str, float]:
         """Costs of the architecture, measured in this training or in the first one of the same design."""

@@ -29,7 +29,8 @@ from peftsearch.searcher.planning import LOADING_S, planned_steps
 from peftsearch.searcher.prepare import Setup
 from peftsearch.searcher.progress import Reporter
 from peftsearch.searcher.promotion import Further, open_promotions, open_rates, open_repeats
-from peftsearch.searcher.runner import FIRST_CONFIRM_SEED, TrialRunner, Work
+from peftsearch.searcher.runner import FIRST_CONFIRM_SEED, TrialRunner
+from peftsearch.searcher.work import Work
 from peftsearch.study.confirmed import Confirmed
 from peftsearch.study.folder import StudyFolder
 from peftsearch.study.notes import add_references, keep_stages, stages_of

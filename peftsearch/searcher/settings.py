@@ -36,7 +36,7 @@ def study_settings(
     training: TrainingSettings,
     lengths: Lengths,
     autocast: Any,
-    threads: int | None = None,
+    device: Any = None,
 ) -> StudySettings:
     """Derive the settings that identify a study.
 
@@ -50,7 +50,7 @@ def study_settings(
         training: Training settings, with a length that the model has positions for.
         lengths: Lengths of the trainings.
         autocast: Reduced precision of the forward pass; None for full precision.
-        threads: CPU threads; None on other devices.
+        device: Where the model is; None where it does not matter.
     """
     return StudySettings(
         model=backbone.name,
@@ -78,9 +78,16 @@ def study_settings(
         constraints=choices.constraints.to_dict(),
         deploy=options.search.deploy,
         seed=options.seed,
-        threads=threads,
+        threads=_threads(device),
         storage=without_password(options.study.storage),
     )
+
+
+def _threads(device: Any) -> int | None:
+    """The threads that trainings on a CPU use."""
+    import torch
+
+    return torch.get_num_threads() if device is not None and device.type == "cpu" else None
 
 
 def _rates(space: DesignSpace) -> dict[str, float]:

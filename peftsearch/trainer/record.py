@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from peftsearch.engine.settings import TrainingSettings
 from peftsearch.options import TaskOptions
-from peftsearch.study.best import StoredModel, task_inputs
+from peftsearch.study.best import StoredModel
+from peftsearch.study.stored_task import task_inputs
 from peftsearch.tasks.kinds import Kind
 from peftsearch.tasks.reading.columns import Columns
 

@@ -10,9 +10,10 @@ from typing import Any
 from peftsearch.errors import PeftSearchError, TaskError
 from peftsearch.files import from_plain
 from peftsearch.options import TaskOptions, given, lasting
-from peftsearch.study.best import Found, StoredTask, parse_found, read_best
+from peftsearch.study.best import Found, parse_found, read_best
 from peftsearch.study.folder import read_settings
 from peftsearch.study.settings import SETTINGS
+from peftsearch.study.stored_task import StoredTask
 from peftsearch.tasks import EMBEDDED, Task, resolve_task
 from peftsearch.trainer.options import TrainOptions
 from peftsearch.trainer.record import Data

@@ -15,7 +15,7 @@ from peftsearch.errors import InternalError, StudyError
 from peftsearch.samplers import make_sampler
 from peftsearch.samplers.pruners import make_pruner
 from peftsearch.samplers.strategy import load_strategy
-from peftsearch.searcher import runner as runner_module
+from peftsearch.searcher import slow
 from peftsearch.searcher.finalists import choose_finalists
 from peftsearch.searcher.lengths import choose_lengths
 from peftsearch.searcher.options import SearchOptions
@@ -76,8 +76,8 @@ def parts(tmp_path):
 
 def test_steps_that_became_slow_are_told_once(parts, monkeypatch):
     schedule, runner, _, shown = parts
-    monkeypatch.setattr(runner_module, "_FEW", 1)
-    runner.step_s = 0.01
+    monkeypatch.setattr(slow, "_FEW", 1)
+    runner.slow.expected_s = 0.01
     works = []
     for seconds_a_step in (0.04, 1.0, 1.0):
         while (work := schedule.next()).job.end == 0:

@@ -10,8 +10,9 @@ from ray.tune.search import Searcher
 
 from peftsearch.engine.job import Outcome
 from peftsearch.errors import InternalError, StudyError
-from peftsearch.searcher.runner import TrialRunner, Work, pruned_at, settle
+from peftsearch.searcher.runner import TrialRunner, pruned_at, settle
 from peftsearch.searcher.schedule import Pause, Schedule
+from peftsearch.searcher.work import Work
 from peftsearch.study.private_optuna import heartbeat
 
 
