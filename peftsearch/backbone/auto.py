@@ -6,7 +6,6 @@ model may register its own classes there; a family is looked up by the config cl
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from peftsearch.errors import BackboneError
@@ -62,27 +61,20 @@ def reads_images(model: Any) -> bool:
     return getattr(model, "main_input_name", None) == "pixel_values"
 
 
-def model_class(name: str, source: str, options: Mapping[str, Any], kind: str | None) -> Any:
+def model_class(name: str, config: Any, kind: str | None) -> Any:
     """The class whose `from_pretrained` loads the model.
 
     Args:
         name: The user's name for the model.
-        source: Hub id or folder.
-        options: Arguments for `from_pretrained`.
+        config: The model's config.
         kind: `generation` is a causal or seq2seq language model, `tagging` a classifier of tokens, all others are
             classifiers.
 
     Raises:
         BackboneError: The model is an encoder, which cannot generate.
     """
-    from transformers import (
-        AutoConfig,
-        AutoModelForCausalLM,
-        AutoModelForSeq2SeqLM,
-        AutoModelForTokenClassification,
-    )
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoModelForTokenClassification
 
-    config = AutoConfig.from_pretrained(source, **options)
     if kind == "tagging":
         return AutoModelForTokenClassification
     if kind != "generation":

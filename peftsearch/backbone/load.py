@@ -262,10 +262,12 @@ def _load(
         packing: Maps the model without weights to the settings that pack it; None packs nothing.
         kind: Kind of the task.
     """
+    from transformers import AutoConfig
+
     try:
         with quiet(), torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(0)
-            loader = model_class(name, source, options, kind)
+            loader = model_class(name, AutoConfig.from_pretrained(source, **options), kind)
             tokenizer = _reader(loader).from_pretrained(source, **options)
             own = {"dtype": settings["dtype"]} if kind == "generation" else dict(settings)
             if packing is not None:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from peftsearch.backbone.anatomy import Backbone, Weights
-from peftsearch.backbone.auto import classifier_class, has_classifier, model_class, reads_images
+from peftsearch.backbone.auto import has_classifier, model_class, reads_images
 from peftsearch.backbone.demo import DEMO
 from peftsearch.backbone.describe import describe
 from peftsearch.backbone.detect import detect
@@ -99,9 +99,8 @@ def _build(name: str, source: str, options: dict[str, Any], kind: str | None) ->
     try:
         with quiet():
             config = AutoConfig.from_pretrained(source, **options)
-            builder = classifier_class(config) if has_classifier(config) else AutoModel
-            if kind in ("generation", "tagging"):
-                builder = model_class(name, source, options, kind)
+            own = kind in ("generation", "tagging") or has_classifier(config)
+            builder = model_class(name, config, kind) if own else AutoModel
             with torch.device("meta"):
                 return builder.from_config(config, trust_remote_code=options["trust_remote_code"])
     except Exception as error:  # files from outside raise anything: OSError, ValueError, KeyError, TypeError

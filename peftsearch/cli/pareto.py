@@ -89,10 +89,7 @@ def pareto(
         for note in left_out:
             print(f"Note: {note}", file=sys.stderr)
         return 0
-    console = terminal()
-    console.print(front_table(found))
-    for line in [*conclusions(found), *(f"Note: {n}" for n in left_out), f"Files: {', '.join(map(str, written))}"]:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    _print(terminal(), found, [*(f"Note: {n}" for n in left_out), f"Files: {', '.join(map(str, written))}"])
     return 0
 
 
@@ -110,8 +107,12 @@ def print_front(console: Console, path: Path, storage: str) -> None:
     except ReportError as error:
         console.print(f"The front is not shown: {error}", highlight=False, markup=False, soft_wrap=True)
         return
-    console.print(front_table(found))
-    for line in conclusions(found):
+    _print(console, found, [])
+
+
+def _print(console: Console, front: Front, more: list[str]) -> None:
+    console.print(front_table(front))
+    for line in [*conclusions(front), *more]:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from peftsearch.errors import ConfigError, one_line, unknown_name
 
 if TYPE_CHECKING:
-    from peftsearch.backbone.anatomy import Backbone, Block
+    from peftsearch.backbone.anatomy import Backbone
     from peftsearch.backbone.load import LoadedBackbone
 
 FULL = "full"
@@ -111,9 +111,8 @@ def make_reference(name: str, loaded: LoadedBackbone, option: str = "--baselines
     require_blocks(name, backbone, option)
     blocks = () if n_blocks is None else backbone.stacks[-1].blocks[-n_blocks:]
     modules = ("",) if n_blocks is None else (*(block.path for block in blocks), *backbone.head)
-    packed = next(
-        (path for path, _ in quantised_maps(model) if n_blocks is None or path.startswith(_below(blocks))), None
-    )
+    inside = ("",) if n_blocks is None else tuple(f"{block.path}." for block in blocks)
+    packed = next((path for path, _ in quantised_maps(model) if path.startswith(inside)), None)
     if packed is not None:
         raise ConfigError(
             f"{option} {name} trains the model's own weights, and those of {backbone.name} are packed ({packed}); "
@@ -122,11 +121,6 @@ def make_reference(name: str, loaded: LoadedBackbone, option: str = "--baselines
     head = {id(p) for path in backbone.head for p in model.get_submodule(path).parameters()}
     sizes = {id(p): p.numel() for path in modules for p in model.get_submodule(path).parameters()}
     return Reference(name=name, modules=modules, n_params=sum(n for key, n in sizes.items() if key not in head))
-
-
-def _below(blocks: Sequence[Block]) -> tuple[str, ...]:
-    """Beginnings of the names of the blocks' modules."""
-    return tuple(f"{block.path}." for block in blocks)
 
 
 def notes_on(references: Sequence[Reference], limited: bool) -> tuple[str, ...]:

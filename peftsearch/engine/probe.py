@@ -113,8 +113,7 @@ def _fit(x: Tensor, labels: Answers, objective: Scorer, *, centred: bool) -> tup
         objective: The task's loss.
         centred: Whether features are centred and an intercept is fitted, which needs a bias.
     """
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression, Ridge
+    from sklearn.linear_model import Ridge
 
     mean = x.mean(0) if centred else torch.zeros_like(x[0])
     scale = (x - mean).square().mean(0).sqrt().clamp_min(1e-6)
@@ -126,30 +125,30 @@ def _fit(x: Tensor, labels: Answers, objective: Scorer, *, centred: bool) -> tup
     elif objective.kind == "multi_label":
         weight, bias = _fit_each(standardised, torch.tensor(labels), centred)
     else:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # training goes on from wherever it stops
-            model = LogisticRegression(C=1 / PENALTY, max_iter=500, fit_intercept=centred).fit(
-                standardised, flat(labels)
-            )
-        weight, bias = _every_class(model, objective.n_outputs)
+        weight, bias = _every_class(_logistic(standardised, flat(labels), centred), objective.n_outputs)
     weight = weight / scale
     return weight, bias - weight @ mean
 
 
 def _fit_each(x: Any, truth: Tensor, centred: bool) -> tuple[Tensor, Tensor]:
     """A logistic regression for each class `(n, classes)` on features `(n, features)`; none for a constant class."""
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
-
     share = truth.double().mean(0).clamp(0.5 / len(truth), 1 - 0.5 / len(truth))
     weight, bias = torch.zeros(truth.shape[1], x.shape[1], dtype=torch.float64), torch.logit(share)
     for k in range(truth.shape[1]):
         if 0 < int(truth[:, k].sum()) < len(truth):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ConvergenceWarning)
-                model = LogisticRegression(C=1 / PENALTY, max_iter=500, fit_intercept=centred).fit(x, truth[:, k])
+            model = _logistic(x, truth[:, k], centred)
             weight[k], bias[k] = torch.tensor(model.coef_[0]), float(model.intercept_[0]) if centred else 0.0
     return weight, bias
+
+
+def _logistic(x: Any, labels: Any, centred: bool) -> Any:
+    """A logistic regression of labels `(n,)` on features `(n, features)`."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # training goes on from wherever it stops
+        return LogisticRegression(C=1 / PENALTY, max_iter=500, fit_intercept=centred).fit(x, labels)
 
 
 def _every_class(model: Any, n_classes: int) -> tuple[Tensor, Tensor]:

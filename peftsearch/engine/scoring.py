@@ -47,8 +47,6 @@ class Scorer:
         self._smoothing = 0.0 if settings is None else settings.label_smoothing
         weighted = settings is not None and settings.class_weights == "balanced" and task.kind == "classification"
         self._weights = class_weights(task) if weighted else None
-        self.is_regression = task.kind == "regression"
-        """Whether the task has targets instead of classes."""
         self.kind = task.kind
         """Kind of the task."""
         self.n_outputs = task.num_labels
@@ -59,6 +57,11 @@ class Scorer:
         """Mean of the training targets; 0 for classes."""
         self.scale = max(float(targets.std(correction=0)), 1e-12)
         """Standard deviation of the training targets; 1e-12 at least."""
+
+    @property
+    def is_regression(self) -> bool:
+        """Whether the task has targets instead of classes."""
+        return self.kind == "regression"
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Loss to train: cross-entropy, weighted and smoothed as the settings say, or the standardised squared error.

@@ -111,7 +111,7 @@ def prepare(options: RunOptions, *, like: Setup | None = None, plan: Plan | None
     Raises:
         PeftSearchError: The options, the data, the model, the space or the budget are invalid.
     """
-    from peftsearch.backbone.device import choose_device, settle_threads, suit_attention
+    from peftsearch.backbone.device import choose_device, suit_attention
     from peftsearch.backbone.load import n_head_params
     from peftsearch.engine.trainable import check_checkpointing
 
@@ -122,11 +122,10 @@ def prepare(options: RunOptions, *, like: Setup | None = None, plan: Plan | None
         check_model(options, space, len(objectives))
     suite = like.suite if like else suite_of(options)
     loaded, autocast, path = _model_as_begun(options, like, suite, device)
-    threads = () if like else settle_threads(options.machine.threads, device, _threads_begun(path))
+    threads = () if like else _settle_threads(options.machine, device, path)
     backbone = loaded.backbone
     suit_attention(loaded.model, device, autocast)
-    if plan is None and options.search.time is not None:
-        plan = stored_plan(path, choices.strategy.name)
+    plan = plan or _plan_begun(options.search, path, choices.strategy.name)
     # What the user gives holds against the plan, too, so that a change of it is seen.
     strategy = choices.strategy if plan is None else with_numbers(plan.strategy, options.search)
     deploy = options.search.deploy
@@ -140,15 +139,11 @@ def prepare(options: RunOptions, *, like: Setup | None = None, plan: Plan | None
     encoded = like.encoded if like else _encoded(options, suite, loaded, training)
     suite = replace(suite, tasks=tuple(each.task for each in encoded))
     context = SamplerContext(
-        space=bound,
-        n_trials=strategy.trials,
-        seed=options.seed,
+        space=bound, n_trials=strategy.trials, seed=options.seed, backbone=backbone, budget=budget,
         feasible=feasible_designs(backbone, budget, memory, deploy),
         identity=lambda design: (fit(design, backbone, budget), design.learning_rate),
-        backbone=backbone,
-        budget=budget,
         sensitivity=lambda: _sensitivity(options, suite, loaded, encoded, training, device, autocast),
-    )
+    )  # fmt: skip
     lengths = _lengths(options.search, suite, strategy, training, plan)
     choices = replace(choices, strategy=strategy)
     settings = study_settings(options, suite, backbone, budget, bound, choices, training, lengths, autocast, device)
@@ -218,21 +213,31 @@ def _begun_in(path: Path, options: MachineOptions, chosen: Any) -> Any:
     """
     import torch
 
-    from peftsearch.study.folder import read_settings
-    from peftsearch.study.settings import SETTINGS
-
-    if options.dtype not in (None, "auto") or not (path / SETTINGS).is_file():
+    stored = _stored(path) if options.dtype in (None, "auto") else None
+    if stored is None:
         return chosen
-    stored = read_settings(path).autocast
-    return None if stored == "none" else getattr(torch, stored)
+    return None if stored.autocast == "none" else getattr(torch, stored.autocast)
 
 
-def _threads_begun(path: Path) -> int | None:
-    """The threads that a study on disk began with; None without one."""
+def _settle_threads(options: MachineOptions, device: Any, path: Path) -> tuple[str, ...]:
+    """Choose the threads, as many as a study on disk began with; gives notes."""
+    from peftsearch.backbone.device import settle_threads
+
+    stored = _stored(path)
+    return settle_threads(options.threads, device, None if stored is None else stored.threads)
+
+
+def _stored(path: Path) -> StudySettings | None:
+    """The settings of a study on disk; None without one."""
     from peftsearch.study.folder import read_settings
     from peftsearch.study.settings import SETTINGS
 
-    return read_settings(path).threads if (path / SETTINGS).is_file() else None
+    return read_settings(path) if (path / SETTINGS).is_file() else None
+
+
+def _plan_begun(options: SearchOptions, path: Path, strategy: str) -> Plan | None:
+    """The plan of a study on disk, where a time is to be kept."""
+    return None if options.time is None else stored_plan(path, strategy)
 
 
 def stored_plan(path: Path, strategy: str | None = None) -> Plan | None:
@@ -242,12 +247,11 @@ def stored_plan(path: Path, strategy: str | None = None) -> Plan | None:
         path: The study's folder.
         strategy: Name of the strategy that the study must have; None takes any.
     """
-    from peftsearch.study.folder import read_settings
     from peftsearch.study.settings import SETTINGS
 
-    if not (path / SETTINGS).is_file():
+    stored = _stored(path)
+    if stored is None:
         return None
-    stored = read_settings(path)
     known = from_plain(Strategy, stored.strategy, str(path / SETTINGS), StudyError)
     return Plan(strategy=known, steps=stored.steps) if strategy in (None, known.name) else None
 

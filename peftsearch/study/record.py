@@ -12,7 +12,7 @@ import optuna
 import sqlalchemy.exc
 from sqlalchemy.engine import URL, make_url
 
-from peftsearch.errors import MALFORMED, ConfigError, StudyError, hide_secrets, one_line
+from peftsearch.errors import MALFORMED, ConfigError, StudyError, one_line
 from peftsearch.study.best import BEST, Best, read_best
 from peftsearch.study.confirmed import Confirmed
 from peftsearch.study.folder import read_settings
@@ -108,8 +108,7 @@ def read_record(path: Path, storage: str = "") -> Record:
     try:
         return _read(path, storage)
     except (*MALFORMED, LookupError) as error:
-        where = hide_secrets(storage) if storage else path
-        raise StudyError(f"{where}: {_DAMAGED} ({one_line(error, 120)})") from error
+        raise StudyError(f"{storage or path}: {_DAMAGED} ({one_line(error, 120)})") from error
 
 
 def _read(path: Path, storage: str) -> Record:
@@ -165,10 +164,10 @@ def _open(path: Path, settings: StudySettings, storage: str) -> optuna.storages.
     try:
         database = make_url(storage).database if storage else None
         if storage.startswith("sqlite") and not (database and Path(database).is_file()):
-            raise StudyError(f"--storage {hide_secrets(storage)!r}: there is no such database")
+            raise StudyError(f"--storage {storage!r}: there is no such database")
         return optuna.storages.RDBStorage(url, skip_compatibility_check=True, skip_table_creation=True)
     except (ImportError, sqlalchemy.exc.ArgumentError, ValueError) as error:
-        raise StudyError(f"--storage {hide_secrets(storage)!r} cannot be opened: {one_line(error)}") from error
+        raise StudyError(f"--storage {storage!r} cannot be opened: {one_line(error)}") from error
 
 
 def _read_best(path: Path) -> Best | None:

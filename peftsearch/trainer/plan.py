@@ -114,10 +114,7 @@ def prepare(options: TrainOptions, run: Run | None) -> Plan:
     training = _training(options, run)
     data = find_data(options, run)
     processes = Processes(options.machine.device, unused=is_in_place(options.method))
-    threads: tuple[str, ...] = ()
-    if processes.n == 1:
-        before = stored_threads(options.output) if options.resume else None
-        threads = settle_threads(options.machine.threads, processes.device, before)
+    threads = _settle_threads(options, processes)
     # A training that began elsewhere goes on in the precision that it began in.
     begun = stored_dtype(options.output) if options.resume and options.machine.dtype in (None, "auto") else None
     autocast = choose_dtype(processes.device, begun or options.machine.dtype)
@@ -181,6 +178,14 @@ def prepare(options: TrainOptions, run: Run | None) -> Plan:
         record=record,
         notes=(*threads, *notes, *task.notes, *packed, *cut, *encoded.notes, *fitted, *room),
     )
+
+
+def _settle_threads(options: TrainOptions, processes: Processes) -> tuple[str, ...]:
+    """Choose the threads of a single process, as many as a training that goes on began with; gives notes."""
+    if processes.n > 1:
+        return ()
+    before = stored_threads(options.output) if options.resume else None
+    return settle_threads(options.machine.threads, processes.device, before)
 
 
 def _head(

@@ -60,7 +60,9 @@ def test_what_does_not_merge_stays_beside_the_merged_model(family, tmp_path, cap
 def test_a_generator_with_an_output_map_of_its_own_is_exported_in_two_parts(tmp_path):
     run = Run(tmp_path, "llama", kind="generation", **HYBRID)
     run.export("merged", tmp_path / "out", "--partial")
-    close(logits(peftsearch.load(None, tmp_path / "out" / "adapter").model), run.logits[1000])
+    rest = peftsearch.load(None, tmp_path / "out" / "adapter")
+    close(logits(rest.model), run.logits[1000])
+    assert {p.method for p in rest.architecture.placements} == {"adapter", "prefix"}
 
 
 def test_the_own_format_is_that_of_save_and_exports_again(run, tmp_path):

@@ -1,5 +1,6 @@
 """Tasks from keyword arguments, as the options of the command line are."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from peftsearch import tasks
@@ -22,3 +23,8 @@ def load_hub(name, *, seed=0, **fields):
 def _options(**fields):
     paths = {k: Path(v) for k, v in fields.items() if k in ("train", "validation", "test") and v is not None}
     return TaskOptions(**{**fields, **paths})
+
+
+Write = Callable[[str, str | bytes], Path]
+"""Writes a file of a name and a content, and gives its path: the fixture `write`."""
+FOUR = "text,label\ngood one,pos\nbad one,neg\nfine one,pos\npoor one,neg\n"

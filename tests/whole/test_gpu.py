@@ -101,7 +101,10 @@ def test_frozen_weights_are_narrow_and_trained_ones_wide(long):
 
 
 def test_full_fine_tuning_trains_wide_copies_and_gives_the_weights_back(long):
-    shift_in_place(load(long).model)
+    model = load(long).model
+    before = [p.clone() for p in model.parameters()]
+    shift_in_place(model)
+    assert all(torch.equal(p, own) for p, own in zip(model.parameters(), before, strict=True))
 
 
 def test_nf4_packs_the_maps_and_still_learns(long):

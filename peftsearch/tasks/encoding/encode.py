@@ -10,7 +10,7 @@ from typing import Any
 
 from peftsearch.errors import TaskError
 from peftsearch.tasks.encoding.chats import encode_chats
-from peftsearch.tasks.encoding.encoded import CHUNK, EncodedSplit, EncodedTask, EncodedTexts, encode_splits
+from peftsearch.tasks.encoding.encoded import CHUNK, EncodedSplit, EncodedTask, EncodedTexts, encode_splits, pad_token
 from peftsearch.tasks.encoding.images import encode_image_split, encode_images
 from peftsearch.tasks.encoding.pairs import encode_pairs
 from peftsearch.tasks.encoding.tags import encode_tags
@@ -80,9 +80,7 @@ def encode_any(split: Split, tokenizer: Any, max_length: int) -> EncodedSplit:
 
 def encode_split(split: Split, tokenizer: Any, max_length: int) -> EncodedTexts:
     """Tokenise one split; a pair that is too long is cut at the end of its longer text."""
-    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    if pad_id is None:
-        raise TaskError("tokenizer: it has neither a pad token nor an end token; set tokenizer.pad_token first")
+    pad_id = pad_token(tokenizer)
     if isinstance(split, TokenSplit):
         return _tokens(split, pad_id, max_length)
     ids: list[list[int]] = []

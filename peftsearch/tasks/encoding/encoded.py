@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
+from peftsearch.errors import TaskError
 from peftsearch.tasks.kinds import Answers
 from peftsearch.tasks.task import Split, Task
 
@@ -62,10 +63,26 @@ class EncodedTexts:
             `input_ids`, `attention_mask` and, if available, `token_type_ids`, `(batch, seq)` of int64; and `labels`,
             `(batch,)` of int64 for classes or float64 for targets, or `(batch, classes)` of int64 for several classes.
         """
+        return self.inputs(indices) | {"labels": collate_labels(self.labels, indices)}
+
+    def inputs(self, indices: list[int]) -> dict[str, torch.Tensor]:
+        """Pad the tokens of the examples at `indices` into one batch, without labels."""
         batch = padded([self.input_ids[i] for i in indices], self.pad_id)
         if self.token_type_ids is not None:
             batch["token_type_ids"] = pad_right([self.token_type_ids[i] for i in indices], 0)
-        return batch | {"labels": collate_labels(self.labels, indices)}
+        return batch
+
+
+def pad_token(tokenizer: Any) -> int:
+    """The token that pads a batch: the tokenizer's own, or its end token.
+
+    Raises:
+        TaskError: It has neither.
+    """
+    found: int | None = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    if found is None:
+        raise TaskError("tokenizer: it has neither a pad token nor an end token; set tokenizer.pad_token first")
+    return found
 
 
 def padded(rows: list[list[int]], pad_id: int, left: bool = False) -> dict[str, torch.Tensor]:

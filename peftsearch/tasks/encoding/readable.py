@@ -8,10 +8,9 @@ from peftsearch.errors import TaskError, one_line
 from peftsearch.tasks.encoding.encoded import EncodedSplit, EncodedTexts
 from peftsearch.tasks.encoding.images import undecodable
 from peftsearch.tasks.encoding.pairs import EncodedPairs
-from peftsearch.tasks.reading.sound import DROP
+from peftsearch.tasks.reading.faults import DROP, SHOWN, WAY_OUT
 from peftsearch.tasks.task import ImageSplit, Split, Task
 
-_SHOWN = 3
 UNKNOWN_SHARE = 0.2
 """Share of unknown tokens in train above which the user is told."""
 
@@ -121,7 +120,7 @@ def _without(task: Task, faulty: dict[str, dict[int, str]], bad_rows: str | None
             continue
         told = f"{name}: {_told(faults, split)}"
         if bad_rows != DROP or len(faults) == len(split):
-            drop = ", or leave them out with --bad-rows drop" if len(faults) < len(split) else ""
+            drop = WAY_OUT if len(faults) < len(split) else ""
             raise TaskError(f"task {task.name!r}, {told}; correct them{drop}")
         notes.append(f"{told}: left out")
         kept[name] = split.take([i for i in range(len(split)) if i not in faults])
@@ -159,7 +158,7 @@ def _unknown_share(encoded: EncodedSplit, reads: Reads) -> tuple[str, ...]:
 
 def _told(faults: dict[int, str], split: Split) -> str:
     """How many examples are faulty, and the first of them."""
-    first, texts = list(faults.items())[:_SHOWN], split.texts
+    first, texts = list(faults.items())[:SHOWN], split.texts
     width = 300 if isinstance(split, ImageSplit) else 60  # the name of a file is of no use in part
     shown = "; ".join(f"example {i + 1} ({one_line(texts[i], width)!r}) {fault}" for i, fault in first)
     more = "; ..." if len(faults) > len(first) else ""

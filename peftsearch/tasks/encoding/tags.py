@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from peftsearch.errors import TaskError
-from peftsearch.tasks.encoding.encoded import CHUNK, EncodedTexts, pad_right, padded
+from peftsearch.tasks.encoding.encoded import CHUNK, EncodedTexts, pad_token
 from peftsearch.tasks.encoding.pairs import IGNORED
 from peftsearch.tasks.task import Split, TagSplit
 
@@ -33,9 +33,7 @@ class EncodedTags(EncodedTexts):
             `input_ids`, `attention_mask`, `token_type_ids` if available, and `labels`, the tag of each word at its
             first token and `IGNORED` elsewhere; all `(batch, seq)` of int64.
         """
-        batch = padded([self.input_ids[i] for i in indices], self.pad_id)
-        if self.token_type_ids is not None:
-            batch["token_type_ids"] = pad_right([self.token_type_ids[i] for i in indices], 0)
+        batch = self.inputs(indices)
         labels = torch.full_like(batch["input_ids"], IGNORED)
         for row, i in enumerate(indices):
             labels[row, self.places[i]] = torch.tensor(self.labels[i], dtype=torch.int64)
@@ -49,9 +47,7 @@ def encode_tags(split: Split, tokenizer: Any, max_length: int) -> EncodedTags:
         TaskError: The tokenizer does not tell where a token is in its text, or has no token to pad with.
     """
     assert isinstance(split, TagSplit), "only words have tags"
-    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    if pad_id is None:
-        raise TaskError("tokenizer: it has neither a pad token nor an end token; set tokenizer.pad_token first")
+    pad_id = pad_token(tokenizer)
     if not getattr(tokenizer, "is_fast", False):
         raise TaskError(
             "tagging: the model's tokenizer does not tell where its tokens are in a text; give another model"

@@ -15,8 +15,9 @@ from peftsearch.tasks.kinds import Kind
 from peftsearch.tasks.metrics import choose_metric, imbalance_note
 from peftsearch.tasks.reading.classes import class_indices, classes_of, number_of, odd_names, positive_last
 from peftsearch.tasks.reading.columns import Columns
+from peftsearch.tasks.reading.faults import ERROR
 from peftsearch.tasks.reading.inputs import has_surrogate, holds_tokens, image_split, input_split, is_null, read_texts
-from peftsearch.tasks.reading.sound import ERROR, sound_rows
+from peftsearch.tasks.reading.sound import sound_rows
 from peftsearch.tasks.reading.table import Table
 from peftsearch.tasks.task import ImageSplit, Split, Task
 
@@ -87,11 +88,7 @@ def build_task(
     """
     unused = columns.unused_texts(tables.train) if columns.note is not None and not images else None
     told = [*filter(None, [columns.note, unused]), *notes]
-    given: dict[str, Table | None] = {"train": tables.train}
-    if tables.validation is not None:
-        columns.check(tables.validation)  # without labels it is a mistake, and a test split often has none on purpose
-    for split, other in (("validation", tables.validation), ("test", tables.test)):
-        given[split] = None if other is None else labelled_rows(other, columns.label, told)
+    given = labelled_tables(tables, columns, told)
     tokens = holds_tokens(tables.train, columns.text)
     for split, other in given.items():
         if other is not None:
@@ -107,8 +104,8 @@ def build_task(
     if metric == "f1" and len(classes) == 2:
         named = wishes.positive if class_names is None else wishes.positive or classes[1]
         classes = positive_last(first, columns.label, classes, named, told)
-    elif wishes.positive is not None:
-        raise TaskError(f"--positive {one_line(wishes.positive, 60)}: is for --metric f1 and two classes; leave it out")
+    else:
+        refuse_positive(wishes)
     whole = partial(_split, columns=columns, classes=classes, images=images)
     splits = {
         split: None if table is None else sound_rows(table, whole, wishes.bad_rows or ERROR, told)[1]
@@ -136,6 +133,30 @@ def build_task(
         columns=columns,
         notes=tuple(told),
     )
+
+
+def labelled_tables(tables: Tables, columns: Columns, told: list[str]) -> dict[str, Table | None]:
+    """The tables by split, those to score on without the rows that have no label, which are told.
+
+    Raises:
+        TaskError: The validation table lacks a column.
+    """
+    if tables.validation is not None:
+        columns.check(tables.validation)  # without labels it is a mistake, and a test split often has none on purpose
+    given: dict[str, Table | None] = {"train": tables.train}
+    for split, other in (("validation", tables.validation), ("test", tables.test)):
+        given[split] = None if other is None else labelled_rows(other, columns.label, told)
+    return given
+
+
+def refuse_positive(wishes: Wishes) -> None:
+    """Refuse a positive class where the metric has none.
+
+    Raises:
+        TaskError: One is given.
+    """
+    if wishes.positive is not None:
+        raise TaskError(f"--positive {one_line(wishes.positive, 60)}: is for --metric f1 and two classes; leave it out")
 
 
 def labelled_split(table: Table, columns: Columns, classes: tuple[str, ...], images: bool = False) -> Split:

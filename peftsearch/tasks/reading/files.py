@@ -9,9 +9,9 @@ from peftsearch.options import TaskOptions
 from peftsearch.tasks.reading.build import Tables, Wishes, build_task
 from peftsearch.tasks.reading.chats import chat_column
 from peftsearch.tasks.reading.columns import choose_columns
+from peftsearch.tasks.reading.faults import ERROR
 from peftsearch.tasks.reading.pairs import load_pairs
 from peftsearch.tasks.reading.several import build_several, columns_of, guess_note, kind_of
-from peftsearch.tasks.reading.sound import ERROR
 from peftsearch.tasks.reading.table import read_table
 from peftsearch.tasks.task import Task
 

@@ -257,8 +257,6 @@ def _are_texts(values: list[Any]) -> bool:
 
 
 def _name_classes(table: Table, column: str, classes: list[str]) -> Table:
-    if column not in table.columns:
-        return table  # a test split often has none; `labelled_rows` tells it
     named = [_named(label, classes) for label in table.columns[column]]
     return replace(table, columns={**table.columns, column: named})
 

@@ -18,8 +18,9 @@ from peftsearch.tasks.metrics import choose_metric
 from peftsearch.tasks.reading.build import VALIDATION_SHARE
 from peftsearch.tasks.reading.chats import chat_column, chats_of, prompts_of_chats
 from peftsearch.tasks.reading.columns import Columns, missing_column
+from peftsearch.tasks.reading.faults import ERROR
 from peftsearch.tasks.reading.inputs import is_null, read_texts
-from peftsearch.tasks.reading.sound import ERROR, sound_rows
+from peftsearch.tasks.reading.sound import sound_rows
 from peftsearch.tasks.reading.table import Table, read_table
 from peftsearch.tasks.task import Split, Task
 

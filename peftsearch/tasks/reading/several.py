@@ -15,11 +15,20 @@ from functools import partial
 from peftsearch.errors import TaskError, one_line
 from peftsearch.tasks.kinds import TITLES, Kind
 from peftsearch.tasks.metrics import choose_metric
-from peftsearch.tasks.reading.build import VALIDATION_SHARE, Tables, Wishes, labelled_rows, overlaps, split_off
+from peftsearch.tasks.reading.build import (
+    VALIDATION_SHARE,
+    Tables,
+    Wishes,
+    labelled_tables,
+    overlaps,
+    refuse_positive,
+    split_off,
+)
 from peftsearch.tasks.reading.classes import class_name, natural_key, odd_names
 from peftsearch.tasks.reading.columns import Columns, choose_columns, missing_column
+from peftsearch.tasks.reading.faults import ERROR
 from peftsearch.tasks.reading.inputs import has_surrogate, holds_tokens, is_null, read_texts
-from peftsearch.tasks.reading.sound import ERROR, sound_rows
+from peftsearch.tasks.reading.sound import sound_rows
 from peftsearch.tasks.reading.table import Table
 from peftsearch.tasks.task import LabelsSplit, Split, TagSplit, Task
 
@@ -136,24 +145,17 @@ def build_several(
     kind = wishes.kind
     assert kind is not None, "the kind is known here"
     metric = choose_metric(kind, wishes.metric)
-    if wishes.positive is not None:
-        raise TaskError(f"--positive {one_line(wishes.positive, 60)}: is for --metric f1 and two classes; leave it out")
+    refuse_positive(wishes)
     told = [*filter(None, [columns.note]), *notes]
-    given: dict[str, Table | None] = {"train": tables.train}
-    for split, other in (("validation", tables.validation), ("test", tables.test)):
-        if other is None:
-            given[split] = None
-            continue
-        joined = with_joined(other, columns.label)
-        if split == "validation":
-            columns.check(joined)  # without labels it is a mistake, and a test split often has none on purpose
-        given[split] = labelled_rows(joined, columns.label, told)
-    train = with_joined(tables.train, columns.label)
+    of = partial(with_joined, label=columns.label)
+    validation_table, test = (None if other is None else of(other) for other in (tables.validation, tables.test))
+    train = of(tables.train)
+    given = labelled_tables(Tables(train=train, validation=validation_table, test=test), columns, told)
     columns.check(train)
     bad = wishes.bad_rows or ERROR
     form, named = form_of(train, columns.label), class_names
     if named is None:
-        train, found = sound_rows(train, partial(_answers, columns=columns, kind=kind, form=form), bad, told)
+        train, found = sound_rows(train, partial(_named, columns=columns, kind=kind, form=form), bad, told)
         named = _names(found, columns.label, form)
         told.extend(odd_names(train.where, named))
     if len(named) < 2:
@@ -197,10 +199,11 @@ def several_split(table: Table, columns: Columns, kind: Kind, labels: tuple[str,
         TaskError: A row has no words or texts, or its answers are missing, too many, or not known.
     """
     index = {label: i for i, label in enumerate(labels)}
-    answers = _answers(table, columns, kind, form)
+    words = words_of(table, columns.text) if kind == "tagging" else None
+    answers = _answers(table, columns, form, words)
     known = [[_known(table, i, name, index, columns.label) for name in row] for i, row in enumerate(answers)]
-    if kind == "tagging":
-        return TagSplit.of(words_of(table, columns.text), known)
+    if words is not None:
+        return TagSplit.of(words, known)
     texts = read_texts(table, columns.text)
     pairs = None if columns.pair is None else read_texts(table, columns.pair)
     sets = [[int(k in own) for k in range(len(labels))] for own in map(set, known)]
@@ -288,11 +291,15 @@ def _names(answers: list[list[str]], column: str, form: Form) -> tuple[str, ...]
     return tuple(sorted(found, key=lambda name: (name != OUTSIDE, natural_key(name))))
 
 
-def _answers(table: Table, columns: Columns, kind: Kind, form: Form) -> list[list[str]]:
+def _named(table: Table, columns: Columns, kind: Kind, form: Form) -> list[list[str]]:
     """The names of the tags or classes of every row."""
-    if kind == "multi_label":
+    return _answers(table, columns, form, words_of(table, columns.text) if kind == "tagging" else None)
+
+
+def _answers(table: Table, columns: Columns, form: Form, words: list[list[str]] | None) -> list[list[str]]:
+    """The names of the tags of the words of every row, or of the classes where there are no words."""
+    if words is None:
         return _sets(table, columns.label, form)
-    words = words_of(table, columns.text)
     return [_tags(table, i, columns.label, len(row), form) for i, row in enumerate(words)]
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from peftsearch.errors import TaskError, one_line
+from peftsearch.errors import TaskError
+from peftsearch.tasks.reading.faults import DROP, SHOWN, WAY_OUT, reason, shown
 from peftsearch.tasks.reading.table import Table
 
-ERROR, DROP = "error", "drop"
-_SHOWN = 3
 T = TypeVar("T")
 
 
@@ -55,17 +54,11 @@ def _refusal(table: Table, faults: list[str], how_many: str, bad_rows: str | Non
     first, *others = faults
     if len(table) == 1:
         return first
-    more = f"; next: {_shown(table, others, _SHOWN - 1)}" if others else ""
-    drop = ", or leave them out with --bad-rows drop" if bad_rows is not None and len(faults) < len(table) else ""
-    return f"{_reason(first)} ({how_many} are faulty{more}); correct them{drop}"
+    more = f"; next: {_shown(table, others, SHOWN - 1)}" if others else ""
+    drop = WAY_OUT if bad_rows is not None and len(faults) < len(table) else ""
+    return f"{reason(first)} ({how_many} are faulty{more}); correct them{drop}"
 
 
-def _shown(table: Table, faults: list[str], n: int = _SHOWN) -> str:
+def _shown(table: Table, faults: list[str], n: int = SHOWN) -> str:
     """The first faults, without the name of the table."""
-    own = [one_line(_reason(fault).removeprefix(f"{table.where}, "), 120) for fault in faults[:n]]
-    return "; ".join([*own, "..."] if len(faults) > n else own)
-
-
-def _reason(fault: str) -> str:
-    """A message without what to do about one row."""
-    return fault.rpartition("; ")[0] or fault
+    return shown([reason(fault).removeprefix(f"{table.where}, ") for fault in faults], 120, n)

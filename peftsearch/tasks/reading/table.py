@@ -17,12 +17,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from peftsearch.errors import TaskError, one_line
+from peftsearch.tasks.reading.faults import DROP, WAY_OUT, reason, shown
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 DELIMITERS = (",", ";", "\t", "|")
-
-_SHOWN = 3
-_WAY_OUT = ", or leave them out with --bad-rows drop"
 
 Row = tuple[int, dict[str, object]]
 
@@ -137,17 +135,16 @@ class Faults:
         """
         if not self.found:
             return
-        reasons = [fault.rpartition("; ")[0] or fault for fault in self.found]
-        shown = "; ".join(
-            [*(one_line(reason, 160) for reason in reasons[:_SHOWN]), *(["..."] if len(reasons) > _SHOWN else [])]
-        )
+        reasons = [reason(fault) for fault in self.found]
+        told = shown(reasons, 160)
         how_many = f"{len(reasons):,} of {n:,} rows"
-        if self.bad_rows == "drop" and len(reasons) < n:
-            self.told.append(f"{path}: {how_many} are faulty and were left out: {shown}")
+        if self.bad_rows == DROP and len(reasons) < n:
+            self.told.append(f"{path}: {how_many} are faulty and were left out: {told}")
             return
+        way_out = "" if self.bad_rows is None else WAY_OUT
         if len(reasons) == 1:
-            raise TaskError(f"{path}, {self.found[0]}{_WAY_OUT if self.bad_rows is not None else ''}")
-        raise TaskError(f"{path}: {how_many} are faulty: {shown}; correct them{_WAY_OUT if self.bad_rows else ''}")
+            raise TaskError(f"{path}, {self.found[0]}{way_out}")
+        raise TaskError(f"{path}: {how_many} are faulty: {told}; correct them{way_out}")
 
 
 def _read_text(path: Path, faults: Faults) -> Table:

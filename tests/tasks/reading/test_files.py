@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -13,26 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from peftsearch.errors import TaskError
-from peftsearch.options import TaskOptions
-from peftsearch.tasks import resolve_task
 from peftsearch.tasks.reading.build import split_off
 from peftsearch.tasks.reading.classes import class_name, natural_key
-from peftsearch.tasks.reading.table import read_table
 from peftsearch.tasks.task import Split, class_counts
-from tests.tasks import load_files
-
-Write = Callable[[str, str | bytes], Path]
-FOUR = "text,label\ngood one,pos\nbad one,neg\nfine one,pos\npoor one,neg\n"
-
-
-@pytest.fixture
-def write(tmp_path: Path) -> Write:
-    def make(name: str, content: str | bytes) -> Path:
-        path = tmp_path / name
-        path.write_bytes(content.encode() if isinstance(content, str) else content)
-        return path
-
-    return make
+from tests.tasks import FOUR, Write, load_files
 
 
 def rows_json(*rows: Mapping[str, object]) -> str:
@@ -359,68 +343,7 @@ def test_names_of_classes_that_are_seldom_meant_are_told(write: Write) -> None:
     assert class_counts(load_files(path, path)) == "positive 2, Positive 2, none 2"
 
 
-@pytest.mark.parametrize(
-    ("name", "bad", "told"),
-    [
-        ("a.csv", "one,two,three\n", "line 6: 3 fields where the header has 2"),
-        ("a.csv", "alone\n", "line 6: 1 fields where the header has 2"),
-        ("a.jsonl", '{"text": \n', "line 5: malformed JSON"),
-        ("a.jsonl", "[1]\n", "line 5: a JSON list, an object is needed"),
-    ],
-)
-def test_lines_that_are_no_rows_are_counted_or_left_out(write: Write, name: str, bad: str, told: str) -> None:
-    rows = [line.split(",") for line in FOUR.splitlines()[1:]]
-    lines = "".join(f'{{"text": "{text}", "label": "{label}"}}\n' for text, label in rows)
-    whole = write(f"v{name}", FOUR if name.endswith(".csv") else lines)
-    path = write(name, whole.read_text() + bad)
-    with pytest.raises(TaskError, match="leave them out with --bad-rows drop") as error:
-        resolve_task(TaskOptions(train=path, validation=whole))
-    assert told in str(error.value)
-    twice = write(f"2{name}", path.read_text() + bad)
-    with pytest.raises(TaskError, match="2 of 6 rows are faulty"):
-        resolve_task(TaskOptions(train=twice, validation=whole))
-    task = resolve_task(TaskOptions(train=twice, validation=whole, bad_rows="drop"))
-    assert len(task.train) == 4
-    assert any("2 of 6 rows are faulty and were left out" in note for note in task.notes)
-
-
-def test_unnamed_columns_and_empty_rows_keep_their_place(write: Write) -> None:
-    """As pandas writes an index, and as a spreadsheet writes rows of empty cells, within the table and behind it."""
-    table = read_table(write("a.csv", ",text,\n0,one,x\n,,\n2,two,y\n,,\n,,\n"))
-    assert table.columns == {"": ["0", "", "2"], "text": ["one", "", "two"], "unnamed 3": ["x", "", "y"]}
-    assert table.lines == [2, 3, 4]
-
-
 def test_a_kind_that_is_not_supported_says_so(write: Write) -> None:
     row = '{"question": "who?", "context": "Ann sings", "answers": {"text": ["Ann"], "answer_start": [0]}}\n'
     with pytest.raises(TaskError, match="extractive question answering, which is not supported; supported are"):
         load_files(write("a.jsonl", row * 4))
-
-
-def test_what_is_no_object_in_a_list_of_json_is_left_out(write: Write) -> None:
-    rows = [{"text": text, "label": label} for text, label in (line.split(",") for line in FOUR.splitlines()[1:])]
-    path = write("a.json", json.dumps([*rows, 5, None, "x"]))
-    with pytest.raises(TaskError, match="3 of 7 rows are faulty: row 5: a JSON int, an object is needed"):
-        resolve_task(TaskOptions(train=path, validation=path))
-    assert len(resolve_task(TaskOptions(train=path, validation=path, bad_rows="drop")).train) == 4
-
-
-def test_columns_without_a_name_are_never_lost(write: Write) -> None:
-    table = read_table(write("a.csv", "text,,,unnamed 3\nfilm,1,2,3\n"))
-    assert [values[0] for values in table.columns.values()] == ["film", "1", "2", "3"]
-
-
-def test_a_text_among_lists_of_ids_is_the_faulty_one(write: Write) -> None:
-    rows = [{"input_ids": [1, 5 + i % 3, 2], "label": "ab"[i % 2]} for i in range(10)]
-    path = write("t.jsonl", "".join(json.dumps(row) + "\n" for row in [*rows, {"input_ids": "1 2", "label": "a"}]))
-    with pytest.raises(TaskError, match=r"line 11: .*1 of 11 rows are faulty"):
-        resolve_task(TaskOptions(train=path, validation=path))
-    assert len(resolve_task(TaskOptions(train=path, validation=path, bad_rows="drop")).train) == 10
-
-
-def test_a_label_that_is_no_unicode_is_a_faulty_row(write: Write) -> None:
-    rows = [{"text": f"x{i}", "label": "ab"[i % 2]} for i in range(6)]
-    path = write("t.jsonl", "".join(json.dumps(row) + "\n" for row in [*rows, {"text": "y", "label": "\ud800"}]))
-    with pytest.raises(TaskError, match="line 7: column 'label' holds half a surrogate pair"):
-        resolve_task(TaskOptions(train=path, validation=path))
-    assert len(resolve_task(TaskOptions(train=path, validation=path, bad_rows="drop")).train) == 6
