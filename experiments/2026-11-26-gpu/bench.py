@@ -3,7 +3,8 @@
 bench.py OUT.csv [--rounds 2] [--steps 20] [--small]
 
 A llama of 0.47 billion random weights, batches of 8 x 512 random tokens, LoRA of rank 8 on the query and value maps,
-AdamW, clipping at 1, bf16; plain, with gradient checkpointing, packed in nf4, and (ours alone) in four parts. Both load
+AdamW, clipping at 1, bf16; plain, packed in nf4, compiled, with gradient checkpointing and (ours alone) in four parts
+(`--how` names some of these). Both load
 the same folder; the two alternate, each round in a fresh process. A step's time is the median behind the first five
 steps, and the GPU is waited for at each end. `counted` is what `peftsearch estimate` counts for the same step.
 """
@@ -88,6 +89,8 @@ def ours(folder: Path, steps: int, batch: int, seq: int, how: str) -> list[float
         return torch.nn.functional.cross_entropy(logits.flatten(0, -2), labels.flatten())
 
     out = []
+    if how == "compiled":
+        loaded.model.compile()
     with (
         inject(loaded.model, place(loaded.backbone, lora=RANK), loaded.backbone, seed=0),
         checkpointing(loaded.model, how == "checkpointing"),
@@ -151,6 +154,7 @@ def theirs(folder: Path, steps: int, batch: int, seq: int, how: str) -> list[flo
             save_strategy="no",
             logging_strategy="no",
             disable_tqdm=True,
+            torch_compile=how == "compiled",
             gradient_checkpointing=how == "checkpointing",
             gradient_checkpointing_kwargs=again if how == "checkpointing" else None,
         )
@@ -174,6 +178,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--small", action="store_true")
+    parser.add_argument("--how", nargs="+", default=["plain", "nf4", "compiled", "checkpointing", "four parts"])
     parser.add_argument("--one", nargs=2)
     parser.add_argument("--folder", type=Path)
     a = parser.parse_args()
@@ -193,7 +198,7 @@ def main() -> None:
         table = csv.DictWriter(file, fields)
         table.writeheader()
         for number in range(a.rounds):
-            for how in ("plain", "nf4", "checkpointing", "four parts"):
+            for how in a.how:
                 for who in ("ours", "theirs"):
                     if how == "four parts" and who == "theirs":
                         continue

@@ -4,7 +4,8 @@ by_hand.py DATA BUDGET TOTAL_STEPS STEPS OUT.json
 
 Space: LoRA (query and value, attention, feed-forward or all maps; rank 1 to 16; rank-stabilised) or IA3, and a
 learning rate from 1e-4 to 3e-2. Configs above the budget are skipped at no cost. Trials are whole trainings, chosen by
-validation accuracy, until what is left of the steps is five seeds of the best.
+validation accuracy, until what is left of the steps is five seeds of the best. Scores are kept in OUT.jsonl as they
+come, and a loop that was stopped takes them from there.
 """
 
 from __future__ import annotations
@@ -126,6 +127,20 @@ class ByHand:
 def main(folder: Path, budget: int, total: int, steps: int, out: Path) -> None:
     """Search and confirm within a number of steps."""
     task, started, spent, log = ByHand(folder), time.process_time(), 0, []
+    kept = out.with_suffix(".jsonl")
+    known = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
+    made = iter(known)
+
+    def scores(config: dict[str, Any], seed: int) -> dict[str, float]:
+        row: dict[str, float] | None = next(made, None)
+        if row is None:
+            model, _ = task.build(config, seed)
+            task.train(model, config["rate"], steps, seed)
+            row = {split: task.score(model, split) for split in ("validation", "test")}
+            with kept.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+        return row
+
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=0))
     while spent + steps * (1 + len(SEEDS)) <= total:
@@ -137,7 +152,7 @@ def main(folder: Path, budget: int, total: int, steps: int, out: Path) -> None:
         if config["method"] == "lora":
             config["targets"] = trial.suggest_categorical("targets", list(TARGETS))
             config["rank"] = trial.suggest_int("rank", 1, 16)
-        model, n = task.build(config, 0)
+        _, n = task.build(config, 0)
         if n > budget:
             study.tell(trial, state=optuna.trial.TrialState.PRUNED)
             if not log and len(study.trials) == MOST_MISSES:
@@ -145,18 +160,16 @@ def main(folder: Path, budget: int, total: int, steps: int, out: Path) -> None:
                 print(folder.name, budget, f"none of {MOST_MISSES} configs fits")
                 return
             continue
-        task.train(model, config["rate"], steps, 0)
-        score = task.score(model, "validation")
+        score = scores(config, 0)["validation"]
         study.tell(trial, score)
         spent += steps
         log.append({**config, "n_params": n, "validation": score})
     best = max(log, key=lambda c: c["validation"])
     test, validation = [], []
     for seed in SEEDS:
-        model, _ = task.build(best, seed)
-        task.train(model, best["rate"], steps, seed)
-        test.append(task.score(model, "test"))
-        validation.append(task.score(model, "validation"))
+        row = scores(best, seed)
+        test.append(row["test"])
+        validation.append(row["validation"])
     spent += steps * len(SEEDS)
     found = {"best": best, "steps": spent, "trials": len(log), "cpu_s": round(time.process_time() - started)}
     out.write_text(json.dumps({**found, "validation": validation, "test": test, "log": log}, indent=1))

@@ -1,9 +1,9 @@
 """Many rows of the table side by side, as one GPU with several cores allows.
 
-many.py DATA RUNS PROCESSES SECONDS TASK:BUDGET:STEPS...
+many.py DATA RUNS PROCESSES SECONDS TASK:BUDGET:STEPS:PARTS...
 
-First the default run of every row, then the loops by hand. What is not finished in time is stopped, and goes on when
-the command is given again.
+PARTS are of `race`, `s4` and `hand`, joined by commas and made one after the other: `trec:0.1%:300:race,hand`. What is
+not finished in time is stopped, and goes on when the command is given again.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def work(jobs: queue.Queue[tuple[str, str, str, str]], data: Path, runs: Path, u
             task, budget, steps, part = jobs.get_nowait()
         except queue.Empty:
             return
-        words = [sys.executable, str(HERE / "compare.py"), str(data), task, budget, "--runs", str(runs), "--only", part]
+        words = [sys.executable, str(HERE / "compare.py"), str(data), task, budget, "--runs", str(runs), "--only", *part.split(",")]
         words += ["--options", f"--steps {steps} --seeds 5 --workers 1"]
         started = time.monotonic()
         with (runs / f"{task}-{budget}-{part}.out").open("a") as log:
@@ -50,10 +50,9 @@ def main(data: Path, runs: Path, n: int, seconds: float, rows: list[str]) -> Non
     """Run the parts of the rows in `n` processes."""
     runs.mkdir(parents=True, exist_ok=True)
     jobs: queue.Queue[tuple[str, str, str, str]] = queue.Queue()
-    for part in ("race", "hand"):
-        for row in rows:
-            task, budget, steps = row.split(":")
-            jobs.put((task, budget, steps, part))
+    for row in rows:
+        task, budget, steps, part = row.split(":")
+        jobs.put((task, budget, steps, part))
     until = time.monotonic() + seconds
     threads = [threading.Thread(target=work, args=(jobs, data, runs, until)) for _ in range(n)]
     for thread in threads:
