@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin, get_
 
 from cyclopts import Group, Parameter
 
-Asked = Literal["classification", "regression", "generation", "tagging", "multi_label", "image"]
+Asked = Literal["classification", "regression", "generation", "tagging", "multi_label", "question_answering", "image"]
 """Kinds of task that a user may choose; `image` is classification of images."""
 MAX_SEED = 2**31 - 1
 AUTO = "auto"

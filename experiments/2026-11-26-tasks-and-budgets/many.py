@@ -27,7 +27,17 @@ def work(jobs: queue.Queue[tuple[str, str, str, str]], data: Path, runs: Path, u
             task, budget, steps, part = jobs.get_nowait()
         except queue.Empty:
             return
-        words = [sys.executable, str(HERE / "compare.py"), str(data), task, budget, "--runs", str(runs), "--only", *part.split(",")]
+        words = [
+            sys.executable,
+            str(HERE / "compare.py"),
+            str(data),
+            task,
+            budget,
+            "--runs",
+            str(runs),
+            "--only",
+            *part.split(","),
+        ]
         words += ["--options", f"--steps {steps} --seeds 5 --workers 1"]
         started = time.monotonic()
         with (runs / f"{task}-{budget}-{part}.out").open("a") as log:

@@ -19,6 +19,7 @@ from peftsearch.errors import ConfigError
 from peftsearch.injection.inject import inject
 from peftsearch.searcher.options import read_options
 from peftsearch.tasks.encoding.encoded import EncodedSplit
+from peftsearch.tasks.kinds import QUESTIONS, TITLES
 from peftsearch.tasks.own_metric import short_name
 from peftsearch.trainer.options import TrainOptions
 from peftsearch.trainer.plan import Plan, prepare
@@ -67,8 +68,9 @@ def trainer_of(
         PeftSearchError: The run's model or data cannot be loaded again.
     """
     run = read_run(path, design)
-    if run.task.kind == "generation":
-        raise ConfigError(f"{path}: is a run of a generation; its design is trained by `peftsearch train`")
+    if run.task.kind in ("generation", QUESTIONS):
+        what = TITLES.get(run.task.kind, run.task.kind)
+        raise ConfigError(f"{path}: is a run of {what}; its design is trained by `peftsearch train`")
     model = replace(read_options(path).model, name=None, revision=None)  # code and anatomy that the user allowed
     steps = int(run.training["steps"])
     options = TrainOptions(best=path, output=path, design=design, seed=seed, steps=steps, model=model)

@@ -67,15 +67,15 @@ def model_class(name: str, config: Any, kind: str | None) -> Any:
     Args:
         name: The user's name for the model.
         config: The model's config.
-        kind: `generation` is a causal or seq2seq language model, `tagging` a classifier of tokens, all others are
-            classifiers.
+        kind: `generation` is a causal or seq2seq language model, `tagging` and `question_answering`
+            have a head on every token, all others are classifiers.
 
     Raises:
         BackboneError: The model is an encoder, which cannot generate.
     """
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoModelForTokenClassification
 
-    if kind == "tagging":
+    if kind in ("tagging", "question_answering"):
         return AutoModelForTokenClassification
     if kind != "generation":
         return classifier_class(config)

@@ -85,8 +85,8 @@ def load_backbone(
     Args:
         name_or_path: A hub id, a folder or a GGUF file; None, `demo` or `minilm` for the embedded MiniLM-L6.
         num_labels: Outputs of the head; not used for generation, where only the methods are trained.
-        problem_type: `regression`, `generation`, `tagging` (a head on every token), `multi_label`, or None for
-            single-label classification; those of transformers' configs too.
+        problem_type: `regression`, `generation`, `tagging` (a head on every token), `question_answering`,
+            `multi_label`, or None for single-label classification; those of transformers' configs too.
         dtype: Type of the weights, where `compute_dtype` is None.
         device: Device for the model.
         trust_remote_code: Whether code that comes with the model may run.
@@ -116,7 +116,7 @@ def load_backbone(
     source = str((folder.parent if folder.is_file() else folder) if folder else name)
     problem = {"multi_label": "multi_label_classification", None: "single_label_classification"}
     labels: dict[str, Any] = {"num_labels": num_labels}
-    if problem_type not in ("generation", "tagging"):
+    if problem_type not in ("generation", "tagging", "question_answering"):
         labels["problem_type"] = problem.get(problem_type, problem_type)
     packing = partial(quantised_settings, quantize, device=device, compute_dtype=compute_dtype) if quantize else None
     settings = {**labels, "dtype": compute_dtype or dtype}
@@ -318,7 +318,10 @@ def _explain(error: Exception, options: Mapping[str, Any]) -> str:
     if "use_safetensors" in text:
         return f"the hub has no safetensors of it; {CONVERT}"
     if "Unrecognized configuration class" in text:
-        kinds = {"SequenceClassification": "classification of texts or images", "TokenClassification": "tagging"}
+        kinds = {
+            "SequenceClassification": "classification of texts or images",
+            "TokenClassification": "head on every token",
+        }
         what = next((told for end, told in kinds.items() if end in text), "language model")
         return f"transformers has no {what} for this architecture; choose another model"
     if options.get("local_files_only") and isinstance(error, OSError):

@@ -49,7 +49,8 @@ def read_outline(options: ModelOptions, kind: str | None = None) -> Outline:
 
     Args:
         options: Name, revision and description of the model; no name, `demo` and `minilm` mean the embedded MiniLM-L6.
-        kind: `generation` builds the language model and `tagging` a head on every token; all others a classifier.
+        kind: `generation` builds the language model and `tagging` and
+            `question_answering` a head on every token; all others a classifier.
 
     Raises:
         BackboneError: There is no config, it does not describe a model, or the model cannot be read.
@@ -99,7 +100,7 @@ def _build(name: str, source: str, options: dict[str, Any], kind: str | None) ->
     try:
         with quiet():
             config = AutoConfig.from_pretrained(source, **options)
-            own = kind in ("generation", "tagging") or has_classifier(config)
+            own = kind in ("generation", "tagging", "question_answering") or has_classifier(config)
             builder = model_class(name, config, kind) if own else AutoModel
             with torch.device("meta"):
                 return builder.from_config(config, trust_remote_code=options["trust_remote_code"])

@@ -69,7 +69,7 @@ class EstimateOptions(OptionGroup):
     """Data type of everything: fp32, bf16 or fp16."""
     quantize: str | None = None
     """Packed frozen weights: nf4, int8 or none (default: the run's)."""
-    kind: Literal["generation", "tagging"] | None = None
+    kind: Literal["generation", "tagging", "question_answering"] | None = None
     """Kind of the task (default: that of the run, or classification)."""
     full: bool = False
     """Also estimate full fine-tuning; without a budget, only that."""
@@ -106,8 +106,8 @@ def estimate(
     from peftsearch.backbone.outline import read_outline
 
     found_on = None if best is None else best.model.name
-    if options.kind is None and best is not None and best.task.kind in ("generation", "tagging"):
-        options = replace(options, kind=best.task.kind)  # type: ignore[arg-type]  # one of the two
+    if options.kind is None and best is not None and best.task.kind in ("generation", "tagging", "question_answering"):
+        options = replace(options, kind=best.task.kind)  # type: ignore[arg-type]  # one of these
     outline = read_outline(replace(options.model, name=options.model.name or found_on), options.kind)
     n_tokens = outline.n_tokens if options.kind == "generation" else 0
     step = _step(options, outline)

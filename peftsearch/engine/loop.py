@@ -212,7 +212,7 @@ def cut(batch: dict[str, Tensor], n_parts: int, index: int = 0, n: int = 1) -> l
     labels = batch["labels"]
     if n_parts == n == 1:
         return [(batch, 1.0)]
-    learned = (labels != IGNORED).flatten(1).sum(1) if labels.dim() > 1 else torch.ones(len(labels))
+    learned = (labels != IGNORED).sum(1) if labels.dim() == 2 else torch.ones(len(labels))
     own = list(range(len(labels)))[index::n]
     size = max(1, -(-len(own) // n_parts))
     parts = []

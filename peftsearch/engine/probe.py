@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from peftsearch.backbone.load import LoadedBackbone, reset_head
 from peftsearch.engine.scoring import Scorer, logits_of
 from peftsearch.tasks.encoding.encoded import EncodedSplit
+from peftsearch.tasks.encoding.spans import FIRST, LAST
 from peftsearch.tasks.encoding.subset import at_most
-from peftsearch.tasks.kinds import Answers, flat
+from peftsearch.tasks.kinds import QUESTIONS, Answers, flat
 
 PENALTY = 100.0
 """Weight of the penalty: 1 / C of scikit-learn's logistic regression, alpha of its ridge regression."""
@@ -124,6 +125,9 @@ def _fit(x: Tensor, labels: Answers, objective: Scorer, *, centred: bool) -> tup
         weight, bias = torch.tensor(ridge.coef_)[None], torch.as_tensor(ridge.intercept_, dtype=x.dtype).reshape(1)
     elif objective.kind == "multi_label":
         weight, bias = _fit_each(standardised, torch.tensor(labels), centred)
+    elif objective.kind == QUESTIONS:
+        marks = torch.tensor(flat(labels))
+        weight, bias = _fit_each(standardised, torch.stack([marks & FIRST, (marks & LAST) // LAST], dim=1), centred)
     else:
         weight, bias = _every_class(_logistic(standardised, flat(labels), centred), objective.n_outputs)
     weight = weight / scale

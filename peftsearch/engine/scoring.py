@@ -17,9 +17,11 @@ from peftsearch.errors import ConfigError, Diverged
 from peftsearch.tasks.encoding.batches import eval_batches
 from peftsearch.tasks.encoding.encoded import EncodedSplit
 from peftsearch.tasks.encoding.pairs import IGNORED, EncodedPairs
-from peftsearch.tasks.kinds import TITLES, Answers, Kind, flat
+from peftsearch.tasks.encoding.spans import FIRST, LAST, EncodedSpans, best_spans
+from peftsearch.tasks.kinds import QUESTIONS, TITLES, Answers, Kind, flat
 from peftsearch.tasks.metrics import score
-from peftsearch.tasks.own_metric import is_own
+from peftsearch.tasks.own_metric import call_own, is_own
+from peftsearch.tasks.span_metrics import OF_ANSWERS
 from peftsearch.tasks.task import Task
 
 
@@ -42,7 +44,7 @@ class Scorer:
         kind = TITLES.get(task.kind, task.kind)
         if settings is not None and settings.class_weights != "none" and task.kind != "classification":
             raise ConfigError(f"--class-weights {settings.class_weights}: is not for {kind}; leave it out")
-        if settings is not None and settings.label_smoothing and task.kind in ("regression", "multi_label"):
+        if settings is not None and settings.label_smoothing and task.kind in ("regression", "multi_label", QUESTIONS):
             raise ConfigError(f"--label-smoothing: is not for {kind}; leave it out")
         self._smoothing = 0.0 if settings is None else settings.label_smoothing
         weighted = settings is not None and settings.class_weights == "balanced" and task.kind == "classification"
@@ -66,13 +68,18 @@ class Scorer:
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Loss to train: cross-entropy, weighted and smoothed as the settings say, or the standardised squared error.
 
-        The classes of a multi-label task have a binary cross-entropy each.
+        The classes of a multi-label task have a binary cross-entropy each, and the two ends of an answer a
+        cross-entropy over the candidates each.
 
         Args:
-            logits: `(batch, num_labels)`, or `(batch, seq, n)` for tags and for the vocabulary of a generation.
-            labels: Class indices or targets `(batch,)`, a 1 or 0 for every class `(batch, num_labels)`, or the tags or
-                tokens to learn `(batch, seq)`.
+            logits: `(batch, num_labels)`, or `(batch, seq, n)` for tags, for the vocabulary of a generation and for
+                answers, where n is 2.
+            labels: Class indices or targets `(batch,)`, a 1 or 0 for every class `(batch, num_labels)`, the tags or
+                tokens to learn `(batch, seq)`, or the ends of answers `(batch, seq, 2)`.
         """
+        if self.kind == QUESTIONS:
+            ends = logits.masked_fill(labels == IGNORED, -torch.inf).transpose(1, 2).flatten(0, 1)
+            return nn.functional.cross_entropy(ends, (labels == 1).int().argmax(1).flatten())
         if self.kind == "multi_label":
             return nn.functional.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
         if self.is_regression:
@@ -126,12 +133,22 @@ class Scorer:
         right: list[bool] = []
         if self._metric == "accuracy":
             right = [p == t for p, t in zip(logits.argmax(-1).tolist(), split.labels, strict=True)]
-        value = self.score(logits, split.labels) if with_score else None
+        value: float | None = None
+        if self.kind == QUESTIONS and with_score:
+            assert isinstance(split, EncodedSpans), "questions are encoded so"
+            value, right = score_answers(self._metric, logits, split)  # type: ignore[assignment]  # hits are numbers
+        elif with_score:
+            value = self.score(logits, split.labels)
         return Evaluation(losses=self._losses(logits, split.labels), score=value, right=right)
 
     def _losses(self, logits: Tensor, answers: Answers) -> tuple[float, ...]:
         """The loss of each example; of tags so that the mean over examples is the mean over words."""
         labels = torch.tensor(flat(answers))
+        if self.kind == QUESTIONS:
+            marks = torch.stack([labels & FIRST, (labels & LAST) // LAST], dim=1)
+            sizes = [len(row) for row in answers]  # type: ignore[arg-type]  # marks are lists
+            parts = zip(logits.split_with_sizes(sizes), marks.split_with_sizes(sizes), strict=True)
+            return tuple(-float((own.log_softmax(0) * each).sum()) / 2 for own, each in parts)
         if self.is_regression:
             each = (logits.squeeze(-1) - self._standardised(labels)).square()
         elif self.kind == "multi_label":
@@ -157,6 +174,29 @@ class Scorer:
 
     def _standardised(self, targets: Tensor) -> Tensor:
         return ((targets - self.mean) / self.scale).float()  # in the targets' float64: large offsets cancel
+
+
+def score_answers(metric: str, logits: Tensor, encoded: EncodedSpans) -> tuple[float, list[float]]:
+    """A metric of a model's answers.
+
+    Args:
+        metric: A name of the table, or `module:function`, which gets texts and references.
+        logits: Outputs `(candidates of all examples, 2)`.
+        encoded: What the model read.
+
+    Returns:
+        The score, and the numbers whose mean it is, one for each example; none for a function.
+
+    Raises:
+        Diverged: An output is not a finite number.
+        TaskError: A metric of the user's own fails.
+    """
+    require_finite(logits)
+    texts = [span.text for span in best_spans(logits, encoded)]
+    if is_own(metric):
+        return call_own(metric, texts, encoded.references), []
+    each = OF_ANSWERS[metric](texts, encoded.references)
+    return sum(each) / len(each), each
 
 
 def score_logits(
@@ -225,7 +265,7 @@ def logits_of(
 
     Returns:
         `(n, num_labels)` in float32 on the CPU, in the order of the examples; of tags one row for each word that has a
-        label.
+        label, of answers one for each candidate.
     """
     model.eval()
     index, n_parts = part
@@ -239,7 +279,8 @@ def logits_of(
         places = indices
         if logits.dim() == 3:
             starts = starts or _starts(split)
-            logits = logits[labels.cpu() != IGNORED]
+            known = labels.cpu() != IGNORED
+            logits = logits[known if known.dim() == 2 else known[..., 0]]
             places = [at for i in indices for at in range(starts[i], starts[i + 1])]
         if rows is None:
             rows = torch.zeros(starts[-1] if starts else len(split), logits.shape[1])

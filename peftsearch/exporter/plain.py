@@ -19,6 +19,7 @@ from peftsearch.backbone.private_torch import hook_owners
 from peftsearch.backbone.private_transformers import commit_of
 from peftsearch.design.architecture import Architecture, Placement
 from peftsearch.errors import CheckpointError
+from peftsearch.exporter.answers import as_answers
 from peftsearch.exporter.check import TOLERANCE, probe, require_equal
 from peftsearch.exporter.formats import name_blocks, name_methods, unmerged
 from peftsearch.exporter.packed import unpack
@@ -29,6 +30,7 @@ from peftsearch.injection.inject import NAME, Injection, inject
 from peftsearch.injection.merging import merged
 from peftsearch.injection.states import set_state, state
 from peftsearch.methods.abilities import Foldable
+from peftsearch.tasks.kinds import QUESTIONS
 
 CONFIG = "config.json"
 BESIDE, BACKBONE = "adapter", "backbone"
@@ -92,7 +94,10 @@ def write_merged(source: Exportable, directory: Path) -> list[str]:
         difference = _compare(model, wanted, directory, tolerance=tolerance)
         precision = "" if dtype is None else f" in {str(dtype).removeprefix('torch.')}, as the base's"
         told = f"transformers: {type(model).__name__}{precision}; same logits to {difference:.1g}"
-        return [*unpacked, told, *folded]
+        answers = None
+        if injection.injected.task.get("kind") == QUESTIONS:
+            answers = as_answers(model, injection.backbone.head, directory)
+        return [*unpacked, told, *folded, *([answers] if answers else [])]
     _save_rest(injection, left, directory)
     rest, blocks = name_methods(left), name_blocks(left)
     facts = {"backbone": BACKBONE, "beside": BESIDE, "model": type(model).__name__, "rest": rest, "blocks": blocks}

@@ -19,6 +19,7 @@ from peftsearch.injection.inject import Injection, inject
 from peftsearch.injection.states import load_state
 from peftsearch.study.best import Found, read_found, require_same_backbone
 from peftsearch.study.folder import confirmed_seeds, state_paths
+from peftsearch.tasks.kinds import n_outputs
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,7 +95,7 @@ class ExportSource:
         model = self.options.model
         if model.name is None:
             model = replace(model, name=found.model_name, revision=model.revision or hub_commit(found.revision))
-        num_labels = 1 if kind == "regression" else max(1, len(self.task.get("labels") or ()))
+        num_labels = n_outputs(kind, max(1, len(self.task.get("labels") or ())))
         loaded = load_model(model, kind, num_labels, quantize=quantize)
         if self.options.model.name is None:
             _require_revision(found, loaded.backbone)

@@ -8,6 +8,7 @@ from typing import Any
 
 from peftsearch.exporter.formats import FORMATS
 from peftsearch.tasks.encoding.encode import separates_pairs
+from peftsearch.tasks.encoding.spans import MOST_TOKENS
 from peftsearch.tasks.reading.pairs import CHAT
 
 FOLDED = "The mean and the scale of the targets are folded into the head"
@@ -15,6 +16,7 @@ FOLDED = "The mean and the scale of the targets are folded into the head"
 _AUTO_CLASSES = {
     "ForSequenceClassification": "AutoModelForSequenceClassification",
     "ForTokenClassification": "AutoModelForTokenClassification",
+    "ForQuestionAnswering": "AutoModelForQuestionAnswering",
     "ForImageClassification": "AutoModelForImageClassification",
     "ForCausalLM": "AutoModelForCausalLM",
     "LMHeadModel": "AutoModelForCausalLM",
@@ -44,6 +46,11 @@ def needs(task: Mapping[str, Any], tokenizer: Any, *, folded: bool) -> list[str]
             "It reads words joined by spaces; the tag of a word is that of its first token (in a pipeline "
             'aggregation_strategy="first").'
         )
+    if task.get("kind") == "question_answering":
+        told.append(
+            "It reads a question and its context, and its outputs are of the first and the last token of the answer; "
+            f"answers have at most {MOST_TOKENS} tokens, and the first token of the input stands for none."
+        )
     if task.get("kind") == "multi_label":
         told.append("Every class has a probability of its own (sigmoid); predicted are those of at least a half.")
     if task.get("pairs") and task.get("kind") != "generation":
@@ -65,19 +72,19 @@ def needs(task: Mapping[str, Any], tokenizer: Any, *, folded: bool) -> list[str]
     return told
 
 
-def readme(form: str, task: Mapping[str, Any], model: Any, told: list[str]) -> str:
+def readme(form: str, task: Mapping[str, Any], kind: str, told: list[str]) -> str:
     """The text of README.md.
 
     Args:
         form: Format of the export.
         task: Facts of the task that the model was trained on.
-        model: The exported model.
+        kind: Name of the exported model's class.
         told: What `needs` gives, and what the export itself has to say.
     """
     on = f" on {escape(str(task['name']))}" if task.get("name") else ""
-    title = f"# {type(model).__name__}, tuned by peftsearch{on}"
+    title = f"# {kind}, tuned by peftsearch{on}"
     labels = list(task.get("labels") or ())
-    lines = [title, "", f"Format: {FORMATS[form]}.", "", "```python", *_call(form, task, model, labels), "```", ""]
+    lines = [title, "", f"Format: {FORMATS[form]}.", "", "```python", *_call(form, task, kind, labels), "```", ""]
     return "\n".join(lines) + needs_section(task, told)
 
 
@@ -93,9 +100,8 @@ def needs_section(task: Mapping[str, Any], told: list[str]) -> str:
     return "\n" + "\n".join(lines).rstrip() + "\n"
 
 
-def _call(form: str, task: Mapping[str, Any], model: Any, labels: list[str]) -> list[str]:
+def _call(form: str, task: Mapping[str, Any], kind: str, labels: list[str]) -> list[str]:
     """Python that loads the export from its folder."""
-    kind = type(model).__name__
     if form == "merged":
         auto = _auto_class(kind)
         reader = "AutoImageProcessor" if "Image" in auto else "AutoTokenizer"

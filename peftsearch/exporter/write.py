@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -58,10 +59,19 @@ def write_export(
             with (stage / README).open("a", encoding="utf-8") as file:
                 file.write(needs_section(task, told))
         else:
-            (stage / README).write_text(readme(form, task, model, [*lines, *told]), encoding="utf-8")
+            (stage / README).write_text(
+                readme(form, task, _class_in(stage) or type(model).__name__, [*lines, *told]), encoding="utf-8"
+            )
         lines = [*lines, *told]
     lines = [*lines, f"Parameters of: {exportable.origin}", f"Folder: {output}"]
     return lines if options.push_to_hub is None else [*lines, f"Hub: {push(output, options.push_to_hub)}"]
+
+
+def _class_in(folder: Path) -> str | None:
+    """The class of a model that a folder holds; None where it holds none."""
+    path = folder / "config.json"
+    named = json.loads(path.read_text(encoding="utf-8")).get("architectures") if path.is_file() else None
+    return str(named[0]) if named else None
 
 
 def _require_other(output: Path, source: Path) -> None:

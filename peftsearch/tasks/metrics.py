@@ -25,6 +25,7 @@ from peftsearch.tasks.set_metrics import (
     subset_accuracy,
     tag_accuracy,
 )
+from peftsearch.tasks.span_metrics import ANSWER_F1, answer_f1, answer_match
 from peftsearch.tasks.text_metrics import EACH, bleu, log_likelihood, mean_of, require_extra
 
 Numbers = Sequence[int] | Sequence[float]
@@ -98,6 +99,8 @@ METRICS = {
     "micro_f1": Metric(measure=micro_f1, kind="multi_label"),
     "macro_f1": Metric(measure=macro_f1_of_sets, kind="multi_label"),
     "subset_accuracy": Metric(measure=subset_accuracy, kind="multi_label"),
+    ANSWER_F1: Metric(measure=answer_f1, kind="question_answering"),
+    "answer_match": Metric(measure=answer_match, kind="question_answering"),
     "log_likelihood": Metric(measure=log_likelihood, kind="generation"),
     "bleu": Metric(measure=bleu, kind="generation"),
     **{name: Metric(measure=mean_of(name), kind="generation") for name in EACH},
@@ -108,6 +111,7 @@ DEFAULTS: dict[Kind, str] = {
     "generation": "log_likelihood",
     "tagging": ENTITY_F1,
     "multi_label": "micro_f1",
+    "question_answering": ANSWER_F1,
 }
 IMBALANCED = 0.9
 """Share of the largest class from which accuracy says little."""

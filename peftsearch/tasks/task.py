@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from peftsearch.errors import one_line
-from peftsearch.tasks.kinds import Answers, Kind, flat
+from peftsearch.tasks.kinds import Answers, Kind, flat, n_outputs
 from peftsearch.tasks.reading.columns import Columns
 
 
@@ -143,6 +143,50 @@ class LabelsSplit(Split):
         )
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AnswerSplit(Split):
+    """Questions with contexts, in which their answers stand; `texts` are the questions and `pairs` the contexts."""
+
+    contexts: list[str]
+    """The context of each question."""
+    spans: list[list[int]]
+    """For each question the first character of its first answer and the one behind its last; empty without one."""
+    references: list[list[str]]
+    """The right answers of each question; none where the context has none."""
+
+    @classmethod
+    def of(
+        cls, questions: list[str], contexts: list[str], spans: list[list[int]], references: list[list[str]]
+    ) -> AnswerSplit:
+        """Make a split of questions."""
+        return cls(
+            texts=questions,
+            pairs=contexts,
+            labels=[0] * len(questions),
+            contexts=contexts,
+            spans=spans,
+            references=references,
+        )
+
+    @classmethod
+    def asked(cls, questions: list[str], contexts: list[str]) -> AnswerSplit:
+        """Make a split of questions whose answers are not known."""
+        return cls.of(questions, contexts, [[] for _ in questions], [[] for _ in questions])
+
+    def answers(self) -> Answers:
+        """Where the answer of every example stands."""
+        return self.spans
+
+    def take(self, indices: list[int]) -> AnswerSplit:
+        """The examples at `indices`, in that order."""
+        return AnswerSplit.of(
+            [self.texts[i] for i in indices],
+            [self.contexts[i] for i in indices],
+            [self.spans[i] for i in indices],
+            [self.references[i] for i in indices],
+        )
+
+
 Message = dict[str, str]
 """One turn of a chat: `role` (system, user or assistant) and `content`."""
 
@@ -205,8 +249,8 @@ class Task:
 
     @property
     def num_labels(self) -> int:
-        """Width of the head: the number of classes or tags, 1 for regression, 0 for generation, which has no head."""
-        return {"regression": 1, "generation": 0}.get(self.kind, len(self.labels))
+        """Width of the head: the number of classes or tags, 1 for regression, 2 for answers, 0 for generation."""
+        return n_outputs(self.kind, len(self.labels))
 
     @property
     def has_images(self) -> bool:

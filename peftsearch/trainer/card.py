@@ -76,6 +76,8 @@ def _pipeline(task: TrainedTask) -> str:
         return "text-generation"
     if task.kind == "tagging":
         return "token-classification"
+    if task.kind == "question_answering":
+        return "question-answering"
     return "image-classification" if task.images else "text-classification"
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from peftsearch.engine.scoring import score_logits
+from peftsearch.engine.scoring import score_answers, score_logits
 from peftsearch.errors import ConfigError, Diverged, PeftSearchError, TaskError, one_line
 from peftsearch.options import TaskOptions, given
 from peftsearch.tasks import resolve_task
 from peftsearch.tasks.encoding.encode import require_inputs
+from peftsearch.tasks.encoding.spans import EncodedSpans
+from peftsearch.tasks.kinds import QUESTIONS
 from peftsearch.tasks.metrics import choose_metric
+from peftsearch.tasks.reading.answers import question_columns, separate_answers
 from peftsearch.tasks.reading.build import labelled_split
 from peftsearch.tasks.reading.columns import choose_columns
 from peftsearch.tasks.reading.images import IN_FOLDERS, read_class_folders, require_known, require_pillow
@@ -38,6 +41,9 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     where, split = _split(trained, options)
     try:
         logits, encoded = trained.outputs(split)
+        if isinstance(encoded, EncodedSpans):
+            value, _ = score_answers(metric, logits, encoded)
+            return Evaluation(metric=metric, scores={metric: value}, data=where, n=len(split))
         value = score_logits(metric, logits, encoded.labels, trained.kind, trained.labels, trained.target)
     except Diverged as error:
         raise TaskError(f"{options.folder}: {error}") from error
@@ -58,6 +64,8 @@ def _split(trained: Trained, options: EvaluateOptions) -> tuple[str, Split]:
         if known is not None:
             names = [known.text, known.pair, known.label]
             named = [own or (name if _holds(table, name) else None) for own, name in zip(named, names, strict=True)]
+        if trained.kind == QUESTIONS:
+            return str(options.test), separate_answers(table, question_columns(table, *named))
         if trained.kind in ("tagging", "multi_label"):
             several = columns_of(table, trained.kind, *named)
             return str(options.test), separate_split(table, several, trained.kind, trained.labels)
@@ -69,7 +77,7 @@ def _split(trained: Trained, options: EvaluateOptions) -> tuple[str, Split]:
     task = _task(trained, data, own=options.task is None)
     _require_pairs(trained, task.train.pairs is not None, task.name)
     where, split = choose_split(task, options.split)
-    if trained.is_regression:
+    if trained.is_regression or trained.kind == QUESTIONS:
         return where, split
     return where, _relabelled(trained, split, task.labels, task.name)
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from peftsearch.engine.generation import score_pairs
 from peftsearch.engine.loop import accumulate, adamw, cut, rate_factor, read, seed_step
-from peftsearch.engine.scoring import logits_of
+from peftsearch.engine.scoring import logits_of, score_answers
 from peftsearch.engine.snapshot import State, copied, trained
 from peftsearch.engine.trainable import checkpointing
 from peftsearch.errors import Diverged
@@ -26,6 +26,7 @@ from peftsearch.injection.modes import set_training
 from peftsearch.tasks.encoding.batches import index_batches
 from peftsearch.tasks.encoding.encoded import EncodedSplit
 from peftsearch.tasks.encoding.pairs import EncodedPairs
+from peftsearch.tasks.encoding.spans import EncodedSpans
 from peftsearch.tasks.own_metric import short_name
 from peftsearch.trainer.plan import Plan
 from peftsearch.trainer.snapshot import Course, read_course, restore, write_snapshot
@@ -161,6 +162,8 @@ def split_score(plan: Plan, split: EncodedSplit) -> float:
     logits: Tensor = processes.sum(
         logits_of(plan.loaded.model, split, part=(processes.index, processes.n), **evaluation_options(plan))
     )
+    if isinstance(split, EncodedSpans):
+        return score_answers(plan.task.metric, logits, split)[0]
     return plan.objective.score(logits, split.labels)
 
 

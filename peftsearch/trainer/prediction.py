@@ -4,8 +4,9 @@ The output has the input's rows in their order, all its columns, and two more: `
 `predicted_score`, its probability; for a regression only `predicted_score`, in the unit of the training targets; for a
 generation only `predicted_text`, written greedily. Tags are lists, `predicted_tags` and `predicted_scores`, one for
 each word; of several classes `predicted_labels` lists those of a probability of at least a half, and
-`predicted_scores` the probabilities of all, in the order of the training. A folder has one column, `image`: the path
-of each in it.
+`predicted_scores` the probabilities of all, in the order of the training. Answers are `predicted_answer`, empty where
+the context has none, `predicted_start`, its first character, and `predicted_score`, its probability. A folder has one
+column, `image`: the path of each in it.
 """
 
 from __future__ import annotations
@@ -20,19 +21,21 @@ from typing import IO, TYPE_CHECKING, Any
 
 import torch
 
-from peftsearch.engine.scoring import predictions_of
+from peftsearch.engine.scoring import predictions_of, require_finite
 from peftsearch.errors import ConfigError, Diverged, TaskError, one_line
 from peftsearch.files import replacing
 from peftsearch.options import InputColumns, given
 from peftsearch.tasks.encoding.encode import require_inputs
+from peftsearch.tasks.encoding.spans import EncodedSpans, best_spans
 from peftsearch.tasks.encoding.tags import EncodedTags
+from peftsearch.tasks.kinds import QUESTIONS
 from peftsearch.tasks.reading.columns import choose_texts
 from peftsearch.tasks.reading.images import IMAGE, read_images
 from peftsearch.tasks.reading.inputs import input_split
 from peftsearch.tasks.reading.several import OUTSIDE, words_of
 from peftsearch.tasks.reading.sound import sound_rows
 from peftsearch.tasks.reading.table import Table, read_table
-from peftsearch.tasks.task import Split, TagSplit
+from peftsearch.tasks.task import AnswerSplit, Split, TagSplit
 from peftsearch.trainer.options import PredictOptions, check_predict_options
 from peftsearch.trainer.texts import written_texts
 from peftsearch.trainer.trained import Trained, load_trained
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
 
 LABEL, SCORE, TEXT = "predicted_label", "predicted_score", "predicted_text"
 TAGS, LABELS, SCORES = "predicted_tags", "predicted_labels", "predicted_scores"
+ANSWER, START = "predicted_answer", "predicted_start"
 
 
 def predict(options: PredictOptions) -> int:
@@ -84,7 +88,7 @@ def require_free(table: Table) -> None:
     Raises:
         TaskError: It has one.
     """
-    for name in (LABEL, SCORE, TEXT, TAGS, LABELS, SCORES):
+    for name in (LABEL, SCORE, TEXT, TAGS, LABELS, SCORES, ANSWER, START):
         if name in table.columns:
             raise TaskError(f"{table.where}: has a column {name!r} already, which the output writes; rename it")
 
@@ -115,6 +119,8 @@ def predicted(trained: Trained, table: Table, chosen: InputColumns) -> dict[str,
         wanted = "pairs of texts: name --pair-column" if pair is None else "single texts: leave --pair-column out"
         raise TaskError(f"{table.where}: {trained.path} was trained on {wanted}")
     _, read = sound_rows(table, partial(input_split, text=text, pair=pair), None, [])
+    if trained.kind == QUESTIONS and read.pairs is not None:
+        read = AnswerSplit.asked(read.texts, read.pairs)
     return {**table.columns, **_predictions(trained, read, table.where)}
 
 
@@ -132,6 +138,8 @@ def _predictions(trained: Trained, split: Split, where: str) -> dict[str, list[A
     require_inputs(where, split, trained.loaded.tokenizer)
     logits, encoded = trained.outputs(split)
     n_words = [len(row) for row in encoded.words] if isinstance(encoded, EncodedTags) else []
+    if isinstance(encoded, EncodedSpans):
+        return _answers(trained, logits, encoded)
     try:
         values = predictions_of(logits, trained.kind, n_words)
     except Diverged as error:
@@ -147,6 +155,20 @@ def _predictions(trained: Trained, split: Split, where: str) -> dict[str, list[A
         scores = [list(own) for own in probabilities.split_with_sizes(n_words)]
         return _of_words(trained.labels, split, encoded.words, values, scores)
     return {LABEL: [trained.labels[int(i)] for i in values], SCORE: probabilities.tolist()}
+
+
+def _answers(trained: Trained, logits: torch.Tensor, encoded: EncodedSpans) -> dict[str, list[Any]]:
+    """The most probable answers."""
+    try:
+        require_finite(logits)
+    except Diverged as error:
+        raise TaskError(f"{trained.path}: {error}") from error
+    found = best_spans(logits, encoded)
+    return {
+        ANSWER: [span.text for span in found],
+        START: [span.start for span in found],
+        SCORE: [span.probability for span in found],
+    }
 
 
 def _of_words(

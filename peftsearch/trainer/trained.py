@@ -25,7 +25,7 @@ from peftsearch.tasks.encoding.encode import encode_any
 from peftsearch.tasks.encoding.encoded import EncodedSplit
 from peftsearch.tasks.encoding.pairs import EncodedPairs, encode_pair_split
 from peftsearch.tasks.encoding.readable import check_examples
-from peftsearch.tasks.kinds import Kind
+from peftsearch.tasks.kinds import Kind, n_outputs
 from peftsearch.tasks.reading.columns import Columns
 from peftsearch.tasks.task import ChatSplit, Split, Task
 from peftsearch.trainer.folder import read_training
@@ -203,7 +203,8 @@ def load_trained(options: TrainedOptions) -> Trained:
     if options.batch_size is not None and options.batch_size < 1:
         raise ConfigError(f"--batch-size must be at least 1, got {options.batch_size}")
     _check_decoding(options.decoding, record.task.kind)
-    n_labels, kind = max(1, len(record.task.labels)), record.task.kind
+    kind = record.task.kind
+    n_labels = n_outputs(kind, max(1, len(record.task.labels)))
     batch_size = options.batch_size or 2 * record.training.batch_size
     quantize = record.model.quantize
     if is_in_place(record.method):  # the folder holds the whole model

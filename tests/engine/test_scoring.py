@@ -4,14 +4,21 @@ import numpy as np
 import pytest
 import torch
 from sklearn.utils.class_weight import compute_class_weight
-from transformers import BertConfig, BertForSequenceClassification, BertForTokenClassification
+from transformers import (
+    BertConfig,
+    BertForQuestionAnswering,
+    BertForSequenceClassification,
+    BertForTokenClassification,
+)
 
+from peftsearch.engine.loop import cut
 from peftsearch.engine.scoring import Scorer, class_weights, logits_of
 from peftsearch.engine.settings import TrainingSettings
 from peftsearch.errors import ConfigError
 from peftsearch.tasks.encoding.encoded import EncodedTexts
+from peftsearch.tasks.encoding.spans import EncodedSpans
 from peftsearch.tasks.encoding.tags import EncodedTags
-from peftsearch.tasks.task import LabelsSplit, Split, TagSplit, Task
+from peftsearch.tasks.task import AnswerSplit, LabelsSplit, Split, TagSplit, Task
 
 LABELS = [0, 0, 0, 1, 0, 2, 0, 1]
 
@@ -55,7 +62,7 @@ ROWS = [[1, 5, 6, 7, 2], [1, 8, 2], [1, 9, 10, 2]]
 
 def bert(kind, **more):
     torch.manual_seed(0)
-    return kind(BertConfig(**TINY, num_labels=3, pad_token_id=0, **more)).eval()
+    return kind(BertConfig(**TINY, **({"num_labels": 3} | more), pad_token_id=0)).eval()
 
 
 class TestTags:
@@ -94,6 +101,35 @@ class TestTags:
                 torch.testing.assert_close(whole[start : start + len(own)], own, atol=1e-6, rtol=0)
         shares = [logits_of(model, encoded, **OPTIONS, part=(k, 2)) for k in range(2)]
         torch.testing.assert_close(sum(shares), whole)
+
+
+def test_answers_have_the_loss_of_transformers():
+    rows, ends = [[5, 6, 7], [8, 9], [9, 10, 11, 12]], [(1, 2), (0, 0), (3, 3)]
+    marks = [[0, 1, 2], [3, 0], [0, 0, 0, 3]]
+    encoded = EncodedSpans(
+        input_ids=rows, token_type_ids=None, labels=marks, pad_id=0, places=[list(range(len(r))) for r in rows],
+        spans=[[(0, 0)] * len(r) for r in rows], contexts=["w"] * 3, references=[[]] * 3,
+    )  # fmt: skip
+    split = AnswerSplit.asked(["w"] * 3, ["w"] * 3)
+    task = Task(name="t", kind="question_answering", labels=(), train=split, validation=split, test=None,
+                metric="answer_match", source="here")  # fmt: skip
+    scorer, model = Scorer(task, TrainingSettings()), bert(BertForTokenClassification, num_labels=2)
+    plain = BertForQuestionAnswering(BertConfig(**TINY, pad_token_id=0)).eval()
+    plain.bert.load_state_dict(model.bert.state_dict())
+    plain.qa_outputs.load_state_dict(model.classifier.state_dict())
+    wanted = [
+        plain(torch.tensor([row]), start_positions=torch.tensor([a]), end_positions=torch.tensor([b])).loss.item()
+        for row, (a, b) in zip(rows, ends, strict=True)
+    ]
+    assert scorer.evaluate(model, encoded, **OPTIONS).losses == pytest.approx(wanted, rel=1e-4)
+
+    def loss(batch):
+        logits = model(**{name: value for name, value in batch.items() if name != "labels"}).logits
+        return scorer.loss(logits, batch["labels"]).item()
+
+    whole = encoded.collate([0, 1, 2])
+    assert loss(whole) == pytest.approx(sum(wanted) / 3, rel=1e-4), "padding is no candidate"
+    assert sum(share * loss(part) for part, share in cut(whole, 2)) == pytest.approx(sum(wanted) / 3, rel=1e-4)
 
 
 def test_several_classes_have_the_loss_of_transformers():

@@ -13,8 +13,9 @@ from peftsearch.tasks.encoding.chats import encode_chats
 from peftsearch.tasks.encoding.encoded import CHUNK, EncodedSplit, EncodedTask, EncodedTexts, encode_splits, pad_token
 from peftsearch.tasks.encoding.images import encode_image_split, encode_images
 from peftsearch.tasks.encoding.pairs import encode_pairs
+from peftsearch.tasks.encoding.spans import encode_spans
 from peftsearch.tasks.encoding.tags import encode_tags
-from peftsearch.tasks.task import ChatSplit, ImageSplit, Split, TagSplit, Task, TokenSplit
+from peftsearch.tasks.task import AnswerSplit, ChatSplit, ImageSplit, Split, TagSplit, Task, TokenSplit
 
 
 def encode(task: Task, tokenizer: Any, max_length: int = 128, start_id: int | None = None) -> EncodedTask:
@@ -40,11 +41,14 @@ def encode(task: Task, tokenizer: Any, max_length: int = 128, start_id: int | No
         return encode_splits(
             task, partial(encode_tags, tokenizer=tokenizer, max_length=max_length), "texts", max_length
         )
+    if isinstance(task.train, AnswerSplit):
+        own = partial(encode_spans, tokenizer=tokenizer, max_length=max_length)
+        return encode_splits(task, own, "contexts", max_length)
     least = tokenizer.num_special_tokens_to_add(pair=task.train.pairs is not None) + 1
     if max_length < least:
         raise TaskError(f"task {task.name!r}: max_length is {max_length}; this tokenizer needs at least {least}")
-    own = partial(encode_split, tokenizer=tokenizer, max_length=max_length)
-    return encode_splits(task, own, "texts", max_length)
+    whole = partial(encode_split, tokenizer=tokenizer, max_length=max_length)
+    return encode_splits(task, whole, "texts", max_length)
 
 
 def require_inputs(where: str, split: Split, tokenizer: Any) -> bool:
@@ -73,6 +77,8 @@ def encode_any(split: Split, tokenizer: Any, max_length: int) -> EncodedSplit:
     """Tokenise one split of texts, or run one of images through an image processor."""
     if isinstance(split, TagSplit):
         return encode_tags(split, tokenizer, max_length)
+    if isinstance(split, AnswerSplit):
+        return encode_spans(split, tokenizer, max_length)
     if isinstance(split, ImageSplit):
         return encode_image_split(split, tokenizer)
     return encode_split(split, tokenizer, max_length)

@@ -19,7 +19,7 @@ from peftsearch.tasks.reading.faults import ERROR
 from peftsearch.tasks.reading.inputs import has_surrogate, holds_tokens, image_split, input_split, is_null, read_texts
 from peftsearch.tasks.reading.sound import sound_rows
 from peftsearch.tasks.reading.table import Table
-from peftsearch.tasks.task import ImageSplit, Split, Task
+from peftsearch.tasks.task import AnswerSplit, ImageSplit, Split, Task
 
 MANY_VALUES = 10
 """Number of different fractional labels above which a task is taken for a regression."""
@@ -57,8 +57,9 @@ class Wishes:
 
     def __post_init__(self) -> None:
         """Check the kind."""
-        if self.kind not in (None, "classification", "regression", "tagging", "multi_label"):
-            raise TaskError(f"kind is {self.kind!r}; it must be classification, regression, tagging or multi_label")
+        known = ("classification", "regression", "tagging", "multi_label", "question_answering")
+        if self.kind not in (None, *known):
+            raise TaskError(f"kind is {self.kind!r}; it must be {', '.join(known[:-1])} or {known[-1]}")
 
 
 def build_task(
@@ -306,7 +307,7 @@ def overlaps(train: Split, others: dict[str, Split | None]) -> list[str]:
 def set_aside(task: Task, seed: int) -> Task:
     """Set half of the validation aside as the test split of a task that has none.
 
-    The halves of the examples of every class are equal, and equal rows (for generation, rows with one prompt) stay
+    The halves of the examples of every class are equal, and equal rows (rows with one prompt, or one context) stay
     together.
 
     Args:
@@ -319,7 +320,10 @@ def set_aside(task: Task, seed: int) -> Task:
     if task.test is not None:
         return task
     rows: dict[object, list[int]] = {}
-    same = task.validation.texts if task.kind == "generation" else task.validation.rows()
+    split = task.validation
+    same: Sequence[object] = split.texts if task.kind == "generation" else split.rows()
+    if isinstance(split, AnswerSplit):
+        same = split.contexts
     for i, row in enumerate(same):
         rows.setdefault(row, []).append(i)
     by_class: dict[object, list[list[int]]] = {}

@@ -95,9 +95,9 @@ def choose_columns(table: Table, text: str | None, pair: str | None, label: str 
             raise TaskError(missing_column(table, name))
     if label is None and {"question", "answers"} <= {name.lower() for name in table.columns}:
         raise TaskError(
-            f"{table.where}: looks like extractive question answering, which is not supported; supported are "
-            "classification, regression, tagging, multi_label and generation: write question and passage into one "
-            "column of prompts, and an answer into one of completions, and give --kind generation"
+            f"{table.where}: looks like question answering without a column 'context'; to find answers in a text, name "
+            "its column (--kind question_answering --pair-column TEXT); to write them, give --kind generation "
+            "--prompt-column question"
         )
     if len(set(named)) < len(named):
         raise TaskError(f"{table.where}: text, pair and label must be different columns, got {', '.join(named)}")

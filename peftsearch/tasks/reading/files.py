@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from peftsearch.options import TaskOptions
+from peftsearch.tasks.reading.answers import asks_questions, build_questions, question_columns
 from peftsearch.tasks.reading.build import Tables, Wishes, build_task
 from peftsearch.tasks.reading.chats import chat_column
 from peftsearch.tasks.reading.columns import choose_columns
@@ -47,6 +48,9 @@ def load_files(options: TaskOptions, seed: int = 0) -> Task:
     )
     named = {"train": train, "validation": validation, "test": test}
     source = "files " + ", ".join(f"{split}={Path(path).name}" for split, path in named.items() if path is not None)
+    if asks_questions(first, options.kind, options.label_column):
+        columns = question_columns(first, options.text_column, options.pair_column, options.label_column)
+        return build_questions(Path(train).stem, source, tables, columns, wishes, told)
     several = kind_of(first, options.kind, options.text_column, options.label_column)
     if several is not None:
         guessed = guess_note(first, several, options.kind)

@@ -20,6 +20,7 @@ from peftsearch.errors import TaskError, one_line
 from peftsearch.options import TaskOptions
 from peftsearch.tasks.embedded import EMBEDDED
 from peftsearch.tasks.kinds import Kind
+from peftsearch.tasks.reading.answers import asks_questions, build_questions, question_columns
 from peftsearch.tasks.reading.build import Tables, Wishes, build_task
 from peftsearch.tasks.reading.chats import chat_column
 from peftsearch.tasks.reading.columns import Columns, choose_columns
@@ -93,6 +94,10 @@ def load_hub(name: str, options: TaskOptions, seed: int = 0) -> Task:
     tables = {split: _table(name, split, data[found]) for split, found in splits.items()}
     if images is None and _is_written(tables["train"], options):
         return build_pairs(_short(address), _source(name, address), tables, options, seed)
+    if images is None and asks_questions(tables["train"], kind, label_column):
+        columns = question_columns(tables["train"], text_column, pair_column, label_column)
+        given = Tables(train=tables["train"], validation=tables.get("validation"), test=tables.get("test"))
+        return build_questions(_short(address), _source(name, address), given, columns, wishes)
     several = None if images else kind_of(tables["train"], kind, text_column, label_column)
     if several is not None:
         notes += guess_note(tables["train"], several, kind)

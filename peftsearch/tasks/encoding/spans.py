@@ -1,0 +1,177 @@
+"""Encode questions with contexts: an answer is its first and its last token in the context.
+
+The first token of the input stands for "no answer" (SQuAD 2.0, arXiv 1806.03822); it and the tokens of the context are
+the candidates, and the loss knows no others. A context that is too long is cut at its end, and an answer behind the
+cut is taught as none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from peftsearch.errors import TaskError, one_line
+from peftsearch.tasks.encoding.encoded import CHUNK, EncodedTexts, pad_token
+from peftsearch.tasks.encoding.pairs import IGNORED
+from peftsearch.tasks.task import AnswerSplit, Split
+
+FIRST, LAST = 1, 2
+"""Marks of an answer's first and last token; a single token has both."""
+MOST_TOKENS = 30
+"""Most tokens of a predicted answer, as in the usual evaluation of SQuAD."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncodedSpans(EncodedTexts):
+    """The tokens of one split of questions; its labels are a mark for each candidate."""
+
+    places: list[list[int]]
+    """For each example the positions of its candidates, that of "no answer" first."""
+    spans: list[list[tuple[int, int]]]
+    """For each example the characters of its candidates in the context, from and to; (0, 0) for "no answer"."""
+    contexts: list[str]
+    """The context of each example."""
+    references: list[list[str]]
+    """The right answers of each example; none where the context has none."""
+
+    def collate(self, indices: list[int]) -> dict[str, Tensor]:
+        """Pad the examples at `indices` into one batch.
+
+        Returns:
+            `input_ids`, `attention_mask` and, if available, `token_type_ids`, `(batch, seq)` of int64; and `labels`
+            `(batch, seq, 2)` of int64: 1 at the first token of the answer, and at the last one, 0 at the other
+            candidates and `IGNORED` elsewhere.
+        """
+        batch = self.inputs(indices)
+        labels = torch.full((*batch["input_ids"].shape, 2), IGNORED)
+        for row, i in enumerate(indices):
+            marks = torch.tensor(self.labels[i], dtype=torch.int64)
+            labels[row, self.places[i]] = torch.stack([marks & FIRST, (marks & LAST) // LAST], dim=1)
+        return batch | {"labels": labels}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Span:
+    """A predicted answer."""
+
+    text: str
+    """Empty where the context has none."""
+    start: int | None
+    """Its first character in the context; None without an answer."""
+    probability: float
+    """Of its first and last token together."""
+
+
+def encode_spans(split: Split, tokenizer: Any, max_length: int) -> EncodedSpans:
+    """Tokenise the questions and contexts of one split, and place their answers.
+
+    Raises:
+        TaskError: The tokenizer does not tell where a token is in its text, or has no token to pad with, or a question
+            leaves no room for its context.
+    """
+    assert isinstance(split, AnswerSplit), "only questions have answers"
+    pad_id = pad_token(tokenizer)
+    if not getattr(tokenizer, "is_fast", False):
+        raise TaskError("questions: the model's tokenizer does not tell where its tokens are; give another model")
+    _require_room(split, tokenizer, max_length)
+    joins = tokenizer.num_special_tokens_to_add(pair=True) == tokenizer.num_special_tokens_to_add(pair=False)
+    made = EncodedSpans(
+        input_ids=[], token_type_ids=[], labels=[], pad_id=pad_id, places=[], spans=[], contexts=split.contexts,
+        references=split.references,
+    )  # fmt: skip
+    labels: list[list[int]] = []
+    n_cut = 0
+    for start in range(0, len(split), CHUNK):
+        rows = slice(start, start + CHUNK)
+        questions, contexts = split.texts[rows], split.contexts[rows]
+        shifts = [len(q) + 1 for q in questions] if joins else [0] * len(questions)
+        texts = [f"{q}\n{c}" for q, c in zip(questions, contexts, strict=True)] if joins else questions
+        out = tokenizer(
+            texts,
+            None if joins else contexts,
+            truncation=True if joins else "only_second",
+            max_length=max_length,
+            padding=False,
+            return_offsets_mapping=True,
+        )
+        made.input_ids.extend(out["input_ids"])
+        if made.token_type_ids is not None:
+            made.token_type_ids.extend(out.get("token_type_ids") or [])
+        for i, (context, shift) in enumerate(zip(contexts, shifts, strict=True)):
+            owners = [0 if owner == 0 else owner for owner in out.sequence_ids(i)]
+            wanted = 0 if joins else 1
+            own = [
+                (at, (max(0, begin - shift), end - shift))
+                for at, ((begin, end), owner) in enumerate(zip(out["offset_mapping"][i], owners, strict=True))
+                if at and owner == wanted and end > begin and end > shift
+            ]
+            made.places.append([0, *(at for at, _ in own)])
+            made.spans.append([(0, 0), *(span for _, span in own)])
+            n_cut += len(out["input_ids"][i]) >= max_length and (not own or own[-1][1][1] < len(context.rstrip()))
+            labels.append(_marks([span for _, span in own], split.spans[start + i]))
+    return EncodedSpans(
+        input_ids=made.input_ids,
+        token_type_ids=made.token_type_ids or None,
+        labels=labels,
+        pad_id=pad_id,
+        n_truncated=n_cut,
+        places=made.places,
+        spans=made.spans,
+        contexts=made.contexts,
+        references=made.references,
+    )
+
+
+def best_spans(logits: Tensor, encoded: EncodedSpans) -> list[Span]:
+    """The most probable answers.
+
+    Args:
+        logits: Outputs `(candidates of all examples, 2)`: of being an answer's first and last token.
+        encoded: What the model read.
+    """
+    found = []
+    for i, own in enumerate(logits.double().split_with_sizes([len(row) for row in encoded.places])):
+        logs = own.log_softmax(dim=0)
+        none = float(logs[0].sum())
+        sums = logs[1:, 0, None] + logs[None, 1:, 1]
+        allowed = torch.ones_like(sums).triu() - torch.ones_like(sums).triu(MOST_TOKENS)
+        sums = sums.masked_fill(allowed == 0, -torch.inf)
+        if sums.numel() == 0 or none >= float(sums.max()):
+            found.append(Span(text="", start=None, probability=float(logs[0].sum().exp())))
+            continue
+        first, last = divmod(int(sums.argmax()), sums.shape[1])
+        begin, end = encoded.spans[i][first + 1][0], encoded.spans[i][last + 1][1]
+        text = encoded.contexts[i][begin:end]
+        begin += len(text) - len(text.lstrip())  # a token may begin with the space before its word
+        found.append(Span(text=text.strip(), start=begin, probability=float(sums.max().exp())))
+    return found
+
+
+def _marks(own: list[tuple[int, int]], span: list[int]) -> list[int]:
+    """The mark of each candidate; that of "no answer" comes first, also where the answer is cut off."""
+    marks = [0] * (len(own) + 1)
+    begin, end = span or (0, 0)
+    if not span or not own or own[-1][1] < end:
+        marks[0] = FIRST | LAST
+        return marks
+    first = next(k for k, (_, to) in enumerate(own) if to > begin)
+    last = max(first, *(k for k, (at, _) in enumerate(own) if at < end))
+    marks[first + 1] |= FIRST
+    marks[last + 1] |= LAST
+    return marks
+
+
+def _require_room(split: AnswerSplit, tokenizer: Any, max_length: int) -> None:
+    """Refuse questions that fill the whole input."""
+    special = tokenizer.num_special_tokens_to_add(pair=True)
+    for start in range(0, len(split), CHUNK):
+        questions = split.texts[start : start + CHUNK]
+        for i, ids in enumerate(tokenizer(questions, add_special_tokens=False, verbose=False)["input_ids"]):
+            if len(ids) + special + 1 > max_length:
+                raise TaskError(
+                    f"question {start + i + 1} ({one_line(questions[i], 60)!r}) has {len(ids)} tokens and leaves no "
+                    f"room for its context in {max_length}; give a larger --max-length"
+                )
