@@ -35,7 +35,9 @@ def main(source: Path, out: Path) -> None:
             context = row["reference"]
             there = [name for name in ASKED if name in facts and facts[name] in context]
             absent = [name for name in ASKED if name not in facts]
-            asked = rng.sample(there, min(2, len(there))) + rng.sample(absent, min(1, len(absent)) * (rng.random() < 0.3))
+            asked = rng.sample(there, min(2, len(there))) + rng.sample(
+                absent, min(1, len(absent)) * (rng.random() < 0.3)
+            )
             for name in asked:
                 text = [facts[name]] if name in there else []
                 answers = {"text": text, "answer_start": [context.index(t) for t in text]}

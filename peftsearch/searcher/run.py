@@ -37,6 +37,7 @@ from peftsearch.study.confirmed import Confirmed
 from peftsearch.study.folder import StudyFolder, check_settings
 from peftsearch.study.storage import storage_faults
 from peftsearch.study.trials import facts_of
+from peftsearch.tasks.kinds import QUESTIONS
 from peftsearch.tasks.own_metric import short_name
 from peftsearch.tasks.suite import Suite
 from peftsearch.tasks.task import class_counts
@@ -233,7 +234,8 @@ def _chance(suite: Suite) -> str:
     """The score to beat, or the meaning of the score, if known before training."""
     if suite.kind == "generation":
         return " = -ln(perplexity)" if suite.metric == "log_likelihood" else ""
-    return f" (majority class {suite.majority_score:.4f})"
+    said = "no answer" if suite.kind == QUESTIONS else "majority class"
+    return f" ({said} {suite.majority_score:.4f})"
 
 
 def heading(setup: Setup) -> list[str]:

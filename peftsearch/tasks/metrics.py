@@ -25,7 +25,7 @@ from peftsearch.tasks.set_metrics import (
     subset_accuracy,
     tag_accuracy,
 )
-from peftsearch.tasks.span_metrics import ANSWER_F1, answer_f1, answer_match
+from peftsearch.tasks.span_metrics import ANSWER_F1, References, answer_f1, answer_match
 from peftsearch.tasks.text_metrics import EACH, bleu, log_likelihood, mean_of, require_extra
 
 Numbers = Sequence[int] | Sequence[float]
@@ -122,7 +122,7 @@ SAME_ORDER = {"perplexity": "log_likelihood", "normalized_match": "normalised_ma
 def score(
     metric: str,
     predictions: Sequence[Any],
-    labels: Answers,
+    labels: Answers | References,
     n_classes: int = 2,
     outputs: Sequence[Any] | None = None,
     names: Sequence[str] = (),
@@ -132,7 +132,7 @@ def score(
     Args:
         metric: A name of the table, or `module:function`; see `own_metric`.
         predictions: One prediction for each label; for a metric of one's own, one for each word.
-        labels: The true labels, likewise.
+        labels: The true labels, likewise; of answers, the right ones of each example.
         n_classes: Number of classes of the task; with more than two, `f1` is the macro mean.
         outputs: Logits `(n, n_classes)` for a metric of one's own; None makes them of the predicted classes.
         names: The tags of the task by index, for the F1 of entities.

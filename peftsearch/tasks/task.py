@@ -268,13 +268,19 @@ class Task:
     def majority_on(self, split: Split) -> float:
         """Score of always answering the majority class of train on a split; 0.0 for a kind without classes.
 
-        Of tags it is the most frequent one for every word; of several classes each that most examples have.
+        Of tags it is the most frequent one for every word; of several classes each that most examples have; of
+        questions that there is no answer.
         """
-        if not self.labels:
+        if not self.labels and not isinstance(split, AnswerSplit):
             return 0.0
         from peftsearch.tasks.metrics import score  # scikit-learn is loaded at the first use
-        from peftsearch.tasks.own_metric import is_own
+        from peftsearch.tasks.own_metric import call_own, is_own
 
+        if isinstance(split, AnswerSplit):
+            nothing = [""] * len(split)
+            if is_own(self.metric):
+                return call_own(self.metric, nothing, split.references)
+            return score(self.metric, nothing, split.references)
         own, truth = self.train.answers(), split.answers()
         guesses: list[Any]
         if self.kind == "multi_label":

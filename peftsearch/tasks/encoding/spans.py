@@ -52,6 +52,20 @@ class EncodedSpans(EncodedTexts):
             labels[row, self.places[i]] = torch.stack([marks & FIRST, (marks & LAST) // LAST], dim=1)
         return batch | {"labels": labels}
 
+    def take(self, indices: list[int]) -> EncodedSpans:
+        """The examples at `indices`, in that order."""
+        segments = self.token_type_ids
+        return EncodedSpans(
+            input_ids=[self.input_ids[i] for i in indices],
+            token_type_ids=None if segments is None else [segments[i] for i in indices],
+            labels=[self.labels[i] for i in indices],  # type: ignore[arg-type]  # marks are lists
+            pad_id=self.pad_id,
+            places=[self.places[i] for i in indices],
+            spans=[self.spans[i] for i in indices],
+            contexts=[self.contexts[i] for i in indices],
+            references=[self.references[i] for i in indices],
+        )
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Span:

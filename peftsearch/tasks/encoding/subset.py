@@ -7,6 +7,7 @@ from random import Random
 import torch
 
 from peftsearch.tasks.encoding.encoded import EncodedSplit
+from peftsearch.tasks.encoding.spans import EncodedSpans
 from peftsearch.tasks.kinds import Answers
 
 _SEED = 0
@@ -50,4 +51,6 @@ def at_most(split: EncodedSplit, n: int) -> EncodedSplit:
         return split
     order = list(range(len(split)))
     Random(_SEED).shuffle(order)
-    return Subset(split, sorted(order[:n]))
+    chosen = sorted(order[:n])
+    # Answers are read from the contexts, which a subset of any split does not have.
+    return split.take(chosen) if isinstance(split, EncodedSpans) else Subset(split, chosen)

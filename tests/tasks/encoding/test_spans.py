@@ -7,6 +7,7 @@ from transformers import PreTrainedTokenizerFast
 
 from peftsearch.errors import TaskError
 from peftsearch.tasks.encoding.spans import MOST_TOKENS, EncodedSpans, best_spans, encode_spans
+from peftsearch.tasks.encoding.subset import at_most
 from peftsearch.tasks.task import AnswerSplit
 
 CONTEXT = "the inn is in the north , the mill in the south"
@@ -35,7 +36,7 @@ def test_marks_are_on_the_tokens_of_the_answer(joins):
     for i, words in enumerate((["the", "south"], ["north"], None)):
         marked = [k for k, mark in enumerate(encoded.labels[i]) if mark]
         if words is None:
-            assert encoded.labels[i] == [3] + [0] * 11
+            assert encoded.labels[i] == [3] + [0] * 12
             continue
         ids = [encoded.input_ids[i][encoded.places[i][k]] for k in marked]
         assert [WORDS[t] for t in ids] == words
@@ -43,7 +44,7 @@ def test_marks_are_on_the_tokens_of_the_answer(joins):
     batch = encoded.collate([0, 1])
     assert batch["labels"].shape == (*batch["input_ids"].shape, 2)
     assert (batch["labels"] == 1).sum((1, 2)).tolist() == [2, 2]
-    assert int((batch["labels"][0, :, 0] != -100).sum()) == 12, "eleven words and that of no answer"
+    assert int((batch["labels"][0, :, 0] != -100).sum()) == 13, "twelve words and that of no answer"
 
 
 @pytest.mark.parametrize("joins", [False, True])
@@ -89,3 +90,11 @@ def test_the_space_before_a_word_is_no_part_of_an_answer():
     )  # fmt: skip
     (found,) = best_spans(torch.tensor([[0.0, 0.0], [5.0, 5.0]]), encoded)
     assert (found.text, found.start) == ("inn", 3)
+
+
+def test_a_part_of_a_split_is_scored_as_a_split_of_its_own():
+    encoded = encode_spans(split_of("the south", "north", ""), reader(), 64)
+    part = at_most(encoded, 2)
+    assert len(part) == 2
+    kept = [encoded.references.index(own) for own in part.references]
+    assert part.labels == [encoded.labels[i] for i in kept]
