@@ -55,6 +55,8 @@ class ModelOptions(OptionGroup):
     """Run the code that comes with a hub model."""
     anatomy: Path | None = None
     """YAML file that describes the blocks of an unsupported model."""
+    device_map: str | None = None
+    """Spread a model that is larger than one GPU over all: auto, balanced or sequential (of accelerate)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -35,6 +35,7 @@ from peftsearch.backbone.folder import (
 )
 from peftsearch.backbone.images import ImageReader, check_reading
 from peftsearch.backbone.maps import count_params
+from peftsearch.backbone.named import DEVICE_MAPS
 from peftsearch.backbone.packing import check_quantisation
 from peftsearch.backbone.private_transformers import has_adapter, initialise
 from peftsearch.backbone.quantised import (
@@ -44,7 +45,7 @@ from peftsearch.backbone.quantised import (
     require_wide_maps,
     settle,
 )
-from peftsearch.errors import BackboneError, PeftSearchError, one_line
+from peftsearch.errors import BackboneError, ConfigError, PeftSearchError, one_line, unknown_name
 
 _HUB_SECONDS = 4.0
 _log = logging.getLogger(__name__)
@@ -79,6 +80,7 @@ def load_backbone(
     anatomy: Mapping[str, Any] | str | PathLike[str] | None = None,
     quantize: str | None = None,
     compute_dtype: torch.dtype | None = None,
+    device_map: str | None = None,
 ) -> LoadedBackbone:
     """Load a model for classification (of texts or images) or regression, or a causal or seq2seq language model.
 
@@ -97,12 +99,16 @@ def load_backbone(
         compute_dtype: Precision that autocast multiplies in. The frozen weights are kept in it, so that no step has to
             convert them and they take half of the memory; the head, which is trained, stays in float32. None is
             float32.
+        device_map: `auto`, `balanced` or `sequential` spreads the layers over all GPUs, see transformers; inputs go to
+            `device`, and outputs come back there. None puts the whole model on `device`.
 
     Raises:
         BackboneError: The model cannot be found, loaded, read, or packed.
-        ConfigError: The user's description is malformed, or the quantisation is unknown or not installed.
+        ConfigError: The user's description is malformed, the quantisation is unknown or not installed, or the device
+            map is unknown or goes with a single GPU.
     """
     check_quantisation(quantize)
+    _check_map(device_map, torch.device(device))
     name = DEMO if name_or_path in (None, "demo") else str(name_or_path)
     folder = demo_folder() if name == DEMO else find_folder(name)
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
@@ -120,7 +126,8 @@ def load_backbone(
         labels["problem_type"] = problem.get(problem_type, problem_type)
     packing = partial(quantised_settings, quantize, device=device, compute_dtype=compute_dtype) if quantize else None
     settings = {**labels, "dtype": compute_dtype or dtype}
-    model, tokenizer, info = _load(name, source, options, settings, packing, problem_type)
+    model, tokenizer, info = _load(name, source, options, settings, packing, problem_type, device_map)
+    _require_on_gpus(name, model, torch.device(device))
     if has_adapter(model):  # of the hub, whose files are not looked at before
         raise BackboneError(f"model {name!r}: comes with an adapter of HF peft; merge it first (merge_and_unload)")
     require_wide_maps(name, model)
@@ -145,7 +152,37 @@ def load_backbone(
     if hasattr(model.config, "use_cache"):
         model.config.use_cache = False  # no generation here, and a cache in every forward pass costs memory
     _settle_precision(model, backbone.head, compute_dtype or dtype)
-    return LoadedBackbone(model=model.to(device).eval(), tokenizer=tokenizer, backbone=backbone)
+    return LoadedBackbone(
+        model=(model if device_map else model.to(device)).eval(), tokenizer=tokenizer, backbone=backbone
+    )
+
+
+def _check_map(device_map: str | None, device: torch.device) -> None:
+    """Refuse a device map that is unknown, or beside a device with a number.
+
+    Raises:
+        ConfigError: It is one of these.
+    """
+    if device_map is None:
+        return
+    if device_map not in DEVICE_MAPS:
+        raise ConfigError(unknown_name("device map", device_map, DEVICE_MAPS))
+    if device.index is not None:
+        raise ConfigError(f"--device-map {device_map} takes all GPUs; leave --device {device} out")
+
+
+def _require_on_gpus(name: str, model: Any, device: torch.device) -> None:
+    """Refuse a model of which a part found no room on the GPUs: weights that lie elsewhere cannot be trained through.
+
+    Raises:
+        BackboneError: A part lies on the CPU or the disk.
+    """
+    away = [path for path, place in getattr(model, "hf_device_map", {}).items() if place in ("cpu", "disk")]
+    if away and device.type != "cpu":
+        raise BackboneError(
+            f"model {name!r}: {len(away)} of its parts do not fit on the GPUs (first: {away[0]}); pack it with "
+            "--quantize nf4, or take more GPUs"
+        )
 
 
 def _settle_precision(model: nn.Module, head: Sequence[str], dtype: torch.dtype) -> None:
@@ -251,6 +288,7 @@ def _load(
     settings: dict[str, Any],
     packing: Callable[[nn.Module], dict[str, Any]] | None,
     kind: str | None,
+    device_map: str | None,
 ) -> tuple[Any, Any, Mapping[str, Any]]:
     """Load tokenizer and model; weights missing from the files are drawn with a fixed seed.
 
@@ -261,6 +299,7 @@ def _load(
         settings: Arguments for the model only.
         packing: Maps the model without weights to the settings that pack it; None packs nothing.
         kind: Kind of the task.
+        device_map: How the layers are spread over GPUs; None leaves them on the CPU.
     """
     from transformers import AutoConfig
 
@@ -272,6 +311,8 @@ def _load(
             own = {"dtype": settings["dtype"]} if kind == "generation" else dict(settings)
             if packing is not None:
                 own |= packing(_skeleton(loader, source, options, settings))
+            if device_map is not None:
+                own["device_map"] = device_map
             model, info = loader.from_pretrained(
                 source,
                 **options,

@@ -12,6 +12,7 @@ from peftsearch.options import MachineOptions, ModelOptions
 
 DTYPES = {"auto": None, "fp32": "float32", "float32": "float32", "bf16": "bfloat16", "bfloat16": "bfloat16"}
 """torch's name of each precision; None for `auto`."""
+DEVICE_MAPS = ("auto", "balanced", "sequential")
 
 
 def check_model(options: ModelOptions) -> None:
@@ -19,10 +20,12 @@ def check_model(options: ModelOptions) -> None:
 
     Raises:
         BackboneError: The name is neither that of a folder with a model nor of the form of a hub id.
-        ConfigError: The description is no YAML mapping.
+        ConfigError: The description is no YAML mapping, or the device map is unknown.
     """
     if options.name not in (None, "demo", DEMO):
         find_folder(str(options.name))
+    if options.device_map not in (None, *DEVICE_MAPS):
+        raise ConfigError(unknown_name("device map", options.device_map, DEVICE_MAPS))
     if options.anatomy is not None:
         read_yaml(options.anatomy)
 

@@ -52,6 +52,7 @@ def load_model(
         anatomy=options.anatomy,
         quantize=quantize,
         compute_dtype=compute_dtype,
+        device_map=options.device_map,
     )
 
 

@@ -315,6 +315,11 @@ def _attach(model: nn.Module, injected: Injected, placement: Placement, block: B
     if isinstance(method, Sharing):
         first = injected.firsts.setdefault(_sharing_key(placement), module)
         if first is not module:
+            if next(first.parameters()).device != device:
+                raise MethodError(
+                    f"{placement.method}: its blocks lie on several GPUs, and what they share can lie on one alone; "
+                    "leave it out, or take a single GPU"
+                )
             method.share(first, module)
     injected[key] = module
     injected.methods[key] = placement.method

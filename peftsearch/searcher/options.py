@@ -261,6 +261,9 @@ def _check_ranges(options: RunOptions) -> None:
         )
     _check_lengths(options.search)
     _check_engine(options.engine)
+    if options.model.device_map is not None and (options.engine.name == "ray" or (options.engine.workers or 1) > 1):
+        what = "--engine ray" if options.engine.name == "ray" else f"--workers {options.engine.workers}"
+        raise ConfigError(f"--device-map gives all GPUs to one trial, and {what} shares them; leave one of them out")
 
 
 def _check_lengths(options: SearchOptions) -> None:

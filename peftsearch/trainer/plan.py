@@ -114,6 +114,8 @@ def prepare(options: TrainOptions, run: Run | None) -> Plan:
     training = _training(options, run)
     data = find_data(options, run)
     processes = Processes(options.machine.device, unused=is_in_place(options.method))
+    if options.model.device_map is not None and processes.n > 1:
+        raise ConfigError("--device-map gives all GPUs to one process; start one, without `accelerate launch`")
     threads = _settle_threads(options, processes)
     # A training that began elsewhere goes on in the precision that it began in.
     begun = stored_dtype(options.output) if options.resume and options.machine.dtype in (None, "auto") else None

@@ -16,6 +16,13 @@ from torch import Tensor, nn
 from peftsearch.backbone.device import choose_device
 from peftsearch.errors import ConfigError
 
+_SHARDED = {
+    "ACCELERATE_USE_FSDP": "FSDP",
+    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
+    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
+}
+"""What accelerate tells of in its processes' environment, and cannot be used here."""
+
 
 class Processes:
     """This process, among those that train together.
@@ -25,11 +32,18 @@ class Processes:
         unused: Whether some trained parameters may be unused in a step, as under full fine-tuning.
 
     Raises:
-        ConfigError: The device does not exist, or several processes would share one.
+        ConfigError: The device does not exist, several processes would share one, or accelerate would shard weights.
     """
 
     def __init__(self, device: str | None, unused: bool) -> None:
         chosen = choose_device(device)
+        for name, words in _SHARDED.items():
+            if os.environ.get(name, "false").lower() in ("true", "1", "yes"):
+                raise ConfigError(
+                    f"accelerate launch: {words} shards the weights, and methods are attached to whole maps; launch "
+                    "without it (DistributedDataParallel), pack the frozen weights (--quantize nf4), or spread the "
+                    "model over the GPUs in one process (--device-map auto)"
+                )
         several = int(os.environ.get("WORLD_SIZE", "1")) > 1
         if several and chosen.index is not None:
             raise ConfigError(

@@ -273,6 +273,7 @@ def _backbone(
                 anatomy=model.anatomy,
                 quantize=quantize,
                 compute_dtype=autocast,
+                device_map=model.device_map,
             )
         except BackboneError as error:
             raise BackboneError(f"{error} ({saved.where} was trained on it; --model says where it is now)") from error

@@ -7,6 +7,7 @@ import re
 import shutil
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,10 +15,11 @@ import torch
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+import peftsearch
 from peftsearch.backbone import folder as folder_module
 from peftsearch.backbone import load as module
 from peftsearch.backbone.load import load_backbone, max_positions, n_head_params, reset_head
-from peftsearch.errors import BackboneError
+from peftsearch.errors import BackboneError, ConfigError
 from tests.methods import shift_in_place
 from tests.runs import save_tokenizer
 from tests.tiny import FAMILIES
@@ -318,3 +320,29 @@ def test_segments_that_the_model_does_not_have_are_left_out(tmp_path: Path) -> N
     batch = loaded.tokenizer(["good film"], ["bad film"], return_tensors="pt")
     assert "token_type_ids" not in batch
     assert loaded.model(**batch).logits.shape == (1, 2)
+
+
+class TestDeviceMap:
+    def test_a_model_placed_by_accelerate_trains_as_one_that_is_not(self, tmp_path):
+        save(path := tmp_path / "m")
+        batch = {"input_ids": torch.tensor([[5, 6, 7]]), "attention_mask": torch.ones(1, 3, dtype=torch.int64)}
+        found = []
+        for device_map in (None, "auto"):
+            loaded = load_backbone(path, num_labels=2, device_map=device_map)
+            with peftsearch.inject(loaded.model, "lora", loaded.backbone, budget="20%"):
+                loaded.model(**batch).logits.sum().backward()
+                found.append([p.grad for p in loaded.model.parameters() if p.grad is not None])
+        assert found[0]
+        torch.testing.assert_close(found[0], found[1])
+
+    def test_a_part_without_room_on_the_gpus_is_refused(self):
+        model = SimpleNamespace(hf_device_map={"embeddings": 0, "layers.0": "cpu", "layers.1": "disk"})
+        with pytest.raises(BackboneError, match=r"2 of its parts do not fit on the GPUs \(first: layers.0\)"):
+            module._require_on_gpus("m", model, torch.device("cuda"))
+        module._require_on_gpus("m", model, torch.device("cpu"))
+
+    def test_a_map_beside_a_single_gpu_is_refused(self, tmp_path):
+        with pytest.raises(ConfigError, match="takes all GPUs; leave --device cuda:1 out"):
+            load_backbone(tmp_path, num_labels=2, device="cuda:1", device_map="auto")
+        with pytest.raises(ConfigError, match="unknown device map 'autp'"):
+            load_backbone(tmp_path, num_labels=2, device_map="autp")
