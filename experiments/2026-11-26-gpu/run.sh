@@ -13,7 +13,7 @@ sys.exit(f"missing: {', '.join(missing)}" if missing else 0)
 PY
 python3 -c "import peftsearch.cli.main, peftsearch.searcher.run, peftsearch.trainer.run" || exit 1
 timeout -k 5 200 python3 experiments/2026-11-26-gpu/bench.py "$out/bench.csv" --rounds 2 --steps 20
-python3 -m pytest -q -m gpu --collect-only tests/whole/test_gpu.py -p no:benchmark | grep :: | while read -r name; do
+python3 -m pytest -o addopts= -q -m gpu --collect-only tests/whole/test_gpu.py -p no:benchmark | grep :: | while read -r name; do
   (timeout -k 5 200 python3 -m pytest -q -n 0 -m gpu -p no:benchmark -p no:cacheprovider --tb=short "$name" >"$out/${name##*::}.txt" 2>&1
    echo "$name: $(tail -n 1 "$out/${name##*::}.txt")" | tee -a "$out/tests.txt") &
 done
