@@ -32,9 +32,10 @@ from peftsearch.engine.trainable import Start, check_checkpointing, groups_of, r
 from peftsearch.errors import ConfigError
 from peftsearch.files import plain
 from peftsearch.methods.support import require_methods
-from peftsearch.options import AUTO, ModelOptions, TrainingOptions, given
+from peftsearch.options import AUTO, TrainingOptions, TunedModelOptions, given
 from peftsearch.study.best import require_same_backbone
 from peftsearch.study.refitting import carry_over
+from peftsearch.study.settings import kept_subspace
 from peftsearch.tasks import Task
 from peftsearch.tasks.encoding.encoded import EncodedTask
 from peftsearch.tasks.encoding.pairs import EncodedPairs
@@ -264,9 +265,11 @@ def _packing(options: TrainOptions, run: Run | None) -> tuple[str | None, tuple[
     return quantize, ()
 
 
-def _model(options: TrainOptions, run: Run | None) -> ModelOptions:
-    """The model that is named, or else the run's."""
+def _model(options: TrainOptions, run: Run | None) -> TunedModelOptions:
+    """The model that is named, or else the run's, with the run's subspace."""
     model = options.model
+    if run is not None and model.subspace is None:
+        model = replace(model, subspace=kept_subspace(run.path.parent, run.found.architecture))
     if run is None or model.name is not None:
         return model
     return replace(model, name=run.found.model_name, revision=model.revision or hub_commit(run.found.revision))

@@ -1,0 +1,171 @@
+"""Tune prompts in a learned subspace beside other trainings, on tasks that are not among its sources.
+
+`python ipt.py DATA [FOLDER]` writes sources.csv, rates.csv and runs.csv; DATA holds cr/ and trec/ (train.jsonl,
+validation.jsonl), FOLDER keeps the subspaces. Lines that are there are not trained again. `python ipt.py --summary` prints
+the table.
+"""
+
+import csv
+import sys
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean, stdev
+from tempfile import TemporaryDirectory
+
+import torch
+from safetensors.torch import load, load_file, save_file
+
+from peftsearch.backbone.subspace import Directions, principal_directions, with_subspace, write_subspace
+from peftsearch.design.architecture import Architecture, Placement
+from peftsearch.engine.inputs import encode_task, load_model, settle_length
+from peftsearch.engine.job import Job
+from peftsearch.engine.local import LocalEngine
+from peftsearch.engine.settings import TrainingSettings
+from peftsearch.options import ModelOptions, TaskOptions
+from peftsearch.tasks import resolve_task
+from peftsearch.tasks.suite import Suite
+
+HERE = Path(__file__).parent
+LENGTH, D, EXAMPLES, STEPS, SOURCE_SEEDS, SEEDS = 8, 11, 300, 120, range(6), range(3)
+SOURCES = ("acceptability", "entailment", "sentiment")
+FACTORS = (0.25, 1.0, 4.0)
+"""Multiples of the method's rate that are tried on a source task with data of its own."""
+TARGETS = {"sentiment": SOURCES[:2], "cr": SOURCES, "trec": SOURCES}
+"""Generators of the subspace that is tuned in, by target."""
+
+
+class Bench:
+    """The model and the data of one task."""
+
+    def __init__(self, options, seed):
+        self.task = resolve_task(replace(options, max_train=EXAMPLES), seed)
+        self.loaded = load_model(ModelOptions(), self.task.kind, self.task.num_labels)
+        self.training, _ = settle_length(TrainingSettings(), "auto", self.loaded, [self.task])
+        self.data = encode_task(self.loaded, self.task, self.training.max_length, None)
+
+    def run(self, method=None, size=0, subspace=None, factor=1.0, seed=0):
+        """Train a method of a size (None trains the head alone); returns the outcome and the number of parameters."""
+        backbone = self.loaded.backbone if subspace is None else with_subspace(self.loaded.backbone, subspace)
+        n = {None: 0, "prompt": size * 384, "ipt": size}[method]
+        first = Placement(stack="encoder", block=0, method=str(method), size=size, n_params=n)
+        architecture = Architecture(placements=() if method is None else (first,))
+        engine = LocalEngine(
+            replace(self.loaded, backbone=backbone), Suite(tasks=(self.data.task,)), [self.data], self.training,
+            torch.device("cpu"), None,
+        )  # fmt: skip
+        job = Job(
+            architecture=architecture, learning_rate=factor * self.training.learning_rate, steps=STEPS, seed=seed,
+            keep_state=True, measure=False,
+        )  # fmt: skip
+        return engine.run(job), n
+
+
+def add(path, row):
+    new = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, row)
+        writer.writeheader() if new else None
+        writer.writerow(row)
+    print(*row.values(), flush=True)
+
+
+def rows(path):
+    return list(csv.DictReader(path.open())) if path.exists() else []
+
+
+def random_directions(like, seed):
+    """A subspace with the same mean and scales, and random orthonormal directions."""
+    size = like.mean.numel()
+    q, _ = torch.linalg.qr(torch.randn(size, D, generator=torch.Generator().manual_seed(seed)))
+    return Directions(mean=like.mean, basis=q.T.reshape(D, *like.mean.shape).contiguous(), scale=like.scale[:D])
+
+
+def prompts(folder):
+    """The source prompts, trained once."""
+    path = folder / "prompts.safetensors"
+    found = load_file(path) if path.exists() else {}
+    for name in SOURCES:
+        for seed in SOURCE_SEEDS:
+            key = f"{name} {seed}"
+            if key not in found:
+                bench = Bench(TaskOptions(name=name), seed)
+                outcome, _ = bench.run("prompt", LENGTH)
+                values = load(outcome.states[0])
+                found[key] = next(v for k, v in values.items() if k.endswith("_prompt.embedding"))
+                save_file(found, path)
+                add(HERE / "sources.csv", {"source": key, "accuracy": outcome.score, "loss": round(outcome.loss, 4)})
+    return found
+
+
+def target(name, data, seed):
+    if name == "sentiment":
+        return Bench(TaskOptions(name=name), 100 + seed)
+    files = {split: data / name / f"{split}.jsonl" for split in ("train", "validation")}
+    return Bench(TaskOptions(**files), seed)
+
+
+def main(data, folder):
+    known = prompts(folder)
+    backbone = load_model(ModelOptions(), None, 2).backbone
+    spaces = {}
+    for generators in dict.fromkeys(TARGETS.values()):
+        used = [key for key in known if key.split()[0] in generators]
+        spaces[generators] = principal_directions(torch.stack([known[key] for key in used]))
+        path = folder / f"learned-{len(generators)}.safetensors"
+        write_subspace(path, spaces[generators], backbone, used)
+        for seed in SEEDS:
+            path = folder / f"random-{len(generators)}-{seed}.safetensors"
+            write_subspace(path, random_directions(spaces[generators], seed), backbone, [])
+        shares = spaces[generators].scale ** 2 / (spaces[generators].scale ** 2).sum()
+        print(generators, "shares of the variance:", [round(float(s), 3) for s in shares])
+    if not rows(HERE / "rates.csv"):
+        bench = Bench(TaskOptions(name="acceptability"), 50)
+        for arm, file in (("ipt", "learned-2"), ("random", "random-2-0")):
+            for factor in FACTORS:
+                outcome, _ = bench.run("ipt", D, folder / f"{file}.safetensors", factor)
+                add(HERE / "rates.csv", {"arm": arm, "factor": factor, "loss": outcome.loss, "accuracy": outcome.score})
+    rates = rows(HERE / "rates.csv")
+    best = {a: min((r for r in rates if r["arm"] == a), key=lambda r: float(r["loss"])) for a in ("ipt", "random")}
+    factor = {arm: float(row["factor"]) for arm, row in best.items()}
+    done = {(r["task"], r["arm"], r["seed"]) for r in rows(HERE / "runs.csv")}
+    for seed in SEEDS:
+        for name, generators in TARGETS.items():
+            n = len(generators)
+            learned, drawn = folder / f"learned-{n}.safetensors", folder / f"random-{n}-{seed}.safetensors"
+            arms = {
+                "head alone": {},
+                "mean prompt, frozen": {"method": "ipt", "size": 1, "subspace": learned, "factor": 1e-9},
+                "ipt": {"method": "ipt", "size": D, "subspace": learned, "factor": factor["ipt"]},
+                "random subspace": {"method": "ipt", "size": D, "subspace": drawn, "factor": factor["random"]},
+                "prompt": {"method": "prompt", "size": LENGTH},
+            }
+            left = {arm: how for arm, how in arms.items() if (name, arm, str(seed)) not in done}
+            bench = target(name, data, seed) if left else None
+            for arm, how in left.items():
+                outcome, n_params = bench.run(**how, seed=seed)
+                add(
+                    HERE / "runs.csv",
+                    {"task": name, "arm": arm, "seed": seed, "trained": 0 if "frozen" in arm else n_params,
+                     "accuracy": outcome.score, "loss": round(outcome.loss, 4), "train_s": round(outcome.train_s, 1)},
+                )  # fmt: skip
+
+
+def summary():
+    found = {}
+    for row in rows(HERE / "runs.csv"):
+        found.setdefault((row["task"], row["arm"]), []).append((float(row["accuracy"]), float(row["loss"])))
+    for (task, arm), values in found.items():
+        n = len(values)
+        told = [f"{mean(v):.4f} ± {stdev(v) / n**0.5:.4f}" for v in zip(*values, strict=True)] if n > 1 else values
+        print(f"| {task} | {arm} | {' | '.join(map(str, told))} | {n} |")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    if "--summary" in sys.argv:
+        summary()
+    elif len(sys.argv) > 2:
+        main(Path(sys.argv[1]), Path(sys.argv[2]))
+    else:
+        with TemporaryDirectory() as place:
+            main(Path(sys.argv[1]), Path(place))
