@@ -1,8 +1,8 @@
 """Tune prompts in a learned subspace beside other trainings, on tasks that are not among its sources.
 
-`python ipt.py DATA [FOLDER]` writes sources.csv, rates.csv and runs.csv; DATA holds cr/ and trec/ (train.jsonl,
-validation.jsonl), FOLDER keeps the subspaces. Lines that are there are not trained again. `python ipt.py --summary` prints
-the table.
+`python ipt.py DATA [FOLDER]` writes sources.csv, variance.csv, rates.csv and runs.csv; DATA holds sst2/, cr/ and trec/
+(train.jsonl, validation.jsonl), FOLDER keeps the subspaces. Lines that are there are not trained again.
+`python ipt.py --summary` prints the table.
 """
 
 import csv
@@ -26,24 +26,30 @@ from peftsearch.tasks import resolve_task
 from peftsearch.tasks.suite import Suite
 
 HERE = Path(__file__).parent
-LENGTH, D, EXAMPLES, STEPS, SOURCE_SEEDS, SEEDS = 8, 11, 300, 120, range(6), range(3)
-SOURCES = ("acceptability", "entailment", "sentiment")
+LENGTH, D = 8, 8
+SOURCE_EXAMPLES, SOURCE_STEPS, EXAMPLES, STEPS = 500, 120, 300, 100
+SOURCE_SEEDS, SEEDS = range(3), range(3)
+TASKS = ("sentiment", "sst2", "cr", "trec")
+"""Sources; each of TARGETS is tuned in the subspace of the three others."""
+TARGETS = ("cr", "trec", "sentiment")
 FACTORS = (0.25, 1.0, 4.0)
 """Multiples of the method's rate that are tried on a source task with data of its own."""
-TARGETS = {"sentiment": SOURCES[:2], "cr": SOURCES, "trec": SOURCES}
-"""Generators of the subspace that is tuned in, by target."""
 
 
 class Bench:
     """The model and the data of one task."""
 
-    def __init__(self, options, seed):
-        self.task = resolve_task(replace(options, max_train=EXAMPLES), seed)
+    def __init__(self, data, name, seed, n_train=EXAMPLES):
+        files = {split: data / name / f"{split}.jsonl" for split in ("train", "validation")}
+        options = TaskOptions(name=name) if name == "sentiment" else TaskOptions(**files)
+        task = resolve_task(replace(options, max_train=n_train), seed)
+        self.task = replace(task, validation=part(task.validation))
         self.loaded = load_model(ModelOptions(), self.task.kind, self.task.num_labels)
         self.training, _ = settle_length(TrainingSettings(), "auto", self.loaded, [self.task])
         self.data = encode_task(self.loaded, self.task, self.training.max_length, None)
+        self.heads = None
 
-    def run(self, method=None, size=0, subspace=None, factor=1.0, seed=0):
+    def run(self, method=None, size=0, subspace=None, factor=1.0, seed=0, steps=STEPS):
         """Train a method of a size (None trains the head alone); returns the outcome and the number of parameters."""
         backbone = self.loaded.backbone if subspace is None else with_subspace(self.loaded.backbone, subspace)
         n = {None: 0, "prompt": size * 384, "ipt": size}[method]
@@ -51,10 +57,11 @@ class Bench:
         architecture = Architecture(placements=() if method is None else (first,))
         engine = LocalEngine(
             replace(self.loaded, backbone=backbone), Suite(tasks=(self.data.task,)), [self.data], self.training,
-            torch.device("cpu"), None,
+            torch.device("cpu"), None, self.heads,
         )  # fmt: skip
+        self.heads = engine.fit_heads()
         job = Job(
-            architecture=architecture, learning_rate=factor * self.training.learning_rate, steps=STEPS, seed=seed,
+            architecture=architecture, learning_rate=factor * self.training.learning_rate, steps=steps, seed=seed,
             keep_state=True, measure=False,
         )  # fmt: skip
         return engine.run(job), n
@@ -80,16 +87,20 @@ def random_directions(like, seed):
     return Directions(mean=like.mean, basis=q.T.reshape(D, *like.mean.shape).contiguous(), scale=like.scale[:D])
 
 
-def prompts(folder):
+def part(split, most=500):
+    """The first 500 examples."""
+    return replace(split, texts=split.texts[:most], labels=split.labels[:most])
+
+
+def prompts(data, folder):
     """The source prompts, trained once."""
     path = folder / "prompts.safetensors"
     found = load_file(path) if path.exists() else {}
-    for name in SOURCES:
-        for seed in SOURCE_SEEDS:
+    for seed in SOURCE_SEEDS:
+        for name in TASKS:
             key = f"{name} {seed}"
             if key not in found:
-                bench = Bench(TaskOptions(name=name), seed)
-                outcome, _ = bench.run("prompt", LENGTH)
+                outcome, _ = Bench(data, name, seed, SOURCE_EXAMPLES).run("prompt", LENGTH, steps=SOURCE_STEPS)
                 values = load(outcome.states[0])
                 found[key] = next(v for k, v in values.items() if k.endswith("_prompt.embedding"))
                 save_file(found, path)
@@ -97,30 +108,22 @@ def prompts(folder):
     return found
 
 
-def target(name, data, seed):
-    if name == "sentiment":
-        return Bench(TaskOptions(name=name), 100 + seed)
-    files = {split: data / name / f"{split}.jsonl" for split in ("train", "validation")}
-    return Bench(TaskOptions(**files), seed)
-
-
 def main(data, folder):
-    known = prompts(folder)
+    known = prompts(data, folder)
     backbone = load_model(ModelOptions(), None, 2).backbone
-    spaces = {}
-    for generators in dict.fromkeys(TARGETS.values()):
-        used = [key for key in known if key.split()[0] in generators]
-        spaces[generators] = principal_directions(torch.stack([known[key] for key in used]))
-        path = folder / f"learned-{len(generators)}.safetensors"
-        write_subspace(path, spaces[generators], backbone, used)
+    for name in TARGETS:
+        used = [key for key in known if key.split()[0] != name]
+        learned = principal_directions(torch.stack([known[key] for key in used]))
+        write_subspace(folder / f"without-{name}.safetensors", learned, backbone, used)
         for seed in SEEDS:
-            path = folder / f"random-{len(generators)}-{seed}.safetensors"
-            write_subspace(path, random_directions(spaces[generators], seed), backbone, [])
-        shares = spaces[generators].scale ** 2 / (spaces[generators].scale ** 2).sum()
-        print(generators, "shares of the variance:", [round(float(s), 3) for s in shares])
+            drawn = random_directions(learned, seed)
+            write_subspace(folder / f"random-{name}-{seed}.safetensors", drawn, backbone, [])
+        shares = learned.scale**2 / (learned.scale**2).sum()
+        row = {"target": name} | {f"direction {i + 1}": round(float(share), 4) for i, share in enumerate(shares)}
+        add(HERE / "variance.csv", row)
     if not rows(HERE / "rates.csv"):
-        bench = Bench(TaskOptions(name="acceptability"), 50)
-        for arm, file in (("ipt", "learned-2"), ("random", "random-2-0")):
+        bench = Bench(data, "sst2", 50)
+        for arm, file in (("ipt", "without-sentiment"), ("random", "random-sentiment-0")):
             for factor in FACTORS:
                 outcome, _ = bench.run("ipt", D, folder / f"{file}.safetensors", factor)
                 add(HERE / "rates.csv", {"arm": arm, "factor": factor, "loss": outcome.loss, "accuracy": outcome.score})
@@ -129,9 +132,8 @@ def main(data, folder):
     factor = {arm: float(row["factor"]) for arm, row in best.items()}
     done = {(r["task"], r["arm"], r["seed"]) for r in rows(HERE / "runs.csv")}
     for seed in SEEDS:
-        for name, generators in TARGETS.items():
-            n = len(generators)
-            learned, drawn = folder / f"learned-{n}.safetensors", folder / f"random-{n}-{seed}.safetensors"
+        for name in TARGETS:
+            learned, drawn = folder / f"without-{name}.safetensors", folder / f"random-{name}-{seed}.safetensors"
             arms = {
                 "head alone": {},
                 "mean prompt, frozen": {"method": "ipt", "size": 1, "subspace": learned, "factor": 1e-9},
@@ -140,7 +142,7 @@ def main(data, folder):
                 "prompt": {"method": "prompt", "size": LENGTH},
             }
             left = {arm: how for arm, how in arms.items() if (name, arm, str(seed)) not in done}
-            bench = target(name, data, seed) if left else None
+            bench = Bench(data, name, 100 + seed) if left else None
             for arm, how in left.items():
                 outcome, n_params = bench.run(**how, seed=seed)
                 add(
