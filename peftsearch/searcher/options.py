@@ -353,7 +353,7 @@ def read_options(folder: Path, storage: str = "") -> RunOptions:
         StudyError: The study does not exist, or its options are not stored.
     """
     from peftsearch.study.folder import fetch_settings, read_settings  # imports Optuna, which is slow
-    from peftsearch.study.settings import SETTINGS
+    from peftsearch.study.settings import SETTINGS, SUBSPACE
 
     if storage and not (folder / SETTINGS).exists():
         fetch_settings(folder, storage)
@@ -364,6 +364,8 @@ def read_options(folder: Path, storage: str = "") -> RunOptions:
         options = from_plain(RunOptions, stored, "options")
     except ConfigError as error:
         raise StudyError(f"{folder / SETTINGS}: {error}; resume it with the command that started it") from error
+    if options.model.subspace is not None and (folder / SUBSPACE).is_file():  # the user's file may be gone
+        options = replace(options, model=replace(options.model, subspace=folder / SUBSPACE))
     return replace(options, study=StudyOptions(name=folder.name, runs=folder.parent, storage=storage))
 
 

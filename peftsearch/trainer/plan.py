@@ -144,7 +144,7 @@ def prepare(options: TrainOptions, run: Run | None) -> Plan:
     objective = Scorer(task, training)
     record = TrainingRecord(
         method=options.method or (run.found.name if run is not None else ""),
-        model=TrainedModel.of(loaded.backbone, quantize, n_head=n_head_params(loaded)),
+        model=TrainedModel.of(loaded.backbone, quantize, n_head=n_head_params(loaded), subspace=_subspace(loaded)),
         task=_task_facts(encoded, objective, data),
         n_params=architecture.n_params,
         n_changed=_n_changed(architecture, loaded),
@@ -206,6 +206,12 @@ def _head(
 
 def _n_changed(architecture: Architecture | Reference, loaded: LoadedBackbone) -> int:
     return architecture.n_params if isinstance(architecture, Reference) else n_changed(architecture, loaded.backbone)
+
+
+def _subspace(loaded: LoadedBackbone) -> str | None:
+    """Digest of the subspace of prompts; None without one."""
+    known = loaded.backbone.subspace
+    return None if known is None else known.digest
 
 
 def _task_facts(encoded: EncodedTask, objective: Scorer, data: Data) -> TrainedTask:

@@ -111,4 +111,5 @@ def test_from_a_run_to_predictions_without_the_file(place, tmp_path, capsys):
     assert {p.method for p in Architecture.from_dict(kept["architecture"]).placements} == {"prompt"}
     assert call("predict", output, "--input", data[1], "--output", tmp_path / "p.csv") == 0
     assert (tmp_path / "p.csv").read_text().count("\n") == data[1].read_text().count("\n")
+    assert call("extend", run, "--trials", "2", "--device", "cpu") == 0
     assert call("export", run, "--design", name, "--format", "peftsearch", "--output", tmp_path / "exported") == 0
