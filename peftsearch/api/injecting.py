@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 
@@ -72,9 +73,9 @@ def inject(
         raise ConfigError(f"{architecture}: needs a budget to size it, such as budget='0.1%'")
     found = read_found(architecture, design)
     require_same_backbone(found, backbone)
-    kept = kept_subspace(Path(found.where).parent, found.architecture)
-    if backbone.subspace is None and kept is not None:
-        backbone = with_subspace(backbone, kept)
+    if backbone.subspace is None and not isinstance(architecture, Mapping):
+        kept = kept_subspace(Path(found.where).parent, found.architecture)
+        backbone = backbone if kept is None else with_subspace(backbone, kept)
     done = inject_architecture(model, found.architecture, backbone, seed)
     done.injected.task = found.task.head()
     return done

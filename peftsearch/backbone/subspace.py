@@ -112,7 +112,7 @@ def with_subspace(backbone: Backbone, path: str | PathLike[str]) -> Backbone:
     length, width = directions.mean.shape
     words = backbone.blocks[0].words
     if words is None:
-        raise BackboneError(f"{where}: {backbone.name} has two stacks or reads no words; prompts need one of both")
+        raise BackboneError(f"{where}: {backbone.name} has two stacks or reads no words; give a model of one stack")
     there, here = facts.get("fingerprint", ""), backbone.revision
     if facts.get("model_type") != backbone.model_type or width != words.width or (there and here and there != here):
         raise BackboneError(

@@ -276,6 +276,8 @@ def save(
 ) -> None:
     """Save the trained parameters of an injected model, with everything needed to restore them; whole or not at all.
 
+    A prompt in a subspace (`ipt`) is saved as the prompt that it is, so that no other file is needed.
+
     Args:
         model: A model with an architecture in it.
         directory: The folder to make.

@@ -30,7 +30,7 @@ from peftsearch.tasks import resolve_task
 from peftsearch.tasks.suite import Suite
 from peftsearch.tasks.task import Task
 from peftsearch.trainer.subspace_options import SubspaceOptions, check_subspace_options
-from peftsearch.units import format_seconds
+from peftsearch.units import format_seconds, plural
 
 START_SEED = 0
 """Seed of the words that every source prompt starts from, and of the order of the examples."""
@@ -71,8 +71,8 @@ def learn_subspace(options: SubspaceOptions, say: Callable[[str], None]) -> Dire
     assert loaded is not None, "the options name a task"
     directions = principal_directions(torch.stack([*prompts.values()]), options.dimensions)
     write_subspace(options.output, directions, loaded.backbone, [*prompts])
-    n, (length, width) = len(directions.basis), directions.mean.shape
-    say(f"{options.output}: {n} directions of {len(prompts)} prompts ({length} x {width}) on {loaded.backbone.name}")
+    n, (length, width) = plural(len(directions.basis), "direction"), directions.mean.shape
+    say(f"{options.output}: {n} of {len(prompts)} prompts ({length} x {width}) on {loaded.backbone.name}")
     return directions
 
 

@@ -13,7 +13,7 @@ from safetensors import safe_open
 from peftsearch.backbone.folder import fingerprint_folder
 from peftsearch.backbone.load import load_backbone
 from peftsearch.backbone.subspace import principal_directions, with_subspace, write_subspace
-from peftsearch.design.architecture import Architecture
+from peftsearch.injection.checkpoint import read_checkpoint
 from tests.runs import BRIEF, QUICK, arguments, call, refused, save_model, save_task
 
 SMALL = ("--examples", "32", "--steps", "2", "--length", "3", "--device", "cpu", "--dtype", "fp32")
@@ -47,7 +47,7 @@ def test_a_user_names_tasks_and_gets_a_line_for_each(place, tmp_path, capsys):
     assert call("subspace", *made, "--seeds", "2", *SMALL) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0] for line in lines[:2]] == ["sentiment, seed 0", "sentiment, seed 1"]
-    assert "1 directions of 2 prompts (3 x 32)" in lines[2]
+    assert "1 direction of 2 prompts (3 x 32)" in lines[2]
 
 
 @pytest.mark.parametrize(
@@ -107,9 +107,9 @@ def test_from_a_run_to_predictions_without_the_file(place, tmp_path, capsys):
     name = next(row["name"] for row in best["comparison"] if "ipt" in row["detail"])
     output = tmp_path / "trained"
     assert call("train", run, "--design", name, "--steps", "2", "--output", output, "--device", "cpu") == 0
-    kept = yaml.safe_load((output / "peftsearch.yaml").read_text())
-    assert {p.method for p in Architecture.from_dict(kept["architecture"]).placements} == {"prompt"}
+    assert [(p.method, p.size) for p in read_checkpoint(output).architecture.placements] == [("prompt", 3)]
     assert call("predict", output, "--input", data[1], "--output", tmp_path / "p.csv") == 0
     assert (tmp_path / "p.csv").read_text().count("\n") == data[1].read_text().count("\n")
     assert call("extend", run, "--trials", "2", "--device", "cpu") == 0
     assert call("export", run, "--design", name, "--format", "peftsearch", "--output", tmp_path / "exported") == 0
+    assert read_checkpoint(tmp_path / "exported").architecture.placements[0].method == "prompt"
