@@ -1,6 +1,6 @@
 """Intrinsic prompt tuning: a prompt in a subspace that the prompts of other tasks span (arXiv 2110.07867).
 
-Sec. 3.2 has two phases. Multi-task subspace finding trains a prompt for each of many tasks, and an auto-encoder that
+Sec. 3 has two phases. Multi-task subspace finding trains a prompt for each of many tasks, and an auto-encoder that
 maps prompts in R^(l x e) to d_I numbers and back. Intrinsic subspace tuning freezes the decoder and tunes the d_I
 numbers of a new task. `peftsearch subspace` makes the first phase's file, this method is the second phase.
 
@@ -35,7 +35,7 @@ class IPT(Prompt):
     """A prompt computed from a few coordinates in a subspace of prompts."""
 
     name: str = "ipt"
-    paper: str = "2110.07867, sec. 3.2"
+    paper: str = "2110.07867, sec. 3"
     lr_scale: float = 20.0
     knob: str = "coordinates"
     becomes: str = "prompt"

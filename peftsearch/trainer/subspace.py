@@ -1,6 +1,6 @@
 """Learn a subspace of prompts: train a prompt on each of many tasks, and take their principal directions.
 
-This is the first phase of intrinsic prompt tuning (arXiv 2110.07867, sec. 3.2), with a linear decoder; see
+This is the first phase of intrinsic prompt tuning (arXiv 2110.07867, sec. 3), with a linear decoder; see
 `peftsearch.methods.ipt`. All prompts start from the same words, so that the differences between them were learned.
 Tasks with labels train a head beside the prompt, which is dropped.
 
