@@ -60,6 +60,14 @@ class ModelOptions(OptionGroup):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class TunedModelOptions(ModelOptions):
+    """The pretrained model, where designs are put into it."""
+
+    subspace: Path | None = None
+    """Subspace of prompts for the method ipt, made on this model by `peftsearch subspace`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class InputColumns(OptionGroup):
     """Columns that a model reads; None means guess."""
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from peftsearch.methods import METHODS
 from peftsearch.methods.support import find_obstacle
+from tests.methods import equipped
 from tests.tiny import FAMILIES, outline
 
 PAGE = Path(__file__).parent.parent / "docs" / "support.md"
@@ -23,7 +24,7 @@ ALSO = {"llama": "SmolLM", "gpt_neox": "Pythia", "deberta-v2": "DeBERTa-v3", "t5
 
 def support(method: str, family: str) -> str:
     """`yes`, or the reason why the method cannot act on the family."""
-    obstacle = find_obstacle(method, outline(family))
+    obstacle = find_obstacle(method, equipped(outline(family)))
     # The path in front and the advice behind are of one model; in between stands what is true of the family.
     return "yes" if obstacle is None else re.sub(r"^\S*\.\S* ", "", obstacle).partition(";")[0]
 

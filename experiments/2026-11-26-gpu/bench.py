@@ -165,7 +165,16 @@ def theirs(folder: Path, steps: int, batch: int, seq: int, how: str) -> list[flo
 def counted(folder: Path, batch: int, seq: int, how: str, trained: int) -> int:
     """Bytes that `peftsearch estimate` counts."""
     words = ["estimate", "--model", str(folder), "--budget", str(trained), "--design", "lora", "--batch", str(batch)]
-    words += ["--seq", str(seq - 1), "--dtype", "bf16", "--kind", "generation", "--json", *(["--quantize", "nf4"] if how == "nf4" else [])]
+    words += [
+        "--seq",
+        str(seq - 1),
+        "--dtype",
+        "bf16",
+        "--kind",
+        "generation",
+        "--json",
+        *(["--quantize", "nf4"] if how == "nf4" else []),
+    ]
     done = subprocess.run([sys.executable, "-m", "peftsearch", *words], capture_output=True, text=True, check=True)
     parts = next(iter(json.loads(done.stdout)["bytes"].values()))
     return int(parts["total"] - parts["context"])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from peftsearch.api.objects import keep_data, keep_model
 from peftsearch.api.result import Result
 from peftsearch.errors import ConfigError
-from peftsearch.options import Asked, MachineOptions, ModelOptions, TaskOptions, TrainingOptions
+from peftsearch.options import Asked, MachineOptions, TaskOptions, TrainingOptions, TunedModelOptions
 from peftsearch.searcher.options import EngineOptions, RunOptions, SearchOptions, StudyOptions, read_choices
 from peftsearch.searcher.progress import choose_reporter
 from peftsearch.tasks.own_metric import register
@@ -73,6 +73,7 @@ def search(
     revision: str | None = None,
     trust_remote_code: bool = False,
     anatomy: str | os.PathLike[str] | None = None,
+    subspace: str | os.PathLike[str] | None = None,
     device: str | None = None,
     dtype: str | None = None,
     threads: int | None = None,
@@ -146,6 +147,7 @@ def search(
         revision: Commit, tag or branch of a hub model.
         trust_remote_code: Whether code that comes with a hub model may run.
         anatomy: YAML file that describes the blocks of an unsupported model.
+        subspace: Subspace of prompts for the method ipt, made by `peftsearch subspace`.
         device: cpu, cuda or cuda:1; None is CUDA if available.
         dtype: Precision: auto, fp32 or bf16.
         threads: CPU threads; None takes the cores that are free.
@@ -187,11 +189,12 @@ def search(
         count_head=count_head,
         quantize=quantize,
         seed=seed,
-        model=ModelOptions(
+        model=TunedModelOptions(
             name=keep_model(model, tokenizer, folder),
             revision=revision,
             trust_remote_code=trust_remote_code,
             anatomy=None if anatomy is None else Path(anatomy),
+            subspace=None if subspace is None else Path(subspace),
         ),
         task=TaskOptions(
             **data,

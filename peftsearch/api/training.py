@@ -15,9 +15,9 @@ from peftsearch.options import (
     ColumnOptions,
     InputColumns,
     MachineOptions,
-    ModelOptions,
     TaskOptions,
     TrainingOptions,
+    TunedModelOptions,
 )
 from peftsearch.trainer.options import EvaluateOptions, PredictOptions, TrainedOptions, TrainOptions
 
@@ -333,8 +333,8 @@ def _path(value: PathLike | None) -> Path | None:
     return None if value is None else Path(value)
 
 
-def _model(name: PathLike | None) -> ModelOptions:
-    return ModelOptions(name=None if name is None else str(name))
+def _model(name: PathLike | None) -> TunedModelOptions:
+    return TunedModelOptions(name=None if name is None else str(name))
 
 
 def _rows(rows: Sequence[Any], text: str) -> list[Mapping[str, Any]]:

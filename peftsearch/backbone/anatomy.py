@@ -92,6 +92,19 @@ class FeedForward:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Subspace:
+    """Facts of a file with directions in the space of a model's prompts; see `backbone.subspace`."""
+
+    path: str
+    """Absolute path of the file."""
+    digest: str
+    """`sha256:` and 16 hex digits, over the file."""
+    length: int
+    """Number of tokens of a prompt."""
+    n_directions: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Words:
     """The places where words enter and leave the stack of a single-stack model."""
 
@@ -101,6 +114,8 @@ class Words:
     """Width of an embedding, which differs from the hidden size in some families (ELECTRA)."""
     last_block: str
     """Dotted path of the stack's last block."""
+    subspace: Subspace | None = None
+    """Directions that prompts may be tuned in, where the user has given some."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -166,6 +181,12 @@ class Backbone:
     def blocks(self) -> tuple[Block, ...]:
         """The blocks of all stacks, input side first."""
         return tuple(block for stack in self.stacks for block in stack.blocks)
+
+    @property
+    def subspace(self) -> Subspace | None:
+        """Directions that prompts may be tuned in, where the user has given some."""
+        words = self.blocks[0].words
+        return None if words is None else words.subspace
 
     @property
     def depths(self) -> dict[str, int]:

@@ -8,7 +8,7 @@ from peftsearch.backbone.demo import DEMO
 from peftsearch.backbone.folder import find_folder
 from peftsearch.errors import ConfigError, unknown_name
 from peftsearch.files import read_yaml
-from peftsearch.options import MachineOptions, ModelOptions
+from peftsearch.options import MachineOptions, ModelOptions, TunedModelOptions
 
 DTYPES = {"auto": None, "fp32": "float32", "float32": "float32", "bf16": "bfloat16", "bfloat16": "bfloat16"}
 """torch's name of each precision; None for `auto`."""
@@ -20,7 +20,7 @@ def check_model(options: ModelOptions) -> None:
 
     Raises:
         BackboneError: The name is neither that of a folder with a model nor of the form of a hub id.
-        ConfigError: The description is no YAML mapping, or the device map is unknown.
+        ConfigError: The description is no YAML mapping, the device map is unknown, or the subspace is no file.
     """
     if options.name not in (None, "demo", DEMO):
         find_folder(str(options.name))
@@ -28,6 +28,8 @@ def check_model(options: ModelOptions) -> None:
         raise ConfigError(unknown_name("device map", options.device_map, DEVICE_MAPS))
     if options.anatomy is not None:
         read_yaml(options.anatomy)
+    if isinstance(options, TunedModelOptions) and options.subspace is not None and not options.subspace.is_file():
+        raise ConfigError(f"--subspace {options.subspace}: no such file; make one with `peftsearch subspace`")
 
 
 def check_machine(options: MachineOptions) -> None:

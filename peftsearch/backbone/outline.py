@@ -21,8 +21,9 @@ from peftsearch.backbone.load import _explain, _is_hub_reachable, n_positions, q
 from peftsearch.backbone.maps import count_params, widths
 from peftsearch.backbone.private_transformers import attention_of
 from peftsearch.backbone.quantised import maps_to_pack
+from peftsearch.backbone.subspace import with_subspace
 from peftsearch.errors import BackboneError
-from peftsearch.options import ModelOptions
+from peftsearch.options import ModelOptions, TunedModelOptions
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,6 +67,8 @@ def read_outline(options: ModelOptions, kind: str | None = None) -> Outline:
     model = _build(name, str(folder or name), loading, kind)
     by_hand = options.anatomy
     backbone = detect(model, name) if by_hand is None else describe(model, by_hand, name)
+    if isinstance(options, TunedModelOptions) and options.subspace is not None:
+        backbone = with_subspace(backbone, options.subspace)
     return Outline(
         backbone=backbone,
         weights=weights_of(model),

@@ -27,7 +27,7 @@ from peftsearch.errors import BudgetError, ConfigError, unknown_name
 from peftsearch.files import read_yaml
 from peftsearch.methods import get_method
 from peftsearch.methods.abilities import count_placed, sharing_key
-from peftsearch.options import HYPHEN, ModelOptions, OptionGroup, group
+from peftsearch.options import HYPHEN, OptionGroup, TunedModelOptions, group
 from peftsearch.study.best import Best, StoredModel, read_best
 from peftsearch.units import show_bytes
 
@@ -73,8 +73,8 @@ class EstimateOptions(OptionGroup):
     """Kind of the task (default: that of the run, or classification)."""
     full: bool = False
     """Also estimate full fine-tuning; without a budget, only that."""
-    model: Annotated[ModelOptions, group("Model (default: that of the run, or the embedded MiniLM-L6)")] = field(
-        default_factory=ModelOptions
+    model: Annotated[TunedModelOptions, group("Model (default: that of the run, or the embedded MiniLM-L6)")] = field(
+        default_factory=TunedModelOptions
     )
 
 

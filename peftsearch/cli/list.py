@@ -7,14 +7,14 @@ from typing import Annotated, Any, Literal
 from peftsearch.catalog import shipped
 from peftsearch.cli.terminal import print_rows
 from peftsearch.errors import ConfigError
-from peftsearch.options import HYPHEN, ModelOptions, changed_options, group
+from peftsearch.options import HYPHEN, TunedModelOptions, changed_options, group
 
 
 def list_catalog(
     what: Literal["spaces", "strategies", "methods", "tasks", "objectives"],
     /,
     *,
-    model: Annotated[ModelOptions | None, group("Model, for `list methods` (default: the embedded MiniLM-L6)")] = None,
+    model: Annotated[TunedModelOptions | None, group("Model, for `list methods` (default: embedded MiniLM-L6)")] = None,
     budget: Annotated[str | None, HYPHEN] = None,
     json: bool = False,
 ) -> int:
@@ -26,7 +26,7 @@ def list_catalog(
         budget: Budget to fit the sizes of `list methods` to (default: 0.1%).
         json: Print JSON.
     """
-    model = model or ModelOptions()
+    model = model or TunedModelOptions()
     if what == "methods":
         from peftsearch.cli.list_methods import list_methods
 

@@ -13,13 +13,13 @@ from peftsearch.design.shares import shares
 from peftsearch.errors import MethodError
 from peftsearch.exporter.formats import exports_of_method
 from peftsearch.methods import METHODS
-from peftsearch.options import ModelOptions
+from peftsearch.options import TunedModelOptions
 
 BUDGET = "0.1%"
 """Default budget to fit sizes to."""
 
 
-def list_methods(model: ModelOptions, budget: str | None, as_json: bool) -> int:
+def list_methods(model: TunedModelOptions, budget: str | None, as_json: bool) -> int:
     """Print the table of methods.
 
     Args:
@@ -44,9 +44,9 @@ def list_methods(model: ModelOptions, budget: str | None, as_json: bool) -> int:
     return 0
 
 
-def _backbone(model: ModelOptions) -> Backbone:
+def _backbone(model: TunedModelOptions) -> Backbone:
     """The model's anatomy; known for the embedded model without loading anything."""
-    if model == ModelOptions():
+    if model == TunedModelOptions():
         return demo_backbone()
     check_model(model)
     from peftsearch.backbone.outline import read_outline

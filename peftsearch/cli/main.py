@@ -38,6 +38,7 @@ COMMANDS = {
     "pareto": ("pareto:pareto", "Show the front of score and cost."),
     "export": ("export:export", "Export a found architecture to other tools."),
     "estimate": ("estimate:estimate", "Estimate the memory of a training step from a config."),
+    "subspace": ("subspace:subspace", "Learn a subspace of prompts from many tasks, for the method ipt."),
     "advise": ("advise:advise", "Suggest methods to start with, by the number of examples."),
     "list": ("list:list_catalog", "List spaces, strategies, methods, tasks or objectives."),
     "worker": ("worker:worker", "Join a run that another process started."),

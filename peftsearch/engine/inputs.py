@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from peftsearch.engine.settings import TrainingSettings
 from peftsearch.errors import ConfigError, TaskError
-from peftsearch.options import AUTO, ModelOptions
+from peftsearch.options import AUTO, ModelOptions, TunedModelOptions
 
 if TYPE_CHECKING:
     from peftsearch.backbone.load import LoadedBackbone
@@ -37,12 +37,13 @@ def load_model(
         compute_dtype: Precision of the frozen weights; see `load_backbone`.
 
     Raises:
-        BackboneError: The model cannot be found, loaded, read, or packed.
+        BackboneError: The model cannot be found, loaded, read, or packed, or the subspace is of another model.
         ConfigError: The user's description of the blocks is malformed.
     """
     from peftsearch.backbone.load import load_backbone
+    from peftsearch.backbone.subspace import with_subspace
 
-    return load_backbone(
+    loaded = load_backbone(
         options.name,
         num_labels=num_labels,
         problem_type=None if kind == "classification" else kind,
@@ -54,6 +55,9 @@ def load_model(
         compute_dtype=compute_dtype,
         device_map=options.device_map,
     )
+    if not isinstance(options, TunedModelOptions) or options.subspace is None:
+        return loaded
+    return replace(loaded, backbone=with_subspace(loaded.backbone, options.subspace))
 
 
 def reads_of(loaded: LoadedBackbone, *, pairs: bool) -> Reads:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from peftsearch.errors import CheckpointError
-from peftsearch.options import ModelOptions, OptionGroup, group
+from peftsearch.options import OptionGroup, TunedModelOptions, group
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,8 +24,8 @@ class ExportOptions(OptionGroup):
     """Upload the folder to this repository of the hub: ORG/NAME."""
     task: str | None = None
     """Task to export, of a run with several."""
-    model: Annotated[ModelOptions, group("Model (default: the one that was used)")] = field(
-        default_factory=ModelOptions
+    model: Annotated[TunedModelOptions, group("Model (default: the one that was used)")] = field(
+        default_factory=TunedModelOptions
     )
 
 

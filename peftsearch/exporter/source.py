@@ -19,6 +19,7 @@ from peftsearch.injection.inject import Injection, inject
 from peftsearch.injection.states import load_state
 from peftsearch.study.best import Found, read_found, require_same_backbone
 from peftsearch.study.folder import confirmed_seeds, state_paths
+from peftsearch.study.settings import kept_subspace
 from peftsearch.tasks.kinds import n_outputs
 
 
@@ -95,6 +96,8 @@ class ExportSource:
         model = self.options.model
         if model.name is None:
             model = replace(model, name=found.model_name, revision=model.revision or hub_commit(found.revision))
+        if model.subspace is None:
+            model = replace(model, subspace=kept_subspace(Path(found.where).parent, found.architecture))
         num_labels = n_outputs(kind, max(1, len(self.task.get("labels") or ())))
         loaded = load_model(model, kind, num_labels, quantize=quantize)
         if self.options.model.name is None:

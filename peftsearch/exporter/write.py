@@ -104,5 +104,5 @@ def _writer(form: str) -> Callable[[Exportable, Path], list[str]]:
 def _write_own(source: Exportable, directory: Path) -> list[str]:
     from peftsearch.injection.checkpoint import write_checkpoint
 
-    write_checkpoint(source.injection, directory, source.injection.injected.task)
+    write_checkpoint(source.injection, directory, source.injection.injected.task, alone=True)
     return ["peftsearch: peftsearch.load(None, DIR) loads model and parameters, peftsearch.load(model, DIR) into yours"]

@@ -24,10 +24,12 @@ from peftsearch.backbone.private_transformers import commit_of
 from peftsearch.backbone.quantised import quantisation_of
 from peftsearch.design.architecture import Architecture
 from peftsearch.errors import CheckpointError, ConfigError, MethodError
-from peftsearch.files import MAX_OUTPUT_BYTES, from_plain, read_yaml, staged, to_plain
+from peftsearch.files import MAX_OUTPUT_BYTES, from_plain, read_yaml, staged, to_plain, write_state
 from peftsearch.injection.inject import NAME, Injection, inject, injection_of, remove
+from peftsearch.injection.reducing import reduced_state
 from peftsearch.injection.shapes import Shapes, fingerprint_shapes, first_mismatch, list_shapes
-from peftsearch.injection.states import read_state, save_state, set_state
+from peftsearch.injection.states import pack, read_state, set_state, state
+from peftsearch.methods.abilities import Borrowing
 
 FACTS = "peftsearch.yaml"
 WEIGHTS = "peftsearch.safetensors"
@@ -88,7 +90,9 @@ class Checkpoint:
     """Facts of the task, where known: name, kind, labels, metric."""
 
 
-def write_checkpoint(carried: Injection, folder: Path, task: Mapping[str, Any], base: str = "") -> None:
+def write_checkpoint(
+    carried: Injection, folder: Path, task: Mapping[str, Any], base: str = "", *, alone: bool = False
+) -> None:
     """Write the trained parameters of an injected model into an empty folder.
 
     Args:
@@ -96,14 +100,18 @@ def write_checkpoint(carried: Injection, folder: Path, task: Mapping[str, Any], 
         folder: The folder for the two files.
         task: Facts of the task, where known.
         base: Where to find the backbone; empty for the name that it was loaded by.
+        alone: Whether placements that are made from a file of the user are reduced, so that the folder is enough.
     """
+    architecture, values = carried.architecture, state(carried.model)
+    if alone:
+        architecture, values = reduced_state(carried.model, Borrowing)
     content = CheckpointFile(
         model=_model_facts(carried, base),
         task=dict(task),
-        architecture=carried.architecture.to_dict(),
+        architecture=architecture.to_dict(),
         shapes={place: tuple(shape) for place, shape in list_shapes(carried.backbone).items()},
     )
-    save_state(carried.model, folder / WEIGHTS)
+    write_state(pack(values), folder / WEIGHTS)
     text = yaml.safe_dump(to_plain(content), sort_keys=False, width=120, allow_unicode=True, default_flow_style=None)
     (folder / FACTS).write_text(text, encoding="utf-8")
 
@@ -268,6 +276,8 @@ def save(
 ) -> None:
     """Save the trained parameters of an injected model, with everything needed to restore them; whole or not at all.
 
+    A prompt in a subspace (`ipt`) is saved as the prompt that it is, so that no other file is needed.
+
     Args:
         model: A model with an architecture in it.
         directory: The folder to make.
@@ -281,7 +291,7 @@ def save(
     """
     carried = injection_of(model)
     with staged(Path(directory), overwrite) as stage:
-        write_checkpoint(carried, stage, dict(task or carried.injected.task), base)
+        write_checkpoint(carried, stage, dict(task or carried.injected.task), base, alone=True)
 
 
 def load(

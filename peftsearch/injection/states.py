@@ -48,7 +48,12 @@ def set_state(model: nn.Module, values: Mapping[str, torch.Tensor]) -> None:
 
 def packed_state(model: nn.Module) -> bytes:
     """The trained state in safetensors' format, which `load_state` reads from a file."""
-    packed: bytes = save({name: value.contiguous() for name, value in state(model).items()}, {"format": FORMAT})
+    return pack(state(model))
+
+
+def pack(values: Mapping[str, torch.Tensor]) -> bytes:
+    """Values of `state` in safetensors' format."""
+    packed: bytes = save({name: value.contiguous() for name, value in values.items()}, {"format": FORMAT})
     return packed
 
 

@@ -33,6 +33,7 @@ from peftsearch.methods.dora import DoRA
 from peftsearch.methods.far import Far
 from peftsearch.methods.fishmask import FishMask
 from peftsearch.methods.ia3 import IA3
+from peftsearch.methods.ipt import IPT
 from peftsearch.methods.krona import KronA
 from peftsearch.methods.krona_res import KronARes
 from peftsearch.methods.ladder import Ladder
@@ -81,6 +82,7 @@ METHODS: dict[str, Method] = {
         Ladder(),
         Prompt(),
         PTuning(),
+        IPT(),
     )
 }
 

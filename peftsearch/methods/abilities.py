@@ -120,6 +120,13 @@ class Reducible(Protocol):
 
 
 @runtime_checkable
+class Borrowing(Protocol):
+    """A `Reducible` method whose modules are made from a file of the user; saving reduces them, to load without it."""
+
+    borrows: Literal[True]
+
+
+@runtime_checkable
 class OnProjections(Protocol):
     """A method that acts on linear maps of a block which it names."""
 

@@ -45,7 +45,8 @@ def _may_have_changed(options: RunOptions) -> bool:
     """Whether the options name files or code of the user that are compared only when they are loaded."""
     search, metric = options.search, options.task.metric
     of_user = any(name.endswith((".yaml", ".yml")) or ":" in name for name in (search.space, search.strategy))
-    return of_user or options.model.anatomy is not None or (metric is not None and is_own(metric))
+    of_model = options.model.anatomy is not None or options.model.subspace is not None
+    return of_user or of_model or (metric is not None and is_own(metric))
 
 
 def _is_as_it_was(options: RunOptions, settings: StudySettings) -> bool:

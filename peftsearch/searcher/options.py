@@ -25,10 +25,10 @@ from peftsearch.options import (
     HYPHEN,
     MAX_SEED,
     MachineOptions,
-    ModelOptions,
     OptionGroup,
     TaskOptions,
     TrainingOptions,
+    TunedModelOptions,
     given,
     group,
     lasting,
@@ -130,8 +130,8 @@ class SweepOptions(OptionGroup):
     """Keep the frozen weights packed: nf4 (QLoRA) or int8."""
     seed: int = 0
     """Random seed of the whole run."""
-    model: Annotated[ModelOptions, group("Model (default: the embedded MiniLM-L6)")] = field(
-        default_factory=ModelOptions
+    model: Annotated[TunedModelOptions, group("Model (default: the embedded MiniLM-L6)")] = field(
+        default_factory=TunedModelOptions
     )
     task: Annotated[TaskOptions, group("Task (default: the embedded task, see list tasks)")] = field(
         default_factory=TaskOptions
@@ -356,7 +356,7 @@ def read_options(folder: Path, storage: str = "") -> RunOptions:
         StudyError: The study does not exist, or its options are not stored.
     """
     from peftsearch.study.folder import fetch_settings, read_settings  # imports Optuna, which is slow
-    from peftsearch.study.settings import SETTINGS
+    from peftsearch.study.settings import SETTINGS, SUBSPACE
 
     if storage and not (folder / SETTINGS).exists():
         fetch_settings(folder, storage)
@@ -367,10 +367,14 @@ def read_options(folder: Path, storage: str = "") -> RunOptions:
         options = from_plain(RunOptions, stored, "options")
     except ConfigError as error:
         raise StudyError(f"{folder / SETTINGS}: {error}; resume it with the command that started it") from error
+    if options.model.subspace is not None and (folder / SUBSPACE).is_file():  # the user's file may be gone
+        options = replace(options, model=replace(options.model, subspace=folder / SUBSPACE))
     return replace(options, study=StudyOptions(name=folder.name, runs=folder.parent, storage=storage))
 
 
 def stored_options(options: RunOptions) -> dict[str, Any]:
     """The options that a study keeps, as plain values; files of data by paths that hold in any directory."""
-    kept = to_plain(replace(options, task=lasting(options.task)))
+    subspace = options.model.subspace
+    model = replace(options.model, subspace=None if subspace is None else subspace.resolve())
+    kept = to_plain(replace(options, task=lasting(options.task), model=model))
     return {key: value for key, value in kept.items() if key not in NOT_STORED}

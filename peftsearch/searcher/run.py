@@ -16,6 +16,7 @@ from peftsearch.design.design import Design
 from peftsearch.engine.local import LocalEngine
 from peftsearch.engine.probe import HeadStart
 from peftsearch.errors import ConfigError, StudyError, one_line
+from peftsearch.files import write_state
 from peftsearch.options import changed_options
 from peftsearch.samplers import plan_of
 from peftsearch.samplers.strategy import LEFT_AFTER_CUT
@@ -35,6 +36,7 @@ from peftsearch.searcher.schedule import Schedule
 from peftsearch.study.best import BEST
 from peftsearch.study.confirmed import Confirmed
 from peftsearch.study.folder import StudyFolder, check_settings
+from peftsearch.study.settings import SUBSPACE
 from peftsearch.study.storage import storage_faults
 from peftsearch.study.trials import facts_of
 from peftsearch.tasks.kinds import QUESTIONS
@@ -224,6 +226,8 @@ def open_study(
             raise StudyError(f"{setup.path}: there is no study to resume; leave --resume out to start it")
         stored = stored_options(setup.options)
         folder = StudyFolder(setup.path, setup.settings, setup.options.study.storage, stored, shared, extends)
+        if setup.backbone.subspace is not None and not (setup.path / SUBSPACE).exists():
+            write_state(Path(setup.backbone.subspace.path).read_bytes(), setup.path / SUBSPACE)
         try:
             yield folder
         finally:

@@ -56,6 +56,7 @@ def study_settings(
         model=backbone.name,
         revision=backbone.revision,
         anatomy=_digest(backbone),
+        subspace="" if backbone.subspace is None else backbone.subspace.digest,
         quantize=options.quantize,
         task=suite.name,
         task_source=suite.source,
@@ -106,5 +107,8 @@ def _choices(dimension: Dimension) -> list[Choice] | str:
 
 def _digest(backbone: Backbone) -> str:
     """Digest that distinguishes anatomies, since the same model may be described by hand in several ways."""
-    text = json.dumps(asdict(backbone)["stacks"], sort_keys=True)
+    stacks = asdict(backbone)["stacks"]
+    for block in (block for stack in stacks for block in stack["blocks"] if block["words"] is not None):
+        del block["words"]["subspace"]  # a setting of its own
+    text = json.dumps(stacks, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

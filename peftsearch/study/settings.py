@@ -8,7 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
+
+from peftsearch.design.architecture import Architecture
+from peftsearch.methods import get_method
+from peftsearch.methods.abilities import Borrowing
 
 OWN_STORAGE = "study.db"
 """File name of the storage of a study that is kept in its folder."""
@@ -25,6 +30,8 @@ class StudySettings:
     """Commit or fingerprint of the backbone's weights."""
     anatomy: str = ""
     """Digest of the backbone's blocks, since a model may be described by hand in several ways."""
+    subspace: str = ""
+    """Digest of the file of `--subspace`; empty without one."""
     quantize: str | None = None
     task: str = ""
     task_source: str = ""
@@ -80,6 +87,21 @@ SETTINGS = "settings.yaml"
 """The file that holds the settings of a study, in its folder."""
 NOT_COMPARED = frozenset({"id", "options", "began", "threads", "accumulate", "gradient_checkpointing"})
 """Settings that may differ between studies of the same command."""
+
+
+SUBSPACE = "subspace.safetensors"
+"""The copy of the subspace that designs of a study were found in, in its folder."""
+
+
+def kept_subspace(folder: Path, architecture: Architecture) -> Path | None:
+    """The copy of the subspace that a study's folder keeps, where an architecture needs it.
+
+    Args:
+        folder: The study's folder.
+        architecture: An architecture that the study found.
+    """
+    needed = any(isinstance(get_method(p.method), Borrowing) for p in architecture.placements)
+    return folder / SUBSPACE if needed and (folder / SUBSPACE).is_file() else None
 
 
 def first_difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> tuple[str, Any, Any] | None:

@@ -26,6 +26,7 @@ from peftsearch.options import (
     OptionGroup,
     TaskOptions,
     TrainingOptions,
+    TunedModelOptions,
     group,
 )
 from peftsearch.tasks import check_task
@@ -73,7 +74,7 @@ class TrainOptions(OptionGroup):
     """Log losses and scores: tensorboard, wandb, mlflow, or others of accelerate; separate several by commas."""
     push_to_hub: str | None = None
     """Upload the folder to this repository of the hub at the end: ORG/NAME."""
-    model: Annotated[ModelOptions, group("Model (default: the run's)")] = field(default_factory=ModelOptions)
+    model: Annotated[TunedModelOptions, group("Model (default: the run's)")] = field(default_factory=TunedModelOptions)
     task: Annotated[TaskOptions, group("Task (default: the run's)")] = field(default_factory=TaskOptions)
     training: Annotated[TrainingOptions, group("Training (default: the run's)")] = field(
         default_factory=TrainingOptions

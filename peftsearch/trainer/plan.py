@@ -32,9 +32,10 @@ from peftsearch.engine.trainable import Start, check_checkpointing, groups_of, r
 from peftsearch.errors import ConfigError
 from peftsearch.files import plain
 from peftsearch.methods.support import require_methods
-from peftsearch.options import AUTO, ModelOptions, TrainingOptions, given
+from peftsearch.options import AUTO, TrainingOptions, TunedModelOptions, given
 from peftsearch.study.best import require_same_backbone
 from peftsearch.study.refitting import carry_over
+from peftsearch.study.settings import kept_subspace
 from peftsearch.tasks import Task
 from peftsearch.tasks.encoding.encoded import EncodedTask
 from peftsearch.tasks.encoding.pairs import EncodedPairs
@@ -145,7 +146,7 @@ def prepare(options: TrainOptions, run: Run | None) -> Plan:
     objective = Scorer(task, training)
     record = TrainingRecord(
         method=options.method or (run.found.name if run is not None else ""),
-        model=TrainedModel.of(loaded.backbone, quantize, n_head=n_head_params(loaded)),
+        model=TrainedModel.of(loaded.backbone, quantize, n_head=n_head_params(loaded), subspace=_subspace(loaded)),
         task=_task_facts(encoded, objective, data),
         n_params=architecture.n_params,
         n_changed=_n_changed(architecture, loaded),
@@ -209,6 +210,12 @@ def _n_changed(architecture: Architecture | Reference, loaded: LoadedBackbone) -
     return architecture.n_params if isinstance(architecture, Reference) else n_changed(architecture, loaded.backbone)
 
 
+def _subspace(loaded: LoadedBackbone) -> str | None:
+    """Digest of the subspace of prompts; None without one."""
+    known = loaded.backbone.subspace
+    return None if known is None else known.digest
+
+
 def _task_facts(encoded: EncodedTask, objective: Scorer, data: Data) -> TrainedTask:
     """What evaluating and predicting need of the task; `data` finds it again."""
     task, columns = encoded.task, encoded.task.columns
@@ -266,9 +273,11 @@ def _packing(options: TrainOptions, run: Run | None) -> tuple[str | None, tuple[
     return quantize, ()
 
 
-def _model(options: TrainOptions, run: Run | None) -> ModelOptions:
-    """The model that is named, or else the run's."""
+def _model(options: TrainOptions, run: Run | None) -> TunedModelOptions:
+    """The model that is named, or else the run's, with the run's subspace."""
     model = options.model
+    if run is not None and model.subspace is None:
+        model = replace(model, subspace=kept_subspace(run.path.parent, run.found.architecture))
     if run is None or model.name is not None:
         return model
     return replace(model, name=run.found.model_name, revision=model.revision or hub_commit(run.found.revision))

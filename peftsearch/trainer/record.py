@@ -30,6 +30,8 @@ class TrainedModel(StoredModel):
 
     n_head: int = 0
     """Parameters of the task head."""
+    subspace: str | None = None
+    """Digest of the subspace that prompts were tuned in; None without one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

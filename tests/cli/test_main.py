@@ -60,6 +60,9 @@ estimate
 estimate nope
 estimate --budget 1% --dtype nope
 estimate --budget 1% --model ./nope
+subspace --output o --steps 0
+subspace --output o --tasks nope
+run --budget 1% --subspace nope
 """.strip().splitlines()
 ]
 """Commands that need no model: catalogues, and every fault that the options alone show."""

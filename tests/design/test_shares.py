@@ -74,6 +74,7 @@ NOT_IN_THE_SURVEY = {
     "layernorm": "has no row",
     "prefix_mlp": "the reparametrised form of prefix, whose row leaves its network out",
     "ptuning": "its encoder is not counted there",
+    "ipt": "its sizes are the directions of a file that the user makes",
 }
 
 

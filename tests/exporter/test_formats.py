@@ -8,7 +8,7 @@ from transformers import AutoModelForSequenceClassification
 import peftsearch
 from peftsearch.injection.states import state
 from peftsearch.methods import METHODS
-from peftsearch.methods.abilities import ModelWide
+from peftsearch.methods.abilities import Borrowing, ModelWide
 from peftsearch.methods.support import find_obstacle
 from tests.exports import Run, close, logits
 from tests.tiny import outline
@@ -16,7 +16,9 @@ from tests.tiny import outline
 pytestmark = pytest.mark.slow
 
 MERGING = [name for name, method in METHODS.items() if method.merges]
-STAYING = [name for name in METHODS if name not in MERGING]
+OWN = [name for name, method in METHODS.items() if not isinstance(method, Borrowing)]
+"""Methods that are exported as they are; the others become smaller ones (tests/methods/test_ipt.py)."""
+STAYING = [name for name in OWN if name not in MERGING]
 PAIRS = [(name, f) for name in MERGING for f in ("bert", "gpt2", "llama") if find_obstacle(name, outline(f)) is None]
 
 
@@ -43,7 +45,7 @@ def test_what_does_not_merge_loads_from_beside_the_merged_model(name, merging, t
     assert {p.method for p in rest.architecture.placements} == {name}
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", OWN)
 def test_the_own_format_gives_every_bit_back(name, tmp_path):
     run = Run(tmp_path, seeds=(1000,), **{name: sizes_of(name)})
     run.export("peftsearch", tmp_path / "own")

@@ -13,7 +13,7 @@ from peftsearch.injection.inject import inject, remove
 from peftsearch.injection.merging import merged
 from peftsearch.methods import METHODS
 from peftsearch.methods.abilities import Foldable
-from tests.methods import available, disturb, make, place
+from tests.methods import available, disturb, equipped, make, place
 from tests.tiny import FAMILIES, tiny_input
 
 HYBRIDS = {
@@ -77,7 +77,8 @@ def test_a_merged_backbone_needs_no_method(model):
 @pytest.mark.parametrize("name", METHODS)
 def test_methods_that_merge_have_hooks_that_fold(name):
     model = make()
-    injection = inject(model, place(detect(model), **{name: 1}))
+    backbone = equipped(detect(model))
+    injection = inject(model, place(backbone, **{name: 1}), backbone)
     ours = set(injection.injected.modules())
     folding = [
         isinstance(h.__self__, Foldable)

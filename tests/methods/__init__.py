@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -10,12 +13,15 @@ from torch import nn
 from torch.nn import functional
 
 from peftsearch.backbone.anatomy import Backbone
+from peftsearch.backbone.subspace import Directions, with_subspace, write_subspace
 from peftsearch.design.architecture import Architecture, Placement
 from peftsearch.engine.priming import prime
 from peftsearch.injection.in_place import in_place
 from peftsearch.methods import get_method
 from peftsearch.methods.abilities import count_placed, is_placed, sharing_key
 from tests.tiny import FAMILIES, tiny_input
+
+_FOLDER = TemporaryDirectory(prefix="peftsearch-tests-")
 
 
 def make(family: str = "bert") -> Any:
@@ -32,6 +38,27 @@ def indices(start: int, width: int, d_module: int, n_pieces: int) -> list[int]:
     """Where the outputs of a slice are in its module's output, counted out one by one."""
     piece = (d_module or width) // n_pieces
     return [i * piece + start + j for i in range(n_pieces) for j in range(width // n_pieces)]
+
+
+@cache
+def made_subspace(model_type: str, width: int) -> str:
+    """A file with four random directions of prompts of three tokens."""
+    generator = torch.Generator().manual_seed(0)
+    rows, _ = torch.linalg.qr(torch.randn(3 * width, 4, generator=generator))
+    directions = Directions(
+        mean=torch.randn(3, width, generator=generator),
+        basis=rows.T.reshape(4, 3, width),
+        scale=torch.tensor([4.0, 3.0, 2.0, 1.0]),
+    )
+    path = Path(_FOLDER.name) / f"{model_type}-{width}.safetensors"
+    write_subspace(path, directions, Backbone(name="made", model_type=model_type, n_params=1, stacks=()), ["a", "b"])
+    return str(path)
+
+
+def equipped(backbone: Backbone) -> Backbone:
+    """The anatomy with a subspace of prompts, where prompts can act."""
+    words = backbone.blocks[0].words
+    return backbone if words is None else with_subspace(backbone, made_subspace(backbone.model_type, words.width))
 
 
 def place(backbone: Backbone, **sizes: int) -> Architecture:

@@ -19,7 +19,7 @@ from peftsearch.injection.states import set_state, state
 from peftsearch.methods import METHODS, get_method
 from peftsearch.methods.abilities import count_placed
 from peftsearch.methods.support import find_obstacle
-from tests.methods import disturb, make, place, settle
+from tests.methods import disturb, equipped, make, place, settle
 from tests.tiny import FAMILIES, outline, tiny_input
 
 REASONS = {
@@ -48,7 +48,7 @@ OBSTACLES = {
     (name, family): found
     for family in FAMILIES
     for name in METHODS
-    if (found := find_obstacle(name, outline(family))) is not None
+    if (found := find_obstacle(name, equipped(outline(family)))) is not None
 }
 PAIRS = [
     (name, family)
@@ -63,7 +63,7 @@ PAIRS = [
 @cache
 def loaded(family: str) -> tuple[nn.Module, Backbone]:
     model = make(family)
-    return model, detect(model)
+    return model, equipped(detect(model))
 
 
 @torch.no_grad()
@@ -168,7 +168,8 @@ def test_bfloat16_backbone_computes_in_its_own_dtype(name: str) -> None:
     exact.load_state_dict(model.state_dict())
     results, kept = [], {}
     for each in (model, exact):
-        inject(each, place(detect(each), **{name: 2}))
+        backbone = equipped(detect(each))
+        inject(each, place(backbone, **{name: 2}), backbone)
         settle(each)
         disturb(each)
         set_state(each, kept.setdefault("state", state(each)))
@@ -200,7 +201,7 @@ def test_gradient_checkpointing_changes_no_gradient(name: str, family: str) -> N
             module.p = 0.0
     for key in [key for key in vars(model.config) if "drop" in key or "pdrop" in key]:
         setattr(model.config, key, 0.0)
-    backbone = detect(model)
+    backbone = equipped(detect(model))
     with inject(model, place(backbone, **{name: 3}), backbone):
         settle(model)
         disturb(model)

@@ -99,13 +99,13 @@ def test_a_budget_without_scores_does_not_end_the_sweep(place, tmp_path, capsys,
 
 def test_a_name_is_made_up_and_kept(place, tmp_path, monkeypatch):
     """Planned alone: what would be trained, and where."""
-    from peftsearch.options import ModelOptions, TaskOptions
+    from peftsearch.options import TaskOptions, TunedModelOptions
     from peftsearch.searcher.options import StudyOptions, SweepOptions
     from peftsearch.searcher.sweep import plan_sweep
 
     _, model, (train, validation) = place
     options = SweepOptions(
-        model=ModelOptions(name=str(model)),
+        model=TunedModelOptions(name=str(model)),
         task=TaskOptions(train=train, validation=validation),
         study=StudyOptions(runs=tmp_path),
     )

@@ -22,14 +22,11 @@ _STATIC = (
 )
 
 
-class PromptVectors(nn.Module):
-    """The trained embeddings, and the hooks that insert and remove them."""
+class FrontTokens(nn.Module):
+    """Embeddings in front of the input, and the hooks that insert and remove them."""
 
     def __init__(self, words: nn.Embedding, length: int) -> None:
         super().__init__()
-        sampled = torch.randint(words.num_embeddings, (length,))
-        start = words.weight.detach().to("cpu", torch.float32)[sampled]
-        self.embedding = nn.Parameter(start.clone())
         self.__dict__["words"] = words  # bypasses nn.Module's registration: it belongs to the backbone
         self.length = length
         self.n_positions: int | None = None
@@ -41,7 +38,7 @@ class PromptVectors(nn.Module):
 
     def vectors(self) -> torch.Tensor:
         """The prompt `(l, e)`."""
-        return self.embedding
+        raise NotImplementedError
 
     def enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
         """Put the prompt in front of the base model's input; the hook on the base model's call."""
@@ -110,6 +107,20 @@ class PromptVectors(nn.Module):
         return (output[0][:, self.length :], *output[1:])
 
 
+class PromptVectors(FrontTokens):
+    """The trained embeddings."""
+
+    def __init__(self, words: nn.Embedding, length: int) -> None:
+        super().__init__(words, length)
+        sampled = torch.randint(words.num_embeddings, (length,))
+        start = words.weight.detach().to("cpu", torch.float32)[sampled]
+        self.embedding = nn.Parameter(start.clone())
+
+    def vectors(self) -> torch.Tensor:
+        """The prompt `(l, e)`."""
+        return self.embedding
+
+
 def _named(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """All arguments by name; transformers' models call their base model with names, except for the words."""
     if not args:
@@ -122,7 +133,7 @@ def attach(model: nn.Module, block: Block, length: int) -> Attachment:
     return attach_prompt(model, block, PromptVectors(words_of(model, block), length))
 
 
-def attach_prompt(model: nn.Module, block: Block, prompt: PromptVectors) -> Attachment:
+def attach_prompt(model: nn.Module, block: Block, prompt: FrontTokens) -> Attachment:
     """Put a prompt of any kind in front of the model's input."""
     return Attachment(module=prompt, undo=enter_and_leave(model, block, prompt))
 
@@ -142,7 +153,7 @@ def _window(model: Any) -> int | None:
     return window if isinstance(window, int) and getattr(config, "use_sliding_window", True) else None
 
 
-def enter_and_leave(model: nn.Module, block: Block, module: PromptVectors) -> list[Callable[[], object]]:
+def enter_and_leave(model: nn.Module, block: Block, module: FrontTokens) -> list[Callable[[], object]]:
     """Hook a prompt on the base model's call and on the module after which the prompt is removed.
 
     In an encoder it is removed after the last block, since a pooler follows inside the base model; in a decoder at the

@@ -35,7 +35,7 @@ def logits(model, pixels):
 
 def test_those_that_need_words_cannot_act(loaded):
     refused = set(METHODS) - set(USABLE)
-    assert {"prompt", "ptuning"} <= refused
+    assert {"prompt", "ptuning", "ipt"} <= refused
     for name in refused:
         with pytest.raises(MethodError, match="without words"):
             fit(uniform(name), loaded.backbone, parse_budget("50%", loaded.backbone.n_params))
