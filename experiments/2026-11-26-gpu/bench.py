@@ -1,12 +1,12 @@
 """A LoRA step of the project beside one of HF peft under transformers' Trainer, on a GPU: seconds and peak memory.
 
-bench.py OUT.csv [--rounds 2] [--steps 20] [--small]
+bench.py OUT.csv [--rounds 2] [--steps 20] [--shape large|smollm|small] [--batch 8] [--seq 512] [--how ...]
 
 A llama of 0.47 billion random weights, batches of 8 x 512 random tokens, LoRA of rank 8 on the query and value maps,
 AdamW, clipping at 1, bf16; plain, packed in nf4, compiled, with gradient checkpointing and (ours alone) in four parts
-(`--how` names some of these). Both load
-the same folder; the two alternate, each round in a fresh process. A step's time is the median behind the first five
-steps, and the GPU is waited for at each end. `counted` is what `peftsearch estimate` counts for the same step.
+(`--how` names some of these). Both load the same folder; the two alternate, each round in a fresh process. A step's
+time is the median behind the first five steps, and the GPU is waited for at each end. Peak memory is the allocator's on
+a GPU, and on a CPU what the process had resident at most. `counted` is what `peftsearch estimate` counts.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import resource
 import subprocess
 import sys
 import tempfile
@@ -26,17 +27,19 @@ import torch
 
 WARM = 5
 RANK = 8
+SHAPES = {"large": (1024, 4096, 24, 16), "small": (64, 256, 2, 1), "smollm": (576, 1536, 30, 3)}
+"""Width, inner width, blocks, heads of keys and values. `smollm` has those of SmolLM2-135M."""
 
 
-def save(folder: Path, small: bool) -> None:
+def save(folder: Path, shape: str) -> None:
     """A llama with random weights, in bf16."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    width = 64 if small else 1024
+    width, inner_width, n_layers, n_kv = SHAPES[shape]
     config = LlamaConfig(
-        hidden_size=width, intermediate_size=4 * width, num_hidden_layers=2 if small else 24, vocab_size=32_000,
-        num_attention_heads=width // 64, num_key_value_heads=width // 64, max_position_embeddings=2048,
+        hidden_size=width, intermediate_size=inner_width, num_hidden_layers=n_layers, vocab_size=32_000,
+        num_attention_heads=width // 64, num_key_value_heads=n_kv, max_position_embeddings=2048,
         tie_word_embeddings=True, pad_token_id=0, bos_token_id=1, eos_token_id=2,
     )  # fmt: skip
     torch.manual_seed(0)
@@ -165,16 +168,8 @@ def theirs(folder: Path, steps: int, batch: int, seq: int, how: str) -> list[flo
 def counted(folder: Path, batch: int, seq: int, how: str, trained: int) -> int:
     """Bytes that `peftsearch estimate` counts."""
     words = ["estimate", "--model", str(folder), "--budget", str(trained), "--design", "lora", "--batch", str(batch)]
-    words += [
-        "--seq",
-        str(seq - 1),
-        "--dtype",
-        "bf16",
-        "--kind",
-        "generation",
-        "--json",
-        *(["--quantize", "nf4"] if how == "nf4" else []),
-    ]
+    words += ["--seq", str(seq - 1), "--dtype", "bf16", "--kind", "generation", "--json"]
+    words += ["--quantize", "nf4"] if how == "nf4" else []
     done = subprocess.run([sys.executable, "-m", "peftsearch", *words], capture_output=True, text=True, check=True)
     parts = next(iter(json.loads(done.stdout)["bytes"].values()))
     return int(parts["total"] - parts["context"])
@@ -186,22 +181,25 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--small", action="store_true")
+    parser.add_argument("--shape", default="large", choices=list(SHAPES))
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--seq", type=int, default=512)
     parser.add_argument("--how", nargs="+", default=["plain", "nf4", "compiled", "checkpointing", "four parts"])
     parser.add_argument("--one", nargs=2)
     parser.add_argument("--folder", type=Path)
     a = parser.parse_args()
-    batch, seq = (2, 32) if a.small else (8, 512)
+    batch, seq = a.batch, a.seq
     if a.one:
         who, how = a.one
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
         seconds = (ours if who == "ours" else theirs)(a.folder, a.steps, batch, seq, how)
-        peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
+        resident = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else resident
         print(json.dumps({"ms": round(1000 * median(seconds[WARM:]), 2), "first_s": seconds[0], "peak_mb": peak / 1e6}))
         return
     folder = Path(tempfile.mkdtemp()) / "llama"
-    save(folder, a.small)
+    save(folder, a.shape)
     fields = ["round", "how", "who", "ms", "first_s", "peak_mb", "counted_mb"]
     with a.out.open("w", newline="") as file:
         table = csv.DictWriter(file, fields)
@@ -212,7 +210,7 @@ def main() -> None:
                     if how == "four parts" and who == "theirs":
                         continue
                     words = [str(a.out), "--steps", str(a.steps), "--folder", str(folder), "--one", who, how]
-                    words += ["--small"] if a.small else []
+                    words += ["--batch", str(batch), "--seq", str(seq)]
                     done = subprocess.run([sys.executable, __file__, *words], capture_output=True, text=True)
                     if done.returncode:
                         print(who, how, done.stderr[-1500:], flush=True)
