@@ -100,6 +100,7 @@ def test_a_merged_export_predicts_the_same_in_transformers_alone(found, tmp_path
     assert "AutoModelForQuestionAnswering" in (tmp_path / "m" / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_objects_of_a_session_are_taken(found, tmp_path):
     _, run = found
     data = datasets.Dataset.from_list(rows(40, 1))
