@@ -47,6 +47,7 @@ def test_the_saved_weights_score_what_the_metrics_say(trained, capsys):
     assert peftsearch.load(None, trained).architecture.n_params == scores["n_params"]
 
 
+@pytest.mark.slow
 def test_a_killed_training_goes_on_with_the_same_losses(calm, train, tmp_path):
     """The model has dropout here: random numbers must go on, too."""
     _, model, files = calm

@@ -119,6 +119,7 @@ def test_sizes_wider_than_a_block_are_infeasible():
 
 
 @pytest.mark.parametrize("name", sorted(SAMPLERS))
+@pytest.mark.slow
 def test_every_sampler_runs_on_it(name):
     """At 0.1%, where few designs fit, and far from the large ones that the made-up score rewards."""
     n_trials, settings = (12, {"n_startup_trials": 6}) if name == "gp" else (20, {})  # gp costs a fit a trial

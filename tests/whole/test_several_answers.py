@@ -108,6 +108,7 @@ def test_a_merged_export_predicts_the_same_in_transformers_alone(found, tmp_path
             assert own == row["predicted_labels"]
 
 
+@pytest.mark.slow
 def test_objects_of_a_session_are_taken(found, tmp_path):
     kind, _, run = found
     data = datasets.Dataset.from_list([{key: row[key] for key in OWN[kind]} for row in rows(40, 1)])
