@@ -167,6 +167,8 @@ def _check_map(device_map: str | None, device: torch.device) -> None:
         return
     if device_map not in DEVICE_MAPS:
         raise ConfigError(unknown_name("device map", device_map, DEVICE_MAPS))
+    if device.type == "cpu" and torch.cuda.is_available():
+        raise ConfigError(f"--device-map {device_map} takes the GPUs; leave --device cpu out")
     if device.index is not None:
         raise ConfigError(f"--device-map {device_map} takes all GPUs; leave --device {device} out")
 

@@ -73,7 +73,7 @@ def _tasks() -> list[dict[str, Any]]:
     from peftsearch.tasks import EMBEDDED
 
     rows = [{"name": name, "what": grammar.description} for name, grammar in EMBEDDED.items()]
-    rows.append({"name": "glue/sst2, ...", "what": "any text classification or regression data set of the hub"})
+    rows.append({"name": "glue/sst2, ...", "what": "a data set of the hub with labels, tags, answers or chats"})
     rows.append({"name": "--train FILE", "what": "your own CSV, TSV, JSONL or Parquet file"})
     rows.append({"name": "--kind image --train FOLDER", "what": "your own images, FOLDER/CLASS/*.png"})
     return rows

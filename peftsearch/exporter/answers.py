@@ -6,6 +6,7 @@ family's class for question answering has the same weights but for the name of t
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,12 @@ def as_answers(model: Any, head: tuple[str, ...], directory: Path) -> str | None
         directory: Its folder.
 
     Returns:
-        A line for the user; None where the family has no such class, or one of other weights, and nothing is changed.
+        A line for the user; None where the family has no such class, or one of other weights or outputs, and nothing is
+        changed.
     """
-    from transformers import MODEL_FOR_QUESTION_ANSWERING_MAPPING, AutoConfig
+    from transformers import MODEL_FOR_QUESTION_ANSWERING_MAPPING
 
-    config = AutoConfig.from_pretrained(directory)
+    config = copy.deepcopy(model.config)
     if type(config) not in MODEL_FOR_QUESTION_ANSWERING_MAPPING or len(head) != 1:
         return None
     with quiet():
@@ -45,5 +47,16 @@ def as_answers(model: Any, head: tuple[str, ...], directory: Path) -> str | None
         if there != {name: value.shape for name, value in weights.items()}:
             return None
         other.load_state_dict(weights)
+        if not _equal(plain.eval(), other.eval()):
+            return None
         other.save_pretrained(directory)
     return f"As {type(other).__name__}, with the head's two outputs as start_logits and end_logits"
+
+
+@torch.no_grad()
+def _equal(plain: Any, other: Any) -> bool:
+    """Whether the two give the same outputs on a few tokens."""
+    n = plain.get_input_embeddings().num_embeddings
+    ids = torch.arange(5, 21).view(2, 8) % n
+    wanted, found = plain(input_ids=ids).logits, other(input_ids=ids)
+    return torch.allclose(wanted, torch.stack([found.start_logits, found.end_logits], dim=-1), atol=1e-5)

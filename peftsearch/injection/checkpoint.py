@@ -29,6 +29,7 @@ from peftsearch.injection.inject import NAME, Injection, inject, injection_of, r
 from peftsearch.injection.reducing import reduced_state
 from peftsearch.injection.shapes import Shapes, fingerprint_shapes, first_mismatch, list_shapes
 from peftsearch.injection.states import pack, read_state, set_state, state
+from peftsearch.methods import get_method
 from peftsearch.methods.abilities import Borrowing
 
 FACTS = "peftsearch.yaml"
@@ -105,6 +106,12 @@ def write_checkpoint(
     architecture, values = carried.architecture, state(carried.model)
     if alone:
         architecture, values = reduced_state(carried.model, Borrowing)
+        left = next((p for p in architecture.placements if isinstance(get_method(p.method), Borrowing)), None)
+        if left is not None:
+            raise CheckpointError(
+                f"{left.method} is saved as a prompt, and {left.stack} block {left.block} has one already; tune one of "
+                "the two"
+            )
     content = CheckpointFile(
         model=_model_facts(carried, base),
         task=dict(task),

@@ -10,7 +10,11 @@ from dataclasses import dataclass
 from statistics import mean
 
 from peftsearch.errors import TaskError
+from peftsearch.tasks.kinds import TITLES
 from peftsearch.tasks.task import Task
+
+_ALONE = ("generation", "tagging", "question_answering")
+"""Kinds whose models are not those of other kinds."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,6 +28,13 @@ class Suite:
         doubled = next((name for name in names if names.count(name) > 1), None)
         if doubled is not None:
             raise TaskError(f"task: {doubled!r} is named twice; name each task once")
+        kinds = {task.kind for task in self.tasks}
+        alone = next((task for task in self.tasks if task.kind in _ALONE), None)
+        if len(kinds) > 1 and alone is not None:
+            raise TaskError(
+                f"task {alone.name!r}: is {TITLES.get(alone.kind, alone.kind)}, which needs a model of its own; run it "
+                "apart from the other tasks"
+            )
 
     @property
     def name(self) -> str:

@@ -259,6 +259,10 @@ def _check_methods(options: TrainOptions, run: Run | None) -> None:
     backbone = preview(_model(options, run))
     design = None if run is None else run.found.design
     names = [options.method] if options.method else [m for group in design.methods for m in group] if design else []
+    if {"ipt", "prompt"} <= set(names):
+        raise ConfigError(
+            "ipt and prompt: a training saves ipt as a prompt, and there is one already; take one of them"
+        )
     if backbone is not None:
         require_methods(names, backbone)
 

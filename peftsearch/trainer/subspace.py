@@ -23,6 +23,7 @@ from peftsearch.engine.inputs import encode_task, load_model, settle_length
 from peftsearch.engine.job import Job, Outcome
 from peftsearch.engine.local import LocalEngine
 from peftsearch.engine.settings import TrainingSettings
+from peftsearch.errors import TaskError
 from peftsearch.methods import get_method
 from peftsearch.methods.support import require_methods
 from peftsearch.options import AUTO
@@ -56,9 +57,14 @@ def learn_subspace(options: SubspaceOptions, say: Callable[[str], None]) -> Dire
     prompts: dict[str, torch.Tensor] = {}
     loaded: LoadedBackbone | None = None
     head: tuple[str, int] | None = None
+    seen: set[str] = set()
     for source in options.sources:
         for seed in range(options.seed, options.seed + options.seeds):
             task = resolve_task(source, seed)
+            if task.fingerprint in seen:
+                say(f"{source.name}, seed {seed}: has the data of an earlier seed (fewer --examples draw others)")
+                continue
+            seen.add(task.fingerprint)
             if loaded is None or head != (task.kind, task.num_labels):
                 head = task.kind, task.num_labels
                 loaded = load_model(options.model, *head, device=device, compute_dtype=autocast)
@@ -69,11 +75,25 @@ def learn_subspace(options: SubspaceOptions, say: Callable[[str], None]) -> Dire
             prompts[name] = _prompt(outcome)
             say(f"{name}: {_told(task, outcome)}")
     assert loaded is not None, "the options name a task"
+    _require_prompts(len(prompts), options.dimensions)
     directions = principal_directions(torch.stack([*prompts.values()]), options.dimensions)
     write_subspace(options.output, directions, loaded.backbone, [*prompts])
     n, (length, width) = plural(len(directions.basis), "direction"), directions.mean.shape
     say(f"{options.output}: {n} of {len(prompts)} prompts ({length} x {width}) on {loaded.backbone.name}")
     return directions
+
+
+def _require_prompts(n: int, dimensions: int | None) -> None:
+    """Refuse too few prompts of different data.
+
+    Raises:
+        TaskError: They span fewer directions than are asked for, or none.
+    """
+    if n - 1 < (dimensions or 1):
+        raise TaskError(
+            f"subspace: {plural(n, 'source prompt')} of different data span {plural(max(0, n - 1), 'direction')}; give "
+            "more --tasks, or --examples below the rows of a task, so that its seeds differ"
+        )
 
 
 def _train(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from typing import Annotated
 
@@ -63,7 +64,7 @@ def check_subspace_options(options: SubspaceOptions) -> None:
             raise ConfigError(f"--{name} must be {allowed}, got {value}")
     if not 0 <= options.seed <= MAX_SEED - options.seeds:
         raise ConfigError(f"--seed must be from 0 to {MAX_SEED - options.seeds}, got {options.seed}")
-    if options.learning_rate is not None and not options.learning_rate > 0:
+    if options.learning_rate is not None and not 0 < options.learning_rate < inf:
         raise ConfigError(f"--learning-rate must be above 0, got {options.learning_rate:g}")
     sources = options.sources
     for source in sources:

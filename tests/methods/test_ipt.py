@@ -145,3 +145,12 @@ def test_a_file_that_changes_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BackboneError, match="has changed"):
         inject(model, place(backbone, ipt=1), backbone)
     assert not hasattr(model, "peftsearch")
+
+
+def test_beside_a_prompt_it_is_not_saved(tmp_path: Path) -> None:
+    model = make()
+    backbone = equipped(detect(model))
+    inject(model, place(backbone, prompt=2, ipt=3), backbone)
+    with pytest.raises(CheckpointError, match="ipt is saved as a prompt, and encoder block 0 has one already"):
+        peftsearch.save(model, tmp_path / "saved")
+    assert not (tmp_path / "saved").exists()

@@ -7,6 +7,9 @@ cut is taught as none.
 
 from __future__ import annotations
 
+import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,20 +106,20 @@ def encode_spans(split: Split, tokenizer: Any, max_length: int) -> EncodedSpans:
         questions, contexts = split.texts[rows], split.contexts[rows]
         shifts = [len(q) + 1 for q in questions] if joins else [0] * len(questions)
         texts = [f"{q}\n{c}" for q, c in zip(questions, contexts, strict=True)] if joins else questions
-        out = tokenizer(
-            texts,
-            None if joins else contexts,
-            truncation=True if joins else "only_second",
-            max_length=max_length,
-            padding=False,
-            return_offsets_mapping=True,
-        )
+        with _cutting_ends(tokenizer):
+            out = tokenizer(
+                texts,
+                None if joins else contexts,
+                truncation=True if joins else "only_second",
+                max_length=max_length,
+                padding=False,
+                return_offsets_mapping=True,
+            )
         made.input_ids.extend(out["input_ids"])
         if made.token_type_ids is not None:
             made.token_type_ids.extend(out.get("token_type_ids") or [])
         for i, (context, shift) in enumerate(zip(contexts, shifts, strict=True)):
-            owners = [0 if owner == 0 else owner for owner in out.sequence_ids(i)]
-            wanted = 0 if joins else 1
+            owners, wanted = out.sequence_ids(i), 0 if joins else 1
             own = [
                 (at, (max(0, begin - shift), end - shift))
                 for at, ((begin, end), owner) in enumerate(zip(out["offset_mapping"][i], owners, strict=True))
@@ -124,8 +127,9 @@ def encode_spans(split: Split, tokenizer: Any, max_length: int) -> EncodedSpans:
             ]
             made.places.append([0, *(at for at, _ in own)])
             made.spans.append([(0, 0), *(span for _, span in own)])
-            n_cut += len(out["input_ids"][i]) >= max_length and (not own or own[-1][1][1] < len(context.rstrip()))
-            labels.append(_marks([span for _, span in own], split.spans[start + i]))
+            is_cut = len(out["input_ids"][i]) >= max_length and (not own or own[-1][1][1] < len(context.rstrip()))
+            n_cut += is_cut
+            labels.append(_marks([span for _, span in own], split.spans[start + i], is_cut))
     return EncodedSpans(
         input_ids=made.input_ids,
         token_type_ids=made.token_type_ids or None,
@@ -150,29 +154,43 @@ def best_spans(logits: Tensor, encoded: EncodedSpans) -> list[Span]:
     for i, own in enumerate(logits.double().split_with_sizes([len(row) for row in encoded.places])):
         logs = own.log_softmax(dim=0)
         none = float(logs[0].sum())
-        sums = logs[1:, 0, None] + logs[None, 1:, 1]
-        allowed = torch.ones_like(sums).triu() - torch.ones_like(sums).triu(MOST_TOKENS)
-        sums = sums.masked_fill(allowed == 0, -torch.inf)
+        # Row k: answers that begin at candidate k, with 1 to MOST_TOKENS tokens.
+        ends = torch.cat([logs[1:, 1], logs.new_full((MOST_TOKENS - 1,), -torch.inf)])
+        sums = logs[1:, 0, None] + ends.unfold(0, MOST_TOKENS, 1) if len(logs) > 1 else logs.new_zeros(0, 1)
         if sums.numel() == 0 or none >= float(sums.max()):
             found.append(Span(text="", start=None, probability=float(logs[0].sum().exp())))
             continue
-        first, last = divmod(int(sums.argmax()), sums.shape[1])
-        begin, end = encoded.spans[i][first + 1][0], encoded.spans[i][last + 1][1]
-        text = encoded.contexts[i][begin:end]
+        first, more = divmod(int(sums.argmax()), MOST_TOKENS)
+        begin, end = encoded.spans[i][first + 1][0], encoded.spans[i][first + more + 1][1]
+        context = encoded.contexts[i]
+        while end < len(context) and unicodedata.combining(context[end]):
+            end += 1  # an accent that the tokenizer drops belongs to its letter
+        text = context[begin:end]
         begin += len(text) - len(text.lstrip())  # a token may begin with the space before its word
         found.append(Span(text=text.strip(), start=begin, probability=float(sums.max().exp())))
     return found
 
 
-def _marks(own: list[tuple[int, int]], span: list[int]) -> list[int]:
+@contextmanager
+def _cutting_ends(tokenizer: Any) -> Iterator[None]:
+    """Let a tokenizer cut at the end while the `with` block lasts: a context's beginning is as good as its end."""
+    side = tokenizer.truncation_side
+    tokenizer.truncation_side = "right"
+    try:
+        yield
+    finally:
+        tokenizer.truncation_side = side
+
+
+def _marks(own: list[tuple[int, int]], span: list[int], is_cut: bool) -> list[int]:
     """The mark of each candidate; that of "no answer" comes first, also where the answer is cut off."""
     marks = [0] * (len(own) + 1)
     begin, end = span or (0, 0)
-    if not span or not own or own[-1][1] < end:
+    within = [k for k, (at, to) in enumerate(own) if to > begin and at < end]
+    if not within or (is_cut and own[-1][1] < end):
         marks[0] = FIRST | LAST
         return marks
-    first = next(k for k, (_, to) in enumerate(own) if to > begin)
-    last = max(first, *(k for k, (at, _) in enumerate(own) if at < end))
+    first, last = within[0], within[-1]
     marks[first + 1] |= FIRST
     marks[last + 1] |= LAST
     return marks

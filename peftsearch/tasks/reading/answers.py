@@ -35,7 +35,9 @@ from peftsearch.tasks.task import AnswerSplit, Split, Task
 QUESTION, CONTEXTS, ANSWERS = "question", ("context", "passage", "paragraph"), ("answers", "answer")
 """Usual names of the columns, the best guess first."""
 START = "answer_start"
-"""Column of the first character of a single answer."""
+"""Column of the first character of each answer, where they do not bring it."""
+_STARTS = (START, "answer_starts", "start", "starts")
+"""Keys of the first characters in mappings."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -139,6 +141,7 @@ def answer_split(table: Table, columns: Columns) -> AnswerSplit:
     """
     assert columns.pair is not None, "questions have contexts"
     questions, contexts = read_texts(table, columns.text), read_texts(table, columns.pair)
+    start = next((name for name in table.columns if name.lower() == START and name != columns.label), None)
     spans: list[list[int]] = []
     references: list[list[str]] = []
     for i, (value, context) in enumerate(zip(table.columns[columns.label], contexts, strict=True)):
@@ -147,16 +150,13 @@ def answer_split(table: Table, columns: Columns) -> AnswerSplit:
                 f"{table.at(i)}: nothing in column {columns.label!r} ([] says that the context has no answer); answer "
                 "the question or leave the row out"
             )
-        given = table.columns[START][i] if START in table.columns and columns.label != START else None
-        answers = _answers(value, given)
-        if answers is None or any(has_surrogate(answer.text) for answer in answers):
-            raise TaskError(
-                f"{table.at(i)}: column {columns.label!r} does not hold answers (a text, a list of texts, or "
-                '{"text": [...], "answer_start": [...]}); correct the row'
-            )
+        try:
+            answers = _answers(value, None if start is None else table.columns[start][i], context)
+        except _FormError as error:
+            raise TaskError(f"{table.at(i)}: column {columns.label!r}: {error}; correct the row") from error
         places = [_place(answer, context, table.at(i)) for answer in answers]
         spans.append(places[0] if places else [])
-        references.append([answer.text for answer in answers])
+        references.append([answer.text.strip() for answer in answers])
     return AnswerSplit.of(questions, contexts, spans, references)
 
 
@@ -169,43 +169,69 @@ def _place(answer: _Answer, context: str, where: str) -> list[int]:
     if start < 0 or context[start : start + len(answer.text)] != answer.text:
         at = "in its context" if answer.start is None else f"at character {answer.start} of its context"
         raise TaskError(f"{where}: the answer {shown!r} does not stand {at}; correct the row")
-    return [start, start + len(answer.text)]
+    start += len(answer.text) - len(answer.text.lstrip())  # white space at its ends is no part of an answer
+    return [start, start + len(answer.text.strip())]
 
 
-def _answers(value: object, start: object) -> list[_Answer] | None:
-    """The answers of a cell; None where it holds something else."""
-    if isinstance(value, str) and value.strip().startswith(("[", "{")):
-        with suppress(ValueError):  # a text may begin with a bracket
-            value = json.loads(value)
-    if isinstance(value, str):
-        given = _number(start)
-        return [_Answer(text=value, start=given)]
+class _FormError(Exception):
+    """A cell does not hold answers, or not their places."""
+
+
+def _answers(value: object, start: object, context: str) -> list[_Answer]:
+    """The answers of a cell.
+
+    Args:
+        value: The cell.
+        start: The cell of their places; None without one.
+        context: A text that stands in it is an answer, also one that begins with a bracket.
+
+    Raises:
+        _FormError: The cells hold something else.
+    """
+    value = value if isinstance(value, str) and value in context else _read(value)
+    texts = value
     if isinstance(value, Mapping):
-        texts, starts = value.get("text"), value.get("answer_start")
-        texts = [texts] if isinstance(texts, str) else texts
-        starts = [starts] if isinstance(starts, int) else starts
-        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-            return None
-        places = [None] * len(texts) if starts is None else starts
-        if not isinstance(places, list) or len(places) != len(texts):
-            return None
-        return [_Answer(text=text, start=_number(at)) for text, at in zip(texts, places, strict=True)]
-    if not isinstance(value, list):
-        return None
-    found: list[_Answer] = []
-    for each in value:
-        own = _answers(each, None) if isinstance(each, str | Mapping) else None
-        if own is None:
-            return None
-        found += own
-    return found
+        texts, own = value.get("text"), next((value[key] for key in _STARTS if key in value), None)
+        start = start if own is None else own
+    elif isinstance(value, list) and value and all(isinstance(each, Mapping) for each in value):
+        texts = [each.get("text") for each in value]
+        own = [next((each[key] for key in _STARTS if key in each), None) for each in value]
+        start = start if all(place is None for place in own) else own
+    texts = texts if isinstance(texts, list) else [texts]
+    if not all(isinstance(text, str | int | float) and not isinstance(text, bool) for text in texts):
+        raise _FormError('no answers (a text, a list of texts, or {"text": [...], "answer_start": [...]})')
+    if any(has_surrogate(str(text)) for text in texts):
+        raise _FormError("half a surrogate pair")
+    places = _read(start)
+    places = places if isinstance(places, list) else [places] * max(1, len(texts)) if is_null(places) else [places]
+    if len(texts) == 0:
+        return []
+    if len(places) != len(texts):
+        raise _FormError(f"{len(texts)} answers and {len(places)} places in {START!r}")
+    return [_Answer(text=str(text), start=_number(at)) for text, at in zip(texts, places, strict=True)]
+
+
+def _read(value: object) -> object:
+    """A cell, read as JSON where it is a text that looks like a list or a mapping."""
+    if isinstance(value, str) and value.strip().startswith(("[", "{")):
+        with suppress(ValueError, RecursionError):
+            found: object = json.loads(value)
+            return found
+    return value
 
 
 def _number(value: object) -> int | None:
-    """A place of a character; None where there is none."""
-    if is_null(value) or isinstance(value, bool) or not isinstance(value, int | float | str):
+    """A place of a character; None where the data do not say.
+
+    Raises:
+        _FormError: It is no whole number.
+    """
+    if is_null(value):
         return None
     try:
-        return int(float(value))
-    except ValueError:
-        return None
+        number = None if isinstance(value, bool) else float(value)  # type: ignore[arg-type]  # what it refuses is caught
+    except (TypeError, ValueError, OverflowError):
+        number = None
+    if number is None or not number.is_integer():
+        raise _FormError(f"{one_line(value, 40)!r} is no place of a character")
+    return int(number)

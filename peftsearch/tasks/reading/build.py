@@ -280,10 +280,14 @@ def split_off(train: Split, share: float, seed: int, *, stratify: bool) -> tuple
     Raises:
         TaskError: There are too few examples.
     """
+    rng, taken = Random(seed), set[int]()
+    if isinstance(train, AnswerSplit):  # the questions about one context stay together
+        taken = _of_contexts(train.contexts, round(share * len(train)), rng)
     groups: dict[object, list[int]] = defaultdict(list)
     for i, label in enumerate(train.labels):
         groups[label if stratify else None].append(i)
-    rng, taken = Random(seed), set[int]()
+    if taken:
+        groups.clear()
     for key in sorted(groups, key=str):
         n_taken = min(max(1, round(share * len(groups[key]))), len(groups[key]) - 1)
         taken.update(rng.sample(groups[key], n_taken))
@@ -294,6 +298,21 @@ def split_off(train: Split, share: float, seed: int, *, stratify: bool) -> tuple
         )
     rest = [i for i in range(len(train)) if i not in taken]
     return train.take(rest), train.take(sorted(taken))
+
+
+def _of_contexts(contexts: Sequence[str], n: int, rng: Random) -> set[int]:
+    """At least n examples whose contexts no other example has; none where all have one context."""
+    by_context: dict[str, list[int]] = defaultdict(list)
+    for i, context in enumerate(contexts):
+        by_context[context].append(i)
+    order = list(by_context.values())
+    rng.shuffle(order)
+    taken: set[int] = set()
+    for own in order[:-1]:
+        if len(taken) >= max(1, n):
+            break
+        taken.update(own)
+    return taken
 
 
 def overlaps(train: Split, others: dict[str, Split | None]) -> list[str]:

@@ -93,7 +93,8 @@ def choose_columns(table: Table, text: str | None, pair: str | None, label: str 
     for name in named:
         if name not in table.columns:
             raise TaskError(missing_column(table, name))
-    if label is None and {"question", "answers"} <= {name.lower() for name in table.columns}:
+    lowered = {name.lower() for name in table.columns}
+    if label is None and {"question", "answers"} <= lowered and "context" not in lowered:
         raise TaskError(
             f"{table.where}: looks like question answering without a column 'context'; to find answers in a text, name "
             "its column (--kind question_answering --pair-column TEXT); to write them, give --kind generation "

@@ -98,3 +98,19 @@ def test_a_part_of_a_split_is_scored_as_a_split_of_its_own():
     assert len(part) == 2
     kept = [encoded.references.index(own) for own in part.references]
     assert part.labels == [encoded.labels[i] for i in kept]
+
+
+def test_a_tokenizer_that_cuts_beginnings_cuts_ends_here():
+    tokenizer = reader()
+    tokenizer.truncation_side = "left"
+    assert encode_spans(split_of("south", "inn"), tokenizer, 14).labels[0][0] == 3
+    assert tokenizer.truncation_side == "left"
+
+
+def test_an_accent_behind_the_last_letter_belongs_to_the_answer():
+    encoded = EncodedSpans(
+        input_ids=[[0, 1]], token_type_ids=None, labels=[[0, 3]], pad_id=0, places=[[0, 1]], spans=[[(0, 0), (3, 7)]],
+        contexts=["in cafe\u0301 b"], references=[["cafe\u0301"]],
+    )  # fmt: skip
+    (found,) = best_spans(torch.tensor([[0.0, 0.0], [5.0, 5.0]]), encoded)
+    assert found.text == "cafe\u0301"

@@ -79,9 +79,13 @@ def test_a_data_set_folder_is_the_same(task, tmp_path):
     [
         ("west", "the answer 'west' does not stand in its context"),
         ({"text": ["south"], "answer_start": [50]}, "does not stand at character 50 of its context"),
-        ({"text": ["south"], "answer_start": [1, 2]}, "does not hold answers"),
-        (7, "does not hold answers"),
-        ([["south"]], "does not hold answers"),
+        ({"text": ["south"], "answer_start": [1, 2]}, "1 answers and 2 places"),
+        ({"text": ["inn"], "answer_start": "twenty"}, "'twenty' is no place of a character"),
+        ({"text": ["inn"], "answer_start": [4.5]}, "'4.5' is no place of a character"),
+        ({"text": ["inn"], "answer_start": "inf"}, "'inf' is no place of a character"),
+        (7, "the answer '7' does not stand in its context"),
+        ([["south"]], "no answers"),
+        ("[" * 100_000, "does not stand in its context"),
         (None, r"nothing in column .answers. \(\[\] says that the context has no answer\)"),
         ({"text": [" "]}, "an answer is empty"),
     ],
@@ -100,3 +104,29 @@ def test_columns_that_cannot_be_told_are_refused(tmp_path):
     rows = [{"a": "x", "b": "y", "c": "y"}] * 4
     with pytest.raises(TaskError, match="cannot tell question, context and answers from a, b, c"):
         resolve(save(tmp_path / "t.jsonl", rows), kind="question_answering")
+
+
+@pytest.mark.parametrize(
+    ("answers", "start"),
+    [
+        ("in", 3), ("in", [3]), ("in", "3"), (["in"], [3]), (["in"], 3), ('["in"]', "[3]"), ({"text": ["in"]}, [3]),
+        ([{"text": "in", "start": 3}], None), ({"text": "in", "answer_start": "3"}, None),
+    ],
+)  # fmt: skip
+def test_the_place_of_an_answer_is_read_wherever_it_is_written(answers, start, tmp_path):
+    rows = [{"question": "Which?", "context": "in in", "answers": answers, "Answer_Start": start}] * 4
+    assert resolve(save(tmp_path / "t.jsonl", rows)).train.spans == [[3, 5]] * 4
+
+
+def test_texts_that_look_like_lists_and_white_space_around_answers(tmp_path):
+    rows = [
+        {"question": "Which?", "context": "see [5] and []", "answers": answer} for answer in ("[5]", "[]", " and ", 5)
+    ]
+    assert resolve(save(tmp_path / "t.jsonl", rows)).train.spans == [[4, 7], [12, 14], [8, 11], [5, 6]]
+
+
+def test_questions_about_one_context_stay_together(tmp_path):
+    rows = [{"question": f"{i}?", "context": f"the inn {k}", "answers": ["inn"]} for k in range(20) for i in range(5)]
+    task = resolve_task(TaskOptions(train=save(tmp_path / "t.jsonl", rows)))
+    assert len(task.validation) == 15
+    assert not set(task.validation.contexts) & set(task.train.contexts)
