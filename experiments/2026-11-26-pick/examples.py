@@ -31,7 +31,7 @@ def main() -> None:
             metric, loss, optimism = 100 * np.mean(rows, axis=0)
             error = 100 * np.std(rows, axis=0, ddof=1) / REPEATS**0.5
             print(
-                f"{task}, {n_seen} examples: by the metric {metric:+.2f} ± {error[0]:.2f} points above the mean design, "
+                f"{task}, {n_seen} examples: by the metric {metric:+.2f} ± {error[0]:.2f} points above the mean, "
                 f"by the loss {loss:+.2f} ± {error[1]:.2f}, told too high by {optimism:.2f}"
             )
 

@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from peftsearch.exporter.formats import FORMATS
-from peftsearch.tasks.encoding.encode import separates_pairs
+from peftsearch.tasks.encoding.encoded import separates_pairs
 from peftsearch.tasks.encoding.spans import MOST_TOKENS
 from peftsearch.tasks.reading.pairs import CHAT
 

@@ -10,7 +10,15 @@ from typing import Any
 
 from peftsearch.errors import TaskError
 from peftsearch.tasks.encoding.chats import encode_chats
-from peftsearch.tasks.encoding.encoded import CHUNK, EncodedSplit, EncodedTask, EncodedTexts, encode_splits, pad_token
+from peftsearch.tasks.encoding.encoded import (
+    CHUNK,
+    EncodedSplit,
+    EncodedTask,
+    EncodedTexts,
+    encode_splits,
+    pad_token,
+    separates_pairs,
+)
 from peftsearch.tasks.encoding.images import encode_image_split, encode_images
 from peftsearch.tasks.encoding.pairs import encode_pairs
 from peftsearch.tasks.encoding.spans import encode_spans
@@ -122,9 +130,3 @@ def _tokens(split: TokenSplit, pad_id: int, max_length: int) -> EncodedTexts:
         pad_id=pad_id,
         n_truncated=sum(len(ids) > max_length for ids in split.input_ids),
     )
-
-
-def separates_pairs(tokenizer: Any) -> bool:
-    """Whether the tokenizer puts a special token between two texts; GPT-2's and Qwen's just join them."""
-    more: int = tokenizer.num_special_tokens_to_add(pair=True) - tokenizer.num_special_tokens_to_add(pair=False)
-    return more > 0

@@ -85,6 +85,12 @@ def pad_token(tokenizer: Any) -> int:
     return found
 
 
+def separates_pairs(tokenizer: Any) -> bool:
+    """Whether the tokenizer puts a special token between two texts; GPT-2's and Qwen's just join them."""
+    more: int = tokenizer.num_special_tokens_to_add(pair=True) - tokenizer.num_special_tokens_to_add(pair=False)
+    return more > 0
+
+
 def padded(rows: list[list[int]], pad_id: int, left: bool = False) -> dict[str, torch.Tensor]:
     """Pad rows of tokens on one side: `input_ids` and `attention_mask`, `(batch, longest)` of int64."""
     mask = [[1] * len(row) for row in rows]

@@ -17,10 +17,12 @@ import torch
 from torch import Tensor
 
 from peftsearch.errors import TaskError, one_line
-from peftsearch.tasks.encoding.encoded import CHUNK, EncodedTexts, pad_token
+from peftsearch.tasks.encoding.encoded import CHUNK, EncodedTexts, pad_token, separates_pairs
 from peftsearch.tasks.encoding.pairs import IGNORED
 from peftsearch.tasks.task import AnswerSplit, Split
 
+_Candidate = tuple[int, tuple[int, int]]
+"""Position of a token of the context, and its characters there, from and to."""
 FIRST, LAST = 1, 2
 """Marks of an answer's first and last token; a single token has both."""
 MOST_TOKENS = 30
@@ -94,53 +96,63 @@ def encode_spans(split: Split, tokenizer: Any, max_length: int) -> EncodedSpans:
     if not getattr(tokenizer, "is_fast", False):
         raise TaskError("questions: the model's tokenizer does not tell where its tokens are; give another model")
     _require_room(split, tokenizer, max_length)
-    joins = tokenizer.num_special_tokens_to_add(pair=True) == tokenizer.num_special_tokens_to_add(pair=False)
-    made = EncodedSpans(
-        input_ids=[], token_type_ids=[], labels=[], pad_id=pad_id, places=[], spans=[], contexts=split.contexts,
-        references=split.references,
-    )  # fmt: skip
+    ids: list[list[int]] = []
+    segments: list[list[int]] = []
     labels: list[list[int]] = []
+    found: list[list[_Candidate]] = []
     n_cut = 0
     for start in range(0, len(split), CHUNK):
-        rows = slice(start, start + CHUNK)
-        questions, contexts = split.texts[rows], split.contexts[rows]
-        shifts = [len(q) + 1 for q in questions] if joins else [0] * len(questions)
-        texts = [f"{q}\n{c}" for q, c in zip(questions, contexts, strict=True)] if joins else questions
-        with _cutting_ends(tokenizer):
-            out = tokenizer(
-                texts,
-                None if joins else contexts,
-                truncation=True if joins else "only_second",
-                max_length=max_length,
-                padding=False,
-                return_offsets_mapping=True,
-            )
-        made.input_ids.extend(out["input_ids"])
-        if made.token_type_ids is not None:
-            made.token_type_ids.extend(out.get("token_type_ids") or [])
-        for i, (context, shift) in enumerate(zip(contexts, shifts, strict=True)):
-            owners, wanted = out.sequence_ids(i), 0 if joins else 1
-            own = [
-                (at, (max(0, begin - shift), end - shift))
-                for at, ((begin, end), owner) in enumerate(zip(out["offset_mapping"][i], owners, strict=True))
-                if at and owner == wanted and end > begin and end > shift
-            ]
-            made.places.append([0, *(at for at, _ in own)])
-            made.spans.append([(0, 0), *(span for _, span in own)])
-            is_cut = len(out["input_ids"][i]) >= max_length and (not own or own[-1][1][1] < len(context.rstrip()))
+        contexts = split.contexts[start : start + CHUNK]
+        made, candidates = _tokenised(split.texts[start : start + CHUNK], contexts, tokenizer, max_length)
+        ids.extend(made["input_ids"])
+        segments.extend(made.get("token_type_ids") or [])
+        found.extend(candidates)
+        for row, own, context, span in zip(
+            made["input_ids"], candidates, contexts, split.spans[start : start + CHUNK], strict=True
+        ):
+            is_cut = len(row) >= max_length and (not own or own[-1][1][1] < len(context.rstrip()))
             n_cut += is_cut
-            labels.append(_marks([span for _, span in own], split.spans[start + i], is_cut))
+            labels.append(_marks([characters for _, characters in own], span, is_cut))
     return EncodedSpans(
-        input_ids=made.input_ids,
-        token_type_ids=made.token_type_ids or None,
+        input_ids=ids,
+        token_type_ids=segments or None,
         labels=labels,
         pad_id=pad_id,
         n_truncated=n_cut,
-        places=made.places,
-        spans=made.spans,
-        contexts=made.contexts,
-        references=made.references,
+        places=[[0, *(place for place, _ in own)] for own in found],
+        spans=[[(0, 0), *(characters for _, characters in own)] for own in found],
+        contexts=split.contexts,
+        references=split.references,
     )
+
+
+def _tokenised(
+    questions: list[str], contexts: list[str], tokenizer: Any, max_length: int
+) -> tuple[Any, list[list[_Candidate]]]:
+    """The tokens of questions with their contexts, and those that are of the contexts."""
+    apart = separates_pairs(tokenizer)
+    texts = questions if apart else [f"{q}\n{c}" for q, c in zip(questions, contexts, strict=True)]
+    with _cutting_ends(tokenizer):
+        made = tokenizer(
+            texts,
+            contexts if apart else None,
+            truncation="only_second" if apart else True,
+            max_length=max_length,
+            padding=False,
+            return_offsets_mapping=True,
+        )
+    found = []
+    for i, question in enumerate(questions):
+        shift = 0 if apart else len(question) + 1
+        tokens = enumerate(zip(made["offset_mapping"][i], made.sequence_ids(i), strict=True))
+        found.append(
+            [
+                (place, (max(0, begin - shift), end - shift))
+                for place, ((begin, end), owner) in tokens
+                if place and owner == int(apart) and end > max(begin, shift)
+            ]
+        )
+    return made, found
 
 
 def best_spans(logits: Tensor, encoded: EncodedSpans) -> list[Span]:
