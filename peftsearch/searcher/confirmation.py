@@ -34,6 +34,7 @@ def rules_of(setup: Setup, frozen: Confirmed | None = None) -> Rules:
         n_looks=len(setup.strategy.confirm.looks),
         prefer_small=search.prefer == "small",
         majority=suite.reported_majority if suite.kind != "generation" else float("-inf"),
+        majority_name=suite.majority_name,
         frozen=frozen,
         n_steps=setup.lengths.confirm,
         n_trials=setup.strategy.trials,

@@ -39,7 +39,6 @@ from peftsearch.study.folder import StudyFolder, check_settings
 from peftsearch.study.settings import SUBSPACE
 from peftsearch.study.storage import storage_faults
 from peftsearch.study.trials import facts_of
-from peftsearch.tasks.kinds import QUESTIONS
 from peftsearch.tasks.own_metric import short_name
 from peftsearch.tasks.suite import Suite
 from peftsearch.tasks.task import class_counts
@@ -238,8 +237,7 @@ def _chance(suite: Suite) -> str:
     """The score to beat, or the meaning of the score, if known before training."""
     if suite.kind == "generation":
         return " = -ln(perplexity)" if suite.metric == "log_likelihood" else ""
-    said = "no answer" if suite.kind == QUESTIONS else "majority class"
-    return f" ({said} {suite.majority_score:.4f})"
+    return f" ({suite.majority_name} {suite.majority_score:.4f})"
 
 
 def heading(setup: Setup) -> list[str]:

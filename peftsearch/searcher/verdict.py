@@ -63,6 +63,8 @@ class Rules:
     """Whether the cheapest design that is not inferior is the pick."""
     majority: float = 0.0
     """Score of always predicting the majority class (0 for correlations)."""
+    majority_name: str = "majority class"
+    """What is always answered for that score."""
     frozen: Confirmed | None = None
     """The frozen model, which replaces the majority class for tasks without a head."""
     n_steps: int = 0
@@ -170,7 +172,7 @@ def _claim(
     found = Verdict(kind="tie", pick=best, best=best, best_baseline=rival, small=small, statement="")
     floor, noise = _floor(best, rules)
     if best.report.mean - floor <= 2 * noise:
-        name = "majority class" if rules.frozen is None else rules.frozen.name
+        name = rules.majority_name if rules.frozen is None else rules.frozen.name
         text = (
             f"No signal: the mean {rules.metric} of {best.name}, {best.report.mean:.4f}, does not exceed the {name} "
             f"({floor:.4f}) by two standard errors ({2 * noise:.4f}). No design can be recommended on these data."

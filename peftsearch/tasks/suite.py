@@ -72,6 +72,11 @@ class Suite:
         return hashlib.sha256(",".join(task.fingerprint for task in self.tasks).encode()).hexdigest()[:16]
 
     @property
+    def majority_name(self) -> str:
+        """What is always answered for `majority_score`."""
+        return "answer of none" if self.kind == "question_answering" else "majority class"
+
+    @property
     def majority_score(self) -> float:
         """Mean score of always answering the majority class."""
         return mean(task.majority_score for task in self.tasks)

@@ -16,7 +16,9 @@ SEEDS = range(1000, 1008)
 
 
 def setup(looks: tuple[int, ...], cut: int = 0) -> Any:
-    suite = SimpleNamespace(metric="accuracy", kind="classification", reported_majority=0.5, n_test=500)
+    suite = SimpleNamespace(
+        metric="accuracy", kind="classification", reported_majority=0.5, majority_name="majority class", n_test=500
+    )
     return SimpleNamespace(
         suite=suite,
         options=SimpleNamespace(search=SearchOptions()),
