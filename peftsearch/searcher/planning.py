@@ -39,6 +39,9 @@ _FEW_TRIALS = 4
 """Fewest trials of a search with little time."""
 _ARMS_OF_SECOND_LOOK = 2
 """Designs that the second look of the confirmation usually still compares."""
+LEAST_OF_RATES = 30
+"""Fewest steps of the last rung that learning rates are chosen by: in fewer the lowest rate looks best, whatever the
+training would come to, and baselines end at it."""
 _WIDER = (4.0, 3.0, 2.0, 1.5)
 """Factors on the number of trials that are tried where there is time for more."""
 
@@ -59,8 +62,8 @@ def plan_within(end: float, setup: Setup, engine: LocalEngine, width: int) -> Pl
     """The breadth and length of a search whose second look of the confirmation ends in time.
 
     The length of the trainings is that of the data if there is time. Where there is less, first their length is cut, to
-    300 steps, then the breadth (trials, finalists, seeds), then the length again. Where there is more, there are more
-    trials.
+    300 steps, then the breadth (trials, finalists, seeds), then the length again; where the rungs become too short to
+    tell learning rates apart, all designs keep their own. Where there is more, there are more trials.
 
     Args:
         end: When the search is to end, by `time.monotonic`.
@@ -86,6 +89,9 @@ def plan_within(end: float, setup: Setup, engine: LocalEngine, width: int) -> Pl
         steps = steps_within(seconds, setup, strategy, pace)
         if steps >= least:
             break
+    if strategy.search.rates and strategy.search.rungs[-1] * steps < LEAST_OF_RATES:
+        strategy = replace(strategy, search=replace(strategy.search, rates=()))
+        steps = steps_within(seconds, setup, strategy, pace)
     return Plan(strategy=strategy, steps=max(FEWEST_STEPS, min(steps, usual)))
 
 

@@ -111,6 +111,11 @@ def test_more_time_brings_more_trials_and_less_time_shorter_trainings_then_fewer
     assert all(p.steps <= 500 for p in plans)
 
 
+def test_rungs_too_short_to_tell_rates_apart_try_none(monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    found = [plan(monkeypatch, work).strategy.search.rates for work in (10_000, 60, 30, 2)]
+    assert found == [(0.4, 2.5), (0.4, 2.5), (), ()]
+
+
 def test_a_strategy_whose_stages_need_its_trials_keeps_them(monkeypatch) -> None:  # type: ignore[no-untyped-def]
     found = [plan(monkeypatch, work, staged=True) for work in (10_000, 2)]
     assert [p.strategy.trials for p in found] == [12, 12]
