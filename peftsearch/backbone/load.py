@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import copy
 import logging
-import os
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from os import PathLike
@@ -24,6 +21,7 @@ from peftsearch.backbone.auto import model_class, reads_images
 from peftsearch.backbone.demo import DEMO
 from peftsearch.backbone.describe import describe
 from peftsearch.backbone.detect import detect
+from peftsearch.backbone.device_map import check_map, require_on_gpus
 from peftsearch.backbone.folder import (
     CONVERT,
     cached_commit,
@@ -35,7 +33,6 @@ from peftsearch.backbone.folder import (
 )
 from peftsearch.backbone.images import ImageReader, check_reading
 from peftsearch.backbone.maps import count_params
-from peftsearch.backbone.named import DEVICE_MAPS
 from peftsearch.backbone.packing import check_quantisation
 from peftsearch.backbone.private_transformers import has_adapter, initialise
 from peftsearch.backbone.quantised import (
@@ -45,7 +42,8 @@ from peftsearch.backbone.quantised import (
     require_wide_maps,
     settle,
 )
-from peftsearch.errors import BackboneError, ConfigError, PeftSearchError, one_line, unknown_name
+from peftsearch.backbone.quiet import quiet
+from peftsearch.errors import BackboneError, PeftSearchError, one_line
 
 _HUB_SECONDS = 4.0
 _log = logging.getLogger(__name__)
@@ -108,7 +106,7 @@ def load_backbone(
             map is unknown or goes with a single GPU.
     """
     check_quantisation(quantize)
-    _check_map(device_map, torch.device(device))
+    check_map(device_map, torch.device(device))
     name = DEMO if name_or_path in (None, "demo") else str(name_or_path)
     folder = demo_folder() if name == DEMO else find_folder(name)
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
@@ -120,14 +118,11 @@ def load_backbone(
         if gguf is None:
             check_folder(name, folder)
     source = str((folder.parent if folder.is_file() else folder) if folder else name)
-    problem = {"multi_label": "multi_label_classification", None: "single_label_classification"}
-    labels: dict[str, Any] = {"num_labels": num_labels}
-    if problem_type not in ("generation", "tagging", "question_answering"):
-        labels["problem_type"] = problem.get(problem_type, problem_type)
+    labels = _labels(num_labels, problem_type)
     packing = partial(quantised_settings, quantize, device=device, compute_dtype=compute_dtype) if quantize else None
     settings = {**labels, "dtype": compute_dtype or dtype}
     model, tokenizer, info = _load(name, source, options, settings, packing, problem_type, device_map)
-    _require_on_gpus(name, model, torch.device(device))
+    require_on_gpus(name, model, torch.device(device))
     if has_adapter(model):  # of the hub, whose files are not looked at before
         raise BackboneError(f"model {name!r}: comes with an adapter of HF peft; merge it first (merge_and_unload)")
     require_wide_maps(name, model)
@@ -143,12 +138,7 @@ def load_backbone(
     if problem_type == "generation":  # also where the user described a head
         backbone = replace(backbone, head=(), n_params=count_params(model))
     _check_weights(name, backbone, info)
-    packed = next((path for path, _ in quantised_maps(model) if f"{path}.".startswith(_below(backbone.head))), None)
-    if packed is not None:
-        raise BackboneError(
-            f"model {name!r}: its head {packed} is packed, and packed weights cannot be trained; pack the model "
-            "without its head (llm_int8_skip_modules), or take the unpacked one with --quantize"
-        )
+    _refuse_packed_head(name, model, backbone)
     if hasattr(model.config, "use_cache"):
         model.config.use_cache = False  # no generation here, and a cache in every forward pass costs memory
     _settle_precision(model, backbone.head, compute_dtype or dtype)
@@ -157,33 +147,21 @@ def load_backbone(
     )
 
 
-def _check_map(device_map: str | None, device: torch.device) -> None:
-    """Refuse a device map that is unknown, or beside a device with a number.
-
-    Raises:
-        ConfigError: It is one of these.
-    """
-    if device_map is None:
-        return
-    if device_map not in DEVICE_MAPS:
-        raise ConfigError(unknown_name("device map", device_map, DEVICE_MAPS))
-    if device.type == "cpu" and torch.cuda.is_available():
-        raise ConfigError(f"--device-map {device_map} takes the GPUs; leave --device cpu out")
-    if device.index is not None:
-        raise ConfigError(f"--device-map {device_map} takes all GPUs; leave --device {device} out")
+def _labels(num_labels: int, problem_type: str | None) -> dict[str, Any]:
+    """The settings of a config for its head."""
+    problem = {"multi_label": "multi_label_classification", None: "single_label_classification"}
+    if problem_type in ("generation", "tagging", "question_answering"):
+        return {"num_labels": num_labels}
+    return {"num_labels": num_labels, "problem_type": problem.get(problem_type, problem_type)}
 
 
-def _require_on_gpus(name: str, model: Any, device: torch.device) -> None:
-    """Refuse a model of which a part found no room on the GPUs: weights that lie elsewhere cannot be trained through.
-
-    Raises:
-        BackboneError: A part lies on the CPU or the disk.
-    """
-    away = [path for path, place in getattr(model, "hf_device_map", {}).items() if place in ("cpu", "disk")]
-    if away and device.type != "cpu":
+def _refuse_packed_head(name: str, model: nn.Module, backbone: Backbone) -> None:
+    """Refuse a model whose head is packed."""
+    packed = next((path for path, _ in quantised_maps(model) if f"{path}.".startswith(_below(backbone.head))), None)
+    if packed is not None:
         raise BackboneError(
-            f"model {name!r}: {len(away)} of its parts do not fit on the GPUs (first: {away[0]}); pack it with "
-            "--quantize nf4, or take more GPUs"
+            f"model {name!r}: its head {packed} is packed, and packed weights cannot be trained; pack the model "
+            "without its head (llm_int8_skip_modules), or take the unpacked one with --quantize"
         )
 
 
@@ -415,31 +393,3 @@ def _set_padding(name: str, model: Any, tokenizer: Any) -> None:
             f"model {name!r}: its tokenizer has {len(tokenizer):,} tokens and the model {n_embeddings:,}; "
             "take both from one source"
         )
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Suppress progress bars, warnings about the new head, and the hub bot's conversion of pickles."""
-    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-    from transformers.utils import logging as library
-
-    level, bar, hub_bar = library.get_verbosity(), library.is_progress_bar_enabled(), not are_progress_bars_disabled()
-    conversion = os.environ.get("DISABLE_SAFETENSORS_CONVERSION")
-    library.set_verbosity_error()
-    library.disable_progress_bar()
-    disable_progress_bars()
-    os.environ["DISABLE_SAFETENSORS_CONVERSION"] = "1"
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        library.set_verbosity(level)
-        if bar:
-            library.enable_progress_bar()
-        if hub_bar:
-            enable_progress_bars()
-        if conversion is None:
-            del os.environ["DISABLE_SAFETENSORS_CONVERSION"]
-        else:
-            os.environ["DISABLE_SAFETENSORS_CONVERSION"] = conversion

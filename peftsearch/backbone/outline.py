@@ -17,10 +17,11 @@ from peftsearch.backbone.demo import DEMO
 from peftsearch.backbone.describe import describe
 from peftsearch.backbone.detect import detect
 from peftsearch.backbone.folder import demo_folder, find_folder
-from peftsearch.backbone.load import _explain, _is_hub_reachable, n_positions, quiet
+from peftsearch.backbone.load import _explain, _is_hub_reachable, n_positions
 from peftsearch.backbone.maps import count_params, widths
 from peftsearch.backbone.private_transformers import attention_of
 from peftsearch.backbone.quantised import maps_to_pack
+from peftsearch.backbone.quiet import quiet
 from peftsearch.backbone.subspace import with_subspace
 from peftsearch.errors import BackboneError
 from peftsearch.options import ModelOptions, TunedModelOptions

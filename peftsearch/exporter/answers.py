@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from peftsearch.backbone.load import quiet
+from peftsearch.backbone.quiet import quiet
 
 _HEAD = "qa_outputs"
 """The head of transformers' classes for question answering."""

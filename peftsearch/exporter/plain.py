@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from peftsearch.backbone.load import quiet
 from peftsearch.backbone.private_torch import hook_owners
 from peftsearch.backbone.private_transformers import commit_of
+from peftsearch.backbone.quiet import quiet
 from peftsearch.design.architecture import Architecture, Placement
 from peftsearch.errors import CheckpointError
 from peftsearch.exporter.answers import as_answers

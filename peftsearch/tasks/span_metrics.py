@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from peftsearch.tasks.text_metrics import normalised
+from peftsearch.tasks.text_metrics import normalised, normalised_match_each
 
 ANSWER_F1 = "answer_f1"
 References = Sequence[Sequence[str]]
@@ -26,10 +26,7 @@ def answer_f1_each(answers: Sequence[str], references: References) -> list[float
 
 def answer_match_each(answers: Sequence[str], references: References) -> list[float]:
     """1 for each answer that equals one of its references; else 0."""
-    return [
-        float(normalised(answer) in {normalised(reference) for reference in own or [""]})
-        for answer, own in zip(answers, references, strict=True)
-    ]
+    return normalised_match_each(answers, [own or [""] for own in references])
 
 
 def answer_f1(answers: Sequence[str], references: References) -> float:

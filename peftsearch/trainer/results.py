@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from peftsearch.backbone.load import quiet
+from peftsearch.backbone.quiet import quiet
 from peftsearch.design.references import Reference
 from peftsearch.engine.generation import score_texts
 from peftsearch.engine.snapshot import put

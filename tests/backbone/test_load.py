@@ -18,6 +18,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 import peftsearch
 from peftsearch.backbone import folder as folder_module
 from peftsearch.backbone import load as module
+from peftsearch.backbone.device_map import require_on_gpus
 from peftsearch.backbone.load import load_backbone, max_positions, n_head_params, reset_head
 from peftsearch.errors import BackboneError, ConfigError
 from tests.methods import shift_in_place
@@ -338,8 +339,8 @@ class TestDeviceMap:
     def test_a_part_without_room_on_the_gpus_is_refused(self):
         model = SimpleNamespace(hf_device_map={"embeddings": 0, "layers.0": "cpu", "layers.1": "disk"})
         with pytest.raises(BackboneError, match=r"2 of its parts do not fit on the GPUs \(first: layers.0\)"):
-            module._require_on_gpus("m", model, torch.device("cuda"))
-        module._require_on_gpus("m", model, torch.device("cpu"))
+            require_on_gpus("m", model, torch.device("cuda"))
+        require_on_gpus("m", model, torch.device("cpu"))
 
     def test_a_map_beside_a_single_gpu_is_refused(self, tmp_path):
         with pytest.raises(ConfigError, match="takes all GPUs; leave --device cuda:1 out"):

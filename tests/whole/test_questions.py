@@ -11,12 +11,6 @@ import yaml
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
 import peftsearch
-from peftsearch.backbone.detect import detect
-from peftsearch.backbone.load import load_backbone
-from peftsearch.design.baselines import uniform, usable_methods
-from peftsearch.design.budget import Budget
-from peftsearch.design.fitting import fit, smallest_budget
-from peftsearch.injection.inject import inject
 from peftsearch.tasks.span_metrics import answer_f1
 from tests.runs import NEGATIVE, POSITIVE, QUICK, WORDS, call, refused, save_model
 
@@ -120,20 +114,3 @@ def test_faults_are_one_line(found, tmp_path, capsys):
     assert "choose one of: answer_f1, answer_match" in refused(
         capsys, *argv, "--train", files["train"], "--metric", "accuracy"
     )
-
-
-@pytest.mark.parametrize("family", ["bert", "gpt2", "llama"])
-def test_every_method_trains_a_head_for_the_ends(family, tmp_path):
-    loaded = load_backbone(save_model(tmp_path / family, family), num_labels=2, problem_type="question_answering")
-    model, backbone = loaded.model, loaded.backbone
-    assert len(backbone.head) == 1
-    ids = torch.randint(5, 90, (2, 7), generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        before = model.eval()(input_ids=ids).logits
-    for name in usable_methods(detect(model)):
-        n_params = smallest_budget(uniform(name), backbone)
-        budget = Budget(text="some", n_params=n_params, n_backbone=backbone.n_params)
-        with inject(model, fit(uniform(name), backbone, budget), backbone, seed=1):
-            assert model(input_ids=ids).logits.shape == (2, 7, 2), name
-        with torch.no_grad():
-            assert torch.equal(model(input_ids=ids).logits, before), name

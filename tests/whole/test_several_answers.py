@@ -132,8 +132,9 @@ def test_faults_are_one_line(found, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("family", ["bert", "gpt2", "llama"])
-def test_every_method_trains_a_head_on_each_token(family, tmp_path):
-    loaded = load_backbone(save_model(tmp_path / family, family), num_labels=3, problem_type="tagging")
+@pytest.mark.parametrize(("kind", "n_outputs"), [("tagging", 3), ("question_answering", 2)])
+def test_every_method_trains_a_head_on_each_token(family, kind, n_outputs, tmp_path):
+    loaded = load_backbone(save_model(tmp_path / family, family), num_labels=n_outputs, problem_type=kind)
     model, backbone = loaded.model, loaded.backbone
     assert len(backbone.head) == 1
     ids = torch.randint(5, 90, (2, 7), generator=torch.Generator().manual_seed(0))
@@ -143,6 +144,6 @@ def test_every_method_trains_a_head_on_each_token(family, tmp_path):
         n_params = smallest_budget(uniform(name), backbone)
         budget = Budget(text="some", n_params=n_params, n_backbone=backbone.n_params)
         with inject(model, fit(uniform(name), backbone, budget), backbone, seed=1):
-            assert model(input_ids=ids).logits.shape == (2, 7, 3), name
+            assert model(input_ids=ids).logits.shape == (2, 7, n_outputs), name
         with torch.no_grad():
             assert torch.equal(model(input_ids=ids).logits, before), name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from itertools import takewhile
 from typing import Any
@@ -22,7 +23,7 @@ _STATIC = (
 )
 
 
-class FrontTokens(nn.Module):
+class FrontTokens(nn.Module, ABC):
     """Embeddings in front of the input, and the hooks that insert and remove them."""
 
     def __init__(self, words: nn.Embedding, length: int) -> None:
@@ -36,9 +37,9 @@ class FrontTokens(nn.Module):
         self.is_inside = False
         """Whether the last forward carried the prompt in its hidden states."""
 
+    @abstractmethod
     def vectors(self) -> torch.Tensor:
         """The prompt `(l, e)`."""
-        raise NotImplementedError
 
     def enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
         """Put the prompt in front of the base model's input; the hook on the base model's call."""

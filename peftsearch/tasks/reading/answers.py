@@ -16,15 +16,7 @@ from functools import partial
 from peftsearch.errors import TaskError, one_line
 from peftsearch.tasks.kinds import QUESTIONS
 from peftsearch.tasks.metrics import choose_metric
-from peftsearch.tasks.reading.build import (
-    VALIDATION_SHARE,
-    Tables,
-    Wishes,
-    labelled_tables,
-    overlaps,
-    refuse_positive,
-    split_off,
-)
+from peftsearch.tasks.reading.build import Tables, Wishes, labelled_tables, parted, refuse_positive
 from peftsearch.tasks.reading.columns import Columns, missing_column
 from peftsearch.tasks.reading.faults import ERROR
 from peftsearch.tasks.reading.inputs import has_surrogate, is_null, read_texts
@@ -103,12 +95,7 @@ def build_questions(
         split: None if table is None else sound_rows(table, read, wishes.bad_rows or ERROR, told)[1]
         for split, table in labelled_tables(tables, columns, told).items()
     }
-    train, validation = splits["train"], splits["validation"]
-    assert train is not None, "there is always a train table"
-    if validation is None:
-        train, validation = split_off(train, VALIDATION_SHARE, wishes.seed, stratify=False)
-        told.append(f"no validation given: {len(validation)} of {len(train) + len(validation)} examples were split off")
-    told.extend(overlaps(train, {"validation": validation, "test": splits["test"]}))
+    train, validation = parted(splits, wishes.seed, told)
     return Task(
         name=name,
         kind=QUESTIONS,

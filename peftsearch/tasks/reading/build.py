@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from random import Random
@@ -148,6 +148,26 @@ def labelled_tables(tables: Tables, columns: Columns, told: list[str]) -> dict[s
     for split, other in (("validation", tables.validation), ("test", tables.test)):
         given[split] = None if other is None else labelled_rows(other, columns.label, told)
     return given
+
+
+def parted(splits: Mapping[str, Split | None], seed: int, told: list[str]) -> tuple[Split, Split]:
+    """Train and validation, which is split off where none is given, whatever the answers; both are told.
+
+    Args:
+        splits: The splits by name.
+        seed: Seed of the choice.
+        told: Receives notes on what is split off, and on examples of other splits that are in train.
+
+    Raises:
+        TaskError: There are too few examples.
+    """
+    train, validation = splits["train"], splits["validation"]
+    assert train is not None, "there is always a train table"
+    if validation is None:
+        train, validation = split_off(train, VALIDATION_SHARE, seed, stratify=False)
+        told.append(f"no validation given: {len(validation)} of {len(train) + len(validation)} examples were split off")
+    told.extend(overlaps(train, {"validation": validation, "test": splits["test"]}))
+    return train, validation
 
 
 def refuse_positive(wishes: Wishes) -> None:

@@ -15,15 +15,7 @@ from functools import partial
 from peftsearch.errors import TaskError, one_line
 from peftsearch.tasks.kinds import TITLES, Kind
 from peftsearch.tasks.metrics import choose_metric
-from peftsearch.tasks.reading.build import (
-    VALIDATION_SHARE,
-    Tables,
-    Wishes,
-    labelled_tables,
-    overlaps,
-    refuse_positive,
-    split_off,
-)
+from peftsearch.tasks.reading.build import Tables, Wishes, labelled_tables, parted, refuse_positive
 from peftsearch.tasks.reading.classes import class_name, natural_key, odd_names
 from peftsearch.tasks.reading.columns import Columns, choose_columns, missing_column
 from peftsearch.tasks.reading.faults import ERROR
@@ -165,12 +157,7 @@ def build_several(
     splits: dict[str, Split | None] = {
         split: None if table is None else sound_rows(table, read, bad, told)[1] for split, table in given.items()
     }
-    own, validation = splits["train"], splits["validation"]
-    assert own is not None, "there is always a train table"
-    if validation is None:
-        own, validation = split_off(own, VALIDATION_SHARE, wishes.seed, stratify=False)
-        told.append(f"no validation given: {len(validation)} of {len(own) + len(validation)} examples were split off")
-    told.extend(overlaps(own, {"validation": validation, "test": splits["test"]}))
+    own, validation = parted(splits, wishes.seed, told)
     return Task(
         name=name,
         kind=kind,
